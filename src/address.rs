@@ -1,0 +1,156 @@
+//! The addresses that a guest owns, and who vouches for each of them.
+//!
+//! An address is announced only if somebody other than the guest says that it is the guest's: a guest may
+//! claim its gateway's address, and the host would then spoof for it. [`Source::GuestAgent`] is therefore off
+//! unless the operator asks for it by name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+/// An address of a guest's NIC, and who vouches for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Address {
+    /// The address, without a prefix length: an announcement needs none.
+    pub ip: IpAddr,
+    /// Who says that it is the guest's.
+    pub source: Source,
+}
+
+/// Who says that an address belongs to a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// `--ip` on the command line.
+    Operator,
+    /// The configuration file's entry for the NIC.
+    Configuration,
+    /// A fixed address in the `nova:ports` metadata of the domain XML.
+    Nova,
+    /// An `IP` parameter of the NIC's libvirt network filter.
+    Nwfilter,
+    /// A static DHCP host of the libvirt network.
+    NetworkHost,
+    /// A DHCP lease that libvirt's own server gave out.
+    Lease,
+    /// The guest itself, by its agent. Never believed unless configured.
+    GuestAgent,
+}
+
+impl Source {
+    /// The sources that are believed without any configuration.
+    pub const DEFAULT: [Source; 4] = [Source::Nova, Source::Nwfilter, Source::NetworkHost, Source::Lease];
+
+    /// The word for this source in output and configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Source::Operator => "operator",
+            Source::Configuration => "configuration",
+            Source::Nova => "nova",
+            Source::Nwfilter => "nwfilter",
+            Source::NetworkHost => "network-host",
+            Source::Lease => "lease",
+            Source::GuestAgent => "guest-agent",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Keeps the addresses that may be announced: from the operator or one of `sources`, announceable, each once.
+///
+/// The order stays; of two sources for one address the first one given is named.
+pub fn believed(candidates: impl IntoIterator<Item = Address>, sources: &[Source]) -> Vec<Address> {
+    let mut kept: Vec<Address> = Vec::new();
+    for address in candidates {
+        let by_operator = matches!(address.source, Source::Operator | Source::Configuration);
+        if (by_operator || sources.contains(&address.source))
+            && unannounceable(address.ip).is_none()
+            && kept.iter().all(|k| k.ip != address.ip)
+        {
+            kept.push(address);
+        }
+    }
+    kept
+}
+
+/// Why `ip` can belong to no single host on a link, or `None` if it can.
+pub fn unannounceable(ip: IpAddr) -> Option<&'static str> {
+    if ip.is_unspecified() {
+        Some("is the unspecified address")
+    } else if ip.is_loopback() {
+        Some("is a loopback address")
+    } else if ip.is_multicast() {
+        Some("is a multicast address")
+    } else {
+        match ip {
+            IpAddr::V4(Ipv4Addr::BROADCAST) => Some("is the broadcast address"),
+            // RFC 1122 section 3.2.1.3: "this network", only ever a source during start-up.
+            IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("is in 0.0.0.0/8"),
+            IpAddr::V6(v6) if is_v4_mapped(v6) => Some("is an IPv4-mapped address"),
+            _ => None,
+        }
+    }
+}
+
+fn is_v4_mapped(ip: Ipv6Addr) -> bool {
+    ip.to_ipv4_mapped().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(ip: &str, source: Source) -> Address {
+        Address { ip: ip.parse().unwrap(), source }
+    }
+
+    #[test]
+    fn the_guests_own_word_is_not_believed_unless_asked_for() {
+        let claimed = address("192.0.2.1", Source::GuestAgent);
+        assert_eq!(believed([claimed], &Source::DEFAULT), []);
+        assert_eq!(believed([claimed], &[Source::GuestAgent]), [claimed]);
+    }
+
+    #[test]
+    fn the_operator_is_believed_whatever_the_sources() {
+        let asked = address("192.0.2.1", Source::Operator);
+        assert_eq!(believed([asked], &[]), [asked]);
+    }
+
+    #[test]
+    fn an_address_is_kept_once_under_its_first_source() {
+        let first = address("2001:db8::1", Source::Nova);
+        let again = address("2001:db8::1", Source::Lease);
+        assert_eq!(believed([first, again], &Source::DEFAULT), [first]);
+    }
+
+    #[test]
+    fn addresses_of_no_single_host_are_never_announced() {
+        for ip in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "ff02::1",
+            "::ffff:192.0.2.1",
+        ] {
+            assert!(unannounceable(ip.parse().unwrap()).is_some(), "{ip}");
+            assert_eq!(believed([address(ip, Source::Operator)], &[]), []);
+        }
+    }
+
+    #[test]
+    fn link_local_addresses_are_announced_when_somebody_vouches_for_them() {
+        assert_eq!(unannounceable("fe80::1".parse().unwrap()), None);
+        assert_eq!(unannounceable("169.254.1.1".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,358 @@
+//! One announcement as a state machine: it is told what is seen and done, and says what to do next.
+//!
+//! Time is a [`Duration`] since the event that asked for the announcement. Nothing here waits, sends or looks at a
+//! clock: the announcer does, and reports back.
+//!
+//! ```text
+//!            ready                    last round sent
+//! Waiting ──────────► Announcing ─────────────────────► Done(announced | failed)
+//!    │                   │ gone ─────────────────────► Done(cancelled)
+//!    └─ deadline ────────┴─ not ready for too long ───► Done(not-ready)
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::readiness::{Assessment, Condition};
+use crate::schedule::Schedule;
+
+/// When the first round is repeated, counted from readiness, on a port that was seen to become ready in OVSDB.
+///
+/// OVSDB's commit is not yet the datapath's: a frame sent upon the notification is lost half of the time, one sent a
+/// millisecond later never was (facts/injection.md section 18).
+pub const FIRST_ROUND_REPEATS: [Duration; 5] = [
+    Duration::from_micros(300),
+    Duration::from_micros(600),
+    Duration::from_micros(1000),
+    Duration::from_micros(1500),
+    Duration::from_micros(2500),
+];
+
+/// How an announcement ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Every round was sent.
+    Announced,
+    /// The port did not become ready in time.
+    NotReady,
+    /// The guest left, or somebody stopped us.
+    Cancelled,
+    /// The frames could not be sent.
+    Failed,
+}
+
+impl Outcome {
+    /// The word for it in output.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Announced => "announced",
+            Outcome::NotReady => "not-ready",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing before this moment, unless something is observed.
+    WaitUntil(Duration),
+    /// Send a round now, and tell by [`Announcement::sent`] or [`Announcement::failed`].
+    Send,
+    /// Nothing any more.
+    Done,
+}
+
+/// What an announcement has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// When the port was first ready.
+    pub ready_at: Option<Duration>,
+    /// When the first frame was sent.
+    pub first_frame_at: Option<Duration>,
+    /// Rounds of the schedule that were sent; repeats of the first are not counted.
+    pub rounds: u32,
+    /// What was missing when it was last looked at.
+    pub unmet: Vec<Condition>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// How it ended, once it has.
+    pub outcome: Option<Outcome>,
+}
+
+/// One announcement.
+#[derive(Debug)]
+pub struct Announcement {
+    schedule: Schedule,
+    patience: Duration,
+    /// The last moment at which it may become ready.
+    deadline: Duration,
+    /// Rounds to come; empty until ready.
+    due: VecDeque<Due>,
+    waited: bool,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Duration,
+    repeat: bool,
+}
+
+impl Announcement {
+    /// An announcement that sends by `schedule` once the port is ready, and waits at most `patience` for that.
+    pub fn new(schedule: Schedule, patience: Duration) -> Self {
+        Announcement {
+            schedule,
+            patience,
+            deadline: patience,
+            due: VecDeque::new(),
+            waited: false,
+            progress: Progress::default(),
+        }
+    }
+
+    /// What it has come to.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The host or the guest was looked at.
+    pub fn observe(&mut self, now: Duration, seen: &Assessment) {
+        if self.progress.outcome.is_some() {
+            return;
+        }
+        let was_ready = self.progress.unmet.is_empty();
+        self.progress.unmet = seen.unmet.clone();
+        match self.progress.ready_at {
+            None if seen.is_ready() => self.become_ready(now, seen.ofport.is_some()),
+            None => self.waited = true,
+            Some(_) if seen.is_gone() => {
+                let why = seen.unmet.iter().map(Condition::to_string).collect::<Vec<_>>().join("; ");
+                self.cancel(&why);
+            }
+            Some(_) => {
+                // Without OVSDB nothing new can be said of a port that was ready: go on.
+                self.progress.unmet.retain(|c| !matches!(c, Condition::NoOvsdb { .. }));
+                if was_ready {
+                    self.deadline = now.saturating_add(self.patience);
+                }
+            }
+        }
+    }
+
+    fn become_ready(&mut self, now: Duration, by_ovsdb: bool) {
+        self.progress.ready_at = Some(now);
+        let rounds = self.schedule.offsets().map(|at| (at, false));
+        let repeats = FIRST_ROUND_REPEATS.iter().filter(|_| self.waited && by_ovsdb).map(|at| (*at, true));
+        let mut due: Vec<(Duration, bool)> = rounds.chain(repeats).collect();
+        due.sort();
+        let due = due.into_iter().map(|(offset, repeat)| Due { at: now.saturating_add(offset), repeat });
+        self.due = due.collect();
+    }
+
+    /// A round was sent.
+    pub fn sent(&mut self, now: Duration) {
+        let round = self.due.pop_front();
+        self.progress.first_frame_at.get_or_insert(now);
+        self.progress.rounds += u32::from(round.is_some_and(|due| !due.repeat));
+        self.progress.error = None;
+        if self.due.is_empty() {
+            self.progress.outcome = Some(Outcome::Announced);
+        }
+    }
+
+    /// A round could not be sent; the next one is tried all the same.
+    pub fn failed(&mut self, why: String) {
+        self.due.pop_front();
+        self.progress.error = Some(why);
+        if self.due.is_empty() {
+            self.progress.outcome = Some(Outcome::Failed);
+        }
+    }
+
+    /// No round can ever be sent.
+    pub fn give_up(&mut self, why: String) {
+        self.progress.error = Some(why);
+        self.progress.outcome = Some(Outcome::Failed);
+    }
+
+    /// The guest left, or somebody wants it to end.
+    pub fn cancel(&mut self, why: &str) {
+        if self.progress.outcome.is_none() {
+            let rounds = (self.progress.rounds, self.schedule.count);
+            self.progress.error = Some(format!("{why} (after {} of {} rounds)", rounds.0, rounds.1));
+            self.progress.outcome = Some(Outcome::Cancelled);
+        }
+    }
+
+    /// What to do at `now`.
+    pub fn step(&mut self, now: Duration) -> Step {
+        if self.progress.outcome.is_some() {
+            return Step::Done;
+        }
+        if self.progress.ready_at.is_none() || !self.progress.unmet.is_empty() {
+            if now < self.deadline {
+                return Step::WaitUntil(self.deadline);
+            }
+            self.progress.outcome = Some(Outcome::NotReady);
+            return Step::Done;
+        }
+        match self.due.front() {
+            Some(due) if now < due.at => Step::WaitUntil(due.at),
+            Some(_) => Step::Send,
+            None => Step::Done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::InCharge;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn seen(unmet: Vec<Condition>, ofport: Option<u32>) -> Assessment {
+        Assessment {
+            attachment: None,
+            ofport,
+            in_charge: (InCharge::Nobody, String::new()),
+            vlan: None,
+            unmet,
+        }
+    }
+
+    fn ready() -> Assessment {
+        seen(vec![], None)
+    }
+
+    fn no_tag() -> Assessment {
+        let port = "tap0".into();
+        let tag = Condition::Tag { port, tag: None, wanted: None };
+        seen(vec![tag], Some(1))
+    }
+
+    fn gone() -> Assessment {
+        seen(vec![Condition::NoDevice { device: "tap0".into() }], None)
+    }
+
+    fn two_rounds() -> Announcement {
+        let schedule = Schedule { count: 2, ..Schedule::default() };
+        Announcement::new(schedule, ms(1000))
+    }
+
+    #[test]
+    fn a_ready_port_is_announced_at_once_and_by_schedule() {
+        let mut it = two_rounds();
+        it.observe(ms(1), &ready());
+        assert_eq!(it.step(ms(1)), Step::Send);
+        it.sent(ms(2));
+        assert_eq!(it.step(ms(2)), Step::WaitUntil(ms(51)));
+        assert_eq!(it.step(ms(51)), Step::Send);
+        it.sent(ms(51));
+        assert_eq!(it.step(ms(51)), Step::Done);
+        let progress = it.progress();
+        assert_eq!((progress.outcome, progress.rounds), (Some(Outcome::Announced), 2));
+        assert_eq!((progress.ready_at, progress.first_frame_at), (Some(ms(1)), Some(ms(2))));
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_port_is_ready() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(1000)));
+        it.observe(ms(700), &seen(vec![], Some(1)));
+        assert_eq!(it.step(ms(700)), Step::Send);
+    }
+
+    #[test]
+    fn past_the_deadline_it_says_what_is_unmet() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(1000)), Step::Done);
+        assert_eq!(it.progress().outcome, Some(Outcome::NotReady));
+        assert_eq!(it.progress().unmet[0].to_string(), "the port tap0 has no VLAN tag yet");
+    }
+
+    #[test]
+    fn without_patience_one_look_decides() {
+        let mut it = Announcement::new(Schedule::default(), Duration::ZERO);
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(0)), Step::Done);
+    }
+
+    #[test]
+    fn a_port_seen_to_become_ready_in_ovsdb_has_its_first_round_repeated_at_once() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        it.observe(ms(10), &seen(vec![], Some(1)));
+        let mut sent = 0;
+        while it.step(ms(20)) == Step::Send {
+            it.sent(ms(20));
+            sent += 1;
+        }
+        assert_eq!(sent, 1 + FIRST_ROUND_REPEATS.len());
+        assert_eq!(it.progress().rounds, 1, "repeats are no rounds of the schedule");
+        assert_eq!(it.step(ms(20)), Step::WaitUntil(ms(60)));
+    }
+
+    #[test]
+    fn a_guest_that_leaves_ends_the_burst() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(ms(0));
+        it.observe(ms(20), &gone());
+        assert_eq!(it.step(ms(50)), Step::Done);
+        assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
+        let why = it.progress().error.as_deref();
+        assert_eq!(why, Some("tap0 does not exist (after 1 of 2 rounds)"));
+    }
+
+    #[test]
+    fn a_port_that_loses_its_tag_is_waited_for_again() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(ms(0));
+        it.observe(ms(20), &no_tag());
+        assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same patience");
+        it.observe(ms(80), &ready());
+        assert_eq!(it.step(ms(80)), Step::Send);
+    }
+
+    #[test]
+    fn losing_ovsdb_does_not_stop_a_burst() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(ms(0));
+        let why = "closed".into();
+        it.observe(ms(20), &seen(vec![Condition::NoOvsdb { why }], Some(1)));
+        assert_eq!(it.step(ms(50)), Step::Send);
+    }
+
+    #[test]
+    fn a_round_that_fails_costs_only_itself() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.failed("no buffer".into());
+        assert_eq!(it.step(ms(50)), Step::Send);
+        it.sent(ms(50));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 1));
+    }
+
+    #[test]
+    fn a_last_round_that_fails_is_a_failure() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(ms(0));
+        it.failed("no buffer".into());
+        assert_eq!(it.progress().outcome, Some(Outcome::Failed));
+        assert_eq!(it.progress().error.as_deref(), Some("no buffer"));
+    }
+}

@@ -1,0 +1,301 @@
+//! The frames that say where a guest lives, exact to the byte.
+//!
+//! | frame | source |
+//! |---|---|
+//! | ARP announcement, request form | RFC 5227 section 3 |
+//! | ARP announcement, reply form | RFC 5944 section 4.6 |
+//! | unsolicited neighbour advertisement | RFC 4861 section 7.2.6 |
+//! | RARP request | RFC 903, as QEMU's `net/announce.c` sends it |
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pnet_base::MacAddr;
+use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
+use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
+use pnet_packet::icmpv6::ndp::{MutableNeighborAdvertPacket, NdpOption, NdpOptionTypes, NeighborAdvertFlags};
+use pnet_packet::icmpv6::{self, Icmpv6Packet, Icmpv6Types};
+use pnet_packet::ip::IpNextHeaderProtocols;
+use pnet_packet::ipv6::MutableIpv6Packet;
+use serde::{Deserialize, Serialize};
+
+/// The shortest Ethernet frame, without its check sequence (IEEE 802.3 section 3.2.8).
+const MIN_FRAME: usize = 60;
+const ETHERNET_HEADER: usize = 14;
+const IPV6_HEADER: usize = 40;
+/// A neighbour advertisement with one target link-layer address option.
+const ADVERTISEMENT: usize = 24 + 8;
+/// RFC 903: the operation code of a request.
+const RARP_REQUEST: ArpOperation = ArpOperation(3);
+/// RFC 2464 section 7: where ff02::1 is sent to on Ethernet.
+const ALL_NODES_MAC: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// One kind of frame. The order is that within a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// ARP announcement as a request.
+    ArpRequest,
+    /// ARP announcement as a reply.
+    ArpReply,
+    /// Unsolicited neighbour advertisement.
+    Na,
+    /// RARP request. Last: on EVPN with ARP suppression a RARP alone withdraws the MAC-IP route.
+    Rarp,
+}
+
+impl Kind {
+    /// Every kind, in the order within a round.
+    pub const ALL: [Kind; 4] = [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp];
+
+    /// The word for this kind on the command line, in the configuration and in output.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::ArpRequest => "arp-request",
+            Kind::ArpReply => "arp-reply",
+            Kind::Na => "na",
+            Kind::Rarp => "rarp",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Kind::ALL
+            .into_iter()
+            .find(|kind| kind.word() == word)
+            .ok_or_else(|| "expected rarp, arp-request, arp-reply or na".into())
+    }
+}
+
+/// One frame, without its check sequence: from the destination address on, at least 60 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is.
+    pub kind: Kind,
+    /// The address that it announces; a RARP carries none.
+    pub ip: Option<IpAddr>,
+    /// What goes to the wire.
+    pub bytes: Vec<u8>,
+}
+
+/// What may differ from guest to guest in the frames of a round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Style {
+    /// Which kinds are sent.
+    pub send: Vec<Kind>,
+    /// The target hardware address of an ARP announcement's request form: zero, or broadcast for receivers that want it.
+    pub arp_target: MacAddr,
+    /// The guest routes: its advertisements have the Router flag. Without it, a routing guest's neighbours would drop
+    /// their default route (RFC 4861 section 7.2.5).
+    pub router: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Style { send: Kind::ALL.to_vec(), arp_target: MacAddr::zero(), router: false }
+    }
+}
+
+/// All frames of one round for the NIC `mac` with the addresses `ips`, in the order in which they are sent.
+pub fn round(mac: MacAddr, ips: &[IpAddr], style: &Style) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    for kind in Kind::ALL {
+        if !style.send.contains(&kind) {
+            continue;
+        }
+        if kind == Kind::Rarp {
+            frames.push(rarp(mac));
+            continue;
+        }
+        frames.extend(ips.iter().filter_map(|ip| match (kind, *ip) {
+            (Kind::ArpRequest, IpAddr::V4(ip)) => Some(arp_request(mac, ip, style.arp_target)),
+            (Kind::ArpReply, IpAddr::V4(ip)) => Some(arp_reply(mac, ip)),
+            (Kind::Na, IpAddr::V6(ip)) => Some(advertisement(mac, ip, style.router)),
+            _ => None,
+        }));
+    }
+    frames
+}
+
+/// The request form of an ARP announcement (RFC 5227 section 3): sender and target address are both `ip`.
+pub fn arp_request(mac: MacAddr, ip: Ipv4Addr, target: MacAddr) -> Frame {
+    Frame {
+        kind: Kind::ArpRequest,
+        ip: Some(ip.into()),
+        bytes: arp(EtherTypes::Arp, ArpOperations::Request, (mac, ip), (target, ip)),
+    }
+}
+
+/// The reply form of an ARP announcement (RFC 5944 section 4.6): broadcast, both halves are the guest's.
+pub fn arp_reply(mac: MacAddr, ip: Ipv4Addr) -> Frame {
+    Frame {
+        kind: Kind::ArpReply,
+        ip: Some(ip.into()),
+        bytes: arp(EtherTypes::Arp, ArpOperations::Reply, (mac, ip), (mac, ip)),
+    }
+}
+
+/// The RARP request that QEMU sends: both hardware addresses are the guest's, both IP addresses zero.
+pub fn rarp(mac: MacAddr) -> Frame {
+    let half = (mac, Ipv4Addr::UNSPECIFIED);
+    Frame { kind: Kind::Rarp, ip: None, bytes: arp(EtherTypes::Rarp, RARP_REQUEST, half, half) }
+}
+
+fn arp(
+    ethertype: EtherType,
+    operation: ArpOperation,
+    sender: (MacAddr, Ipv4Addr),
+    target: (MacAddr, Ipv4Addr),
+) -> Vec<u8> {
+    let mut bytes = ethernet(MIN_FRAME, MacAddr::broadcast(), sender.0, ethertype);
+    if let Some(mut arp) = MutableArpPacket::new(&mut bytes[ETHERNET_HEADER..]) {
+        arp.set_hardware_type(ArpHardwareTypes::Ethernet);
+        arp.set_protocol_type(EtherTypes::Ipv4);
+        arp.set_hw_addr_len(6);
+        arp.set_proto_addr_len(4);
+        arp.set_operation(operation);
+        arp.set_sender_hw_addr(sender.0);
+        arp.set_sender_proto_addr(sender.1);
+        arp.set_target_hw_addr(target.0);
+        arp.set_target_proto_addr(target.1);
+    }
+    bytes
+}
+
+/// An unsolicited neighbour advertisement (RFC 4861 section 7.2.6): Override set, Solicited clear, hop limit 255.
+pub fn advertisement(mac: MacAddr, ip: Ipv6Addr, router: bool) -> Frame {
+    let length = ETHERNET_HEADER + IPV6_HEADER + ADVERTISEMENT;
+    let mut bytes = ethernet(length, ALL_NODES_MAC, mac, EtherTypes::Ipv6);
+    let (header, message) = bytes[ETHERNET_HEADER..].split_at_mut(IPV6_HEADER);
+    if let Some(mut packet) = MutableIpv6Packet::new(header) {
+        packet.set_version(6);
+        packet.set_payload_length(ADVERTISEMENT as u16);
+        packet.set_next_header(IpNextHeaderProtocols::Icmpv6);
+        packet.set_hop_limit(255);
+        packet.set_source(ip);
+        packet.set_destination(ALL_NODES);
+    }
+    if let Some(mut packet) = MutableNeighborAdvertPacket::new(message) {
+        let router = if router { NeighborAdvertFlags::Router } else { 0 };
+        packet.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
+        packet.set_flags(NeighborAdvertFlags::Override | router);
+        packet.set_target_addr(ip);
+        packet.set_options(&[NdpOption {
+            option_type: NdpOptionTypes::TargetLLAddr,
+            length: 1,
+            data: mac.octets().to_vec(),
+        }]);
+    }
+    let checksum = Icmpv6Packet::new(message).map(|m| icmpv6::checksum(&m, &ip, &ALL_NODES));
+    if let (Some(sum), Some(mut m)) = (checksum, MutableNeighborAdvertPacket::new(message)) {
+        m.set_checksum(sum);
+    }
+    Frame { kind: Kind::Na, ip: Some(ip.into()), bytes }
+}
+
+fn ethernet(length: usize, destination: MacAddr, source: MacAddr, ethertype: EtherType) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    if let Some(mut ethernet) = MutableEthernetPacket::new(&mut bytes) {
+        ethernet.set_destination(destination);
+        ethernet.set_source(source);
+        ethernet.set_ethertype(ethertype);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11);
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Golden bytes, then zeros up to the shortest Ethernet frame.
+    fn padded(golden: &str) -> String {
+        format!("{golden:0<120}")
+    }
+
+    #[test]
+    fn rarp_is_what_qemu_sends() {
+        // Captured from QEMU 7.2 (facts/lab.md), without the VLAN tag that the port added.
+        let golden = "fffffffffffffa163e00001180350001080006040003fa163e00001100000000fa163e00001100000000";
+        assert_eq!(hex(&rarp(MAC).bytes), padded(golden));
+    }
+
+    #[test]
+    fn arp_request_names_the_address_twice_and_no_target_mac() {
+        let frame = arp_request(MAC, Ipv4Addr::new(1, 1, 1, 1), MacAddr::zero());
+        let golden = "fffffffffffffa163e00001108060001080006040001fa163e0000110101010100000000000001010101";
+        assert_eq!(hex(&frame.bytes), padded(golden));
+    }
+
+    #[test]
+    fn arp_request_may_carry_a_broadcast_target_mac() {
+        let frame = arp_request(MAC, Ipv4Addr::new(1, 1, 1, 1), MacAddr::broadcast());
+        assert_eq!(hex(&frame.bytes[32..38]), "ffffffffffff");
+    }
+
+    #[test]
+    fn arp_reply_has_the_guest_in_both_halves() {
+        let frame = arp_reply(MAC, Ipv4Addr::new(1, 1, 1, 1));
+        let golden = "fffffffffffffa163e00001108060001080006040002fa163e00001101010101fa163e00001101010101";
+        assert_eq!(hex(&frame.bytes), padded(golden));
+    }
+
+    #[test]
+    fn advertisement_overrides_and_names_the_guest() {
+        let frame = advertisement(MAC, "2001:db8::1".parse().unwrap(), false);
+        let golden = concat!(
+            "333300000001fa163e00001186dd",
+            "6000000000203aff20010db8000000000000000000000001ff020000000000000000000000000001",
+            // The checksum is scapy's.
+            "8800c3032000000020010db80000000000000000000000010201fa163e000011"
+        );
+        assert_eq!(hex(&frame.bytes), golden);
+    }
+
+    #[test]
+    fn a_guest_that_routes_says_so() {
+        let frame = advertisement(MAC, "2001:db8::1".parse().unwrap(), true);
+        assert_eq!(frame.bytes[ETHERNET_HEADER + IPV6_HEADER + 4], 0xa0);
+    }
+
+    #[test]
+    fn a_round_ends_with_the_rarp() {
+        let ips: Vec<IpAddr> = ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|a| a.parse().unwrap()).into();
+        let sent: Vec<String> = round(MAC, &ips, &Style::default())
+            .iter()
+            .map(|f| f.ip.map_or(f.kind.to_string(), |ip| format!("{} {ip}", f.kind)))
+            .collect();
+        assert_eq!(
+            sent,
+            [
+                "arp-request 192.0.2.1",
+                "arp-request 192.0.2.2",
+                "arp-reply 192.0.2.1",
+                "arp-reply 192.0.2.2",
+                "na 2001:db8::1",
+                "rarp"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_nic_without_addresses_gets_rarp_only() {
+        let kinds: Vec<Kind> = round(MAC, &[], &Style::default()).iter().map(|f| f.kind).collect();
+        assert_eq!(kinds, [Kind::Rarp]);
+    }
+}

@@ -1,0 +1,35 @@
+//! Says where a virtual machine lives now, from the hypervisor, the moment its port can carry the words.
+//!
+//! ```text
+//! event, hook, announce --vm
+//!       │
+//!       ▼
+//! domain ──► target           one per NIC, with the addresses that somebody vouches for
+//!       │
+//!       ▼
+//! link, ovs ──► attachment    where it is plugged, hop by hop to the uplink
+//!       │
+//!       ▼
+//! readiness                   what is missing before a frame would leave the host
+//!       │ nothing
+//!       ▼
+//! frame × schedule ──► injection ──► bridge, Open vSwitch ──► uplink
+//!       │
+//!       ▼
+//! report                      for a person, or as JSON
+//! ```
+//!
+//! This half knows no socket, no clock, no runtime and no logger: it is given facts and the time, and says what to do.
+
+pub mod address;
+pub mod announcement;
+pub mod attachment;
+pub mod domain;
+pub mod frame;
+pub mod injection;
+pub mod link;
+pub mod ovs;
+pub mod readiness;
+pub mod report;
+pub mod schedule;
+pub mod target;

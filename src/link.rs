@@ -1,0 +1,122 @@
+//! The host's network devices, as rtnetlink tells of them.
+
+use std::collections::BTreeMap;
+
+/// A network device (`include/uapi/linux/if_link.h`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Its index in this network namespace.
+    pub index: u32,
+    /// `IFLA_IFNAME`.
+    pub name: String,
+    /// `IFF_UP`: switched on.
+    pub up: bool,
+    /// `IFF_LOWER_UP`: it has a carrier.
+    pub lower_up: bool,
+    /// `IFLA_INFO_KIND`: bridge, tun, veth, macvtap, …; none for a physical device.
+    pub kind: Option<String>,
+    /// `IFLA_MASTER`: the index of the bridge or bond that it is a port of.
+    pub master: Option<u32>,
+    /// `IFLA_LINK`: the index of a veth's peer or of a macvtap's lower device, when it is in this namespace.
+    pub link: Option<u32>,
+    /// Set on a bridge.
+    pub bridge: Option<Bridge>,
+    /// Set on a port of a bridge.
+    pub port: Option<BridgePort>,
+    /// The VLAN of untagged frames from a bridge's port (`BRIDGE_VLAN_INFO_PVID` in its `IFLA_BRIDGE_VLAN_INFO`s).
+    pub pvid: Option<u16>,
+}
+
+/// What a bridge says of itself (`IFLA_BR_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bridge {
+    /// `IFLA_BR_VLAN_FILTERING`.
+    pub vlan_filtering: bool,
+}
+
+/// What a bridge says of a port (`IFLA_BRPORT_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BridgePort {
+    /// `IFLA_BRPORT_STATE`.
+    pub state: PortState,
+}
+
+/// The spanning tree's state of a port (`include/uapi/linux/if_bridge.h`, `BR_STATE_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PortState {
+    /// Forwards nothing: down, or without a carrier.
+    #[default]
+    Disabled,
+    /// Listens for the spanning tree.
+    Listening,
+    /// Learns addresses, forwards nothing yet.
+    Learning,
+    /// Carries traffic.
+    Forwarding,
+    /// Kept shut by the spanning tree.
+    Blocking,
+}
+
+impl PortState {
+    /// The kernel's word for it, as `ip -d link` shows it.
+    pub fn word(self) -> &'static str {
+        match self {
+            PortState::Disabled => "disabled",
+            PortState::Listening => "listening",
+            PortState::Learning => "learning",
+            PortState::Forwarding => "forwarding",
+            PortState::Blocking => "blocking",
+        }
+    }
+}
+
+/// Every device of a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Links {
+    by_index: BTreeMap<u32, Link>,
+}
+
+impl Links {
+    /// The device with this index.
+    pub fn get(&self, index: u32) -> Option<&Link> {
+        self.by_index.get(&index)
+    }
+
+    /// The device with this name.
+    pub fn named(&self, name: &str) -> Option<&Link> {
+        self.by_index.values().find(|link| link.name == name)
+    }
+
+    /// The ports of a bridge or bond, by index.
+    pub fn ports_of(&self, master: u32) -> impl Iterator<Item = &Link> {
+        self.by_index.values().filter(move |link| link.master == Some(master))
+    }
+
+    /// Adds a device, or replaces what was known of it.
+    pub fn insert(&mut self, link: Link) {
+        self.by_index.insert(link.index, link);
+    }
+
+    /// Forgets a device, and returns what was known of it.
+    pub fn remove(&mut self, index: u32) -> Option<Link> {
+        self.by_index.remove(&index)
+    }
+
+    /// The device with this index, to change.
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut Link> {
+        self.by_index.get_mut(&index)
+    }
+}
+
+impl FromIterator<Link> for Links {
+    fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
+        Links { by_index: links.into_iter().map(|link| (link.index, link)).collect() }
+    }
+}
+
+impl Link {
+    /// Whether its kind is `kind`.
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+}

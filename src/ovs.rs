@@ -1,0 +1,121 @@
+//! Open vSwitch, as its database tells of it (`vswitchd/vswitch.ovsschema`).
+
+use std::collections::BTreeMap;
+
+/// A row's UUID.
+pub type Uuid = String;
+
+/// The tables and columns that an announcement depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ovs {
+    /// `Open_vSwitch.external_ids` of the one row: ovn-controller's settings are among them.
+    pub external_ids: BTreeMap<String, String>,
+    /// Table `Bridge`.
+    pub bridges: BTreeMap<Uuid, Bridge>,
+    /// Table `Port`.
+    pub ports: BTreeMap<Uuid, Port>,
+    /// Table `Interface`.
+    pub interfaces: BTreeMap<Uuid, Interface>,
+}
+
+/// A row of table `Bridge`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bridge {
+    /// `name`.
+    pub name: String,
+    /// `ports`.
+    pub ports: Vec<Uuid>,
+}
+
+/// A row of table `Port`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Port {
+    /// `name`.
+    pub name: String,
+    /// `interfaces`: several on a bond.
+    pub interfaces: Vec<Uuid>,
+    /// `tag`, 0 to 4095.
+    pub tag: Option<u16>,
+    /// `vlan_mode`.
+    pub vlan_mode: Option<String>,
+    /// `trunks`.
+    pub trunks: Vec<u16>,
+    /// `other_config`.
+    pub other_config: BTreeMap<String, String>,
+}
+
+/// A row of table `Interface`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interface {
+    /// `name`.
+    pub name: String,
+    /// `type`: empty for a kernel device, else patch, internal, dpdkvhostuser, vxlan, …
+    pub kind: String,
+    /// `ofport`: its OpenFlow port number; -1 when it could not be opened.
+    pub ofport: Option<i64>,
+    /// `error`: why it could not be opened.
+    pub error: Option<String>,
+    /// `external_ids`.
+    pub external_ids: BTreeMap<String, String>,
+    /// `options`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// An interface with the port and the bridge that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plugged<'a> {
+    /// Its bridge.
+    pub bridge: &'a Bridge,
+    /// Its port.
+    pub port: &'a Port,
+    /// Itself.
+    pub interface: &'a Interface,
+}
+
+impl Ovs {
+    /// Every interface that is plugged into a bridge.
+    pub fn plugged(&self) -> impl Iterator<Item = Plugged<'_>> {
+        self.bridges.values().flat_map(|bridge| self.plugged_into(bridge))
+    }
+
+    /// The interfaces of one bridge.
+    pub fn plugged_into<'a>(&'a self, bridge: &'a Bridge) -> impl Iterator<Item = Plugged<'a>> {
+        let ports = bridge.ports.iter().filter_map(|uuid| self.ports.get(uuid));
+        ports.flat_map(move |port| {
+            let interfaces = port.interfaces.iter().filter_map(|uuid| self.interfaces.get(uuid));
+            interfaces.map(move |interface| Plugged { bridge, port, interface })
+        })
+    }
+
+    /// The interface with this name, if it is plugged into a bridge.
+    pub fn named(&self, name: &str) -> Option<Plugged<'_>> {
+        self.plugged().find(|p| p.interface.name == name)
+    }
+
+    /// The other end of a patch port.
+    pub fn peer_of(&self, patch: &Interface) -> Option<Plugged<'_>> {
+        if patch.kind != "patch" {
+            return None;
+        }
+        self.named(patch.options.get("peer")?)
+    }
+}
+
+impl Interface {
+    /// Its OpenFlow port number, once it has a usable one.
+    pub fn plugged_ofport(&self) -> Option<u32> {
+        u32::try_from(self.ofport?).ok().filter(|port| *port > 0)
+    }
+
+    /// It is a vhost-user port: no kernel device stands behind it.
+    pub fn is_vhost_user(&self) -> bool {
+        matches!(self.kind.as_str(), "dpdkvhostuser" | "dpdkvhostuserclient")
+    }
+
+    /// It belongs to a guest: libvirt or an agent has named the port.
+    pub fn is_guests(&self) -> bool {
+        self.is_vhost_user()
+            || self.external_ids.contains_key("iface-id")
+            || self.external_ids.contains_key("attached-mac")
+    }
+}

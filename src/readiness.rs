@@ -1,0 +1,470 @@
+//! What is still missing before a frame from the guest would leave the host.
+//!
+//! A frame that is sent too early is worse than a late one: without its VLAN tag it leaks into another network, and on
+//! a switch it flaps the MAC. So a port is ready by the rule of whoever is in charge of it, read from evidence.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attachment::{self, Attachment, Kind};
+use crate::domain::{NativeMode, Vlan};
+use crate::link::{Links, PortState};
+use crate::ovs::{Ovs, Plugged};
+use crate::target::Target;
+
+/// Neutron's agent parks a port that it has not wired yet in this VLAN.
+const DEAD_VLAN: u16 = 4095;
+
+/// Something that must change before a frame is sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Condition {
+    /// The domain does not run on this host.
+    #[error("the guest does not run here: it is {state}")]
+    NotRunning {
+        /// libvirt's word for its state.
+        state: String,
+    },
+    /// `<link state='down'>`.
+    #[error("the guest's link is down in the domain's XML")]
+    GuestLinkDown,
+    /// Neither a device nor a socket in the domain's XML.
+    #[error("the domain's XML names no device for the NIC")]
+    NoHostEnd,
+    /// No kernel device has the name.
+    #[error("{device} does not exist")]
+    NoDevice {
+        /// The missing device.
+        device: String,
+    },
+    /// The device has no bridge.
+    #[error("{device} is not plugged into a bridge")]
+    NotPlugged {
+        /// The lone device.
+        device: String,
+    },
+    /// The far end of a hybrid plug's veth has no row in OVSDB.
+    #[error("{device} is not plugged into Open vSwitch")]
+    NotInOvs {
+        /// The veth's end.
+        device: String,
+    },
+    /// The patch from a trunk bridge to the integration bridge is missing.
+    #[error("the trunk bridge {bridge} has no patch port to the integration bridge")]
+    NoTrunkPatch {
+        /// The trunk bridge.
+        bridge: String,
+    },
+    /// A macvtap's lower device is in another network namespace.
+    #[error("the lower device of {device} is not in this network namespace")]
+    NoLowerDevice {
+        /// The macvtap.
+        device: String,
+    },
+    /// OVSDB cannot be asked.
+    #[error("OVSDB cannot be reached: {why}")]
+    NoOvsdb {
+        /// What connecting said.
+        why: String,
+    },
+    /// Not `IFF_UP`.
+    #[error("{device} is down")]
+    Down {
+        /// The device.
+        device: String,
+    },
+    /// Not `IFF_LOWER_UP`.
+    #[error("{device} has no carrier")]
+    NoCarrier {
+        /// The device.
+        device: String,
+    },
+    /// The spanning tree does not let the port forward.
+    #[error("the bridge {bridge} does not forward from {device} yet: the port is {}", state.word())]
+    NotForwarding {
+        /// The port.
+        device: String,
+        /// Its bridge.
+        bridge: String,
+        /// The port's state.
+        state: PortState,
+    },
+    /// On a bridge that filters VLANs, untagged frames from the port are dropped or are in another VLAN.
+    #[error("{device} has {}", pvid_words(*pvid, *wanted))]
+    Pvid {
+        /// The port.
+        device: String,
+        /// What it has.
+        pvid: Option<u16>,
+        /// What it must have.
+        wanted: Option<u16>,
+    },
+    /// ovs-vswitchd has not opened the port.
+    #[error("Open vSwitch has no OpenFlow port for {port}{}", error.as_deref().map(|e| format!(": {e}")).unwrap_or_default())]
+    NoOfport {
+        /// The interface.
+        port: String,
+        /// OVSDB's `Interface.error`.
+        error: Option<String>,
+    },
+    /// OVSDB's `Port.tag`.
+    #[error("the port {port} has {}", tag_words(*tag, *wanted))]
+    Tag {
+        /// The port.
+        port: String,
+        /// What it has.
+        tag: Option<u16>,
+        /// What it must have; `None` for any that is not the dead VLAN.
+        wanted: Option<u16>,
+    },
+    /// OVSDB's `Port.vlan_mode`.
+    #[error("the port {port} has vlan_mode {}, not {wanted}", mode.as_deref().unwrap_or("unset"))]
+    VlanMode {
+        /// The port.
+        port: String,
+        /// What it has.
+        mode: Option<String>,
+        /// What it must have.
+        wanted: &'static str,
+    },
+    /// OVSDB's `Port.trunks`.
+    #[error("the port {port} has trunks {trunks:?}, not {wanted:?}")]
+    Trunks {
+        /// The port.
+        port: String,
+        /// What it has.
+        trunks: Vec<u16>,
+        /// What it must have.
+        wanted: Vec<u16>,
+    },
+    /// ovn-controller has not set `Interface.external_ids:ovn-installed`.
+    #[error("ovn-controller has not installed the flows of {port}: ovn-installed is not set")]
+    NotInstalled {
+        /// The interface.
+        port: String,
+    },
+}
+
+fn pvid_words(pvid: Option<u16>, wanted: Option<u16>) -> String {
+    match (pvid, wanted) {
+        (None, None) => "no PVID: its bridge drops untagged frames".into(),
+        (None, Some(wanted)) => format!("no PVID, not {wanted}"),
+        (Some(pvid), wanted) => format!("PVID {pvid}, not {}", wanted.unwrap_or_default()),
+    }
+}
+
+fn tag_words(tag: Option<u16>, wanted: Option<u16>) -> String {
+    match (tag, wanted) {
+        (None, None) => "no VLAN tag yet".into(),
+        (None, Some(wanted)) => format!("no VLAN tag yet, not {wanted}"),
+        (Some(DEAD_VLAN), _) => format!("tag {DEAD_VLAN}, neutron's dead VLAN"),
+        (Some(tag), Some(wanted)) => format!("tag {tag}, not {wanted}"),
+        (Some(0), None) => "tag 0, which is no VLAN".into(),
+        (Some(tag), None) => format!("tag {tag}, where none is asked for"),
+    }
+}
+
+/// Who decides when a port carries traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InCharge {
+    /// Neutron's Open vSwitch agent: the port's tag says so.
+    Neutron,
+    /// ovn-controller: `ovn-installed` says so.
+    Ovn,
+    /// The domain's XML or the operator, who ask for a VLAN: its presence says so.
+    Vlan,
+    /// Nobody: a plugged port is ready.
+    Nobody,
+}
+
+impl fmt::Display for InCharge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InCharge::Neutron => "neutron",
+            InCharge::Ovn => "ovn",
+            InCharge::Vlan => "vlan",
+            InCharge::Nobody => "nobody",
+        })
+    }
+}
+
+/// What is known of the host and of the guest at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The host's devices.
+    pub links: &'a Links,
+    /// Open vSwitch; empty on a host without it.
+    pub ovs: &'a Ovs,
+    /// Why OVSDB cannot be reached at present; what `ovs` says may then be out of date.
+    pub ovsdb_error: Option<&'a str>,
+    /// Why the guest does not run here, in libvirt's words.
+    pub not_running: Option<&'a str>,
+    /// The operator's word on who is in charge.
+    pub in_charge: Option<InCharge>,
+}
+
+/// Where a target is plugged, and whether it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assessment {
+    /// Its way out, as far as it is there.
+    pub attachment: Option<Attachment>,
+    /// The OpenFlow port number of the port that the guest's frames enter by; of a hybrid plug, that of its qvo.
+    pub ofport: Option<u32>,
+    /// Who is in charge of the port, and the evidence.
+    pub in_charge: (InCharge, String),
+    /// The VLAN of untagged frames from the guest, when the port puts them into one.
+    pub vlan: Option<u16>,
+    /// What is missing; nothing when it is ready.
+    pub unmet: Vec<Condition>,
+}
+
+impl Assessment {
+    /// Whether a frame that is sent now would leave the host.
+    pub fn is_ready(&self) -> bool {
+        self.unmet.is_empty()
+    }
+
+    /// The host's end of the NIC: as it was found, else as it is called.
+    pub fn device(&self, target: &Target) -> Option<String> {
+        let found = self.attachment.as_ref().map(|attachment| &attachment.entry.name);
+        found.or(target.plug.device.as_ref()).cloned()
+    }
+
+    /// The host's end of the NIC has gone: the guest is no longer here.
+    pub fn is_gone(&self) -> bool {
+        let gone = |c: &Condition| matches!(c, Condition::NoDevice { .. } | Condition::NotRunning { .. });
+        self.unmet.iter().any(gone)
+    }
+}
+
+/// Looks at everything that `target`'s frames depend on.
+pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
+    let mut unmet = Vec::new();
+    if let Some(state) = facts.not_running {
+        unmet.push(Condition::NotRunning { state: state.into() });
+    }
+    if !target.link_up {
+        unmet.push(Condition::GuestLinkDown);
+    }
+    let mut assessment = Assessment {
+        attachment: None,
+        ofport: None,
+        in_charge: (InCharge::Nobody, "it is not plugged in yet".into()),
+        vlan: None,
+        unmet,
+    };
+    match attachment::resolve(&target.plug, facts.links, facts.ovs) {
+        Ok(attachment) => follow(target, facts, attachment, &mut assessment),
+        Err(missing) => {
+            let not_in_kernel = matches!(missing, Condition::NotPlugged { .. } | Condition::NotInOvs { .. });
+            assessment.unmet.push(missing);
+            if let (true, Some(why)) = (not_in_kernel, facts.ovsdb_error) {
+                assessment.unmet.push(Condition::NoOvsdb { why: why.into() });
+            }
+        }
+    }
+    assessment
+}
+
+fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut Assessment) {
+    let unmet = &mut to.unmet;
+    match attachment.kind {
+        Kind::Macvtap => {
+            device_works(&attachment.port, facts.links, unmet);
+            device_works(&attachment.bridge, facts.links, unmet);
+        }
+        Kind::LinuxBridge | Kind::Hybrid => linux_bridge(&attachment, facts.links, unmet),
+        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser => {}
+    }
+    match attachment.kind {
+        Kind::Macvtap => to.in_charge = (InCharge::Nobody, "a macvtap has no port to configure".into()),
+        Kind::LinuxBridge => {
+            to.vlan = filtered_vlan(target, &attachment, facts.links, unmet);
+            to.in_charge = match &target.vlan {
+                Some(_) => (InCharge::Vlan, "a VLAN is asked for".into()),
+                None => (InCharge::Nobody, "a Linux bridge, and no VLAN is asked for".into()),
+            };
+        }
+        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser | Kind::Hybrid => {
+            if let Some(why) = facts.ovsdb_error {
+                unmet.push(Condition::NoOvsdb { why: why.into() });
+            }
+            if let Some(rule) = facts.ovs.named(&attachment.port) {
+                to.in_charge = match facts.in_charge {
+                    Some(who) => (who, "the configuration says so".into()),
+                    None => in_charge(target, rule, facts.ovs),
+                };
+                ovs_rule(to.in_charge.0, target, rule, unmet);
+                to.vlan = rule.port.tag.filter(|tag| (1..DEAD_VLAN).contains(tag));
+            }
+            let entry = attachment.entry.ovs.as_ref();
+            if let Some(entry) = entry.and_then(|entry| facts.ovs.named(&entry.interface)) {
+                to.ofport = ofport(entry, unmet);
+            }
+        }
+    }
+    to.attachment = Some(attachment);
+}
+
+fn device_works(name: &str, links: &Links, unmet: &mut Vec<Condition>) {
+    let device = name.to_owned();
+    match links.named(name) {
+        None => unmet.push(Condition::NoDevice { device }),
+        Some(link) if !link.up => unmet.push(Condition::Down { device }),
+        Some(link) if !link.lower_up => unmet.push(Condition::NoCarrier { device }),
+        Some(_) => {}
+    }
+}
+
+/// The guest's port, and that of a hybrid plug's veth, forward.
+fn linux_bridge(attachment: &Attachment, links: &Links, unmet: &mut Vec<Condition>) {
+    let Some(bridge) = &attachment.entry.linux_bridge else {
+        return;
+    };
+    if links.get(bridge.ifindex).is_some_and(|link| !link.up) {
+        unmet.push(Condition::Down { device: bridge.name.clone() });
+    }
+    let veth = attachment.entry.veth.as_ref().map(|veth| &veth.name);
+    for name in [Some(&attachment.entry.name), veth].into_iter().flatten() {
+        let before = unmet.len();
+        device_works(name, links, unmet);
+        let state = links.named(name).and_then(|link| link.port).map(|port| port.state);
+        let state = state.unwrap_or_default();
+        if unmet.len() == before && state != PortState::Forwarding {
+            unmet.push(Condition::NotForwarding { device: name.clone(), bridge: bridge.name.clone(), state });
+        }
+    }
+}
+
+/// The VLAN that a filtering bridge puts the port's untagged frames into.
+fn filtered_vlan(
+    target: &Target,
+    attachment: &Attachment,
+    links: &Links,
+    unmet: &mut Vec<Condition>,
+) -> Option<u16> {
+    let bridge = links.named(&attachment.bridge)?.bridge?;
+    if !bridge.vlan_filtering {
+        return None;
+    }
+    let pvid = links.named(&attachment.port)?.pvid;
+    let wanted = target.vlan.as_ref().and_then(|vlan| Wanted::of(vlan).tag);
+    if pvid.is_none() || wanted.is_some_and(|wanted| pvid != Some(wanted)) {
+        unmet.push(Condition::Pvid { device: attachment.port.clone(), pvid, wanted });
+    }
+    pvid
+}
+
+/// Whose rule the port follows, and how that is known.
+fn in_charge(target: &Target, rule: Plugged<'_>, ovs: &Ovs) -> (InCharge, String) {
+    let ids = &rule.interface.external_ids;
+    if let Some(key) = ids.keys().find(|key| key.starts_with("ovn-")) {
+        return (InCharge::Ovn, format!("external_ids:{key} on {}", rule.interface.name));
+    }
+    // ovn-controller marks a port only when it has bound it; before that, its own settings are the evidence.
+    let ovn_bridge = ovs.external_ids.get("ovn-bridge").map_or("br-int", String::as_str);
+    if ovs.external_ids.contains_key("ovn-remote") && rule.bridge.name == ovn_bridge {
+        return (
+            InCharge::Ovn,
+            format!("ovn-controller's settings in OVSDB, and the port is on {ovn_bridge}"),
+        );
+    }
+    if rule.port.other_config.contains_key("net_uuid") {
+        return (InCharge::Neutron, format!("other_config:net_uuid on {}", rule.port.name));
+    }
+    if target.nova {
+        return (InCharge::Neutron, "nova's metadata in the domain's XML".into());
+    }
+    if target.vlan.is_some() {
+        return (InCharge::Vlan, "a VLAN is asked for".into());
+    }
+    (InCharge::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
+}
+
+fn ovs_rule(who: InCharge, target: &Target, rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
+    match (who, &target.vlan) {
+        (InCharge::Ovn, _) => {
+            let installed = rule.interface.external_ids.get("ovn-installed");
+            if installed.map(String::as_str) != Some("true") {
+                unmet.push(Condition::NotInstalled { port: rule.interface.name.clone() });
+            }
+        }
+        (InCharge::Neutron, None) => port_has(rule, &Wanted::any_access(), unmet),
+        (InCharge::Neutron | InCharge::Vlan, Some(vlan)) => port_has(rule, &Wanted::of(vlan), unmet),
+        (InCharge::Vlan, None) | (InCharge::Nobody, _) => {}
+    }
+    ofport(rule, unmet);
+}
+
+fn ofport(plugged: Plugged<'_>, unmet: &mut Vec<Condition>) -> Option<u32> {
+    let ofport = plugged.interface.plugged_ofport();
+    if ofport.is_none() {
+        let missing = Condition::NoOfport {
+            port: plugged.interface.name.clone(),
+            error: plugged.interface.error.clone(),
+        };
+        if !unmet.contains(&missing) {
+            unmet.push(missing);
+        }
+    }
+    ofport
+}
+
+/// The columns of a port that carries the right VLAN.
+struct Wanted {
+    /// `tag`; none for a plain trunk.
+    tag: Option<u16>,
+    /// Any VLAN will do, but there must be one.
+    any: bool,
+    /// `vlan_mode`; an unset one is as good where `default` says so.
+    mode: &'static str,
+    /// An unset `vlan_mode` means `mode`.
+    default: bool,
+    /// `trunks`, sorted.
+    trunks: Vec<u16>,
+}
+
+impl Wanted {
+    /// What neutron's agent leaves behind when it has wired a port.
+    fn any_access() -> Wanted {
+        Wanted { tag: None, any: true, mode: "access", default: true, trunks: Vec::new() }
+    }
+
+    /// What libvirt sets for `<vlan>` (`virnetdevopenvswitch.c`, `virNetDevOpenvswitchConstructVlans`).
+    fn of(vlan: &Vlan) -> Wanted {
+        let mut trunks = if vlan.trunk { vlan.tags.clone() } else { Vec::new() };
+        trunks.sort_unstable();
+        let (tag, mode) = match vlan.native {
+            Some((tag, NativeMode::Tagged)) => (Some(tag), "native-tagged"),
+            Some((tag, NativeMode::Untagged)) => (Some(tag), "native-untagged"),
+            None if vlan.trunk => (None, "trunk"),
+            None => (vlan.tags.first().copied(), "access"),
+        };
+        Wanted { tag, any: false, mode, default: vlan.native.is_none(), trunks }
+    }
+}
+
+fn port_has(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condition>) {
+    let port = rule.port;
+    let name = || port.name.clone();
+    let tag_fits = match port.tag {
+        Some(tag) if wanted.any => (1..DEAD_VLAN).contains(&tag),
+        tag => tag == wanted.tag && !wanted.any,
+    };
+    if !tag_fits {
+        unmet.push(Condition::Tag { port: name(), tag: port.tag, wanted: wanted.tag });
+    }
+    let mode_fits = match port.vlan_mode.as_deref() {
+        None => wanted.default,
+        Some(mode) => mode == wanted.mode,
+    };
+    if !mode_fits {
+        unmet.push(Condition::VlanMode { port: name(), mode: port.vlan_mode.clone(), wanted: wanted.mode });
+    }
+    let mut trunks = port.trunks.clone();
+    trunks.sort_unstable();
+    if trunks != wanted.trunks {
+        unmet.push(Condition::Trunks { port: name(), trunks, wanted: wanted.trunks.clone() });
+    }
+}

@@ -1,0 +1,217 @@
+//! What happened, in one record with several renderings.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::address::Address;
+use crate::announcement::{Outcome, Progress};
+use crate::frame;
+use crate::readiness::Assessment;
+use crate::target::{DomainId, Target, Unannounceable};
+
+/// The version of the JSON form: it changes when a key changes its meaning or goes.
+pub const VERSION: u32 = 1;
+
+/// Why an announcement was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Somebody typed a command.
+    Asked,
+}
+
+/// What came of one announcement: one line of JSON, or a few lines for a person.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The guest, if libvirt knows it.
+    pub domain: Option<DomainId>,
+    /// The host's end of its NIC.
+    pub device: Option<String>,
+    /// The NIC's MAC.
+    pub mac: Option<String>,
+    /// Where it is plugged.
+    pub attachment: Option<Path>,
+    /// What was announced, and who vouches for it.
+    pub addresses: Vec<Address>,
+    /// Why.
+    pub cause: Cause,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was missing at the end, in words.
+    pub unmet: Vec<String>,
+    /// From the event to readiness.
+    pub ready_after_ms: Option<f64>,
+    /// From the event to the first frame.
+    pub first_frame_after_ms: Option<f64>,
+    /// Rounds that were sent.
+    pub rounds: u32,
+    /// Frames that were sent, repeats of the first round included.
+    pub frames: Tally,
+    /// The way in that was used.
+    pub injector: Option<&'static str>,
+    /// Nothing was sent: it was asked what would be.
+    pub dry_run: bool,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// Where a NIC is plugged, as a report tells it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Path {
+    /// Its shape.
+    pub kind: crate::attachment::Kind,
+    /// The bridge that decides the VLAN.
+    pub bridge: String,
+    /// The port there.
+    pub port: String,
+    /// The VLAN of the guest's untagged frames.
+    pub vlan: Option<u16>,
+    /// From the host's end of the NIC to the uplinks.
+    pub hops: Vec<String>,
+}
+
+impl Path {
+    /// The path that was seen, if there is one.
+    pub fn of(seen: &Assessment) -> Option<Path> {
+        seen.attachment.as_ref().map(|attachment| Path {
+            kind: attachment.kind,
+            bridge: attachment.bridge.clone(),
+            port: attachment.port.clone(),
+            vlan: seen.vlan,
+            hops: attachment.hops.clone(),
+        })
+    }
+}
+
+/// Frames by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Tally {
+    rarp: u64,
+    arp_request: u64,
+    arp_reply: u64,
+    na: u64,
+}
+
+impl Tally {
+    /// Counts a frame.
+    pub fn add(&mut self, kind: frame::Kind) {
+        *match kind {
+            frame::Kind::Rarp => &mut self.rarp,
+            frame::Kind::ArpRequest => &mut self.arp_request,
+            frame::Kind::ArpReply => &mut self.arp_reply,
+            frame::Kind::Na => &mut self.na,
+        } += 1;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [self.arp_request, self.arp_reply, self.na, self.rarp];
+        let counts = frame::Kind::ALL.iter().zip(counts).filter(|(_, n)| *n > 0);
+        let words: Vec<String> = counts.map(|(kind, n)| format!("{n} {kind}")).collect();
+        f.write_str(if words.is_empty() { "no frames" } else { "" })?;
+        f.write_str(&words.join(", "))
+    }
+}
+
+impl Report {
+    /// The report of an announcement that was run; `seen` is the last look at the host.
+    pub fn new(target: &Target, addresses: Vec<Address>, seen: &Assessment, progress: &Progress) -> Report {
+        Report {
+            version: VERSION,
+            domain: target.domain.clone(),
+            device: seen.device(target),
+            mac: Some(target.mac.to_string()),
+            attachment: Path::of(seen),
+            addresses,
+            cause: Cause::Asked,
+            outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
+            unmet: progress.unmet.iter().map(ToString::to_string).collect(),
+            ready_after_ms: progress.ready_at.map(millis),
+            first_frame_after_ms: progress.first_frame_at.map(millis),
+            rounds: progress.rounds,
+            frames: Tally::default(),
+            injector: None,
+            dry_run: false,
+            error: progress.error.clone(),
+        }
+    }
+
+    /// The report of a NIC that the host cannot speak for.
+    pub fn refused(nic: &Unannounceable) -> Report {
+        Report {
+            version: VERSION,
+            domain: Some(nic.domain.clone()),
+            device: nic.device.clone(),
+            mac: nic.mac.map(|mac| mac.to_string()),
+            attachment: None,
+            addresses: Vec::new(),
+            cause: Cause::Asked,
+            outcome: Outcome::Failed,
+            unmet: Vec::new(),
+            ready_after_ms: None,
+            first_frame_after_ms: None,
+            rounds: 0,
+            frames: Tally::default(),
+            injector: None,
+            dry_run: false,
+            error: Some(nic.reason.clone()),
+        }
+    }
+
+    /// Who it is about: the guest, the device and the MAC, as far as they are known.
+    pub fn subject(&self) -> String {
+        let domain = self.domain.as_ref().map(|domain| domain.name.as_str());
+        let words = [domain, self.device.as_deref(), self.mac.as_deref()];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What went wrong, in one line.
+    pub fn failure(&self) -> String {
+        let unmet = self.unmet.join("; ");
+        let why = match (self.outcome, &self.error) {
+            (Outcome::NotReady, _) => &unmet,
+            (_, Some(error)) => error,
+            (_, None) => "",
+        };
+        format!("{}: {}: {why}", self.subject(), self.outcome.word())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.outcome != Outcome::Announced {
+            return f.write_str(&self.failure());
+        }
+        write!(f, "{}: announced", self.subject())?;
+        if let Some(vlan) = self.attachment.as_ref().and_then(|path| path.vlan) {
+            write!(f, " in VLAN {vlan}")?;
+        }
+        f.write_str(if self.dry_run { ", or would be: a dry run sends nothing" } else { "" })?;
+        if let Some(path) = &self.attachment {
+            write!(f, "\n  {}: {}", path.kind.word(), path.hops.join(" → "))?;
+        }
+        let addresses = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
+        let addresses = addresses.collect::<Vec<_>>().join(", ");
+        let none = "no address that anybody but the guest vouches for: RARP only (add one with --ip)";
+        write!(f, "\n  {}", if addresses.is_empty() { none } else { &addresses })?;
+        let rounds = if self.rounds == 1 { "round" } else { "rounds" };
+        write!(f, "\n  {} {rounds}: {}", self.rounds, self.frames)?;
+        if let Some(injector) = self.injector {
+            write!(f, "; by {injector}")?;
+        }
+        if let (Some(ready), Some(first)) = (self.ready_after_ms, self.first_frame_after_ms) {
+            write!(f, "\n  ready after {ready} ms, first frame after {first} ms")?;
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds with microseconds behind the point.
+fn millis(d: Duration) -> f64 {
+    (d.as_micros() as f64) / 1000.0
+}

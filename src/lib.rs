@@ -20,12 +20,16 @@
 //! ```
 //!
 //! This half knows no socket, no clock, no runtime and no logger: it is given facts and the time, and says what to do.
+//! Everything that touches the machine is under [`host`]; [`announcer`] runs the one with the other.
 
 pub mod address;
 pub mod announcement;
 pub mod attachment;
 pub mod domain;
+pub mod duration;
 pub mod frame;
+pub mod guest;
+pub mod host;
 pub mod injection;
 pub mod link;
 pub mod ovs;

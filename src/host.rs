@@ -1,0 +1,11 @@
+//! Everything that touches the machine, one adapter per thing touched; adapters never call each other.
+pub mod injector;
+pub mod jsonrpc;
+pub mod libvirt;
+pub mod links;
+pub mod netlink;
+pub mod openflow;
+pub mod ovsdb;
+pub mod pcap;
+pub mod sys;
+pub mod timer;

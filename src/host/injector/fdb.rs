@@ -1,0 +1,39 @@
+//! An FDB entry that puts the guest's MAC on its port, for frames that do not come in by it.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use crate::frame::Frame;
+use crate::host::netlink::{Request, acknowledged};
+
+// include/uapi/linux/neighbour.h
+const NUD_REACHABLE: u16 = 0x02;
+const NTF_MASTER: u8 = 0x04;
+const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
+
+/// Lets the bridge of `port` learn the senders of `frames` there. Needs CAP_NET_ADMIN.
+pub fn learn(port: u32, vlan: Option<u16>, frames: &[Frame]) -> io::Result<()> {
+    // The sender's address follows the destination's.
+    let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.bytes.get(6..12)).collect();
+    for sender in senders {
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        let mut entry =
+            Request::new(libc::RTM_NEWNEIGH, flags as u16).fixed(&ndmsg(port)).attribute(NDA_LLADDR, sender);
+        if let Some(vlan) = vlan {
+            entry = entry.attribute(NDA_VLAN, &vlan.to_ne_bytes());
+        }
+        acknowledged(entry)?;
+    }
+    Ok(())
+}
+
+/// `struct ndmsg` of a dynamic entry in the FDB of the port's bridge.
+fn ndmsg(port: u32) -> [u8; 12] {
+    let mut message = [0; 12];
+    message[0] = libc::AF_BRIDGE as u8;
+    message[4..8].copy_from_slice(&port.to_ne_bytes());
+    message[8..10].copy_from_slice(&NUD_REACHABLE.to_ne_bytes());
+    message[10] = NTF_MASTER;
+    message
+}

@@ -1,0 +1,27 @@
+//! A packet socket on a device whose transmit side leads out of the host.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::unistd::write;
+
+use super::refused;
+use crate::host::sys::packet_socket;
+
+/// A packet socket that is bound to one device.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Binds to the device `ifindex`.
+    pub fn open(ifindex: u32) -> Result<Self, String> {
+        let socket = packet_socket(ifindex);
+        socket.map(Socket).map_err(|e| refused("open a packet socket", &e, "CAP_NET_RAW"))
+    }
+
+    /// Transmits `frame` on the device; `NetworkDown` when it is down.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        write(&self.0, frame)?;
+        Ok(())
+    }
+}

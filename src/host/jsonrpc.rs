@@ -1,0 +1,131 @@
+//! JSON-RPC 1.0 as OVSDB speaks it: JSON objects one after the other, with nothing between them (RFC 7047 section 4).
+
+use std::io;
+use std::path::Path;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// No message of a switch is longer: a host of ten thousand ports has some megabytes.
+const LONGEST: usize = 256 << 20;
+const READ: usize = 64 << 10;
+
+/// A connection on which JSON objects come and go.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    framer: Framer,
+}
+
+impl Connection {
+    /// Connects to a server's unix socket.
+    pub async fn open(socket: &Path) -> io::Result<Self> {
+        Ok(Connection { stream: UnixStream::connect(socket).await?, framer: Framer::default() })
+    }
+
+    /// Sends one message.
+    pub async fn send(&mut self, message: &Value) -> io::Result<()> {
+        self.stream.write_all(message.to_string().as_bytes()).await
+    }
+
+    /// The next message. Cancel safe: what was read stays here.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the server closes, `InvalidData` for what is no JSON object.
+    pub async fn receive(&mut self) -> io::Result<Value> {
+        loop {
+            if let Some(message) = self.framer.next()? {
+                return Ok(message);
+            }
+            self.framer.buffer.reserve(READ);
+            if self.stream.read_buf(&mut self.framer.buffer).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"));
+            }
+        }
+    }
+}
+
+/// Cuts a stream of bytes where an object ends, looking at each byte once.
+#[derive(Debug, Default)]
+struct Framer {
+    buffer: Vec<u8>,
+    /// How much of the buffer has been looked at.
+    seen: usize,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Framer {
+    fn next(&mut self) -> io::Result<Option<Value>> {
+        while let Some(byte) = self.buffer.get(self.seen) {
+            self.seen += 1;
+            if self.ends_object(*byte)? {
+                let message = serde_json::from_slice(&self.buffer[..self.seen]).map_err(io::Error::from);
+                self.buffer.drain(..self.seen);
+                self.seen = 0;
+                return message.map(Some);
+            }
+        }
+        if self.buffer.len() > LONGEST {
+            return Err(invalid("a message is too long"));
+        }
+        Ok(None)
+    }
+
+    fn ends_object(&mut self, byte: u8) -> io::Result<bool> {
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' if self.in_string => self.escaped = true,
+            b'"' => self.in_string = !self.in_string,
+            _ if self.in_string => {}
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => {
+                self.depth = self.depth.checked_sub(1).ok_or_else(|| invalid("a bracket closes nothing"))?;
+                return Ok(self.depth == 0);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Feeds `text` in pieces of `size` bytes.
+    fn cut(text: &str, size: usize) -> io::Result<Vec<Value>> {
+        let mut framer = Framer::default();
+        let mut messages = Vec::new();
+        for piece in text.as_bytes().chunks(size) {
+            framer.buffer.extend(piece);
+            while let Some(message) = framer.next()? {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    #[test]
+    fn messages_without_separators_are_told_apart_however_they_arrive() {
+        let text = r#"{"a":"}\"{["}{"b":[1,{"c":2}]} {"d":"\\"}"#;
+        let expected = [json!({"a": "}\"{["}), json!({"b": [1, {"c": 2}]}), json!({"d": "\\"})];
+        for size in 1..=text.len() {
+            assert_eq!(cut(text, size).unwrap(), expected, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_an_error() {
+        assert!(cut("}", 1).is_err());
+        assert!(cut("{nonsense}", 3).is_err());
+    }
+}

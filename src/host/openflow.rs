@@ -1,0 +1,170 @@
+//! An OpenFlow client for one thing: packet-out (OpenFlow 1.0 section 5.3.6, OpenFlow 1.3 section 7.3.7).
+
+use std::io;
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+const V1_0: u8 = 1;
+const V1_3: u8 = 4;
+
+const HELLO: u8 = 0;
+const ERROR: u8 = 1;
+const ECHO_REQUEST: u8 = 2;
+const ECHO_REPLY: u8 = 3;
+const PACKET_OUT: u8 = 13;
+const HEADER: usize = 8;
+
+/// `OFPHET_VERSIONBITMAP` of our HELLO: versions 1.0 and 1.3.
+const VERSIONS: u32 = 1 << V1_0 | 1 << V1_3;
+
+/// A connection to a bridge's management socket.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<UnixStream>,
+    version: u8,
+    xid: u32,
+}
+
+struct Message {
+    kind: u8,
+    xid: u32,
+    body: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects, and agrees on a version.
+    pub async fn open(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket).await?;
+        let mut connection = Connection { stream: BufReader::new(stream), version: V1_3, xid: 0 };
+        let mut bitmap = vec![0, 1, 0, 8];
+        bitmap.extend(VERSIONS.to_be_bytes());
+        let hello = connection.message(HELLO, &bitmap);
+        connection.stream.write_all(&hello).await?;
+        let (version, theirs) = connection.receive().await?;
+        if theirs.kind != HELLO {
+            return Err(invalid("the bridge does not begin with HELLO"));
+        }
+        connection.version = common_version(version, &theirs.body)
+            .ok_or_else(|| invalid("the bridge speaks neither OpenFlow 1.0 nor 1.3"))?;
+        Ok(connection)
+    }
+
+    /// Hands frames to the bridge's flow table as received by port `in_port`, and waits until it has taken them.
+    ///
+    /// The bridge says nothing of a port that does not exist, nor of a frame that its flows drop.
+    pub async fn packet_out(&mut self, in_port: u32, frames: &[&[u8]]) -> io::Result<()> {
+        let mut batch = Vec::new();
+        for frame in frames {
+            let body = packet_out(self.version, in_port, frame)?;
+            batch.extend(self.message(PACKET_OUT, &body));
+        }
+        let barrier = if self.version == V1_0 { 18 } else { 20 };
+        batch.extend(self.message(barrier, &[]));
+        self.stream.write_all(&batch).await?;
+        let sent = self.xid;
+        let mut refused = None;
+        loop {
+            let (_, message) = self.receive().await?;
+            match message.kind {
+                ERROR => refused = Some(refusal(&message.body)),
+                ECHO_REQUEST => {
+                    let mut reply = self.message(ECHO_REPLY, &message.body);
+                    reply[4..HEADER].copy_from_slice(&message.xid.to_be_bytes());
+                    self.stream.write_all(&reply).await?;
+                }
+                kind if kind == barrier + 1 && message.xid == sent => return refused.map_or(Ok(()), Err),
+                _ => {}
+            }
+        }
+    }
+
+    fn message(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
+        self.xid = self.xid.wrapping_add(1);
+        let mut message = vec![self.version, kind];
+        message.extend(((HEADER + body.len()) as u16).to_be_bytes());
+        message.extend(self.xid.to_be_bytes());
+        message.extend(body);
+        message
+    }
+
+    async fn receive(&mut self) -> io::Result<(u8, Message)> {
+        let mut header = [0; HEADER];
+        self.stream.read_exact(&mut header).await?;
+        let [version, kind, l0, l1, xid @ ..] = header;
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        let length = length.checked_sub(HEADER).ok_or_else(|| invalid("a message is too short"))?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await?;
+        let xid = u32::from_be_bytes(xid);
+        Ok((version, Message { kind, xid, body }))
+    }
+}
+
+/// The highest version that both sides speak; `version` and `body` are those of the other side's HELLO.
+fn common_version(version: u8, body: &[u8]) -> Option<u8> {
+    // Without a bitmap, HELLO means every version up to its own.
+    let theirs = match body {
+        [0, 1, _, _, bitmap @ ..] if bitmap.len() >= 4 => {
+            u32::from_be_bytes([bitmap[0], bitmap[1], bitmap[2], bitmap[3]])
+        }
+        _ => (2u32.checked_shl(version.into()).unwrap_or_default()).wrapping_sub(1),
+    };
+    [V1_3, V1_0].into_iter().find(|v| theirs & VERSIONS & (1 << v) != 0)
+}
+
+/// The body of a packet-out whose one action is output to the flow table.
+///
+/// To the table, never NORMAL: NORMAL would pass by the flows that keep a guest from spoofing.
+fn packet_out(version: u8, in_port: u32, frame: &[u8]) -> io::Result<Vec<u8>> {
+    // OFP_NO_BUFFER.
+    let mut body = vec![0xff; 4];
+    if version == V1_0 {
+        let in_port = u16::try_from(in_port).map_err(|_| invalid("OpenFlow 1.0 has no such port"))?;
+        body.extend(in_port.to_be_bytes());
+        // actions_len; then OFPAT_OUTPUT, its length, OFPP_TABLE, max_len.
+        body.extend([0, 8, 0, 0, 0, 8, 0xff, 0xf9, 0, 0]);
+    } else {
+        body.extend(in_port.to_be_bytes());
+        body.extend([0, 16, 0, 0, 0, 0, 0, 0]);
+        body.extend([0, 0, 0, 16, 0xff, 0xff, 0xff, 0xf9, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    body.extend(frame);
+    Ok(body)
+}
+
+fn refusal(body: &[u8]) -> io::Error {
+    let number = |at: usize| body.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
+    io::Error::other(format!("OpenFlow error of type {}, code {}", number(0), number(2)))
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_common_version_is_taken() {
+        // Open vSwitch's HELLO with protocols=[]: 1.0 to 1.5.
+        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x7e]), Some(V1_3));
+        assert_eq!(common_version(1, &[]), Some(V1_0));
+        assert_eq!(common_version(4, &[0, 1, 0, 8, 0, 0, 0, 0x10]), Some(V1_3));
+        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x60]), None, "1.4 and 1.5 only");
+        assert_eq!(common_version(255, &[]), Some(V1_3), "every version up to 255");
+    }
+
+    #[test]
+    fn packet_out_goes_to_the_table() {
+        let frame = [0xaa, 0xbb];
+        assert_eq!(
+            packet_out(V1_0, 5, &frame).unwrap(),
+            [0xff, 0xff, 0xff, 0xff, 0, 5, 0, 8, 0, 0, 0, 8, 0xff, 0xf9, 0, 0, 0xaa, 0xbb]
+        );
+        let body = packet_out(V1_3, 5, &frame).unwrap();
+        assert_eq!((body.len(), &body[20..24]), (34, &[0xff, 0xff, 0xff, 0xf9][..]));
+    }
+}

@@ -1,0 +1,66 @@
+//! The system calls that no crate wraps: the only unsafe code of the project.
+
+#![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod libvirt;
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+mod ioctl {
+    // include/uapi/linux/if_tun.h
+    nix::ioctl_write_int!(tun_set_iff, b'T', 202);
+}
+
+/// Creates a tap device that lives as long as the descriptor; returns the name that the kernel gave it.
+///
+/// `pattern` may hold a `%d` for a free number. Needs CAP_NET_ADMIN.
+pub fn tap(pattern: &str) -> io::Result<(OwnedFd, String)> {
+    let fd = open("/dev/net/tun", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())?;
+    // SAFETY: ifreq holds only integers, arrays and a pointer, for all of which zero bytes are a valid value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // The last byte stays zero, so that the name ends.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(pattern.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one ifreq; `request` is one, and outlives the call.
+    unsafe { ioctl::tun_set_iff(fd.as_raw_fd(), std::ptr::from_mut(&mut request) as libc::c_ulong) }?;
+    let name = request.ifr_name.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char);
+    Ok((fd, name.collect()))
+}
+
+/// A packet socket that transmits on one device and receives nothing. Needs CAP_NET_RAW.
+pub fn packet_socket(ifindex: u32) -> io::Result<OwnedFd> {
+    // SAFETY: socket() takes no pointer.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: sockaddr_ll holds only integers and arrays of them.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_ifindex = ifindex as libc::c_int;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the pointer is to a sockaddr_ll of the length given, which outlives the call.
+    let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
+    Errno::result(bound)?;
+    Ok(fd)
+}
+
+/// Registers a descriptor with the runtime that this is called in, to wait until it can be read.
+pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open, stays so until it is dropped, and always names the same descriptor; the AsyncFd
+    // owns it.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}

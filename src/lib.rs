@@ -24,14 +24,21 @@
 
 pub mod address;
 pub mod announcement;
+pub mod announcer;
 pub mod attachment;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod duration;
+pub mod explain;
 pub mod frame;
 pub mod guest;
 pub mod host;
 pub mod injection;
 pub mod link;
+pub mod log;
+pub mod oneshot;
+pub mod orders;
 pub mod ovs;
 pub mod readiness;
 pub mod report;

@@ -1,0 +1,215 @@
+//! Runs announcements: looks at the host, asks the state machine what to do, and does it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::address::Address;
+use crate::announcement::{Announcement, Step};
+use crate::frame::{self, Frame, Style};
+use crate::host::injector::{Error, Injectors};
+use crate::host::ovsdb;
+use crate::host::pcap::Pcap;
+use crate::host::timer;
+use crate::injection::{self, Method, Way};
+use crate::link::Links;
+use crate::readiness::{Assessment, Facts, InCharge, assess};
+use crate::report::{Report, Tally};
+use crate::schedule::Schedule;
+use crate::target::Target;
+
+/// The host, as its adapters keep it up to date.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The network devices.
+    pub links: watch::Receiver<Links>,
+    /// Open vSwitch.
+    pub ovs: watch::Receiver<ovsdb::State>,
+    /// The ways in.
+    pub injectors: Arc<Injectors>,
+}
+
+/// What is to be announced, and how.
+#[derive(Debug)]
+pub struct Order {
+    /// For whom.
+    pub target: Target,
+    /// The addresses that are believed.
+    pub addresses: Vec<Address>,
+    /// How the frames look.
+    pub style: Style,
+    /// When the rounds are sent.
+    pub schedule: Schedule,
+    /// How long the port may take to become ready.
+    pub wait: Duration,
+    /// The operator's word on who is in charge of the port.
+    pub in_charge: Option<InCharge>,
+    /// The operator's choice of a way in.
+    pub inject: Option<Method>,
+    /// Send nothing, and do not wait between the rounds.
+    pub dry_run: bool,
+    /// Where sent frames are also written to.
+    pub pcap: Option<Arc<Mutex<Pcap>>>,
+}
+
+/// What ends or holds an announcement from outside.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// Why the guest does not run here.
+    pub not_running: watch::Receiver<Option<String>>,
+    /// Why everything is to end.
+    pub stop: watch::Receiver<Option<&'static str>>,
+}
+
+impl Order {
+    /// The frames of each of its rounds.
+    pub fn round(&self) -> Vec<Frame> {
+        let ips: Vec<_> = self.addresses.iter().map(|address| address.ip).collect();
+        frame::round(self.target.mac, &ips, &self.style)
+    }
+
+    /// Looks at the host on behalf of the target.
+    pub fn look(&self, host: &mut Host, not_running: Option<&str>) -> Assessment {
+        let links = host.links.borrow_and_update();
+        let ovs = host.ovs.borrow_and_update();
+        let facts = Facts {
+            links: &links,
+            ovs: &ovs.ovs,
+            ovsdb_error: ovs.error.as_deref(),
+            not_running,
+            in_charge: self.in_charge,
+        };
+        assess(&self.target, &facts)
+    }
+}
+
+/// Carries out `order` for an event at `began`, until it is announced or cannot be.
+pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
+    let mut run = Run {
+        frames: order.round(),
+        machine: Announcement::new(order.schedule.clone(), order.wait),
+        order: &order,
+        way: None,
+        offered: Vec::new(),
+        tally: Tally::default(),
+        began,
+        ahead: Duration::ZERO,
+    };
+    loop {
+        if let Some(why) = *signals.stop.borrow_and_update() {
+            run.machine.cancel(why);
+        }
+        let not_running = signals.not_running.borrow_and_update().clone();
+        let seen = order.look(&mut host, not_running.as_deref());
+        run.machine.observe(run.now(), &seen);
+        run.prepare(&host, &seen).await;
+        match run.machine.step(run.now()) {
+            Step::Send => run.send(&host).await,
+            Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
+            Step::Done => return run.report(&seen),
+        }
+    }
+}
+
+struct Run<'a> {
+    order: &'a Order,
+    machine: Announcement,
+    frames: Vec<Frame>,
+    way: Option<Way>,
+    /// The ways that were on offer when `way` was chosen.
+    offered: Vec<Way>,
+    tally: Tally,
+    began: Instant,
+    /// How far a dry run is ahead of the clock.
+    ahead: Duration,
+}
+
+impl Run<'_> {
+    fn now(&self) -> Duration {
+        self.began.elapsed() + self.ahead
+    }
+
+    /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready.
+    async fn prepare(&mut self, host: &Host, seen: &Assessment) {
+        let ways = injection::ways(seen, self.order.inject);
+        if self.order.dry_run || (ways == self.offered && (self.way.is_some() || !seen.is_ready())) {
+            return;
+        }
+        self.offered = ways;
+        match host.injectors.prepare(&self.offered, self.order.inject).await {
+            Ok(way) => self.way = Some(way),
+            Err(error) => {
+                self.way = None;
+                // A socket that is not there yet may still come before the port is ready.
+                if seen.is_ready() {
+                    self.machine.give_up(error.to_string());
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self, host: &Host) {
+        let sent = match &self.way {
+            _ if self.order.dry_run => Ok(()),
+            Some(way) => host.injectors.send(way, &self.frames).await,
+            None => Err(Error::Unavailable(Vec::new())),
+        };
+        let now = self.now();
+        match sent {
+            Ok(()) => {
+                self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.record(now);
+                self.machine.sent(now);
+                tracing::debug!("{}: sent a round", self.order.target.mac);
+            }
+            Err(error) => {
+                tracing::debug!("{}: {error}", self.order.target.mac);
+                self.machine.failed(error.to_string());
+            }
+        }
+    }
+
+    fn record(&mut self, now: Duration) {
+        let Some(pcap) = &self.order.pcap else {
+            return;
+        };
+        let mut pcap = pcap.lock().unwrap_or_else(PoisonError::into_inner);
+        for frame in &self.frames {
+            if let Err(error) = pcap.write(now, &frame.bytes) {
+                tracing::error!("cannot write the capture file: {error}");
+                return;
+            }
+        }
+    }
+
+    async fn wait(&mut self, until: Duration, host: &mut Host, signals: &mut Signals) {
+        if self.order.dry_run && self.machine.progress().ready_at.is_some() {
+            self.ahead += until.saturating_sub(self.now());
+            return;
+        }
+        let deadline = self.began + until;
+        let lost = tokio::select! {
+            changed = host.links.changed() => changed.is_err(),
+            changed = host.ovs.changed() => changed.is_err(),
+            // Who never had a guest to watch has nobody to tell of it.
+            Ok(()) = signals.not_running.changed() => false,
+            Ok(()) = signals.stop.changed() => false,
+            () = timer::sleep_until(deadline) => false,
+        };
+        if lost {
+            self.machine.give_up("lost sight of the host's devices".into());
+        }
+    }
+
+    fn report(self, seen: &Assessment) -> Report {
+        let order = self.order;
+        Report {
+            frames: self.tally,
+            injector: self.way.map(|way| way.method().word()),
+            dry_run: order.dry_run,
+            ..Report::new(&order.target, order.addresses.clone(), seen, self.machine.progress())
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The configuration file: TOML, everything with a default, nothing unknown (announced.toml(5)).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use serde::{Deserialize, Deserializer};
+
+use crate::address::{self, Source};
+use crate::frame::{Kind, Style};
+use crate::injection::Method;
+use crate::readiness::InCharge;
+use crate::schedule::Schedule;
+use crate::target::Target;
+
+/// Where the configuration is looked for when no file is named; it need not exist.
+pub const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
+
+/// The rounds that a schedule may have at most: more would only be noise to the switches.
+pub const MOST_ROUNDS: u32 = 1000;
+
+/// A configuration as written, with defaults for what is not.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// `[schedule]`.
+    pub schedule: ScheduleTable,
+    /// `[frames]`.
+    pub frames: FramesTable,
+    /// `[ports]`.
+    pub ports: PortsTable,
+    /// `[addresses]`.
+    pub addresses: AddressesTable,
+    /// `[libvirt]`.
+    pub libvirt: LibvirtTable,
+    /// `[ovs]`.
+    pub ovs: OvsTable,
+    /// `[vm.NAME]`: by the domain's name or UUID.
+    pub vm: BTreeMap<String, Override>,
+    /// `[nic."MAC"]`: by the NIC's MAC.
+    pub nic: BTreeMap<String, Override>,
+}
+
+/// `[schedule]`: when the rounds are sent.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ScheduleTable {
+    /// Rounds in all.
+    pub count: u32,
+    /// The first gap.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// What each gap is multiplied with.
+    pub backoff: f64,
+    /// The longest gap.
+    #[serde(deserialize_with = "duration")]
+    pub max_interval: Duration,
+}
+
+impl Default for ScheduleTable {
+    fn default() -> Self {
+        let Schedule { count, interval, backoff, max_interval } = Schedule::default();
+        ScheduleTable { count, interval, backoff, max_interval }
+    }
+}
+
+/// `[frames]`: what is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct FramesTable {
+    /// The kinds.
+    pub send: Vec<Kind>,
+    /// The target hardware address of an ARP announcement's request form.
+    pub arp_target: ArpTarget,
+}
+
+impl Default for FramesTable {
+    fn default() -> Self {
+        FramesTable { send: Kind::ALL.to_vec(), arp_target: ArpTarget::Zero }
+    }
+}
+
+/// The target hardware address of an ARP announcement's request form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArpTarget {
+    /// 00:00:00:00:00:00 (RFC 5227 section 1.1: not used, should be zero).
+    Zero,
+    /// ff:ff:ff:ff:ff:ff, for receivers that ignore the other.
+    Broadcast,
+}
+
+/// `[ports]`: how a port is waited for and spoken through.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PortsTable {
+    /// How long a port may take to become ready.
+    #[serde(deserialize_with = "duration")]
+    pub wait: Duration,
+    /// Who is in charge of every port of Open vSwitch; read from evidence when not set.
+    pub in_charge: Option<InCharge>,
+    /// The way in; the best that works when not set.
+    pub inject: Option<Method>,
+}
+
+impl Default for PortsTable {
+    fn default() -> Self {
+        PortsTable { wait: Duration::from_secs(60), in_charge: None, inject: None }
+    }
+}
+
+/// `[addresses]`: whom to believe.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AddressesTable {
+    /// The sources.
+    pub sources: Vec<Source>,
+}
+
+impl Default for AddressesTable {
+    fn default() -> Self {
+        AddressesTable { sources: Source::DEFAULT.to_vec() }
+    }
+}
+
+/// `[libvirt]`: where the guests are known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct LibvirtTable {
+    /// The connection URI.
+    pub uri: Option<String>,
+}
+
+/// `[ovs]`: where Open vSwitch is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct OvsTable {
+    /// OVSDB's unix socket.
+    pub socket: Option<PathBuf>,
+}
+
+/// What is special about a VM or a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Override {
+    /// The guest routes: its neighbour advertisements carry the Router flag.
+    pub router: Option<bool>,
+    /// Who is in charge of its ports.
+    pub in_charge: Option<InCharge>,
+    /// Addresses to announce; only in `[nic]`.
+    pub addresses: Vec<IpAddr>,
+    /// The VLAN that its port must have; only in `[nic]`.
+    pub vlan: Option<u16>,
+}
+
+/// Why a configuration cannot be used: one line, with the place.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be opened.
+    #[error("{0}: {1}")]
+    Read(PathBuf, io::Error),
+    /// It is not TOML, or a key or a value is not known.
+    #[error("{file}:{line}:{column}: {message}")]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{0}: {1}")]
+    Value(PathBuf, String),
+}
+
+impl Config {
+    /// Reads the file that was named, else the default one if it exists.
+    pub fn load(named: Option<&Path>) -> Result<Config, Error> {
+        let file = named.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(file) {
+            Ok(text) => Config::parse(file, &text),
+            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+            Err(error) => Err(Error::Read(file.into(), error)),
+        }
+    }
+
+    /// Reads the text of `file`.
+    pub fn parse(file: &Path, text: &str) -> Result<Config, Error> {
+        let config: Config = toml::from_str(text).map_err(|error| {
+            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
+            let message = error.message().lines().collect::<Vec<_>>().join(", ");
+            Error::Syntax {
+                file: file.into(),
+                line: before.matches('\n').count() + 1,
+                column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+                message,
+            }
+        })?;
+        config.check().map_err(|why| Error::Value(file.into(), why))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.schedule()?;
+        if self.frames.send.is_empty() {
+            return Err("frames.send is empty: nothing would be sent".into());
+        }
+        for (name, vm) in &self.vm {
+            if !vm.addresses.is_empty() || vm.vlan.is_some() {
+                return Err(format!(
+                    "vm.{name}: addresses and vlan belong to a NIC: put them under [nic.\"MAC\"]"
+                ));
+            }
+        }
+        for (mac, nic) in &self.nic {
+            mac.parse::<MacAddr>().map_err(|_| format!("nic.{mac:?} is no MAC address"))?;
+            for ip in &nic.addresses {
+                if let Some(why) = address::unannounceable(*ip) {
+                    return Err(format!("nic.{mac:?}: {ip} {why}"));
+                }
+            }
+            if let Some(vlan) = nic.vlan {
+                vlan_id(vlan).map_err(|why| format!("nic.{mac:?}: {why}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The schedule, or which of its values is out of range.
+    pub fn schedule(&self) -> Result<Schedule, String> {
+        let ScheduleTable { count, interval, backoff, max_interval } = self.schedule;
+        let hour = Duration::from_secs(3600);
+        if !(1..=MOST_ROUNDS).contains(&count) {
+            return Err(format!("count {count} is not between 1 and {MOST_ROUNDS}"));
+        }
+        if interval.is_zero() || interval > hour || max_interval.is_zero() || max_interval > hour {
+            return Err("interval and max-interval must be above 0 and at most an hour".into());
+        }
+        if !(1.0..=100.0).contains(&backoff) {
+            return Err(format!("backoff {backoff} is not between 1 and 100"));
+        }
+        Ok(Schedule { count, interval, backoff, max_interval })
+    }
+
+    /// How the frames of `target` look.
+    pub fn style(&self, target: &Target) -> Style {
+        Style {
+            send: self.frames.send.clone(),
+            arp_target: match self.frames.arp_target {
+                ArpTarget::Zero => MacAddr::zero(),
+                ArpTarget::Broadcast => MacAddr::broadcast(),
+            },
+            router: self.overrides(target).find_map(|o| o.router).unwrap_or(false),
+        }
+    }
+
+    /// Who is in charge of the port of `target`, if that is configured.
+    pub fn in_charge(&self, target: &Target) -> Option<InCharge> {
+        self.overrides(target).find_map(|o| o.in_charge).or(self.ports.in_charge)
+    }
+
+    /// What is configured for the NIC of `target`, then for its VM.
+    pub fn overrides(&self, target: &Target) -> impl Iterator<Item = &Override> {
+        let mac = Some(target.mac);
+        let nic = self.nic.iter().filter(move |(key, _)| key.parse().ok() == mac);
+        let domain = target.domain.clone();
+        let vm = self.vm.iter().filter(move |(key, _)| {
+            let same = |domain: &crate::target::DomainId| {
+                domain.name == **key || domain.uuid.eq_ignore_ascii_case(key)
+            };
+            domain.as_ref().is_some_and(same)
+        });
+        nic.chain(vm).map(|(_, o)| o)
+    }
+}
+
+/// A VLAN that a port can be in.
+pub fn vlan_id(vlan: u16) -> Result<u16, String> {
+    match vlan {
+        1..=4094 => Ok(vlan),
+        _ => Err(format!("VLAN {vlan} is not between 1 and 4094")),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    crate::duration::parse(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("a.toml"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn nothing_need_be_configured() {
+        let config = parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.schedule(), Ok(Schedule::default()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_place() {
+        let error = parse("[schedule]\ncount = 3\n\n  cuont = 4\n").unwrap_err();
+        assert!(error.starts_with("a.toml:4:3: unknown field `cuont`"), "{error}");
+        assert_eq!(error.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_an_error_with_its_place() {
+        let error = parse("[schedule]\ninterval = \"50\"\n").unwrap_err();
+        assert!(error.starts_with("a.toml:2:12: \"50\" is no duration"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (text, words) in [
+            ("schedule.count = 0", "count 0"),
+            ("schedule.backoff = 0.5", "backoff 0.5"),
+            ("schedule.interval = \"0s\"", "above 0"),
+            ("frames.send = []", "nothing would be sent"),
+            ("[nic.tap0]", "no MAC address"),
+            ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"127.0.0.1\"]", "loopback"),
+            ("[nic.\"52:54:00:00:00:01\"]\nvlan = 4095", "VLAN 4095"),
+            ("[vm.web1]\nvlan = 5", "under [nic"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_nics_entry_goes_before_its_vms() {
+        let config = parse(
+            "[vm.web1]\nrouter = true\nin-charge = \"ovn\"\n[nic.\"52:54:00:00:00:01\"]\nrouter = false\n",
+        )
+        .unwrap();
+        let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+        let mut target = Target::of_device(crate::target::Plug::default(), mac);
+        target.domain = Some(crate::target::DomainId { name: "web1".into(), uuid: "u".into() });
+        assert!(!config.style(&target).router);
+        assert_eq!(config.in_charge(&target), Some(InCharge::Ovn));
+    }
+}

@@ -1,0 +1,236 @@
+//! `announce`: from the command line to the reports.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use clap::{CommandFactory, Parser};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::announcement::Outcome;
+use crate::announcer::{self, Host, Order, Signals};
+use crate::cli::{Announce, Cli, Command};
+use crate::config::Config;
+use crate::explain::Explanation;
+use crate::guest::{Absent, Find};
+use crate::host::injector::Injectors;
+use crate::host::pcap::Pcap;
+use crate::host::{links, ovsdb};
+use crate::orders::{self, Orders};
+use crate::report::Report;
+
+/// The exit status of announce(1), by meaning; the greater failure wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Every target was announced.
+    Announced,
+    /// Some port was not ready in time.
+    NotReady,
+    /// A VM is not there, or does not run.
+    NoVm,
+    /// Some target failed.
+    Failed,
+    /// The command line cannot be used.
+    Usage,
+    /// The configuration cannot be used.
+    Config,
+}
+
+impl Status {
+    fn code(self) -> u8 {
+        match self {
+            Status::Announced => 0,
+            Status::Failed => 1,
+            Status::Usage => 2,
+            Status::NotReady => 3,
+            Status::NoVm => 4,
+            Status::Config => 78,
+        }
+    }
+}
+
+/// A problem that ends the command: one line, and the exit status.
+pub type Problem = (Status, String);
+
+/// Runs announce(1) with the process's arguments.
+///
+/// Without `find`, this program cannot ask libvirt: where that is needed, `become_finder` is called, and returns only
+/// to tell why it could not.
+pub fn main(find: Option<Find>, become_finder: fn() -> String) -> ExitCode {
+    let began = Instant::now();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Usage errors and --help alike; clap knows which stream and status they have.
+        Err(error) => error.exit(),
+    };
+    let status = run(cli, find, become_finder, began).unwrap_or_else(|(status, why)| {
+        complain(&why);
+        status
+    });
+    ExitCode::from(status.code())
+}
+
+fn run(
+    cli: Cli,
+    find: Option<Find>,
+    become_finder: fn() -> String,
+    began: Instant,
+) -> Result<Status, Problem> {
+    let (args, explain) = match cli.command {
+        None => (cli.announce, false),
+        Some(Command::Explain(args)) => (*args, true),
+        Some(Command::Check { file }) => return check(file.as_deref()),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "announce", &mut io::stdout());
+            return Ok(Status::Announced);
+        }
+    };
+    let config = args.settle().map_err(|error| (Status::Config, error.to_string()))?;
+    let config = config.map_err(|why| (Status::Usage, why))?;
+    let find = match (orders::needs_libvirt(&args), find) {
+        (true, None) => return Err((Status::Failed, become_finder())),
+        (_, find) => find,
+    };
+    crate::log::to_stderr(args.verbose);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| (Status::Failed, format!("cannot start: {error}")))?;
+    let status = runtime.block_on(async {
+        if explain { tell(&args, &config, find).await } else { announce(&args, &config, find, began).await }
+    });
+    // A libvirt that hangs must not keep us.
+    runtime.shutdown_background();
+    status
+}
+
+fn check(file: Option<&Path>) -> Result<Status, Problem> {
+    Config::load(file).map_err(|error| (Status::Config, error.to_string()))?;
+    let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
+    let words = if file.exists() { "is good" } else { "is not there: the defaults apply" };
+    print(&format!("{} {words}", file.display()));
+    Ok(Status::Announced)
+}
+
+/// Everything that is known before an announcement begins.
+struct Start {
+    host: Host,
+    orders: Orders,
+}
+
+async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<Start, Problem> {
+    let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
+    let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
+    let (links, ovs, orders) =
+        tokio::join!(links::watch(), ovsdb::watch(socket), orders::gather(args, config, find));
+    let host = Host {
+        links: links.map_err(|error| (Status::Failed, error.to_string()))?,
+        ovs,
+        injectors: Arc::new(Injectors::new(directory)),
+    };
+    Ok(Start { host, orders: orders? })
+}
+
+async fn tell(args: &Announce, config: &Config, find: Option<Find>) -> Result<Status, Problem> {
+    let Start { mut host, orders } = start(args, config, find).await?;
+    for (order, _) in &orders.orders {
+        let seen = order.look(&mut host, None);
+        let explanation = Explanation::new(order, &seen);
+        print(&if args.json { json(&explanation) } else { explanation.to_string() });
+    }
+    for refused in &orders.refused {
+        let report = Report::refused(refused);
+        print(&if args.json { json(&report) } else { report.to_string() });
+    }
+    Ok(absent(&orders.absent))
+}
+
+async fn announce(
+    args: &Announce,
+    config: &Config,
+    find: Option<Find>,
+    began: Instant,
+) -> Result<Status, Problem> {
+    let pcap = args.pcap.as_deref().map(|path| {
+        let failed = |error| (Status::Failed, format!("cannot write {}: {error}", path.display()));
+        Pcap::create(path).map(|pcap| Arc::new(Mutex::new(pcap))).map_err(failed)
+    });
+    let pcap = pcap.transpose()?;
+    let Start { host, orders } = start(args, config, find).await?;
+    let (stopper, stop) = watch::channel(None);
+    let mut running = JoinSet::new();
+    for (order, not_running) in orders.orders {
+        let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
+        let signals = Signals { not_running, stop: stop.clone() };
+        running.spawn(announcer::announce(order, host.clone(), signals, began));
+    }
+    let mut status = absent(&orders.absent);
+    for refused in &orders.refused {
+        status = status.max(publish(&Report::refused(refused), args));
+    }
+    tokio::spawn(async move {
+        interrupted().await;
+        stopper.send_replace(Some("interrupted"));
+    });
+    while let Some(report) = running.join_next().await {
+        status = status.max(match report {
+            Ok(report) => publish(&report, args),
+            Err(error) => {
+                complain(&format!("an announcement broke off: {error}"));
+                Status::Failed
+            }
+        });
+    }
+    Ok(status)
+}
+
+/// Waits until somebody wants us to end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        std::future::pending().await
+    }
+}
+
+fn absent(guests: &[Absent]) -> Status {
+    guests.iter().for_each(|guest| complain(&guest.to_string()));
+    if guests.is_empty() { Status::Announced } else { Status::NoVm }
+}
+
+/// Prints a report: an announcement on standard output, a failure as one line on standard error.
+fn publish(report: &Report, args: &Announce) -> Status {
+    if args.json && !args.quiet {
+        print(&json(report));
+    }
+    let status = match report.outcome {
+        Outcome::Announced => Status::Announced,
+        Outcome::NotReady => Status::NotReady,
+        Outcome::Cancelled | Outcome::Failed => Status::Failed,
+    };
+    match status {
+        Status::Announced if args.json || args.quiet => {}
+        Status::Announced => print(&report.to_string()),
+        _ => complain(&report.failure()),
+    }
+    status
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A reader that has gone away is no error: it has what it wanted.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "announce: {text}");
+}

@@ -1,0 +1,122 @@
+//! From the command line and the guests to what is to be announced.
+
+use tokio::sync::watch;
+
+use crate::address::{Address, Source, believed};
+use crate::announcer::Order;
+use crate::cli::{Announce, Whom};
+use crate::config::Config;
+use crate::domain::Vlan;
+use crate::guest::{Absent, Find, Guest, Wanted};
+use crate::oneshot::{Problem, Status};
+use crate::target::{self, Plug, Target, Unannounceable};
+
+/// Why a guest does not run here, once that is so.
+type NotRunning = watch::Receiver<Option<String>>;
+
+/// What is to be announced, and what cannot be.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// An order for each NIC.
+    pub orders: Vec<(Order, NotRunning)>,
+    /// NICs that the host cannot speak for.
+    pub refused: Vec<Unannounceable>,
+    /// VMs that were asked for and cannot be announced.
+    pub absent: Vec<Absent>,
+    /// What keeps the guests' states up to date.
+    _watching: Option<Box<dyn std::any::Any + Send>>,
+}
+
+/// Whether the guests must be looked for.
+pub fn needs_libvirt(args: &Announce) -> bool {
+    matches!(args.whom(), Whom::Guests(_))
+}
+
+/// Finds everybody that `args` mean.
+pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Result<Orders, Problem> {
+    let mut orders = match args.whom() {
+        Whom::Device(device, mac) => {
+            let plug = Plug { device: Some(device), ..Plug::default() };
+            let target = Target::of_device(plug, mac);
+            Orders { orders: vec![(order(target, config, args), never())], ..Orders::default() }
+        }
+        Whom::Guests(wanted) => guests(wanted, args, config, find).await?,
+    };
+    if orders.orders.len() > 1 && (!args.ips.is_empty() || args.vlan.is_some()) {
+        let count = orders.orders.len();
+        let why = format!("--ip and --vlan are for one NIC, and {count} are meant: choose one with --mac");
+        return Err((Status::Usage, why));
+    }
+    orders.refused.retain(|nic| args.mac.is_none_or(|mac| nic.mac == Some(mac)));
+    if let (true, true, true, Some(mac)) =
+        (orders.orders.is_empty(), orders.refused.is_empty(), orders.absent.is_empty(), args.mac)
+    {
+        return Err((Status::Failed, format!("no NIC has the MAC address {mac}")));
+    }
+    Ok(orders)
+}
+
+async fn guests(
+    wanted: Wanted,
+    args: &Announce,
+    config: &Config,
+    find: Option<Find>,
+) -> Result<Orders, Problem> {
+    let find = find.ok_or_else(|| (Status::Failed, "this program cannot ask libvirt".to_owned()))?;
+    let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
+    let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
+    let found = found.unwrap_or_else(|error| Err(format!("asking libvirt broke off: {error}")));
+    let found = found.map_err(|why| (Status::Failed, why))?;
+    let mut orders = Orders { _watching: Some(found.watching), ..Orders::default() };
+    for guest in found.guests {
+        match guest {
+            Ok(guest) => nics(guest, args, config, &mut orders),
+            Err(absent) => orders.absent.push(absent),
+        }
+    }
+    Ok(orders)
+}
+
+fn nics(guest: Guest, args: &Announce, config: &Config, orders: &mut Orders) {
+    let mut addresses = guest.addresses.into_iter();
+    for nic in target::of(&guest.domain) {
+        let learned = addresses.next().unwrap_or_default();
+        match nic {
+            Ok(mut target) if args.mac.is_none_or(|mac| mac == target.mac) => {
+                target.addresses.extend(learned);
+                orders.orders.push((order(target, config, args), guest.not_running.clone()));
+            }
+            Ok(_) => {}
+            Err(refused) => orders.refused.push(refused),
+        }
+    }
+}
+
+fn order(mut target: Target, config: &Config, args: &Announce) -> Order {
+    let configured = config.overrides(&target).flat_map(|o| &o.addresses);
+    let asked = args.ips.iter().map(|ip| (*ip, Source::Operator));
+    let named = asked.chain(configured.map(|ip| (*ip, Source::Configuration)));
+    let named = named.map(|(ip, source)| Address { ip, source });
+    let addresses = believed(named.chain(target.addresses.iter().copied()), &config.addresses.sources);
+    let vlan = args.vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
+    if let Some(vlan) = vlan {
+        target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
+    }
+    Order {
+        style: config.style(&target),
+        in_charge: config.in_charge(&target),
+        // Checked when the configuration was settled.
+        schedule: config.schedule().unwrap_or_default(),
+        wait: config.ports.wait,
+        inject: config.ports.inject,
+        dry_run: false,
+        pcap: None,
+        addresses,
+        target,
+    }
+}
+
+/// Nobody watches a guest behind a device that was named.
+fn never() -> NotRunning {
+    watch::channel(None).1
+}

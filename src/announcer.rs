@@ -94,6 +94,7 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         way: None,
         offered: Vec::new(),
         tally: Tally::default(),
+        told: String::new(),
         began,
         ahead: Duration::ZERO,
     };
@@ -104,6 +105,7 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         let not_running = signals.not_running.borrow_and_update().clone();
         let seen = order.look(&mut host, not_running.as_deref());
         run.machine.observe(run.now(), &seen);
+        run.tell_what_is_unmet(&seen);
         run.prepare(&host, &seen).await;
         match run.machine.step(run.now()) {
             Step::Send => run.send(&host).await,
@@ -121,6 +123,8 @@ struct Run<'a> {
     /// The ways that were on offer when `way` was chosen.
     offered: Vec<Way>,
     tally: Tally,
+    /// What was last said to be unmet.
+    told: String,
     began: Instant,
     /// How far a dry run is ahead of the clock.
     ahead: Duration,
@@ -129,6 +133,20 @@ struct Run<'a> {
 impl Run<'_> {
     fn now(&self) -> Duration {
         self.began.elapsed() + self.ahead
+    }
+
+    /// Whoever waits at a terminal wants to know for what.
+    fn tell_what_is_unmet(&mut self, seen: &Assessment) {
+        let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if unmet != self.told {
+            if !unmet.is_empty() {
+                tracing::info!(
+                    "{}: waiting: {unmet}",
+                    self.order.target.subject(seen.device(&self.order.target))
+                );
+            }
+            self.told = unmet;
+        }
     }
 
     /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready.
@@ -162,10 +180,9 @@ impl Run<'_> {
                 self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
                 self.record(now);
                 self.machine.sent(now);
-                tracing::debug!("{}: sent a round", self.order.target.mac);
             }
             Err(error) => {
-                tracing::debug!("{}: {error}", self.order.target.mac);
+                tracing::warn!("{}: {error}", self.order.target.mac);
                 self.machine.failed(error.to_string());
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use pnet_base::MacAddr;
 use serde::Serialize;
 
 use crate::address::Address;
@@ -9,7 +10,7 @@ use crate::announcer::Order;
 use crate::injection;
 use crate::readiness::{Assessment, InCharge};
 use crate::report::Path;
-use crate::target::DomainId;
+use crate::target::{DomainId, subject};
 
 /// Everything that an announcement would depend on, at one moment.
 #[derive(Debug, Serialize)]
@@ -17,7 +18,7 @@ pub struct Explanation {
     version: u32,
     domain: Option<DomainId>,
     device: Option<String>,
-    mac: String,
+    mac: MacAddr,
     attachment: Option<Path>,
     in_charge: InCharge,
     evidence: String,
@@ -42,7 +43,7 @@ impl Explanation {
             version: crate::report::VERSION,
             domain: target.domain.clone(),
             device: seen.device(target),
-            mac: target.mac.to_string(),
+            mac: target.mac,
             attachment: Path::of(seen),
             in_charge: seen.in_charge.0,
             evidence: seen.in_charge.1.clone(),
@@ -58,10 +59,7 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let domain = self.domain.as_ref().map(|domain| domain.name.as_str());
-        let subject = [domain, self.device.as_deref(), Some(&self.mac)];
-        let subject: Vec<&str> = subject.into_iter().flatten().collect();
-        write!(f, "{}", subject.join(" "))?;
+        f.write_str(&subject(self.domain.as_ref(), self.device.as_deref(), Some(self.mac)))?;
         let mut row = |name: &str, lines: Vec<String>| {
             let mut names = std::iter::once(name).chain(std::iter::repeat(""));
             lines.iter().try_for_each(|line| write!(f, "\n  {:<12}{line}", names.next().unwrap_or_default()))

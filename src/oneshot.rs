@@ -63,7 +63,11 @@ pub fn main(find: Option<Find>, become_finder: fn() -> String) -> ExitCode {
     let began = Instant::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Usage errors and --help alike; clap knows which stream and status they have.
+        Err(error) if error.use_stderr() => {
+            complain(&usage(&error.to_string()));
+            return ExitCode::from(Status::Usage.code());
+        }
+        // --help and --version.
         Err(error) => error.exit(),
     };
     let status = run(cli, find, become_finder, began).unwrap_or_else(|(status, why)| {
@@ -71,6 +75,13 @@ pub fn main(find: Option<Find>, become_finder: fn() -> String) -> ExitCode {
         status
     });
     ExitCode::from(status.code())
+}
+
+/// What is wrong with the command line, in one line.
+fn usage(error: &str) -> String {
+    let what = error.split("\n\n").next().unwrap_or_default();
+    let what: Vec<&str> = what.trim_start_matches("error: ").lines().map(str::trim).collect();
+    format!("{} (try announce --help)", what.join(" "))
 }
 
 fn run(
@@ -94,7 +105,9 @@ fn run(
         (true, None) => return Err((Status::Failed, become_finder())),
         (_, find) => find,
     };
-    crate::log::to_stderr(args.verbose);
+    if !args.quiet {
+        crate::log::to_stderr(args.verbose);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| (Status::Failed, format!("cannot start: {error}")))?;
     let status = runtime.block_on(async {

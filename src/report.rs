@@ -3,13 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use pnet_base::MacAddr;
 use serde::Serialize;
 
 use crate::address::Address;
 use crate::announcement::{Outcome, Progress};
 use crate::frame;
 use crate::readiness::Assessment;
-use crate::target::{DomainId, Target, Unannounceable};
+use crate::target::{DomainId, Target, Unannounceable, subject};
 
 /// The version of the JSON form: it changes when a key changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -32,7 +33,7 @@ pub struct Report {
     /// The host's end of its NIC.
     pub device: Option<String>,
     /// The NIC's MAC.
-    pub mac: Option<String>,
+    pub mac: Option<MacAddr>,
     /// Where it is plugged.
     pub attachment: Option<Path>,
     /// What was announced, and who vouches for it.
@@ -125,7 +126,7 @@ impl Report {
             version: VERSION,
             domain: target.domain.clone(),
             device: seen.device(target),
-            mac: Some(target.mac.to_string()),
+            mac: Some(target.mac),
             attachment: Path::of(seen),
             addresses,
             cause: Cause::Asked,
@@ -147,7 +148,7 @@ impl Report {
             version: VERSION,
             domain: Some(nic.domain.clone()),
             device: nic.device.clone(),
-            mac: nic.mac.map(|mac| mac.to_string()),
+            mac: nic.mac,
             attachment: None,
             addresses: Vec::new(),
             cause: Cause::Asked,
@@ -163,11 +164,8 @@ impl Report {
         }
     }
 
-    /// Who it is about: the guest, the device and the MAC, as far as they are known.
-    pub fn subject(&self) -> String {
-        let domain = self.domain.as_ref().map(|domain| domain.name.as_str());
-        let words = [domain, self.device.as_deref(), self.mac.as_deref()];
-        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    fn subject(&self) -> String {
+        subject(self.domain.as_ref(), self.device.as_deref(), self.mac)
     }
 
     /// What went wrong, in one line.

@@ -33,6 +33,18 @@ impl Target {
     pub fn of_device(plug: Plug, mac: MacAddr) -> Target {
         Target { domain: None, mac, plug, vlan: None, nova: false, link_up: true, addresses: Vec::new() }
     }
+
+    /// Who it is, as far as it is known: the guest, the host's end of its NIC and the MAC.
+    pub fn subject(&self, device: Option<String>) -> String {
+        subject(self.domain.as_ref(), device.as_deref(), Some(self.mac))
+    }
+}
+
+/// Who is meant, as far as it is known: the guest, the host's end of its NIC and the MAC.
+pub fn subject(domain: Option<&DomainId>, device: Option<&str>, mac: Option<MacAddr>) -> String {
+    let mac = mac.map(|mac| mac.to_string());
+    let words = [domain.map(|domain| domain.name.as_str()), device, mac.as_deref()];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// The names by which a NIC's host end may be found.

@@ -79,7 +79,7 @@ pub struct NovaPort {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not XML, or has a DTD.
-    #[error("the domain's XML cannot be read: {0}")]
+    #[error("the domain's XML cannot be read: {}", in_one_line(.0))]
     Xml(#[from] roxmltree::Error),
     /// Its root is another element.
     #[error("the XML is of a <{0}>, not of a <domain>")]
@@ -109,6 +109,11 @@ impl Domain {
             nova_ports: child(root, "metadata").and_then(nova_ports),
         })
     }
+}
+
+/// The parser quotes an unexpected character as it is, be it the end of a line.
+fn in_one_line(error: &roxmltree::Error) -> String {
+    error.to_string().replace(char::is_control, " ")
 }
 
 fn interface(node: Node<'_, '_>) -> Interface {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use tokio::sync::watch;
@@ -114,7 +115,7 @@ fn run(
         if explain { tell(&args, &config, find).await } else { announce(&args, &config, find, began).await }
     });
     // A libvirt that hangs must not keep us.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(Duration::from_secs(1));
     status
 }
 
@@ -136,7 +137,7 @@ async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<S
     let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
     let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
     let (links, ovs, orders) =
-        tokio::join!(links::watch(), ovsdb::watch(socket), orders::gather(args, config, find));
+        tokio::join!(links::watch(), ovsdb::watch(socket, config.ports.wait), orders::gather(args, config, find));
     let host = Host {
         links: links.map_err(|error| (Status::Failed, error.to_string()))?,
         ovs,
@@ -245,5 +246,7 @@ fn print(text: &str) {
 }
 
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "announce: {text}");
+    // Names and reasons come from OVSDB and libvirt: whatever they hold, this stays one line that is safe to show.
+    let line = text.replace(char::is_control, " ");
+    let _ = writeln!(io::stderr().lock(), "announce: {line}");
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// No message of a switch is longer: a host of ten thousand ports has some megabytes.
-const LONGEST: usize = 256 << 20;
+const LONGEST: usize = 64 << 20;
 const READ: usize = 64 << 10;
 
 /// A connection on which JSON objects come and go.
@@ -51,6 +51,8 @@ impl Connection {
 #[derive(Debug, Default)]
 struct Framer {
     buffer: Vec<u8>,
+    /// Where the message begins that is being looked at.
+    start: usize,
     /// How much of the buffer has been looked at.
     seen: usize,
     depth: usize,
@@ -63,12 +65,13 @@ impl Framer {
         while let Some(byte) = self.buffer.get(self.seen) {
             self.seen += 1;
             if self.ends_object(*byte)? {
-                let message = serde_json::from_slice(&self.buffer[..self.seen]).map_err(io::Error::from);
-                self.buffer.drain(..self.seen);
-                self.seen = 0;
-                return message.map(Some);
+                let message = serde_json::from_slice(&self.buffer[self.start..self.seen]);
+                self.start = self.seen;
+                return message.map(Some).map_err(io::Error::from);
             }
         }
+        self.buffer.drain(..self.start);
+        (self.start, self.seen) = (0, self.buffer.len());
         if self.buffer.len() > LONGEST {
             return Err(invalid("a message is too long"));
         }

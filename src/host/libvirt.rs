@@ -12,7 +12,7 @@ use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::network::Network;
 
-use super::sys::libvirt::{Subscription, leases, start_event_loop};
+use super::sys::libvirt::{EventLoop, Subscription, leases};
 use crate::address::{Address, Source};
 use crate::domain::{Domain, Interface};
 use crate::guest::{Absent, Found, Guest, Wanted};
@@ -26,6 +26,7 @@ type Watchers = Arc<Mutex<HashMap<String, watch::Sender<Option<String>>>>>;
 /// See [`crate::guest::Find`].
 pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, String> {
     let watchers = Watchers::default();
+    let event_loop = EventLoop::start().map_err(|why| format!("cannot start libvirt's event loop: {why}"))?;
     let connection = open(uri)?;
     // Before any state is read, so that no change falls in between.
     let subscription = {
@@ -43,13 +44,21 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
             handles.into_iter().map(Ok).collect::<Vec<_>>()
         }
     };
-    let mut looker = Looker { connection, sources, watchers, privileged: None, uri };
+    let mut looker = Looker { connection: &connection, sources, watchers, privileged: None, uri };
     let guests = handles.into_iter().map(|handle| handle.and_then(|handle| looker.guest(&handle))).collect();
-    Ok(Found { guests, watching: Box::new(subscription) })
+    drop(looker);
+    let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
+    Ok(Found { guests, watching: Box::new(watching) })
+}
+
+/// What keeps the guests' states up to date; dropped in this order.
+struct Watching {
+    _subscription: Subscription,
+    _connection: Connect,
+    _event_loop: EventLoop,
 }
 
 fn open(uri: Option<&str>) -> Result<Connect, String> {
-    start_event_loop().map_err(|why| format!("cannot start libvirt's event loop: {why}"))?;
     let default = std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
     let uri = uri.or(default.as_deref()).unwrap_or("qemu:///system");
     let connection = Connect::open_read_only(Some(uri))
@@ -92,7 +101,7 @@ fn tell(watchers: &Watchers, uuid: &str, event: i32) {
 }
 
 struct Looker<'a> {
-    connection: Connect,
+    connection: &'a Connect,
     sources: &'a [Source],
     watchers: Watchers,
     /// libvirt tells what a guest's agent says only on a connection that may write.

@@ -127,7 +127,7 @@ impl Watcher {
 }
 
 /// Takes a message about a device into account; tells whether that changed anything.
-fn apply(links: &mut Links, message: &Message<'_>) -> bool {
+pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
     let (Some(family), Some(index)) = (message.body.first(), u32_at(message.body, 4)) else {
         return false;
     };

@@ -147,7 +147,7 @@ pub fn acknowledged(request: Request) -> io::Result<()> {
 pub fn error_of(message: &Message<'_>) -> io::Result<()> {
     match u32_at(message.body, 0).unwrap_or_default() as i32 {
         0 => Ok(()),
-        number => Err(io::Error::from_raw_os_error(-number)),
+        number => Err(io::Error::from_raw_os_error(number.saturating_neg())),
     }
 }
 

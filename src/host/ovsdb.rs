@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::jsonrpc::Connection;
 use crate::ovs::Ovs;
 
-mod rows;
+pub mod rows;
 
 const DATABASE: &str = "Open_vSwitch";
 /// Where OVSDB listens, in the order of looking; `$OVS_RUNDIR` goes before them.
@@ -23,6 +23,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// A server that takes longer than this to list its rows is as good as none.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// And it is given this long even by who wants to wait for nothing.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of Open vSwitch.
 #[derive(Debug, Clone, Default)]
@@ -56,10 +58,10 @@ pub fn default_socket() -> PathBuf {
 
 /// Connects, and keeps the state up to date for as long as somebody holds the receiver.
 ///
-/// Returns once the rows are known, or once it is known why they are not.
-pub async fn watch(socket: PathBuf) -> watch::Receiver<State> {
+/// Returns once the rows are known, or once it is known why they are not: about as soon as `wait` asks for it.
+pub async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
     let mut ovs = Ovs::default();
-    let first = start(&socket, &mut ovs).await;
+    let first = start(&socket, &mut ovs, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
     let error = first.as_ref().err().map(ToString::to_string);
     let (sender, receiver) = watch::channel(State { ovs, error });
     tokio::spawn(async move {
@@ -88,7 +90,7 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
         tokio::time::sleep(pause).await;
         pause = LAST_RETRY.min(pause * 2);
         let mut ovs = Ovs::default();
-        connection = start(socket, &mut ovs).await;
+        connection = start(socket, &mut ovs, PATIENCE).await;
         if connection.is_ok() {
             to.send_replace(State { ovs, error: None });
         }
@@ -96,7 +98,7 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
 }
 
 /// Connects and reads the first state of every row.
-async fn start(socket: &Path, ovs: &mut Ovs) -> Result<Connection, Error> {
+async fn start(socket: &Path, ovs: &mut Ovs, patience: Duration) -> Result<Connection, Error> {
     let lost = |error| Error::Lost(socket.into(), error);
     let attempt = async {
         let opened = Connection::open(socket).await;
@@ -117,7 +119,7 @@ async fn start(socket: &Path, ovs: &mut Ovs) -> Result<Connection, Error> {
             return Ok(connection);
         }
     };
-    let in_time = tokio::time::timeout(PATIENCE, attempt).await;
+    let in_time = tokio::time::timeout(patience, attempt).await;
     in_time.unwrap_or_else(|_| Err(Error::NoAnswer(socket.into())))
 }
 

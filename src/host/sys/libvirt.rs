@@ -2,7 +2,9 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use virt::connect::Connect;
 use virt::error::Error;
@@ -12,17 +14,62 @@ use virt::sys;
 /// A lifecycle event: the domain's UUID, and libvirt's number for what happened (`virDomainEventType`).
 type Handler = Box<dyn Fn(&str, i32) + Send + Sync>;
 
-/// Starts libvirt's event loop, once in the life of the process; must come before the first connection.
-pub fn start_event_loop() -> Result<(), String> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    let start = || {
-        // Otherwise libvirt prints its errors itself.
-        virt::error::clear_error_callback();
-        virt::event::event_register_default_impl().map_err(|error| error.message().to_owned())?;
-        let run = || while virt::event::event_run_default_impl().is_ok() {};
-        std::thread::Builder::new().name("libvirt".into()).spawn(run).map(drop).map_err(|e| e.to_string())
-    };
-    STARTED.get_or_init(start).clone()
+/// libvirt's event loop on a thread of its own, until this is dropped.
+///
+/// It must run before the first connection is opened and outlive the last. Dropping it joins the thread: a process that
+/// ends while libvirt still runs in another thread is torn apart by the destructors of libvirt's own libraries (seen as
+/// `malloc_consolidate(): invalid chunk size` once in a hundred times).
+#[derive(Debug)]
+pub struct EventLoop {
+    stop: Arc<AtomicBool>,
+    /// A timer of the loop that never fires of itself.
+    wake: c_int,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EventLoop {
+    /// Starts the loop.
+    pub fn start() -> Result<Self, String> {
+        static REGISTERED: OnceLock<Result<(), String>> = OnceLock::new();
+        let register = || {
+            // Otherwise libvirt prints its errors itself.
+            virt::error::clear_error_callback();
+            virt::event::event_register_default_impl().map_err(|error| error.message().to_owned())
+        };
+        REGISTERED.get_or_init(register).clone()?;
+        // SAFETY: the callback takes nothing from its opaque pointer, which is null.
+        let wake = unsafe { sys::virEventAddTimeout(-1, Some(rest), std::ptr::null_mut(), None) };
+        if wake < 0 {
+            return Err(Error::last_error().message().to_owned());
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let run = move || {
+            while !stopped.load(Ordering::Acquire) && virt::event::event_run_default_impl().is_ok() {}
+        };
+        let thread = std::thread::Builder::new().name("libvirt".into()).spawn(run);
+        let thread = thread.map_err(|error| error.to_string())?;
+        Ok(EventLoop { stop, wake, thread: Some(thread) })
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // SAFETY: the timer is ours; updating it wakes the loop from any thread.
+        unsafe { sys::virEventUpdateTimeout(self.wake, 0) };
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        // SAFETY: the timer is ours, and is not used again.
+        unsafe { sys::virEventRemoveTimeout(self.wake) };
+    }
+}
+
+/// The loop has woken up: the timer's work is done.
+extern "C" fn rest(timer: c_int, _: *mut c_void) {
+    // SAFETY: libvirt calls this with a timer that exists.
+    unsafe { sys::virEventUpdateTimeout(timer, -1) };
 }
 
 /// A subscription to lifecycle events, for as long as it lives.

@@ -1,0 +1,57 @@
+//! What a test needs of the machine.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// `require!(lab, libvirt)`: leaves the test, saying so, where something is missing. Panics instead where
+/// `ANNOUNCED_TESTS_REQUIRE` (a list with commas, or `all`) says that it must be there.
+macro_rules! require {
+    ($($need:ident),+ $(,)?) => {
+        if !$crate::common::need::met(&[$(stringify!($need)),+]) {
+            return;
+        }
+    };
+}
+pub(crate) use require;
+
+pub fn met(needs: &[&str]) -> bool {
+    let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_there(need)).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    insist(&missing, &std::env::var("ANNOUNCED_TESTS_REQUIRE").unwrap_or_default());
+    // Not eprintln!: the test harness would show that only for tests that fail.
+    let _ = writeln!(std::io::stderr(), "skipped: needs {}", missing.join(", "));
+    false
+}
+
+pub fn insist(missing: &[&str], required: &str) {
+    let required: Vec<&str> = required.split(',').map(str::trim).collect();
+    let insisted = required.contains(&"all") || missing.iter().any(|need| required.contains(need));
+    assert!(!insisted, "ANNOUNCED_TESTS_REQUIRE: this machine lacks {}", missing.join(", "));
+}
+
+fn is_there(need: &str) -> bool {
+    match need {
+        "lab" => may_make_namespaces() && programs(&["ip", "nsenter", "setpriv"]),
+        "ovs" => programs(&["ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"]),
+        "libvirt" => programs(&["libvirtd", "virsh", "qemu-system-x86_64"]),
+        "tshark" => programs(&["tcpdump", "tshark"]),
+        program => programs(&[program]),
+    }
+}
+
+/// Being root is not enough in a container.
+fn may_make_namespaces() -> bool {
+    Command::new("unshare")
+        .args(["--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn programs(names: &[&str]) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    names.iter().all(|name| path.split(':').any(|directory| Path::new(directory).join(name).is_file()))
+}

@@ -76,6 +76,8 @@ pub struct Progress {
     pub first_frame_at: Option<Duration>,
     /// Rounds of the schedule that were sent; repeats of the first are not counted.
     pub rounds: u32,
+    /// How often the first round was repeated at once.
+    pub repeats: u32,
     /// What was missing when it was last looked at.
     pub unmet: Vec<Condition>,
     /// What went wrong.
@@ -129,12 +131,10 @@ impl Announcement {
         let was_ready = self.progress.unmet.is_empty();
         self.progress.unmet = seen.unmet.clone();
         match self.progress.ready_at {
+            _ if seen.has_left() => self.cancel(&words(&seen.unmet)),
             None if seen.is_ready() => self.become_ready(now, seen.ofport.is_some()),
             None => self.waited = true,
-            Some(_) if seen.is_gone() => {
-                let why = seen.unmet.iter().map(Condition::to_string).collect::<Vec<_>>().join("; ");
-                self.cancel(&why);
-            }
+            Some(_) if seen.is_gone() => self.cancel(&words(&seen.unmet)),
             Some(_) => {
                 // Without OVSDB nothing new can be said of a port that was ready: go on.
                 self.progress.unmet.retain(|c| !matches!(c, Condition::NoOvsdb { .. }));
@@ -159,7 +159,10 @@ impl Announcement {
     pub fn sent(&mut self, now: Duration) {
         let round = self.due.pop_front();
         self.progress.first_frame_at.get_or_insert(now);
-        self.progress.rounds += u32::from(round.is_some_and(|due| !due.repeat));
+        match round {
+            Some(Due { repeat: true, .. }) => self.progress.repeats += 1,
+            _ => self.progress.rounds += 1,
+        }
         self.progress.error = None;
         if self.due.is_empty() {
             self.progress.outcome = Some(Outcome::Announced);
@@ -208,6 +211,10 @@ impl Announcement {
             None => Step::Done,
         }
     }
+}
+
+fn words(conditions: &[Condition]) -> String {
+    conditions.iter().map(Condition::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -313,6 +320,23 @@ mod tests {
         assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
         let why = it.progress().error.as_deref();
         assert_eq!(why, Some("tap0 does not exist (after 1 of 2 rounds)"));
+    }
+
+    #[test]
+    fn a_guest_that_leaves_while_its_port_is_waited_for_ends_the_wait() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        it.observe(ms(20), &seen(vec![Condition::Left("shut off")], None));
+        assert_eq!(it.step(ms(20)), Step::Done);
+        assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
+    }
+
+    #[test]
+    fn a_guest_that_is_paused_while_its_port_is_waited_for_may_go_on() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &seen(vec![Condition::Paused("paused")], None));
+        it.observe(ms(20), &ready());
+        assert_eq!(it.step(ms(20)), Step::Send);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::host::pcap::Pcap;
 use crate::host::timer;
 use crate::injection::{self, Method, Way};
 use crate::link::Links;
-use crate::readiness::{Assessment, Facts, InCharge, assess};
+use crate::readiness::{Assessment, Facts, GuestState, InCharge, assess};
 use crate::report::{Report, Tally};
 use crate::schedule::Schedule;
 use crate::target::Target;
@@ -57,8 +57,8 @@ pub struct Order {
 /// What ends or holds an announcement from outside.
 #[derive(Debug, Clone)]
 pub struct Signals {
-    /// Why the guest does not run here.
-    pub not_running: watch::Receiver<Option<String>>,
+    /// Whether the guest runs.
+    pub guest: watch::Receiver<GuestState>,
     /// Why everything is to end.
     pub stop: watch::Receiver<Option<&'static str>>,
 }
@@ -71,14 +71,14 @@ impl Order {
     }
 
     /// Looks at the host on behalf of the target.
-    pub fn look(&self, host: &mut Host, not_running: Option<&str>) -> Assessment {
+    pub fn look(&self, host: &mut Host, guest: GuestState) -> Assessment {
         let links = host.links.borrow_and_update();
         let ovs = host.ovs.borrow_and_update();
         let facts = Facts {
             links: &links,
             ovs: &ovs.ovs,
             ovsdb_error: ovs.error.as_deref(),
-            not_running,
+            guest,
             in_charge: self.in_charge,
         };
         assess(&self.target, &facts)
@@ -102,8 +102,8 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         if let Some(why) = *signals.stop.borrow_and_update() {
             run.machine.cancel(why);
         }
-        let not_running = signals.not_running.borrow_and_update().clone();
-        let seen = order.look(&mut host, not_running.as_deref());
+        let guest = *signals.guest.borrow_and_update();
+        let seen = order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
         run.tell_what_is_unmet(&seen);
         run.prepare(&host, &seen).await;
@@ -211,7 +211,7 @@ impl Run<'_> {
             changed = host.links.changed() => changed.is_err(),
             changed = host.ovs.changed() => changed.is_err(),
             // Who never had a guest to watch has nobody to tell of it.
-            Ok(()) = signals.not_running.changed() => false,
+            Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
             () = timer::sleep_until(deadline) => false,
         };

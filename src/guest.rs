@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::address::{Address, Source};
 use crate::domain::Domain;
+use crate::readiness::GuestState;
 
 /// Which guests are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +24,8 @@ pub struct Guest {
     pub domain: Domain,
     /// For each of the domain's interfaces, addresses that are not in its XML.
     pub addresses: Vec<Vec<Address>>,
-    /// Why it does not run here any more, once that is so.
-    pub not_running: watch::Receiver<Option<String>>,
+    /// Whether it runs.
+    pub state: watch::Receiver<GuestState>,
 }
 
 /// Why a guest that was asked for cannot be announced.
@@ -39,7 +40,7 @@ pub enum Absent {
         /// Its name.
         name: String,
         /// libvirt's word for its state.
-        state: String,
+        state: &'static str,
     },
     /// libvirt's answer about it cannot be used.
     #[error("the VM {name}: {why}")]
@@ -56,7 +57,7 @@ pub enum Absent {
 pub struct Found {
     /// The guests that were asked for, in that order.
     pub guests: Vec<Result<Guest, Absent>>,
-    /// What keeps their `not_running` up to date.
+    /// What keeps their states up to date.
     pub watching: Box<dyn Any + Send>,
 }
 

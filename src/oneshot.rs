@@ -21,6 +21,7 @@ use crate::host::injector::Injectors;
 use crate::host::pcap::Pcap;
 use crate::host::{links, ovsdb};
 use crate::orders::{self, Orders};
+use crate::readiness::GuestState;
 use crate::report::Report;
 
 /// The exit status of announce(1), by meaning; the greater failure wins.
@@ -136,8 +137,11 @@ struct Start {
 async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<Start, Problem> {
     let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
     let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-    let (links, ovs, orders) =
-        tokio::join!(links::watch(), ovsdb::watch(socket, config.ports.wait), orders::gather(args, config, find));
+    let (links, ovs, orders) = tokio::join!(
+        links::watch(),
+        ovsdb::watch(socket, config.ports.wait),
+        orders::gather(args, config, find)
+    );
     let host = Host {
         links: links.map_err(|error| (Status::Failed, error.to_string()))?,
         ovs,
@@ -149,7 +153,7 @@ async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<S
 async fn tell(args: &Announce, config: &Config, find: Option<Find>) -> Result<Status, Problem> {
     let Start { mut host, orders } = start(args, config, find).await?;
     for (order, _) in &orders.orders {
-        let seen = order.look(&mut host, None);
+        let seen = order.look(&mut host, GuestState::Running);
         let explanation = Explanation::new(order, &seen);
         print(&if args.json { json(&explanation) } else { explanation.to_string() });
     }
@@ -174,9 +178,9 @@ async fn announce(
     let Start { host, orders } = start(args, config, find).await?;
     let (stopper, stop) = watch::channel(None);
     let mut running = JoinSet::new();
-    for (order, not_running) in orders.orders {
+    for (order, guest) in orders.orders {
         let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
-        let signals = Signals { not_running, stop: stop.clone() };
+        let signals = Signals { guest, stop: stop.clone() };
         running.spawn(announcer::announce(order, host.clone(), signals, began));
     }
     let mut status = absent(&orders.absent);

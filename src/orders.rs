@@ -9,16 +9,17 @@ use crate::config::Config;
 use crate::domain::Vlan;
 use crate::guest::{Absent, Find, Guest, Wanted};
 use crate::oneshot::{Problem, Status};
+use crate::readiness::GuestState;
 use crate::target::{self, Plug, Target, Unannounceable};
 
-/// Why a guest does not run here, once that is so.
-type NotRunning = watch::Receiver<Option<String>>;
+/// Whether a guest runs.
+type State = watch::Receiver<GuestState>;
 
 /// What is to be announced, and what cannot be.
 #[derive(Debug, Default)]
 pub struct Orders {
     /// An order for each NIC.
-    pub orders: Vec<(Order, NotRunning)>,
+    pub orders: Vec<(Order, State)>,
     /// NICs that the host cannot speak for.
     pub refused: Vec<Unannounceable>,
     /// VMs that were asked for and cannot be announced.
@@ -38,7 +39,7 @@ pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Res
         Whom::Device(device, mac) => {
             let plug = Plug { device: Some(device), ..Plug::default() };
             let target = Target::of_device(plug, mac);
-            Orders { orders: vec![(order(target, config, args), never())], ..Orders::default() }
+            Orders { orders: vec![(order(target, config, args), unwatched())], ..Orders::default() }
         }
         Whom::Guests(wanted) => guests(wanted, args, config, find).await?,
     };
@@ -84,7 +85,7 @@ fn nics(guest: Guest, args: &Announce, config: &Config, orders: &mut Orders) {
         match nic {
             Ok(mut target) if args.mac.is_none_or(|mac| mac == target.mac) => {
                 target.addresses.extend(learned);
-                orders.orders.push((order(target, config, args), guest.not_running.clone()));
+                orders.orders.push((order(target, config, args), guest.state.clone()));
             }
             Ok(_) => {}
             Err(refused) => orders.refused.push(refused),
@@ -116,7 +117,7 @@ fn order(mut target: Target, config: &Config, args: &Announce) -> Order {
     }
 }
 
-/// Nobody watches a guest behind a device that was named.
-fn never() -> NotRunning {
-    watch::channel(None).1
+/// Nobody watches the guest behind a device that was named.
+fn unwatched() -> State {
+    watch::channel(GuestState::Running).1
 }

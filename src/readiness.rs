@@ -19,12 +19,12 @@ const DEAD_VLAN: u16 = 4095;
 /// Something that must change before a frame is sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Condition {
-    /// The domain does not run on this host.
-    #[error("the guest does not run here: it is {state}")]
-    NotRunning {
-        /// libvirt's word for its state.
-        state: String,
-    },
+    /// The domain does not run at present.
+    #[error("the guest does not run: it is {0}")]
+    Paused(&'static str),
+    /// The domain does not run on this host any more.
+    #[error("the guest has left this host: it is {0}")]
+    Left(&'static str),
     /// `<link state='down'>`.
     #[error("the guest's link is down in the domain's XML")]
     GuestLinkDown,
@@ -189,6 +189,18 @@ impl fmt::Display for InCharge {
     }
 }
 
+/// Whether the guest runs on this host; a state in libvirt's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GuestState {
+    /// It runs, or nobody can tell.
+    #[default]
+    Running,
+    /// It does not run at present, and may go on.
+    Paused(&'static str),
+    /// It runs here no more.
+    Left(&'static str),
+}
+
 /// What is known of the host and of the guest at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -198,8 +210,8 @@ pub struct Facts<'a> {
     pub ovs: &'a Ovs,
     /// Why OVSDB cannot be reached at present; what `ovs` says may then be out of date.
     pub ovsdb_error: Option<&'a str>,
-    /// Why the guest does not run here, in libvirt's words.
-    pub not_running: Option<&'a str>,
+    /// The guest's state.
+    pub guest: GuestState,
     /// The operator's word on who is in charge.
     pub in_charge: Option<InCharge>,
 }
@@ -231,18 +243,25 @@ impl Assessment {
         found.or(target.plug.device.as_ref()).cloned()
     }
 
-    /// The host's end of the NIC has gone: the guest is no longer here.
+    /// The guest does not speak by this NIC any more: it has left, is paused, or the host's end is gone.
     pub fn is_gone(&self) -> bool {
-        let gone = |c: &Condition| matches!(c, Condition::NoDevice { .. } | Condition::NotRunning { .. });
-        self.unmet.iter().any(gone)
+        let gone = |c: &Condition| matches!(c, Condition::NoDevice { .. } | Condition::Paused(_));
+        self.has_left() || self.unmet.iter().any(gone)
+    }
+
+    /// The guest will not run here again by itself.
+    pub fn has_left(&self) -> bool {
+        self.unmet.iter().any(|c| matches!(c, Condition::Left(_)))
     }
 }
 
 /// Looks at everything that `target`'s frames depend on.
 pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
     let mut unmet = Vec::new();
-    if let Some(state) = facts.not_running {
-        unmet.push(Condition::NotRunning { state: state.into() });
+    match facts.guest {
+        GuestState::Running => {}
+        GuestState::Paused(state) => unmet.push(Condition::Paused(state)),
+        GuestState::Left(state) => unmet.push(Condition::Left(state)),
     }
     if !target.link_up {
         unmet.push(Condition::GuestLinkDown);

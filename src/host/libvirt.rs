@@ -16,12 +16,13 @@ use super::sys::libvirt::{EventLoop, Subscription, leases};
 use crate::address::{Address, Source};
 use crate::domain::{Domain, Interface};
 use crate::guest::{Absent, Found, Guest, Wanted};
+use crate::readiness::GuestState;
 
 /// Seconds between questions whether a silent libvirtd is still there, and how many may stay unanswered.
 const KEEPALIVE: (i32, u32) = (5, 3);
 
 /// Who is to be told that a guest stopped or resumed, by UUID.
-type Watchers = Arc<Mutex<HashMap<String, watch::Sender<Option<String>>>>>;
+type Watchers = Arc<Mutex<HashMap<String, watch::Sender<GuestState>>>>;
 
 /// See [`crate::guest::Find`].
 pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, String> {
@@ -83,20 +84,20 @@ fn lookup(connection: &Connect, name: &str) -> Result<Handle, Absent> {
     })
 }
 
-/// libvirt's word for what happened, when the guest does not run after it.
+/// Tells those who watch a guest what a lifecycle event made of it.
 fn tell(watchers: &Watchers, uuid: &str, event: i32) {
     use virt::sys::*;
     let state = match event as u32 {
-        VIR_DOMAIN_EVENT_RESUMED | VIR_DOMAIN_EVENT_STARTED => None,
-        VIR_DOMAIN_EVENT_SUSPENDED => Some("paused"),
-        VIR_DOMAIN_EVENT_STOPPED => Some("shut off"),
-        VIR_DOMAIN_EVENT_SHUTDOWN => Some("being shut down"),
-        VIR_DOMAIN_EVENT_PMSUSPENDED => Some("suspended by the guest"),
-        VIR_DOMAIN_EVENT_CRASHED => Some("crashed"),
+        VIR_DOMAIN_EVENT_RESUMED | VIR_DOMAIN_EVENT_STARTED => GuestState::Running,
+        VIR_DOMAIN_EVENT_SUSPENDED => GuestState::Paused("paused"),
+        VIR_DOMAIN_EVENT_PMSUSPENDED => GuestState::Paused("suspended by the guest"),
+        VIR_DOMAIN_EVENT_SHUTDOWN => GuestState::Left("being shut down"),
+        VIR_DOMAIN_EVENT_STOPPED => GuestState::Left("shut off"),
+        VIR_DOMAIN_EVENT_CRASHED => GuestState::Left("crashed"),
         _ => return,
     };
     if let Some(sender) = watchers.lock().unwrap_or_else(PoisonError::into_inner).get(uuid) {
-        sender.send_replace(state.map(str::to_owned));
+        sender.send_replace(state);
     }
 }
 
@@ -114,17 +115,20 @@ impl Looker<'_> {
         let name = handle.name().unwrap_or_default();
         let unreadable = |why: &str| Absent::Unreadable { name: name.clone(), why: why.into() };
         let uuid = handle.uuid_string().map_err(|error| unreadable(error.message()))?;
-        let (sender, not_running) = watch::channel(None);
+        let (sender, state) = watch::channel(GuestState::Running);
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, sender);
-        if let Some(state) = not_running_state(handle).map_err(|why| unreadable(&why))? {
-            return Err(Absent::NotRunning { name, state: state.into() });
+        match state_of(handle).map_err(|why| unreadable(&why))? {
+            GuestState::Running => {}
+            GuestState::Paused(state) | GuestState::Left(state) => {
+                return Err(Absent::NotRunning { name, state });
+            }
         }
         let xml = handle.xml_desc(0).map_err(|error| unreadable(error.message()))?;
         let domain = Domain::parse(&xml).map_err(|error| unreadable(&error.to_string()))?;
         let agent =
             if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
         let addresses = domain.interfaces.iter().map(|nic| self.addresses(nic, &agent)).collect();
-        Ok(Guest { domain, addresses, not_running })
+        Ok(Guest { domain, addresses, state })
     }
 
     /// What libvirt knows of a NIC's addresses beside the domain's XML.
@@ -177,16 +181,15 @@ impl Looker<'_> {
     }
 }
 
-/// libvirt's word for a state in which a guest does not run.
-fn not_running_state(handle: &Handle) -> Result<Option<&'static str>, String> {
+fn state_of(handle: &Handle) -> Result<GuestState, String> {
     match handle.state().map_err(|error| error.message().to_owned())?.0 {
         // A guest that is blocked waits for a resource of the host, and runs otherwise.
-        Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(None),
-        Enum::Known(DomainState::Paused) => Ok(Some("paused")),
-        Enum::Known(DomainState::Shutdown) => Ok(Some("being shut down")),
-        Enum::Known(DomainState::Shutoff) => Ok(Some("shut off")),
-        Enum::Known(DomainState::Crashed) => Ok(Some("crashed")),
-        Enum::Known(DomainState::PMSuspended) => Ok(Some("suspended by the guest")),
+        Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(GuestState::Running),
+        Enum::Known(DomainState::Paused) => Ok(GuestState::Paused("paused")),
+        Enum::Known(DomainState::PMSuspended) => Ok(GuestState::Paused("suspended by the guest")),
+        Enum::Known(DomainState::Shutdown) => Ok(GuestState::Left("being shut down")),
+        Enum::Known(DomainState::Shutoff) => Ok(GuestState::Left("shut off")),
+        Enum::Known(DomainState::Crashed) => Ok(GuestState::Left("crashed")),
         // The crate turns a failed call into an unknown state.
         Enum::Known(DomainState::NoState) | Enum::Unknown(_) => Err("libvirt does not tell its state".into()),
     }

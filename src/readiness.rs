@@ -8,161 +8,18 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::{self, Attachment, Kind};
-use crate::domain::{NativeMode, Vlan};
 use crate::link::{Links, PortState};
 use crate::ovs::{Ovs, Plugged};
 use crate::target::Target;
 
+mod columns;
+mod condition;
+
+use columns::Wanted;
+pub use condition::Condition;
+
 /// Neutron's agent parks a port that it has not wired yet in this VLAN.
 const DEAD_VLAN: u16 = 4095;
-
-/// Something that must change before a frame is sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Condition {
-    /// The domain does not run at present.
-    #[error("the guest does not run: it is {0}")]
-    Paused(&'static str),
-    /// The domain does not run on this host any more.
-    #[error("the guest has left this host: it is {0}")]
-    Left(&'static str),
-    /// `<link state='down'>`.
-    #[error("the guest's link is down in the domain's XML")]
-    GuestLinkDown,
-    /// Neither a device nor a socket in the domain's XML.
-    #[error("the domain's XML names no device for the NIC")]
-    NoHostEnd,
-    /// No kernel device has the name.
-    #[error("{device} does not exist")]
-    NoDevice {
-        /// The missing device.
-        device: String,
-    },
-    /// The device has no bridge.
-    #[error("{device} is not plugged into a bridge")]
-    NotPlugged {
-        /// The lone device.
-        device: String,
-    },
-    /// The far end of a hybrid plug's veth has no row in OVSDB.
-    #[error("{device} is not plugged into Open vSwitch")]
-    NotInOvs {
-        /// The veth's end.
-        device: String,
-    },
-    /// The patch from a trunk bridge to the integration bridge is missing.
-    #[error("the trunk bridge {bridge} has no patch port to the integration bridge")]
-    NoTrunkPatch {
-        /// The trunk bridge.
-        bridge: String,
-    },
-    /// A macvtap's lower device is in another network namespace.
-    #[error("the lower device of {device} is not in this network namespace")]
-    NoLowerDevice {
-        /// The macvtap.
-        device: String,
-    },
-    /// OVSDB cannot be asked.
-    #[error("OVSDB cannot be reached: {why}")]
-    NoOvsdb {
-        /// What connecting said.
-        why: String,
-    },
-    /// Not `IFF_UP`.
-    #[error("{device} is down")]
-    Down {
-        /// The device.
-        device: String,
-    },
-    /// Not `IFF_LOWER_UP`.
-    #[error("{device} has no carrier")]
-    NoCarrier {
-        /// The device.
-        device: String,
-    },
-    /// The spanning tree does not let the port forward.
-    #[error("the bridge {bridge} does not forward from {device} yet: the port is {}", state.word())]
-    NotForwarding {
-        /// The port.
-        device: String,
-        /// Its bridge.
-        bridge: String,
-        /// The port's state.
-        state: PortState,
-    },
-    /// On a bridge that filters VLANs, untagged frames from the port are dropped or are in another VLAN.
-    #[error("{device} has {}", pvid_words(*pvid, *wanted))]
-    Pvid {
-        /// The port.
-        device: String,
-        /// What it has.
-        pvid: Option<u16>,
-        /// What it must have.
-        wanted: Option<u16>,
-    },
-    /// ovs-vswitchd has not opened the port.
-    #[error("Open vSwitch has no OpenFlow port for {port}{}", error.as_deref().map(|e| format!(": {e}")).unwrap_or_default())]
-    NoOfport {
-        /// The interface.
-        port: String,
-        /// OVSDB's `Interface.error`.
-        error: Option<String>,
-    },
-    /// OVSDB's `Port.tag`.
-    #[error("the port {port} has {}", tag_words(*tag, *wanted))]
-    Tag {
-        /// The port.
-        port: String,
-        /// What it has.
-        tag: Option<u16>,
-        /// What it must have; `None` for any that is not the dead VLAN.
-        wanted: Option<u16>,
-    },
-    /// OVSDB's `Port.vlan_mode`.
-    #[error("the port {port} has vlan_mode {}, not {wanted}", mode.as_deref().unwrap_or("unset"))]
-    VlanMode {
-        /// The port.
-        port: String,
-        /// What it has.
-        mode: Option<String>,
-        /// What it must have.
-        wanted: &'static str,
-    },
-    /// OVSDB's `Port.trunks`.
-    #[error("the port {port} has trunks {trunks:?}, not {wanted:?}")]
-    Trunks {
-        /// The port.
-        port: String,
-        /// What it has.
-        trunks: Vec<u16>,
-        /// What it must have.
-        wanted: Vec<u16>,
-    },
-    /// ovn-controller has not set `Interface.external_ids:ovn-installed`.
-    #[error("ovn-controller has not installed the flows of {port}: ovn-installed is not set")]
-    NotInstalled {
-        /// The interface.
-        port: String,
-    },
-}
-
-fn pvid_words(pvid: Option<u16>, wanted: Option<u16>) -> String {
-    match (pvid, wanted) {
-        (None, None) => "no PVID: its bridge drops untagged frames".into(),
-        (None, Some(wanted)) => format!("no PVID, not {wanted}"),
-        (Some(pvid), wanted) => format!("PVID {pvid}, not {}", wanted.unwrap_or_default()),
-    }
-}
-
-fn tag_words(tag: Option<u16>, wanted: Option<u16>) -> String {
-    match (tag, wanted) {
-        (None, None) => "no VLAN tag yet".into(),
-        (None, Some(wanted)) => format!("no VLAN tag yet, not {wanted}"),
-        (Some(DEAD_VLAN), _) => format!("tag {DEAD_VLAN}, neutron's dead VLAN"),
-        (Some(tag), Some(wanted)) => format!("tag {tag}, not {wanted}"),
-        (Some(0), None) => "tag 0, which is no VLAN".into(),
-        (Some(tag), None) => format!("tag {tag}, where none is asked for"),
-    }
-}
 
 /// Who decides when a port carries traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -409,8 +266,8 @@ fn ovs_rule(who: InCharge, target: &Target, rule: Plugged<'_>, unmet: &mut Vec<C
                 unmet.push(Condition::NotInstalled { port: rule.interface.name.clone() });
             }
         }
-        (InCharge::Neutron, None) => port_has(rule, &Wanted::any_access(), unmet),
-        (InCharge::Neutron | InCharge::Vlan, Some(vlan)) => port_has(rule, &Wanted::of(vlan), unmet),
+        (InCharge::Neutron, None) => columns::compare(rule, &Wanted::any_access(), unmet),
+        (InCharge::Neutron | InCharge::Vlan, Some(vlan)) => columns::compare(rule, &Wanted::of(vlan), unmet),
         (InCharge::Vlan, None) | (InCharge::Nobody, _) => {}
     }
     ofport(rule, unmet);
@@ -430,60 +287,5 @@ fn ofport(plugged: Plugged<'_>, unmet: &mut Vec<Condition>) -> Option<u32> {
     ofport
 }
 
-/// The columns of a port that carries the right VLAN.
-struct Wanted {
-    /// `tag`; none for a plain trunk.
-    tag: Option<u16>,
-    /// Any VLAN will do, but there must be one.
-    any: bool,
-    /// `vlan_mode`; an unset one is as good where `default` says so.
-    mode: &'static str,
-    /// An unset `vlan_mode` means `mode`.
-    default: bool,
-    /// `trunks`, sorted.
-    trunks: Vec<u16>,
-}
-
-impl Wanted {
-    /// What neutron's agent leaves behind when it has wired a port.
-    fn any_access() -> Wanted {
-        Wanted { tag: None, any: true, mode: "access", default: true, trunks: Vec::new() }
-    }
-
-    /// What libvirt sets for `<vlan>` (`virnetdevopenvswitch.c`, `virNetDevOpenvswitchConstructVlans`).
-    fn of(vlan: &Vlan) -> Wanted {
-        let mut trunks = if vlan.trunk { vlan.tags.clone() } else { Vec::new() };
-        trunks.sort_unstable();
-        let (tag, mode) = match vlan.native {
-            Some((tag, NativeMode::Tagged)) => (Some(tag), "native-tagged"),
-            Some((tag, NativeMode::Untagged)) => (Some(tag), "native-untagged"),
-            None if vlan.trunk => (None, "trunk"),
-            None => (vlan.tags.first().copied(), "access"),
-        };
-        Wanted { tag, any: false, mode, default: vlan.native.is_none(), trunks }
-    }
-}
-
-fn port_has(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condition>) {
-    let port = rule.port;
-    let name = || port.name.clone();
-    let tag_fits = match port.tag {
-        Some(tag) if wanted.any => (1..DEAD_VLAN).contains(&tag),
-        tag => tag == wanted.tag && !wanted.any,
-    };
-    if !tag_fits {
-        unmet.push(Condition::Tag { port: name(), tag: port.tag, wanted: wanted.tag });
-    }
-    let mode_fits = match port.vlan_mode.as_deref() {
-        None => wanted.default,
-        Some(mode) => mode == wanted.mode,
-    };
-    if !mode_fits {
-        unmet.push(Condition::VlanMode { port: name(), mode: port.vlan_mode.clone(), wanted: wanted.mode });
-    }
-    let mut trunks = port.trunks.clone();
-    trunks.sort_unstable();
-    if trunks != wanted.trunks {
-        unmet.push(Condition::Trunks { port: name(), trunks, wanted: wanted.trunks.clone() });
-    }
-}
+#[cfg(test)]
+mod tests;

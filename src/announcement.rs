@@ -180,8 +180,10 @@ impl Announcement {
 
     /// No round can ever be sent.
     pub fn give_up(&mut self, why: String) {
-        self.progress.error = Some(why);
-        self.progress.outcome = Some(Outcome::Failed);
+        if self.progress.outcome.is_none() {
+            self.progress.error = Some(why);
+            self.progress.outcome = Some(Outcome::Failed);
+        }
     }
 
     /// The guest left, or somebody wants it to end.

@@ -184,6 +184,9 @@ async fn announce(
         running.spawn(announcer::announce(order, host.clone(), signals, began));
     }
     let mut status = absent(&orders.absent);
+    if running.is_empty() && orders.refused.is_empty() && orders.absent.is_empty() {
+        complain("nothing to announce: no VM that is meant has a NIC");
+    }
     for refused in &orders.refused {
         status = status.max(publish(&Report::refused(refused), args));
     }

@@ -92,6 +92,11 @@ impl Ovs {
         self.plugged().find(|p| p.interface.name == name)
     }
 
+    /// A bridge's port by its own name, which need not be that of its interface.
+    pub fn port_of(&self, bridge: &str, port: &str) -> Option<Plugged<'_>> {
+        self.plugged().find(|p| p.bridge.name == bridge && p.port.name == port)
+    }
+
     /// The other end of a patch port.
     pub fn peer_of(&self, patch: &Interface) -> Option<Plugged<'_>> {
         if patch.kind != "patch" {

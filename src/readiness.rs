@@ -166,7 +166,7 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
             if let Some(why) = facts.ovsdb_error {
                 unmet.push(Condition::NoOvsdb { why: why.into() });
             }
-            if let Some(rule) = facts.ovs.named(&attachment.port) {
+            if let Some(rule) = facts.ovs.port_of(&attachment.bridge, &attachment.port) {
                 to.in_charge = match facts.in_charge {
                     Some(who) => (who, "the configuration says so".into()),
                     None => in_charge(target, rule, facts.ovs),

@@ -26,6 +26,10 @@ impl Wanted {
 
     /// What libvirt sets for `<vlan>` (`virnetdevopenvswitch.c`, `virNetDevOpenvswitchConstructVlans`).
     pub fn of(vlan: &Vlan) -> Wanted {
+        if vlan.tags.is_empty() {
+            // A VLAN is asked for that cannot be read: at the least there must be one.
+            return Wanted::any_access();
+        }
         let mut trunks = if vlan.trunk { vlan.tags.clone() } else { Vec::new() };
         trunks.sort_unstable();
         let (tag, mode) = match vlan.native {

@@ -140,9 +140,17 @@ impl Announcement {
                 self.progress.unmet.retain(|c| !matches!(c, Condition::NoOvsdb { .. }));
                 if was_ready {
                     self.deadline = now.saturating_add(self.patience);
+                } else if self.progress.unmet.is_empty() {
+                    self.resume(now);
                 }
             }
         }
+    }
+
+    /// The rest of the schedule goes on from here: rounds that were missed are not sent all at once.
+    fn resume(&mut self, now: Duration) {
+        let late = self.due.front().map_or(Duration::ZERO, |due| now.saturating_sub(due.at));
+        self.due.iter_mut().for_each(|due| due.at = due.at.saturating_add(late));
     }
 
     fn become_ready(&mut self, now: Duration, by_ovsdb: bool) {
@@ -350,6 +358,19 @@ mod tests {
         assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same patience");
         it.observe(ms(80), &ready());
         assert_eq!(it.step(ms(80)), Step::Send);
+    }
+
+    #[test]
+    fn rounds_that_were_missed_are_not_sent_all_at_once() {
+        let schedule = Schedule { count: 4, ..Schedule::default() };
+        let mut it = Announcement::new(schedule, ms(1000));
+        it.observe(ms(0), &ready());
+        it.sent(ms(0));
+        it.observe(ms(20), &no_tag());
+        it.observe(ms(900), &ready());
+        assert_eq!(it.step(ms(900)), Step::Send);
+        it.sent(ms(900));
+        assert_eq!(it.step(ms(900)), Step::WaitUntil(ms(1000)), "the gap of the schedule");
     }
 
     #[test]

@@ -98,6 +98,10 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         began,
         ahead: Duration::ZERO,
     };
+    if run.frames.is_empty() {
+        run.machine
+            .give_up("there is nothing to send: the NIC has no address for the kinds of --send".into());
+    }
     loop {
         if let Some(why) = *signals.stop.borrow_and_update() {
             run.machine.cancel(why);
@@ -152,7 +156,13 @@ impl Run<'_> {
     /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready.
     async fn prepare(&mut self, host: &Host, seen: &Assessment) {
         let ways = injection::ways(seen, self.order.inject);
-        if self.order.dry_run || (ways == self.offered && (self.way.is_some() || !seen.is_ready())) {
+        if self.order.dry_run || self.frames.is_empty() {
+            if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
+                self.machine.give_up(Error::NoSuchWay(method).to_string());
+            }
+            return;
+        }
+        if ways == self.offered && (self.way.is_some() || !seen.is_ready()) {
             return;
         }
         self.offered = ways;
@@ -182,7 +192,8 @@ impl Run<'_> {
                 self.machine.sent(now);
             }
             Err(error) => {
-                tracing::warn!("{}: {error}", self.order.target.mac);
+                // The report tells the last one; a terminal is told of each.
+                tracing::info!("{}: {error}", self.order.target.mac);
                 self.machine.failed(error.to_string());
             }
         }

@@ -78,7 +78,8 @@ impl fmt::Display for Explanation {
         row("addresses", if addresses.is_empty() { vec!["none: RARP only".into()] } else { addresses })?;
         row("frames", self.frames.clone())?;
         let schedule = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        row("schedule", vec![format!("{} rounds, at {schedule} ms", self.schedule_ms.len())])?;
+        let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };
+        row("schedule", vec![format!("{} {rounds}, at {schedule} ms", self.schedule_ms.len())])?;
         let injectors = self.injectors.join(", else ");
         row("by", vec![if injectors.is_empty() { "no way yet".into() } else { injectors }])
     }

@@ -97,12 +97,14 @@ fn run(
         Some(Command::Explain(args)) => (*args, true),
         Some(Command::Check { file }) => return check(file.as_deref()),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "announce", &mut io::stdout());
-            return Ok(Status::Announced);
+            // Into memory first: clap_complete panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "announce", &mut script);
+            return Ok(print(String::from_utf8_lossy(&script).trim_end()));
         }
     };
     let config = args.settle().map_err(|error| (Status::Config, error.to_string()))?;
-    let config = config.map_err(|why| (Status::Usage, why))?;
+    let config = config.map_err(|why| (Status::Usage, usage(&why)))?;
     let find = match (orders::needs_libvirt(&args), find) {
         (true, None) => return Err((Status::Failed, become_finder())),
         (_, find) => find,
@@ -124,8 +126,7 @@ fn check(file: Option<&Path>) -> Result<Status, Problem> {
     Config::load(file).map_err(|error| (Status::Config, error.to_string()))?;
     let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
     let words = if file.exists() { "is good" } else { "is not there: the defaults apply" };
-    print(&format!("{} {words}", file.display()));
-    Ok(Status::Announced)
+    Ok(print(&format!("{} {words}", file.display())))
 }
 
 /// Everything that is known before an announcement begins.
@@ -152,16 +153,17 @@ async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<S
 
 async fn tell(args: &Announce, config: &Config, find: Option<Find>) -> Result<Status, Problem> {
     let Start { mut host, orders } = start(args, config, find).await?;
+    let mut status = absent(&orders.absent);
     for (order, _) in &orders.orders {
         let seen = order.look(&mut host, GuestState::Running);
         let explanation = Explanation::new(order, &seen);
-        print(&if args.json { json(&explanation) } else { explanation.to_string() });
+        status = status.max(print(&if args.json { json(&explanation) } else { explanation.to_string() }));
     }
     for refused in &orders.refused {
         let report = Report::refused(refused);
-        print(&if args.json { json(&report) } else { report.to_string() });
+        status = status.max(print(&if args.json { json(&report) } else { report.to_string() }));
     }
-    Ok(absent(&orders.absent))
+    Ok(status)
 }
 
 async fn announce(
@@ -170,13 +172,18 @@ async fn announce(
     find: Option<Find>,
     began: Instant,
 ) -> Result<Status, Problem> {
+    let Start { host, orders } = start(args, config, find).await?;
     let pcap = args.pcap.as_deref().map(|path| {
         let failed = |error| (Status::Failed, format!("cannot write {}: {error}", path.display()));
         Pcap::create(path).map(|pcap| Arc::new(Mutex::new(pcap))).map_err(failed)
     });
     let pcap = pcap.transpose()?;
-    let Start { host, orders } = start(args, config, find).await?;
     let (stopper, stop) = watch::channel(None);
+    // Before the announcements, which run in the order of their making: what they say may already be answered by a signal.
+    tokio::spawn(async move {
+        interrupted().await;
+        stopper.send_replace(Some("interrupted"));
+    });
     let mut running = JoinSet::new();
     for (order, guest) in orders.orders {
         let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
@@ -190,10 +197,6 @@ async fn announce(
     for refused in &orders.refused {
         status = status.max(publish(&Report::refused(refused), args));
     }
-    tokio::spawn(async move {
-        interrupted().await;
-        stopper.send_replace(Some("interrupted"));
-    });
     while let Some(report) = running.join_next().await {
         status = status.max(match report {
             Ok(report) => publish(&report, args),
@@ -227,29 +230,35 @@ fn absent(guests: &[Absent]) -> Status {
 
 /// Prints a report: an announcement on standard output, a failure as one line on standard error.
 fn publish(report: &Report, args: &Announce) -> Status {
-    if args.json && !args.quiet {
-        print(&json(report));
-    }
+    let printed = if args.json && !args.quiet { print(&json(report)) } else { Status::Announced };
     let status = match report.outcome {
         Outcome::Announced => Status::Announced,
         Outcome::NotReady => Status::NotReady,
         Outcome::Cancelled | Outcome::Failed => Status::Failed,
     };
     match status {
-        Status::Announced if args.json || args.quiet => {}
+        Status::Announced if args.json || args.quiet => printed,
         Status::Announced => print(&report.to_string()),
-        _ => complain(&report.failure()),
+        _ => {
+            complain(&report.failure());
+            status.max(printed)
+        }
     }
-    status
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// A reader that has gone away is no error: it has what it wanted.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+/// A reader that has gone away is no error: it has what it wanted. A full disk is one.
+fn print(text: &str) -> Status {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to standard output: {error}"));
+            Status::Failed
+        }
+        _ => Status::Announced,
+    }
 }
 
 fn complain(text: &str) {

@@ -43,12 +43,14 @@ pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Res
         }
         Whom::Guests(wanted) => guests(wanted, args, config, find).await?,
     };
-    if orders.orders.len() > 1 && (!args.ips.is_empty() || args.vlan.is_some()) {
-        let count = orders.orders.len();
+    orders.refused.retain(|nic| args.mac.is_none_or(|mac| nic.mac == Some(mac)));
+    // Also those that cannot be announced: the address may have been meant for one of them.
+    let others = if args.mac.is_none() { orders.refused.len() + orders.absent.len() } else { 0 };
+    let count = orders.orders.len() + others;
+    if count > 1 && (!args.ips.is_empty() || args.vlan.is_some()) {
         let why = format!("--ip and --vlan are for one NIC, and {count} are meant: choose one with --mac");
         return Err((Status::Usage, why));
     }
-    orders.refused.retain(|nic| args.mac.is_none_or(|mac| nic.mac == Some(mac)));
     if let (true, true, true, Some(mac)) =
         (orders.orders.is_empty(), orders.refused.is_empty(), orders.absent.is_empty(), args.mac)
     {

@@ -221,11 +221,13 @@ fn filtered_vlan(
     unmet: &mut Vec<Condition>,
 ) -> Option<u16> {
     let bridge = links.named(&attachment.bridge)?.bridge?;
+    let wanted = target.vlan.as_ref().and_then(|vlan| Wanted::of(vlan).tag);
     if !bridge.vlan_filtering {
+        let (device, bridge) = (attachment.port.clone(), attachment.bridge.clone());
+        unmet.extend(wanted.map(|wanted| Condition::NoVlanFiltering { device, bridge, wanted }));
         return None;
     }
     let pvid = links.named(&attachment.port)?.pvid;
-    let wanted = target.vlan.as_ref().and_then(|vlan| Wanted::of(vlan).tag);
     if pvid.is_none() || wanted.is_some_and(|wanted| pvid != Some(wanted)) {
         unmet.push(Condition::Pvid { device: attachment.port.clone(), pvid, wanted });
     }

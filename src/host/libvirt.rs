@@ -1,6 +1,6 @@
 //! Looks for guests with libvirt, on a read-only connection, and follows whether they still run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,16 +37,22 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
     let subscription =
         subscription.map_err(|error| format!("cannot subscribe to libvirt's events: {}", error.message()))?;
     let handles = match wanted {
-        Wanted::These(names) => names.iter().map(|name| lookup(&connection, name)).collect(),
+        Wanted::These(names) => names.iter().map(|name| lookup(&connection, name)).collect::<Vec<_>>(),
         Wanted::All => {
             let running = virt::sys::VIR_CONNECT_LIST_DOMAINS_RUNNING;
             let handles = connection.list_all_domains(running);
             let handles = handles.map_err(|e| format!("cannot list the VMs: {}", e.message()))?;
-            handles.into_iter().map(Ok).collect::<Vec<_>>()
+            handles.into_iter().map(Ok).collect()
         }
     };
+    // A guest that is meant twice is one guest.
+    let mut known = HashSet::new();
+    let handles = handles.into_iter().filter(|handle| match handle.as_ref().map(Handle::uuid_string) {
+        Ok(Ok(uuid)) => known.insert(uuid),
+        _ => true,
+    });
     let mut looker = Looker { connection: &connection, sources, watchers, privileged: None, uri };
-    let guests = handles.into_iter().map(|handle| handle.and_then(|handle| looker.guest(&handle))).collect();
+    let guests = handles.map(|handle| handle.and_then(|handle| looker.guest(&handle))).collect();
     drop(looker);
     let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
     Ok(Found { guests, watching: Box::new(watching) })

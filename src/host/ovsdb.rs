@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::jsonrpc::Connection;
 use crate::ovs::Ovs;
@@ -80,9 +81,16 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
     loop {
         match connection {
             Ok(connection) => {
-                pause = FIRST_RETRY;
+                let since = Instant::now();
                 let error = follow(socket, connection, to).await.to_string();
-                tracing::warn!("{error}");
+                if since.elapsed() > LAST_RETRY {
+                    pause = FIRST_RETRY;
+                }
+                // A server that takes every connection and keeps none is told of once.
+                match pause {
+                    FIRST_RETRY => tracing::warn!("{error}"),
+                    _ => tracing::debug!("{error}"),
+                }
                 to.send_modify(|state| state.error = Some(error));
             }
             Err(error) => tracing::debug!("{error}"),

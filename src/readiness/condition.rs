@@ -86,6 +86,16 @@ pub enum Condition {
         /// What it must have.
         wanted: Option<u16>,
     },
+    /// A VLAN is asked for, and the bridge knows of none.
+    #[error("the bridge {bridge} does not filter VLANs, so {device} is not in VLAN {wanted}")]
+    NoVlanFiltering {
+        /// The port.
+        device: String,
+        /// Its bridge.
+        bridge: String,
+        /// The VLAN that is asked for.
+        wanted: u16,
+    },
     /// ovs-vswitchd has not opened the port.
     #[error("Open vSwitch has no OpenFlow port for {port}{}", error.as_deref().map(|e| format!(": {e}")).unwrap_or_default())]
     NoOfport {

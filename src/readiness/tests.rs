@@ -246,6 +246,13 @@ fn a_bridge_that_filters_vlans_must_have_the_pvid_that_is_asked_for() {
 }
 
 #[test]
+fn a_bridge_that_knows_no_vlans_cannot_have_the_one_that_is_asked_for() {
+    let mut world = World::on_linux_bridge();
+    world.asks_for(access(100));
+    assert_eq!(world.unmet(), ["the bridge br0 does not filter VLANs, so tap0 is not in VLAN 100"]);
+}
+
+#[test]
 fn a_macvtap_and_its_lower_device_must_be_up() {
     let links = [link(2, "tap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)];
     let mut world = World::new(links, Ovs::default());

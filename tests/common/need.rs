@@ -38,6 +38,10 @@ fn is_there(need: &str) -> bool {
         "ovs" => programs(&["ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"]),
         "libvirt" => programs(&["libvirtd", "virsh", "qemu-system-x86_64"]),
         "tshark" => programs(&["tcpdump", "tshark"]),
+        "vm" => Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))
+            .arg("--prepare")
+            .status()
+            .is_ok_and(|status| status.success()),
         program => programs(&[program]),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::refused;
 use crate::frame::Frame;
 use crate::host::netlink::{Request, acknowledged};
 
@@ -23,7 +24,10 @@ pub fn learn(port: u32, vlan: Option<u16>, frames: &[Frame]) -> io::Result<()> {
         if let Some(vlan) = vlan {
             entry = entry.attribute(NDA_VLAN, &vlan.to_ne_bytes());
         }
-        acknowledged(entry)?;
+        let refused = |error: io::Error| {
+            io::Error::new(error.kind(), refused("make the FDB's entry", &error, "CAP_NET_ADMIN"))
+        };
+        acknowledged(entry).map_err(refused)?;
     }
     Ok(())
 }

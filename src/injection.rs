@@ -22,7 +22,8 @@ pub enum Method {
     PacketOut,
     /// A packet socket on a device whose transmit side leads out: a macvtap, or the veth of a hybrid plug.
     Packet,
-    /// An FDB entry for the guest's port, and a packet socket on the bridge. Passes by the port's filters.
+    /// An FDB entry for the guest's port, and a packet socket on the bridge. Passes by the port's filters, and the guest
+    /// hears its own frames.
     Fdb,
 }
 
@@ -71,8 +72,6 @@ pub enum Way {
         port: Device,
         /// Its bridge.
         bridge: Device,
-        /// The VLAN of the entry, on a bridge that filters VLANs.
-        vlan: Option<u16>,
     },
 }
 
@@ -115,11 +114,9 @@ fn all(seen: &Assessment) -> Vec<Way> {
         .as_ref()
         .zip(seen.ofport)
         .map(|(ovs, in_port)| Way::PacketOut { bridge: ovs.bridge.clone(), in_port });
-    let fdb = device.clone().zip(entry.linux_bridge.clone()).map(|(port, bridge)| Way::Fdb {
-        port,
-        bridge,
-        vlan: seen.vlan,
-    });
+    // What the bridge itself sends is in the bridge's own VLAN, not in that of the guest's port.
+    let bridge = entry.linux_bridge.clone().filter(|_| seen.vlan.is_none());
+    let fdb = device.clone().zip(bridge).map(|(port, bridge)| Way::Fdb { port, bridge });
     let ways = match attachment.kind {
         Kind::LinuxBridge => vec![redirect, xdp, fdb],
         Kind::Hybrid => vec![redirect, packet_out, entry.veth.clone().map(Way::Packet), xdp],

@@ -107,8 +107,9 @@ impl Injectors {
                 None => Err(not_ready()),
             },
             Way::Packet(device) => self.send_packets(device.ifindex, frames),
-            Way::Fdb { port, bridge, vlan } => fdb::learn(port.ifindex, *vlan, frames)
-                .and_then(|()| self.send_packets(bridge.ifindex, frames)),
+            Way::Fdb { port, bridge } => {
+                fdb::learn(port.ifindex, frames).and_then(|()| self.send_packets(bridge.ifindex, frames))
+            }
             Way::PacketOut { bridge, in_port } => {
                 let sent = tokio::time::timeout(PATIENCE, self.packet_out(bridge, *in_port, frames)).await;
                 sent.unwrap_or_else(|_| Err(io::Error::other(format!("{bridge} does not answer"))))

@@ -205,6 +205,8 @@ fn link_info(link: &mut Link, info: &[u8]) {
 
 fn bridge_port(link: &mut Link, body: &[u8]) -> bool {
     let before = (link.port, link.pvid);
+    // A port that is in no VLAN has no IFLA_AF_SPEC.
+    link.pvid = None;
     for (kind, value) in attributes(body.get(IFINFOMSG..).unwrap_or_default()) {
         match kind {
             libc::IFLA_PROTINFO => link.port = port_state(value).map(|state| BridgePort { state }),

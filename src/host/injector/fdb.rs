@@ -11,19 +11,15 @@ use crate::host::netlink::{Request, acknowledged};
 const NUD_REACHABLE: u16 = 0x02;
 const NTF_MASTER: u8 = 0x04;
 const NDA_LLADDR: u16 = 2;
-const NDA_VLAN: u16 = 5;
 
 /// Lets the bridge of `port` learn the senders of `frames` there. Needs CAP_NET_ADMIN.
-pub fn learn(port: u32, vlan: Option<u16>, frames: &[Frame]) -> io::Result<()> {
+pub fn learn(port: u32, frames: &[Frame]) -> io::Result<()> {
     // The sender's address follows the destination's.
     let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.bytes.get(6..12)).collect();
     for sender in senders {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        let mut entry =
+        let entry =
             Request::new(libc::RTM_NEWNEIGH, flags as u16).fixed(&ndmsg(port)).attribute(NDA_LLADDR, sender);
-        if let Some(vlan) = vlan {
-            entry = entry.attribute(NDA_VLAN, &vlan.to_ne_bytes());
-        }
         let refused = |error: io::Error| {
             io::Error::new(error.kind(), refused("make the FDB's entry", &error, "CAP_NET_ADMIN"))
         };

@@ -1,0 +1,49 @@
+//! `announce` on Debian's own kernel: bridges with VLAN filtering, macvtap, bonds, Open vSwitch's kernel datapath.
+//! The cases are in the scripts of `tests/vm`, which run inside the virtual machine of `contrib/lab/vm`.
+#![allow(clippy::expect_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::require;
+
+#[test]
+fn linux_bridges_and_macvtap() {
+    require!(vm, cc);
+    run("bridge.sh");
+}
+
+#[test]
+fn open_vswitch_kernel_datapath() {
+    require!(vm, cc, ovs);
+    run("ovs.sh");
+}
+
+fn run(script: &str) {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
+    let directory = tempfile::tempdir().expect("a directory");
+    let vm = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))
+        .arg(scripts.join(script))
+        .arg(scripts.join("guest.sh"))
+        .arg(env!("CARGO_BIN_EXE_announce"))
+        .arg(compile(&scripts.join("hold.c"), directory.path()))
+        .output() // it has a deadline of its own
+        .expect("contrib/lab/vm");
+    assert!(
+        vm.status.success(),
+        "{script}: {}\n{}{}",
+        vm.status,
+        String::from_utf8_lossy(&vm.stdout),
+        String::from_utf8_lossy(&vm.stderr)
+    );
+}
+
+/// The stand-in for a guest: nothing in the virtual machine could hold a tap open.
+fn compile(source: &Path, directory: &Path) -> PathBuf {
+    let program = directory.join(source.file_stem().expect("a name"));
+    let status = Command::new("cc").args(["-O1", "-static", "-o"]).arg(&program).arg(source).status();
+    assert!(status.expect("cc").success());
+    program
+}

@@ -1,0 +1,140 @@
+#!/bin/sh
+# Linux bridges, with and without VLAN filtering, and macvtap.
+. ./guest.sh
+
+learned() { # BRIDGE PORT [VLAN]
+    bridge fdb show br "$1" | grep "^$mac dev $2 ${3:+vlan $3 }"
+}
+
+# Makes a bridge with VLAN filtering. All ports are in VLAN 1, as they are at first; the uplink is in VLAN 100, too.
+filtering_bridge() { # BRIDGE UPLINK TAP
+    bridge_of "$1" 'vlan_filtering 1' "$2" "$3"
+    bridge vlan add dev "$2" vid 100
+    until_true forwards "$2"
+    until_true forwards "$3"
+}
+
+set_pvid() { # TAP
+    bridge vlan add dev "$1" vid 100 pvid untagged
+}
+
+part 'a bridge with VLAN filtering'
+uplink up0 far0
+tap tap0
+tap near0
+filtering_bridge br0 up0 tap0
+ip link set near0 master br0
+for tap in tap0 near0; do
+    set_pvid $tap
+    bridge vlan del dev $tap vid 1
+    until_true forwards $tap
+done
+listen far0
+guest_sends tap0
+until_true grep 'vlan 100.*Reverse Request' far0.frames
+stop_listening
+
+part 'a bridge with VLAN filtering, announced'
+announcement_is_heard tap0 far0 100
+report_says '"injector":"redirect"' '"vlan":100'
+until_true learned br0 tap0 100
+guest_heard 0 tap0
+guest_heard 8 near0
+
+# These wait most of the time, so they do it side by side.
+
+late_pvid() {
+    uplink up4 far4
+    tap tap4
+    filtering_bridge br4 up4 tap4
+    later 2 tap4 set_pvid tap4
+    announcement_is_heard tap4 far4 100 --vlan 100
+    report_says '"injector":"redirect"' '"vlan":100'
+    first_frame_came_after 0
+    guest_heard 0 tap4
+}
+
+no_pvid() {
+    uplink up5 far5
+    tap tap5
+    filtering_bridge br5 up5 tap5
+    bridge vlan del dev tap5 vid 1
+    listen far5
+    status=0
+    announce_from tap5 --wait 1s || status=$?
+    [ "$status" = 3 ] || fail "announce: exit status $status"
+    report_says '"outcome":"not-ready"' '"unmet":["tap5 has no PVID: its bridge drops untagged frames"]' \
+        '"first_frame_after_ms":null'
+    set_pvid tap5
+    guest_sends tap5
+    until_true grep 'Reverse Request' far5.frames
+    stop_listening
+    [ "$(grep -cF ' > ' far5.frames)" = 1 ] || fail 'a frame left before the one of the guest itself'
+}
+
+spanning_tree() {
+    uplink up6 far6
+    tap tap6
+    bridge_of br6 'stp_state 1 forward_delay 200' up6 # two seconds of listening, and two of learning
+    later 0 tap6 ip link set tap6 master br6
+    announcement_is_heard tap6 far6 ''
+    first_frame_came_after 4
+    guest_heard 0 tap6
+}
+
+part 'a PVID that is set two seconds late'
+late_pvid &
+waiting=$!
+part 'a port without a PVID'
+no_pvid &
+waiting="$waiting $!"
+part 'a port that the spanning tree holds back'
+spanning_tree &
+waiting="$waiting $!"
+
+part 'a plain bridge'
+uplink up1 far1
+tap tap1
+bridge_of br1 '' up1 tap1
+until_true forwards up1
+for injector in redirect xdp; do
+    part "a plain bridge, --inject $injector"
+    announcement_is_heard tap1 far1 '' --inject $injector
+    report_says "\"injector\":\"$injector\"" '"vlan":null'
+    until_true learned br1 tap1
+    guest_heard 0 tap1
+done
+
+part 'a plain bridge, --inject fdb'
+announcement_is_heard tap1 far1 '' --inject fdb
+report_says '"injector":"fdb"' '"vlan":null'
+until_true learned br1 tap1
+guest_heard 8 tap1 # sent by the bridge itself, the frames are flooded to all its ports
+
+part 'a VLAN of a bond as the uplink'
+uplink up2 far2
+tap tap2
+ip link add bond0 type bond mode active-backup
+ip link set up2 down # or the bond would not take it
+ip link set up2 master bond0
+ip link set bond0 up
+ip link add link bond0 name bond0.100 up type vlan id 100
+bridge_of br2 '' bond0.100 tap2
+until_true forwards bond0.100
+announcement_is_heard tap2 far2 100
+report_says '"injector":"redirect"' '"vlan":null' '"hops":["tap2","br2","bond0.100"'
+until_true learned br2 tap2
+guest_heard 0 tap2
+
+part 'macvtap'
+uplink up3 far3
+ip link add mvt3 link up3 address "$mac" type macvtap mode bridge
+ip link set mvt3 up
+guest_opens "/dev/tap$(cat /sys/class/net/mvt3/ifindex)" mvt3
+announcement_is_heard mvt3 far3 ''
+report_says '"injector":"packet"'
+guest_heard 0 mvt3
+
+for job in $waiting; do
+    wait "$job"
+done

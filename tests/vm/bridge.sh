@@ -40,6 +40,8 @@ report_says '"injector":"redirect"' '"vlan":100'
 until_true learned br0 tap0 100
 guest_heard 0 tap0
 guest_heard 8 near0
+# What the bridge itself sends would be in another VLAN.
+! announce_from tap0 --inject fdb || fail 'fdb passed by the VLANs'
 
 # These wait most of the time, so they do it side by side.
 

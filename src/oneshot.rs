@@ -252,6 +252,8 @@ fn json<T: serde::Serialize>(value: &T) -> String {
 
 /// A reader that has gone away is no error: it has what it wanted. A full disk is one.
 fn print(text: &str) -> Status {
+    // Names come from elsewhere, and might steer the terminal.
+    let text = text.replace(|c: char| c.is_control() && c != '\n', " ");
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain(&format!("cannot write to standard output: {error}"));

@@ -156,6 +156,9 @@ impl Injectors {
     }
 
     async fn connect(&self, bridge: &str) -> Result<openflow::Connection, String> {
+        if bridge.contains('/') {
+            return Err(format!("{bridge:?} is no name of a bridge"));
+        }
         let socket = self.ovs_directory.join(format!("{bridge}.mgmt"));
         let opened = tokio::time::timeout(PATIENCE, openflow::Connection::open(&socket)).await;
         let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no answer")));

@@ -12,7 +12,6 @@ use crate::frame::{self, Frame, Style};
 use crate::host::injector::{Error, Injectors};
 use crate::host::ovsdb;
 use crate::host::pcap::Pcap;
-use crate::host::timer;
 use crate::injection::{self, Method, Way};
 use crate::link::Links;
 use crate::readiness::{Assessment, Facts, GuestState, InCharge, assess};
@@ -224,7 +223,7 @@ impl Run<'_> {
             // Who never had a guest to watch has nobody to tell of it.
             Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
-            () = timer::sleep_until(deadline) => false,
+            () = tokio::time::sleep_until(deadline) => false,
         };
         if lost {
             self.machine.give_up("lost sight of the host's devices".into());

@@ -8,4 +8,3 @@ pub mod openflow;
 pub mod ovsdb;
 pub mod pcap;
 pub mod sys;
-pub mod timer;

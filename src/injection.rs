@@ -150,6 +150,7 @@ mod tests {
                 hops: Vec::new(),
             }),
             ofport: Some(5),
+            counted: true,
             in_charge: (InCharge::Nobody, String::new()),
             vlan: None,
             unmet: Vec::new(),

@@ -10,6 +10,10 @@ pub type Uuid = String;
 pub struct Ovs {
     /// `Open_vSwitch.external_ids` of the one row: ovn-controller's settings are among them.
     pub external_ids: BTreeMap<String, String>,
+    /// `Open_vSwitch.next_cfg`: who changes the configuration counts it up.
+    pub next_cfg: i64,
+    /// `Open_vSwitch.cur_cfg`: the `next_cfg` up to which ovs-vswitchd has carried the configuration out.
+    pub cur_cfg: i64,
     /// Table `Bridge`.
     pub bridges: BTreeMap<Uuid, Bridge>,
     /// Table `Port`.
@@ -42,6 +46,10 @@ pub struct Port {
     pub trunks: Vec<u16>,
     /// `other_config`.
     pub other_config: BTreeMap<String, String>,
+    /// The `next_cfg` with which this row came to be as it is: once `cur_cfg` has reached it, so is the datapath.
+    pub changed_in: i64,
+    /// Who changed this row last counted `next_cfg` up for it.
+    pub counted: bool,
 }
 
 /// A row of table `Interface`.

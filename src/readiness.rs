@@ -80,6 +80,8 @@ pub struct Assessment {
     pub attachment: Option<Attachment>,
     /// The OpenFlow port number of the port that the guest's frames enter by; of a hybrid plug, that of its qvo.
     pub ofport: Option<u32>,
+    /// The last change of the port said when it is carried out, by way of `next_cfg`; so is a port that is not in OVSDB.
+    pub counted: bool,
     /// Who is in charge of the port, and the evidence.
     pub in_charge: (InCharge, String),
     /// The VLAN of untagged frames from the guest, when the port puts them into one.
@@ -126,6 +128,7 @@ pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
     let mut assessment = Assessment {
         attachment: None,
         ofport: None,
+        counted: true,
         in_charge: (InCharge::Nobody, "it is not plugged in yet".into()),
         vlan: None,
         unmet,
@@ -172,6 +175,10 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
                     None => in_charge(target, rule, facts.ovs),
                 };
                 ovs_rule(to.in_charge.0, target, rule, unmet);
+                to.counted = rule.port.counted;
+                if facts.ovs.cur_cfg < rule.port.changed_in {
+                    unmet.push(Condition::NotApplied { port: rule.port.name.clone() });
+                }
                 to.vlan = rule.port.tag.filter(|tag| (1..DEAD_VLAN).contains(tag));
             }
             let entry = attachment.entry.ovs.as_ref();

@@ -50,10 +50,7 @@ pub struct Report {
     pub first_frame_after_ms: Option<f64>,
     /// Rounds that were sent.
     pub rounds: u32,
-    /// How often the first round was repeated at once.
-    #[serde(skip)]
-    pub repeats: u32,
-    /// Frames that were sent, repeats of the first round included.
+    /// Frames that were sent.
     pub frames: Tally,
     /// The way in that was used.
     pub injector: Option<&'static str>,
@@ -138,7 +135,6 @@ impl Report {
             ready_after_ms: progress.ready_at.map(millis),
             first_frame_after_ms: progress.first_frame_at.map(millis),
             rounds: progress.rounds,
-            repeats: progress.repeats,
             frames: Tally::default(),
             injector: None,
             dry_run: false,
@@ -161,7 +157,6 @@ impl Report {
             ready_after_ms: None,
             first_frame_after_ms: None,
             rounds: 0,
-            repeats: 0,
             frames: Tally::default(),
             injector: None,
             dry_run: false,
@@ -203,11 +198,7 @@ impl fmt::Display for Report {
         let none = "no address that anybody but the guest vouches for: RARP only (add one with --ip)";
         write!(f, "\n  {}", if addresses.is_empty() { none } else { &addresses })?;
         let rounds = if self.rounds == 1 { "round" } else { "rounds" };
-        write!(f, "\n  {} {rounds}", self.rounds)?;
-        if self.repeats > 0 {
-            write!(f, ", the first repeated {} times", self.repeats)?;
-        }
-        write!(f, ": {}", self.frames)?;
+        write!(f, "\n  {} {rounds}: {}", self.rounds, self.frames)?;
         if let Some(injector) = self.injector {
             write!(f, "; by {injector}")?;
         }

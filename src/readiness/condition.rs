@@ -134,6 +134,13 @@ pub enum Condition {
         /// What it must have.
         wanted: Vec<u16>,
     },
+    /// `Open_vSwitch.cur_cfg` is behind the change that made the port what it is: frames would meet the port of before, and
+    /// leave untagged from one that had no tag.
+    #[error("ovs-vswitchd has not carried out the last change of the port {port} yet")]
+    NotApplied {
+        /// The port.
+        port: String,
+    },
     /// ovn-controller has not set `Interface.external_ids:ovn-installed`.
     #[error("ovn-controller has not installed the flows of {port}: ovn-installed is not set")]
     NotInstalled {

@@ -126,6 +126,17 @@ fn a_tag_beside_left_over_trunks_is_not_ready() {
 }
 
 #[test]
+fn a_tag_that_ovs_vswitchd_has_not_carried_out_is_not_ready() {
+    let mut world = World::neutron();
+    world.port("tap0").tag = Some(100);
+    world.port("tap0").changed_in = 8;
+    (world.ovs.next_cfg, world.ovs.cur_cfg) = (9, 7);
+    assert_eq!(world.unmet(), ["ovs-vswitchd has not carried out the last change of the port tap0 yet"]);
+    world.ovs.cur_cfg = 8;
+    assert_eq!(world.unmet(), READY, "the change 9 is of something else");
+}
+
+#[test]
 fn other_config_tag_proves_nothing_but_who_is_in_charge() {
     let mut world = World::on_ovs();
     let config = &mut world.port("tap0").other_config;

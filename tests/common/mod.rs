@@ -34,6 +34,6 @@ pub use dissect::{Arp, Frame, Kind, Na};
 pub use guest::{Guest, Nic, Plug};
 pub use host::{Host, Place};
 pub(crate) use need::require;
-pub use rounds::{kinds, report, rounds, rounds_of_late_port};
+pub use rounds::{kinds, report, rounds};
 pub use running::{DEADLINE, Run, Running, eventually};
 pub use site::{Attachment, IPV4, IPV6, Site, VLAN, now, timed};

@@ -31,19 +31,6 @@ pub fn rounds(frames: &[Frame], vlan: Option<u16>) -> Vec<&[Frame]> {
     rounds
 }
 
-/// A burst on a port that was waited for: the first round is repeated at once, since it may be lost. A datapath that takes
-/// several of these in one batch sorts them by flow. From the second round on, all is as always.
-pub fn rounds_of_late_port(frames: &[Frame], vlan: Option<u16>, scheduled: usize) {
-    const REPEATS: usize = 5;
-    let (first, rest) = frames.split_at(frames.len().saturating_sub(ROUND.len() * (scheduled - 1)));
-    assert_eq!(rounds(rest, vlan).len(), scheduled - 1);
-    assert!(first.iter().all(|frame| frame.vlan == vlan && frame.complaints.is_empty()), "{first:#?}");
-    for kind in ROUND {
-        let seen = first.iter().filter(|frame| frame.kind.name() == kind).count();
-        assert!((1..=1 + REPEATS).contains(&seen), "{seen} of {kind} in {:?}", kinds(first));
-    }
-}
-
 /// Exactly what the frames of a round say.
 pub fn words(nic: &Nic, ipv4: &str, ipv6: &str) -> [Kind; 4] {
     const NOBODY: &str = "00:00:00:00:00:00";

@@ -9,7 +9,7 @@ use crate::ovs::{Bridge, Interface, Ovs, Port};
 /// The columns to monitor: only those that an announcement depends on, so that statistics wake nobody.
 pub fn columns() -> Value {
     json!({
-        "Open_vSwitch": {"columns": ["external_ids"]},
+        "Open_vSwitch": {"columns": ["external_ids", "next_cfg", "cur_cfg"]},
         "Bridge": {"columns": ["name", "ports"]},
         "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "other_config"]},
         "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options"]},
@@ -19,20 +19,34 @@ pub fn columns() -> Value {
 /// Takes `<table-updates>` into account; tells whether there was any row in them.
 pub fn apply(ovs: &mut Ovs, updates: &Value) -> bool {
     let mut changed = false;
-    for (table, rows) in updates.as_object().into_iter().flatten() {
-        for (uuid, update) in rows.as_object().into_iter().flatten() {
-            changed = true;
-            let new = update.get("new").and_then(Value::as_object);
-            match table.as_str() {
-                "Open_vSwitch" => ovs.external_ids = new.map(|r| map(r, "external_ids")).unwrap_or_default(),
-                "Bridge" => put(&mut ovs.bridges, uuid, new.map(bridge)),
-                "Port" => put(&mut ovs.ports, uuid, new.map(port)),
-                "Interface" => put(&mut ovs.interfaces, uuid, new.map(interface)),
-                _ => {}
-            }
-        }
+    let before = ovs.next_cfg;
+    let rows = |table: &str| updates[table].as_object().into_iter().flatten();
+    // First, since it numbers the change that the other rows are part of.
+    for (_, update) in rows("Open_vSwitch") {
+        changed = true;
+        open_vswitch(ovs, &update["new"]);
+    }
+    for (uuid, update) in rows("Bridge") {
+        changed = true;
+        put(&mut ovs.bridges, uuid, update["new"].as_object().map(bridge));
+    }
+    for (uuid, update) in rows("Port") {
+        changed = true;
+        let (changed_in, counted) = (ovs.next_cfg, ovs.next_cfg != before);
+        let new = update["new"].as_object().map(|row| Port { changed_in, counted, ..port(row) });
+        put(&mut ovs.ports, uuid, new);
+    }
+    for (uuid, update) in rows("Interface") {
+        changed = true;
+        put(&mut ovs.interfaces, uuid, update["new"].as_object().map(interface));
     }
     changed
+}
+
+fn open_vswitch(ovs: &mut Ovs, new: &Value) {
+    let number = |column: &str| new[column].as_i64().unwrap_or_default();
+    (ovs.next_cfg, ovs.cur_cfg) = (number("next_cfg"), number("cur_cfg"));
+    ovs.external_ids = new.as_object().map(|row| map(row, "external_ids")).unwrap_or_default();
 }
 
 fn put<T>(table: &mut BTreeMap<String, T>, uuid: &str, row: Option<T>) {
@@ -57,6 +71,8 @@ fn port(row: &Map<String, Value>) -> Port {
         vlan_mode: text(row, "vlan_mode"),
         trunks: set(row, "trunks").filter_map(vlan).collect(),
         other_config: map(row, "other_config"),
+        changed_in: 0,
+        counted: false,
     }
 }
 
@@ -128,6 +144,19 @@ mod tests {
         assert_eq!(plugged.port.trunks, [1, 2], "what is no VLAN is passed over");
         assert_eq!(plugged.port.other_config["net_uuid"], "n");
         assert_eq!(plugged.interface.plugged_ofport(), Some(5));
+    }
+
+    #[test]
+    fn a_port_knows_the_change_that_it_came_with() {
+        let mut ovs = Ovs::default();
+        let mut with_number = updates();
+        with_number["Open_vSwitch"] = json!({"o": {"new": {"next_cfg": 8, "cur_cfg": 7}}});
+        apply(&mut ovs, &with_number);
+        assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in, ovs.ports["p"].counted), (7, 8, true));
+        apply(&mut ovs, &json!({"Open_vSwitch": {"o": {"new": {"next_cfg": 9, "cur_cfg": 8}}}}));
+        assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in), (8, 8), "the change 9 was not its own");
+        apply(&mut ovs, &updates());
+        assert!(!ovs.ports["p"].counted, "who changed it did not count");
     }
 
     #[test]

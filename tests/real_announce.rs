@@ -1,0 +1,143 @@
+//! `announce --vm` for a running guest of libvirt, as it is seen beyond the uplink.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::rounds::{ROUND, on_schedule, words};
+use common::{Attachment, Capture, Direction, IPV4, IPV6, Place, Site, kinds, report, require, rounds};
+
+#[test]
+fn on_a_linux_bridge() {
+    require!(lab, libvirt, tshark);
+    is_announced_on(Attachment::LinuxBridge, "redirect");
+}
+
+#[test]
+fn on_an_open_vswitch_port() {
+    require!(lab, ovs, libvirt, tshark);
+    is_announced_on(Attachment::Ovs, "packet-out");
+}
+
+#[test]
+fn on_a_hybrid_plug() {
+    require!(lab, ovs, libvirt, tshark);
+    is_announced_on(Attachment::Hybrid, "redirect");
+}
+
+/// All kinds of frames leave in the port's VLAN, in order, when they are due and no more often; every bridge on the way
+/// learns where the guest is; the guest itself hears nothing.
+fn is_announced_on(attachment: Attachment, injector: &str) {
+    let site = Site::ready(attachment);
+    let (wire, given) = (site.wire(), site.given());
+    // Frames of different flows may overtake one another in Open vSwitch, unless it was handed them in their order.
+    let ordered = match attachment {
+        Attachment::Hybrid => Capture::start(&site.host, &site.port(), Direction::In, &site.nic.sent()),
+        _ => site.wire(),
+    };
+
+    let run = site.host.announce(&["--vm", "web1", "--json", "--count", "4", "--interval", "50ms"]);
+
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let report = report(&run);
+    assert!(wire.sees(16, Duration::from_secs(5)));
+    let frames = wire.stop();
+    let rounds = rounds(&frames, site.vlan());
+    on_schedule(&rounds, &report, &[0, 50, 150, 350]);
+    assert!(ordered.sees(16, Duration::from_secs(5)));
+    let ordered = ordered.stop();
+    assert_eq!(kinds(&ordered), ROUND.repeat(4));
+    for round in ordered.chunks(ROUND.len()) {
+        let said: Vec<_> = round.iter().map(|frame| frame.kind.clone()).collect();
+        assert_eq!(said, words(&site.nic, IPV4, IPV6));
+        let to: Vec<_> = round.iter().map(|frame| frame.destination.as_str()).collect();
+        let everybody = "ff:ff:ff:ff:ff:ff";
+        assert_eq!(to, [everybody, everybody, "33:33:00:00:00:01", everybody]);
+        assert!(round.iter().all(|frame| frame.source == site.nic.mac));
+    }
+    assert_eq!(site.learned(), Some((site.port(), site.vlan())));
+    assert_eq!(given.stop(), []);
+
+    assert_eq!(report["domain"]["name"], "web1");
+    assert_eq!(report["device"], site.nic.tap());
+    assert_eq!(report["attachment"]["vlan"], serde_json::json!(site.vlan()));
+    assert_eq!((&report["rounds"], &report["outcome"]), (&4.into(), &"announced".into()));
+    assert_eq!(report["frames"], serde_json::json!({"rarp": 4, "arp_request": 4, "arp_reply": 4, "na": 4}));
+    assert_eq!(report["injector"], injector);
+}
+
+#[test]
+fn its_rarp_is_qemus() {
+    require!(lab, libvirt, tshark);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let wire = site.wire();
+    let arguments = r#"{"initial":50,"max":50,"rounds":1,"step":0}"#;
+    let announce_self = format!(r#"{{"execute":"announce-self","arguments":{arguments}}}"#);
+    site.host.sh(&format!("virsh qemu-monitor-command web1 '{announce_self}'"));
+    assert!(wire.sees(1, Duration::from_secs(5)));
+
+    let run = site.host.announce(&["--vm", "web1", "--send", "rarp", "--count", "1"]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(wire.sees(2, Duration::from_secs(5)));
+    let frames = wire.stop();
+    let [qemus, ours] = &frames[..] else { panic!("{frames:#?}") };
+    assert_eq!(qemus.kind.name(), "rarp");
+    assert_eq!(ours.bytes, qemus.bytes);
+}
+
+#[test]
+fn every_way_into_an_attachment_leads_to_the_wire() {
+    require!(lab, ovs, libvirt, tshark);
+    for (attachment, ways) in [
+        (Attachment::LinuxBridge, &["redirect", "xdp", "fdb"][..]),
+        (Attachment::Ovs, &["packet-out", "redirect", "xdp"]),
+        (Attachment::Hybrid, &["redirect", "packet-out", "packet", "xdp"]),
+    ] {
+        let site = Site::ready(attachment);
+        for way in ways {
+            let (wire, given) = (site.wire(), site.given());
+
+            let run = site.announce(&["--json", "--inject", way]);
+
+            assert_eq!(run.code, Some(0), "{attachment:?} {way}: {run:#?}");
+            assert_eq!(report(&run)["injector"], *way);
+            assert!(wire.sees(12, Duration::from_secs(5)), "{attachment:?} {way}");
+            assert_eq!(rounds(&wire.stop(), site.vlan()).len(), 3, "{attachment:?} {way}");
+            assert_eq!(site.learned(), Some((site.port(), site.vlan())), "{attachment:?} {way}");
+            // The bridge floods its own frames to every port.
+            assert_eq!(given.stop().is_empty(), *way != "fdb", "{attachment:?} {way}");
+        }
+    }
+}
+
+#[test]
+fn a_way_that_the_attachment_does_not_offer_is_refused() {
+    require!(lab, libvirt);
+    let site = Site::ready(Attachment::LinuxBridge);
+    for way in ["packet-out", "packet"] {
+        let run = site.announce(&["--inject", way]);
+        assert_eq!(run.code, Some(1));
+        let words = format!("--inject {way} is no way into this attachment");
+        assert!(run.stderr.contains(&words) && run.stderr.lines().count() == 1, "{run:#?}");
+    }
+}
+
+#[test]
+fn the_report_for_people() {
+    require!(lab, ovs, libvirt);
+    let site = Site::ready(Attachment::Hybrid);
+    let [tap, mac] = [site.nic.tap(), site.nic.mac.clone()];
+    let run = site.announce(&[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    for words in [
+        &format!("web1 {tap} {mac}: announced in VLAN 100"),
+        &format!("{tap} → qbr567a450a-b0 → qvb567a450a-b0 → qvo567a450a-b0 → br-int → up0"),
+        "192.0.2.10 (nova), 2001:db8::10 (nova)",
+        "3 rounds: 3 arp-request, 3 arp-reply, 3 na, 3 rarp; by redirect",
+    ] {
+        assert!(run.stdout.contains(words), "no {words:?} in\n{}", run.stdout);
+    }
+}

@@ -1,0 +1,133 @@
+//! What `announce` would do: `explain`, `--dry-run` and `--pcap`.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::dissect::dissect;
+use common::rounds::{ROUND, words};
+use common::{Attachment, IPV4, IPV6, Place, Site, kinds, ovs, report, require};
+
+#[test]
+fn explain_tells_everything_and_sends_nothing() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::ready(Attachment::Hybrid);
+    let (wire, sent) = (site.wire(), site.given());
+
+    let run = site.host.announce(&["explain", "--vm", "web1", "--count", "4", "--interval", "100ms"]);
+
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let [tap, qbr, qvb, qvo] = ["tap", "qbr", "qvb", "qvo"].map(|prefix| site.nic.device(prefix));
+    for words in [
+        &format!("web1 {tap} {}\n", site.nic.mac),
+        &format!("path        hybrid: {tap} → {qbr} → {qvb} → {qvo} → br-int → up0\n"),
+        "in charge   neutron: nova's metadata in the domain's XML\n",
+        "ready       yes, in VLAN 100\n",
+        "addresses   192.0.2.10 (nova)\n              2001:db8::10 (nova)\n",
+        "frames      arp-request 192.0.2.10\n              arp-reply 192.0.2.10\n              na 2001:db8::10\n              rarp\n",
+        "schedule    4 rounds, at 0 100 300 700 ms\n",
+        "by          redirect, else packet-out, else packet, else xdp\n",
+    ] {
+        assert!(run.stdout.contains(words), "no {words:?} in\n{}", run.stdout);
+    }
+    assert_eq!((wire.stop(), sent.stop()), (vec![], vec![]));
+}
+
+#[test]
+fn explain_names_who_is_in_charge_and_what_is_missing() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let tap = site.nic.tap();
+    let wire = site.wire();
+    let explain = || {
+        let run = site.host.announce(&["explain", "--vm", "web1"]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+        run.stdout
+    };
+
+    ovs::promise(&site.host, &tap, 100);
+    ovs::dead(&site.host, &tap);
+    let told = explain();
+    for words in [
+        &format!("in charge   neutron: other_config:net_uuid on {tap}\n"),
+        &format!("ready       no: the port {tap} has tag 4095, neutron's dead VLAN\n"),
+        &format!("            no: the port {tap} has vlan_mode trunk, not access\n"),
+        &format!("            no: the port {tap} has trunks [4095], not []\n"),
+    ] {
+        assert!(told.contains(words.as_str()), "no {words:?} in\n{told}");
+    }
+
+    site.host.sh("ovs-vsctl set Open_vSwitch . external_ids:ovn-remote=ssl:192.0.2.254:6642");
+    let told = explain();
+    assert!(told.contains("in charge   ovn: ovn-controller's settings in OVSDB"), "{told}");
+    assert!(told.contains("no: ovn-controller has not installed the flows"), "{told}");
+
+    let configuration = site.host.directory().join("announced.toml");
+    std::fs::write(&configuration, "[vm.web1]\nin-charge = \"nobody\"\n").unwrap();
+    let overruled = ["explain", "--vm", "web1", "--config", configuration.to_str().unwrap()];
+    let told = site.host.announce(&overruled).stdout;
+    assert!(told.contains("in charge   nobody: the configuration says so\n"), "{told}");
+    assert_eq!(wire.stop(), []);
+}
+
+#[test]
+fn explain_for_programs() {
+    require!(lab, ovs, libvirt);
+    let site = Site::build(Attachment::Ovs);
+    let run = site.host.announce(&["explain", "--vm", "web1", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let told = report(&run);
+    assert_eq!((&told["in_charge"], &told["attachment"]["kind"]), (&"neutron".into(), &"ovs".into()));
+    assert_eq!(told["unmet"][0], format!("the port {} has no VLAN tag yet", site.port()));
+    assert_eq!(told["injectors"], serde_json::json!(["packet-out", "redirect", "xdp"]));
+    assert_eq!(told["addresses"][1], serde_json::json!({"ip": IPV6, "source": "nova"}));
+}
+
+/// A rehearsal with everything but the sending: it waits for the port, and the frames can be looked at.
+#[test]
+fn a_dry_run_sends_nothing_and_says_so() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let wire = site.wire();
+    let pcap = site.host.directory().join("dry.pcap");
+    let arguments = ["--dry-run", "--pcap", pcap.to_str().unwrap()];
+    let announce = site.waiting("no VLAN tag yet", &arguments);
+    site.bind();
+
+    let run = announce.finish();
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stdout.contains("announced in VLAN 100, or would be: a dry run sends nothing"), "{run:#?}");
+    assert_eq!(wire.stop(), []);
+    let frames = dissect(&std::fs::read(&pcap).unwrap());
+    assert_eq!(kinds(&frames)[..4], ROUND);
+
+    let run = site.announce(&["--dry-run", "--json"]);
+    assert_eq!(report(&run)["dry_run"], true);
+}
+
+#[test]
+fn a_capture_file_has_what_was_sent() {
+    require!(lab, libvirt, tshark);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let wire = site.wire();
+    let pcap = site.host.directory().join("sent.pcap");
+
+    let run = site.announce(&["--pcap", pcap.to_str().unwrap()]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(wire.sees(12, Duration::from_secs(5)));
+    let written = dissect(&std::fs::read(&pcap).unwrap());
+    let captured = wire.stop();
+    assert_eq!(written.len(), 12);
+    for (written, captured) in written.iter().zip(&captured) {
+        assert_eq!(written.bytes, captured.bytes);
+        assert!(written.complaints.is_empty(), "{written:#?}");
+        let apart = written.at.abs_diff(captured.at);
+        assert!(apart < Duration::from_secs(1), "the two clocks are {apart:?} apart");
+    }
+    let said: Vec<_> = written[..4].iter().map(|frame| frame.kind.clone()).collect();
+    assert_eq!(said, words(&site.nic, IPV4, IPV6));
+}

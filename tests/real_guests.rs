@@ -1,0 +1,291 @@
+//! Guests and their NICs as libvirt describes them, and who vouches for their addresses.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::rounds::words;
+use common::{
+    Attachment, Capture, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site, guest,
+    linux_bridge, ovs, require,
+};
+use serde_json::Value;
+
+const ONCE: [&str; 2] = ["--count", "1"];
+
+#[test]
+fn a_neutron_trunk_bridge() {
+    require!(lab, ovs, libvirt, tshark);
+    let host = Host::build().ovs().libvirt().start();
+    ovs::bridge(&host, "br-int");
+    host.sh("ovs-vsctl add-br tbr-567a450b -- set Bridge tbr-567a450b datapath_type=netdev \
+             -- add-port tbr-567a450b tpt-567a450b -- set Interface tpt-567a450b type=patch options:peer=tpi-567a450b \
+             -- add-port br-int tpi-567a450b -- set Interface tpi-567a450b type=patch options:peer=tpt-567a450b");
+    ovs::dead(&host, "tpi-567a450b");
+    let nic = Nic::new(11, Plug::Ovs("tbr-567a450b")).address("192.0.2.11").address("2001:db8::11");
+    Guest::new("web1").nova().nic(&nic).start(&host);
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+    let announce = host.start_announce(&["--vm", "web1", "-v", "--count", "3", "--json"]);
+    let waiting = announce.stderr.line_with("waiting:");
+    assert!(waiting.contains("the port tpi-567a450b has tag 4095"), "{waiting}");
+
+    ovs::bind(&host, "tpi-567a450b", 42);
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(wire.sees(12, Duration::from_secs(5)));
+    let frames = wire.stop();
+    assert_eq!(common::rounds(&frames, Some(42)).len(), 3);
+    let report = &reports(&run)[0];
+    assert_eq!(report["attachment"]["kind"], "trunk-bridge");
+    let hops = [&nic.tap(), "tbr-567a450b", "tpt-567a450b", "tpi-567a450b", "br-int", "up0"];
+    assert_eq!(report["attachment"]["hops"], serde_json::json!(hops));
+}
+
+#[test]
+fn a_macvtap() {
+    require!(lab, libvirt, tshark);
+    let _alone = guest::macvtaps();
+    let host = Host::build().libvirt().start();
+    let nic = Nic::new(12, Plug::Direct("up0")).address("192.0.2.12").address("2001:db8::12");
+    Guest::new("web1").nova().nic(&nic).start(&host);
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+    let others = host.announce(&["--vm", "web1", "--inject", "redirect"]);
+    assert!(others.code == Some(1) && others.stderr.contains("no way into this attachment"), "{others:#?}");
+
+    let run = host.announce(&["--vm", "web1", "--count", "3", "--json"]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(wire.sees(12, Duration::from_secs(5)));
+    let said: Vec<_> = wire.stop().into_iter().map(|frame| frame.kind).collect();
+    let round = words(&nic, "192.0.2.12", "2001:db8::12");
+    assert_eq!(said, [round.clone(), round.clone(), round].concat());
+    let report = &reports(&run)[0];
+    assert_eq!((&report["injector"], &report["attachment"]["kind"]), (&"packet".into(), &"macvtap".into()));
+}
+
+#[test]
+fn addresses_of_libvirts_own_networks() {
+    require!(lab, libvirt, tshark, dnsmasq, busybox);
+    let host = Host::build().libvirt().start();
+    let nic = Nic::new(13, Plug::Network("lan"));
+    guest::network(&host, "lan", "virbr0", &[(&nic.mac, "192.0.2.13")]);
+    Guest::new("web1").nic(&nic).start(&host);
+    // The same address by a second source.
+    assert_eq!(lease(&host, &nic.mac), "192.0.2.13");
+
+    let run = host.announce(&["--vm", "web1", "--json", "--count", "1"]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let addresses = &reports(&run)[0]["addresses"];
+    assert_eq!(*addresses, serde_json::json!([{"ip": "192.0.2.13", "source": "network-host"}]));
+}
+
+#[test]
+fn addresses_leased_by_libvirts_own_networks() {
+    require!(lab, libvirt, tshark, dnsmasq, busybox);
+    let host = Host::build().libvirt().start();
+    let nic = Nic::new(13, Plug::Network("lan"));
+    guest::network(&host, "lan", "virbr0", &[]);
+    Guest::new("web1").nic(&nic).start(&host);
+    let leased = lease(&host, &nic.mac);
+    host.sh("ip link set up0 master virbr0");
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+
+    let run = host.announce(&["--vm", "web1", "--json", "--count", "1"]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let addresses = &reports(&run)[0]["addresses"];
+    assert_eq!(*addresses, serde_json::json!([{"ip": leased, "source": "lease"}]));
+    assert!(wire.sees(3, Duration::from_secs(5)));
+    assert_eq!(spoken(&wire.stop()), [leased.clone(), leased]);
+}
+
+#[test]
+fn addresses_of_a_network_filter() {
+    require!(lab, libvirt, tshark);
+    let host = Host::build().libvirt().start();
+    linux_bridge::bridge(&host, "br0");
+    guest::virsh(&host, "nwfilter-define", "<filter name='nothing'/>");
+    let filter = "<filterref filter='nothing'><parameter name='IP' value='192.0.2.14'/>\
+                  <parameter name='IP' value='192.0.2.15'/></filterref>";
+    let nic = Nic::new(14, Plug::Bridge("br0")).with(filter);
+    Guest::new("web1").nic(&nic).start(&host);
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+
+    let run = host.announce(&["--vm", "web1", "--count", "1", "--send", "arp-request", "--json"]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(wire.sees(2, Duration::from_secs(5)));
+    assert_eq!(spoken(&wire.stop()), ["192.0.2.14", "192.0.2.15"]);
+    assert_eq!(reports(&run)[0]["addresses"][1]["source"], "nwfilter");
+}
+
+/// Without anybody's word for an address there is still the MAC to announce, and the operator hears of it.
+#[test]
+fn no_address_but_the_guests_own_claim() {
+    require!(lab, libvirt, tshark);
+    let host = Host::build().libvirt().start();
+    linux_bridge::bridge(&host, "br0");
+    let nic = Nic::new(15, Plug::Bridge("br0"));
+    let agent = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>";
+    Guest::new("web1").nic(&nic).device(agent).start(&host);
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+
+    let run = host.announce(&["--vm", "web1", "--count", "2"]);
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stdout.contains("no address that anybody but the guest vouches for: RARP only"), "{run:#?}");
+    assert!(wire.sees(2, Duration::from_secs(5)));
+    assert_eq!(common::kinds(&wire.stop()), ["rarp", "rarp"]);
+}
+
+#[test]
+fn each_nic_of_a_guest_in_its_own_network() {
+    require!(lab, ovs, libvirt, tshark);
+    let (host, nics) = two_nics();
+    let all = Capture::start(&host.wire(), "wire0", Direction::In, "ether[6] == 0xfa");
+
+    let run = host.announce(&[&["--vm", "web1", "--json"], &ONCE[..]].concat());
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(all.sees(8, Duration::from_secs(5)));
+    let frames = all.stop();
+    for (nic, vlan, ip, ip6) in
+        [(&nics[0], 100, "192.0.2.16", "2001:db8::16"), (&nics[1], 200, "198.51.100.17", "2001:db8:1::17")]
+    {
+        let own: Vec<_> = frames.iter().filter(|frame| frame.source == nic.mac).collect();
+        assert!(own.iter().all(|frame| frame.vlan == Some(vlan)), "{own:#?}");
+        let said: Vec<_> = own.iter().map(|frame| frame.kind.clone()).collect();
+        assert_eq!(said, words(nic, ip, ip6));
+    }
+    let mut macs: Vec<_> = reports(&run).iter().map(|report| report["mac"].clone()).collect();
+    macs.sort_by_key(Value::to_string);
+    assert_eq!(macs, [nics[0].mac.as_str(), nics[1].mac.as_str()]);
+}
+
+#[test]
+fn one_nic_of_a_guest_by_its_mac() {
+    require!(lab, ovs, libvirt, tshark);
+    let (host, nics) = two_nics();
+    let all = Capture::start(&host.wire(), "wire0", Direction::In, "ether[6] == 0xfa");
+    let ambiguous = host.announce(&["--vm", "web1", "--ip", "198.51.100.99"]);
+    assert!(
+        ambiguous.code == Some(2) && ambiguous.stderr.contains("choose one with --mac"),
+        "{ambiguous:#?}"
+    );
+    let unknown = host.announce(&["--vm", "web1", "--mac", "52:54:00:00:00:99"]);
+    assert_eq!(unknown.code, Some(1));
+    assert_eq!(unknown.stderr, "announce: no NIC has the MAC address 52:54:00:00:00:99\n");
+
+    let one = ["--vm", "web1", "--mac", &nics[1].mac, "--ip", "198.51.100.99", "--send", "arp-reply"];
+    let run = host.announce(&[&one, &ONCE[..]].concat());
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(all.sees(2, Duration::from_secs(5)));
+    let frames = all.stop();
+    assert!(frames.iter().all(|frame| frame.source == nics[1].mac), "{frames:#?}");
+    assert_eq!(spoken(&frames), ["198.51.100.99", "198.51.100.17"]);
+}
+
+#[test]
+fn a_nic_that_no_host_can_announce_is_told_and_the_others_are_announced() {
+    require!(lab, libvirt, tshark);
+    let host = Host::build().libvirt().start();
+    linux_bridge::bridge(&host, "br0");
+    let nic = Nic::new(18, Plug::Bridge("br0")).address("192.0.2.18");
+    let user = "<interface type='user'><mac address='52:54:00:00:00:18'/><model type='virtio'/>\
+                <rom enabled='no'/></interface>";
+    Guest::new("web1").nova().nic(&nic).device(user).start(&host);
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, "ether[6] == 0xfa or ether[6] == 0x52");
+
+    let run = host.announce(&[&["--vm", "web1"], &ONCE[..]].concat());
+
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    let words =
+        "announce: web1 52:54:00:00:00:18: failed: a NIC of type user is on no network that could be told\n";
+    assert_eq!(run.stderr, words);
+    assert!(run.stdout.starts_with(&format!("web1 {} {}: announced", nic.tap(), nic.mac)), "{run:#?}");
+    assert!(wire.sees(3, Duration::from_secs(5)));
+    assert!(wire.stop().iter().all(|frame| frame.source == nic.mac));
+}
+
+#[test]
+fn every_running_guest() {
+    require!(lab, libvirt, tshark);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let other = Nic::new(20, Plug::Bridge("br0")).address("192.0.2.20").address("2001:db8::20");
+    Guest::new("web2").nova().nic(&other).start(&site.host);
+    let paused = Nic::new(21, Plug::Bridge("br0"));
+    Guest::new("web3").nova().nic(&paused).start(&site.host);
+    site.host.sh("virsh suspend web3");
+    let all = Capture::start(&site.host.wire(), "wire0", Direction::In, "ether[6] == 0xfa");
+
+    let run = site.host.announce(&[&["--all"], &ONCE[..]].concat());
+
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+    assert!(all.sees(8, Duration::from_secs(5)));
+    let frames = all.stop();
+    for nic in [&site.nic, &other] {
+        assert_eq!(frames.iter().filter(|frame| frame.source == nic.mac).count(), 4);
+    }
+    assert_eq!(frames.len(), 8, "{frames:#?}");
+}
+
+#[test]
+fn guests_by_name_uuid_and_id() {
+    require!(lab, libvirt);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let named =
+        ["domuuid", "domid"].map(|query| site.host.sh(&format!("virsh {query} web1")).trim().to_owned());
+    for name in ["web1", &named[0], &named[1]] {
+        let run = site.host.announce(&[&["--vm", name], &ONCE[..]].concat());
+        assert!(run.code == Some(0) && run.stdout.starts_with("web1 "), "{name}: {run:#?}");
+    }
+}
+
+/// A guest in two networks.
+fn two_nics() -> (Host, [Nic; 2]) {
+    let host = Host::build().ovs().libvirt().start();
+    ovs::bridge(&host, "br-int");
+    let nics = [
+        Nic::new(16, Plug::Ovs("br-int")).address("192.0.2.16").address("2001:db8::16"),
+        Nic::new(17, Plug::Ovs("br-int")).address("198.51.100.17").address("2001:db8:1::17"),
+    ];
+    nics.iter().fold(Guest::new("web1").nova(), Guest::nic).start(&host);
+    ovs::bind(&host, &nics[0].tap(), 100);
+    ovs::bind(&host, &nics[1].tap(), 200);
+    (host, nics)
+}
+
+/// Takes a lease on the network `lan` for this MAC, as a guest would; returns the address.
+fn lease(host: &Host, mac: &str) -> String {
+    // With the guest's MAC, from a port of its own: the guest has no system that could ask.
+    host.sh(&format!(
+        "ip netns add client
+         ip link add client0 type veth peer name eth0 address {mac} netns client
+         ip link set client0 master virbr0 up
+         ip -n client link set eth0 up
+         ip netns exec client busybox udhcpc -i eth0 -n -q -f -s /bin/true
+         ip link delete client0"
+    ));
+    let leases = host.sh("virsh net-dhcp-leases lan");
+    let of_mac = leases.lines().find(|line| line.contains(mac)).unwrap_or_else(|| panic!("{leases}"));
+    let address = of_mac.split_whitespace().find(|word| word.contains('/')).unwrap();
+    address.split('/').next().unwrap().to_owned()
+}
+
+fn reports(run: &Run) -> Vec<Value> {
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The IPv4 addresses that the frames name, in order.
+fn spoken(frames: &[Frame]) -> Vec<String> {
+    let said = frames.iter().filter_map(|frame| match &frame.kind {
+        Kind::ArpRequest(arp) | Kind::ArpReply(arp) => Some(arp.sender_ip.to_string()),
+        _ => None,
+    });
+    said.collect()
+}

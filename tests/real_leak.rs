@@ -1,0 +1,92 @@
+//! A port without a tag is a trunk: what is sent between the tag's commit in OVSDB and its arrival in the datapath leaves
+//! untagged, into whatever network that is.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Attachment, Capture, Direction, Frame, Host, Place, Site, VLAN, ovs, require};
+
+const MAC: &str = "fa:16:3e:00:00:0a";
+
+/// As neutron's agent does, `ovs-vsctl` counts `next_cfg` up, and ovs-vswitchd lets `cur_cfg` follow once the change is in the
+/// datapath.
+#[test]
+fn nothing_leaks_while_the_tag_is_on_its_way() {
+    require!(lab, ovs, tshark);
+    nothing_leaks_after("ovs-vsctl set Port tap0 tag=100");
+}
+
+/// Of a change that does not count `next_cfg`, ovs-vswitchd tells nobody when it has carried it out; a while is waited.
+#[test]
+fn nothing_leaks_while_the_tag_of_a_hasty_writer_is_on_its_way() {
+    require!(lab, ovs, tshark);
+    nothing_leaks_after("ovs-vsctl --no-wait set Port tap0 tag=100");
+}
+
+#[test]
+fn nothing_leaks_while_the_tag_is_on_its_way_from_another_vlan() {
+    require!(lab, ovs, tshark);
+    let host = a_port_of_neutron();
+    host.sh("ovs-vsctl set Port tap0 tag=200");
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &format!("ether src {MAC}"));
+    for _ in 0..20 {
+        announce(&host, &["--vlan", "100"], "ovs-vsctl set Port tap0 tag=100");
+        host.sh("ovs-vsctl set Port tap0 tag=200");
+    }
+    all_in_their_vlan(&wire.stop());
+}
+
+/// ovs-vswitchd connects to a restarted ovsdb-server later than we do, and learns of the tag later.
+#[test]
+fn nothing_leaks_while_vswitchd_has_no_database() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let wire = site.wire();
+    let announce = site.waiting("no VLAN tag yet", &[]);
+    site.host.sh("ovs-appctl -t ovsdb-server exit");
+    announce.stderr.line_with("OVSDB cannot be reached");
+    site.host.sh("ovsdb-server --verbose=console:off --detach --pidfile --log-file \
+             --remote=punix:/run/openvswitch/db.sock /etc/openvswitch/conf.db");
+
+    site.bind();
+
+    assert_eq!(announce.finish().code, Some(0));
+    assert!(wire.sees(12, Duration::from_secs(5)));
+    all_in_their_vlan(&wire.stop());
+}
+
+fn nothing_leaks_after(script: &str) {
+    let host = a_port_of_neutron();
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &format!("ether src {MAC}"));
+    for _ in 0..20 {
+        announce(&host, &[], script);
+        host.sh("ovs-vsctl clear Port tap0 tag");
+    }
+    all_in_their_vlan(&wire.stop());
+}
+
+fn a_port_of_neutron() -> Host {
+    let host = Host::build().ovs().start();
+    ovs::bridge(&host, "br-int");
+    host.sh("ip tuntap add tap0 mode tap; ip link set tap0 up; ovs-vsctl add-port br-int tap0");
+    ovs::promise(&host, "tap0", VLAN);
+    host
+}
+
+/// Waits for the port, which `script` makes ready.
+fn announce(host: &Host, more: &[&str], script: &str) {
+    let port = ["--dev", "tap0", "--mac", MAC, "--ip", "192.0.2.10", "-v", "--count", "2"];
+    let announce = host.start_announce(&[&port, more].concat());
+    announce.stderr.line_with("waiting:");
+    host.sh(script);
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+}
+
+fn all_in_their_vlan(frames: &[Frame]) {
+    let leaked = frames.iter().filter(|frame| frame.vlan != Some(VLAN)).count();
+    assert!(leaked == 0 && !frames.is_empty(), "{leaked} of {} frames leaked", frames.len());
+}

@@ -1,0 +1,196 @@
+//! What happens to guests, to the host and to `announce` itself while it announces.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::rounds::on_schedule;
+use common::{
+    Attachment, Capture, Direction, Guest, Nic, Place, Plug, Run, Running, Site, VLAN, eventually, guest,
+    now, ovs, report, require, rounds,
+};
+use nix::sys::signal::Signal;
+
+/// A burst of ten seconds, of which nobody sees the end here.
+const LONG: [&str; 8] = ["--vm", "web1", "--count", "500", "--interval", "20ms", "--backoff", "1"];
+
+#[test]
+fn a_guest_that_nobody_knows() {
+    require!(lab, libvirt);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let run = site.host.announce(&["--vm", "web9", "--vm", "web1", "--count", "1"]);
+    assert_eq!(run.code, Some(4), "{run:#?}");
+    assert_eq!(run.stderr, "announce: no VM web9 on this host (virsh list --all shows those there are)\n");
+    assert!(run.stdout.starts_with("web1 "), "the other one is announced all the same: {run:#?}");
+}
+
+#[test]
+fn a_guest_that_does_not_run() {
+    require!(lab, libvirt, tshark);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let wire = site.wire();
+    guest::virsh(&site.host, "define", &Guest::new("web2").xml());
+    site.host.sh("virsh suspend web1");
+    for (name, state) in [("web1", "paused"), ("web2", "shut off")] {
+        let run = site.host.announce(&["--vm", name]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(4), ""), "{run:#?}");
+        assert_eq!(run.stderr, format!("announce: the VM {name} is not running: it is {state}\n"));
+    }
+    assert_eq!(wire.stop(), []);
+}
+
+#[test]
+fn a_guest_that_is_destroyed_is_not_spoken_for_any_more() {
+    require!(lab, libvirt, tshark);
+    // Its tap goes before libvirt tells of its end: which of the two is heard of first is a matter of luck.
+    ends_at_once(Attachment::LinuxBridge, "", |site, _| drop(site.host.sh("virsh destroy web1")));
+}
+
+#[test]
+fn a_guest_that_is_paused_is_not_spoken_for_any_more() {
+    require!(lab, ovs, libvirt, tshark);
+    ends_at_once(Attachment::Ovs, "paused", |site, _| drop(site.host.sh("virsh suspend web1")));
+}
+
+#[test]
+fn a_tap_that_is_deleted_is_not_spoken_through_any_more() {
+    require!(lab, ovs, libvirt, tshark);
+    ends_at_once(Attachment::Hybrid, "does not exist", |site, _| {
+        site.host.sh(&format!("ip link delete {}", site.nic.tap()));
+    });
+}
+
+#[test]
+fn an_interrupted_announcement_ends_at_once() {
+    require!(lab, libvirt, tshark);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        ends_at_once(Attachment::LinuxBridge, "interrupted", |_, announce| announce.signal(signal));
+    }
+}
+
+#[test]
+fn an_interrupted_wait_ends_at_once() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let wire = site.wire();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let announce = site.waiting("no VLAN tag yet", &[]);
+        announce.signal(signal);
+        let run = announce.finish();
+        assert_eq!(run.code, Some(1), "{run:#?}");
+        assert!(said_last(&run).ends_with("cancelled: interrupted (after 0 of 3 rounds)"), "{run:#?}");
+    }
+    assert_eq!(wire.stop(), []);
+}
+
+/// In the middle of a burst, what `happens` cancels it: exit status 1, one line with these words, and silence.
+fn ends_at_once(attachment: Attachment, words: &str, happens: impl Fn(&Site, &Running)) {
+    let site = Site::ready(attachment);
+    let wire = site.wire();
+    let announce = site.host.start_announce(&LONG);
+    assert!(wire.sees(8, Duration::from_secs(10)));
+
+    happens(&site, &announce);
+    let happened = now();
+
+    let run = announce.finish();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:#?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");
+    let line = said_last(&run);
+    assert!(line.contains(": cancelled: ") && line.contains(words), "{line}");
+    assert!(line.ends_with("of 500 rounds)"), "{line}");
+    let frames = wire.stop();
+    let last = frames.last().unwrap().at;
+    println!("{words}: the last frame came {:?} before the command returned", happened.saturating_sub(last));
+    // A signal returns at once; one round may have been under way.
+    assert!(last < happened + Duration::from_millis(200), "{:?} too late", last - happened);
+}
+
+#[test]
+fn a_restarted_ovsdb_is_looked_at_again() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    ovs::dead(&site.host, &site.port());
+    let wire = site.wire();
+    let announce = site.waiting("neutron's dead VLAN", &[]);
+
+    site.host.sh("ovs-appctl -t ovsdb-server exit");
+    announce.stderr.line_with("lost the connection to /run/openvswitch/db.sock");
+    announce.stderr.line_with("OVSDB cannot be reached");
+    site.host.sh("ovsdb-server --verbose=console:off --detach --pidfile --log-file \
+             --remote=punix:/run/openvswitch/db.sock /etc/openvswitch/conf.db");
+    site.bind();
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(wire.sees(12, Duration::from_secs(5)));
+    let frames = wire.stop();
+    assert!(frames.iter().all(|frame| frame.vlan == Some(VLAN)), "{frames:#?}");
+    assert_eq!(common::rounds(&frames, Some(VLAN)).len(), 3);
+}
+
+#[test]
+fn a_restarted_vswitchd_costs_only_the_rounds_in_between() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::ready(Attachment::Ovs);
+    let before = site.wire();
+    let announce =
+        site.host.start_announce(&["--vm", "web1", "--count", "40", "--interval", "50ms", "--backoff", "1"]);
+    assert!(before.sees(8, Duration::from_secs(10)));
+    drop(before);
+
+    site.host.sh("ovs-appctl -t ovs-vswitchd exit");
+    site.host.sh("while [ -e /run/openvswitch/ovs-vswitchd.pid ]; do :; done");
+    let after = site.wire();
+    site.host.sh("ovs-vswitchd --verbose=console:off --detach --pidfile --log-file");
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let frames = after.stop();
+    println!("{} frames left after the restart", frames.len());
+    assert!(frames.len() >= 8 && frames.iter().all(|frame| frame.vlan == Some(VLAN)), "{frames:#?}");
+    assert_eq!(site.learned(), Some((site.port(), Some(VLAN))));
+}
+
+#[test]
+fn a_host_without_open_vswitch_misses_nothing() {
+    require!(lab, libvirt);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let run = site.announce(&[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let waiting = site.host.announce(&["--vm", "web1", "--count", "1", "-v"]);
+    assert!(!waiting.stderr.contains("OVSDB cannot be reached"), "{waiting:#?}");
+    let explained = site.host.announce(&["explain", "--vm", "web1"]);
+    assert_eq!((explained.code, explained.stderr.as_str()), (Some(0), ""));
+    assert!(!explained.stdout.contains("OVS"), "{explained:#?}");
+}
+
+#[test]
+fn a_port_that_is_never_ready_delays_nobody_else() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::ready(Attachment::Ovs);
+    let other = Nic::new(22, Plug::Ovs("br-int")).address("192.0.2.22");
+    Guest::new("web2").nova().nic(&other).start(&site.host);
+    ovs::dead(&site.host, &other.tap());
+    let (wire, of_other) =
+        (site.wire(), Capture::start(&site.host.wire(), "wire0", Direction::In, &other.sent()));
+    let both = ["--vm", "web2", "--vm", "web1", "--count", "5", "--interval", "50ms"];
+    let announce = site.host.start_announce(&[&both[..], &["--wait", "2s", "--json"]].concat());
+
+    let first = announce.stdout.line_with("\"web1\"");
+    eventually("the last round", || (wire.count() >= 20).then_some(()));
+    assert!(!announce.stdout.so_far().contains("\"web2\""), "the other one had to wait");
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(3), "{run:#?}");
+    let report = report(&Run { stdout: first, ..run });
+    let frames = wire.stop();
+    on_schedule(&rounds(&frames, Some(VLAN)), &report, &[0, 50, 150, 350, 750]);
+    assert_eq!(of_other.stop(), []);
+}
+
+fn said_last(run: &Run) -> &str {
+    run.stderr.lines().last().unwrap_or_default()
+}

@@ -34,17 +34,24 @@ pub enum Outcome {
     NotReady,
     /// The guest left, or somebody stopped us.
     Cancelled,
+    /// Another announcement of the same NIC took its place.
+    Superseded,
     /// The frames could not be sent.
     Failed,
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Outcome; 5] =
+        [Outcome::Announced, Outcome::NotReady, Outcome::Cancelled, Outcome::Superseded, Outcome::Failed];
+
     /// The word for it in output.
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Announced => "announced",
             Outcome::NotReady => "not-ready",
             Outcome::Cancelled => "cancelled",
+            Outcome::Superseded => "superseded",
             Outcome::Failed => "failed",
         }
     }
@@ -182,6 +189,11 @@ impl Announcement {
             self.progress.error = Some(format!("{why} (after {} of {} rounds)", rounds.0, rounds.1));
             self.progress.outcome = Some(Outcome::Cancelled);
         }
+    }
+
+    /// Another announcement takes its place.
+    pub fn supersede(&mut self) {
+        self.progress.outcome.get_or_insert(Outcome::Superseded);
     }
 
     /// What to do at `now`.

@@ -8,12 +8,14 @@ use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::announcement::{Announcement, Step};
+use crate::event::Cause;
 use crate::frame::{self, Frame, Style};
 use crate::host::injector::{Error, Injectors};
 use crate::host::ovsdb;
 use crate::host::pcap::Pcap;
 use crate::injection::{self, Method, Way};
 use crate::link::Links;
+use crate::pace::Pace;
 use crate::readiness::{Assessment, Facts, GuestState, InCharge, assess};
 use crate::report::{Report, Tally};
 use crate::schedule::Schedule;
@@ -28,11 +30,15 @@ pub struct Host {
     pub ovs: watch::Receiver<ovsdb::State>,
     /// The ways in.
     pub injectors: Arc<Injectors>,
+    /// The frames that may be sent per second, where that is bounded.
+    pub pace: Option<Pace>,
 }
 
 /// What is to be announced, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Order {
+    /// Why.
+    pub cause: Cause,
     /// For whom.
     pub target: Target,
     /// The addresses that are believed.
@@ -58,8 +64,17 @@ pub struct Order {
 pub struct Signals {
     /// Whether the guest runs.
     pub guest: watch::Receiver<GuestState>,
-    /// Why everything is to end.
-    pub stop: watch::Receiver<Option<&'static str>>,
+    /// Why it is to end.
+    pub stop: watch::Receiver<Option<Stop>>,
+}
+
+/// Why an announcement is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The program ends.
+    Interrupted,
+    /// Another one takes its place.
+    Superseded,
 }
 
 impl Order {
@@ -93,6 +108,7 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         way: None,
         offered: Vec::new(),
         tally: Tally::default(),
+        has_turn: false,
         told: String::new(),
         began,
         ahead: Duration::ZERO,
@@ -102,8 +118,10 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
             .give_up("there is nothing to send: the NIC has no address for the kinds of --send".into());
     }
     loop {
-        if let Some(why) = *signals.stop.borrow_and_update() {
-            run.machine.cancel(why);
+        match *signals.stop.borrow_and_update() {
+            Some(Stop::Interrupted) => run.machine.cancel("interrupted"),
+            Some(Stop::Superseded) => run.machine.supersede(),
+            None => {}
         }
         let guest = *signals.guest.borrow_and_update();
         let seen = order.look(&mut host, guest);
@@ -111,6 +129,8 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         run.tell_what_is_unmet(&seen);
         run.prepare(&host, &seen).await;
         match run.machine.step(run.now()) {
+            // Much may change until it is our turn: look again then.
+            Step::Send if !run.has_turn => run.take_turn(&host).await,
             Step::Send => run.send(&host).await,
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
             Step::Done => return run.report(&seen),
@@ -126,6 +146,8 @@ struct Run<'a> {
     /// The ways that were on offer when `way` was chosen.
     offered: Vec<Way>,
     tally: Tally,
+    /// The next round may be sent.
+    has_turn: bool,
     /// What was last said to be unmet.
     told: String,
     began: Instant,
@@ -143,7 +165,8 @@ impl Run<'_> {
         let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         if unmet != self.told {
             if !unmet.is_empty() {
-                tracing::info!(
+                tracing::debug!(
+                    target: crate::log::WAITING,
                     "{}: waiting: {unmet}",
                     self.order.target.subject(seen.device(&self.order.target))
                 );
@@ -177,7 +200,15 @@ impl Run<'_> {
         }
     }
 
+    async fn take_turn(&mut self, host: &Host) {
+        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
+            pace.turn(self.machine.progress().rounds, self.frames.len()).await;
+        }
+        self.has_turn = true;
+    }
+
     async fn send(&mut self, host: &Host) {
+        self.has_turn = false;
         let sent = match &self.way {
             _ if self.order.dry_run => Ok(()),
             Some(way) => host.injectors.send(way, &self.frames).await,
@@ -191,8 +222,8 @@ impl Run<'_> {
                 self.machine.sent(now);
             }
             Err(error) => {
-                // The report tells the last one; a terminal is told of each.
-                tracing::info!("{}: {error}", self.order.target.mac);
+                // The report tells the last one.
+                tracing::debug!("{}: {error}", self.order.target.mac);
                 self.machine.failed(error.to_string());
             }
         }
@@ -236,7 +267,7 @@ impl Run<'_> {
             frames: self.tally,
             injector: self.way.map(|way| way.method().word()),
             dry_run: order.dry_run,
-            ..Report::new(&order.target, order.addresses.clone(), seen, self.machine.progress())
+            ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, self.machine.progress())
         }
     }
 }

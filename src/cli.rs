@@ -40,6 +40,23 @@ pub enum Command {
         /// The file [default: /etc/announced/announced.toml]
         file: Option<PathBuf>,
     },
+    /// Tell what the daemon did and is doing
+    Status {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+        /// As text for Prometheus
+        #[arg(long, conflicts_with = "json")]
+        prometheus: bool,
+    },
+    /// Announce a VM when it has come to run here, unless the daemon does; for the libvirt hook
+    Hook {
+        /// The VM, by name
+        guest: String,
+        /// The hook's process: libvirt waits until it has ended
+        #[arg(long, value_name = "PID")]
+        after: i32,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell

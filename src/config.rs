@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use pnet_base::MacAddr;
 use serde::{Deserialize, Deserializer};
 
 use crate::address::{self, Source};
+use crate::event::Cause;
 use crate::frame::{Kind, Style};
 use crate::injection::Method;
 use crate::readiness::InCharge;
@@ -38,6 +39,10 @@ pub struct Config {
     pub libvirt: LibvirtTable,
     /// `[ovs]`.
     pub ovs: OvsTable,
+    /// `[limits]`.
+    pub limits: LimitsTable,
+    /// `[metrics]`.
+    pub metrics: MetricsTable,
     /// `[vm.NAME]`: by the domain's name or UUID.
     pub vm: BTreeMap<String, Override>,
     /// `[nic."MAC"]`: by the NIC's MAC.
@@ -126,12 +131,48 @@ impl Default for AddressesTable {
     }
 }
 
-/// `[libvirt]`: where the guests are known.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+/// `[libvirt]`: where the guests are known, and what the daemon announces them for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LibvirtTable {
     /// The connection URI.
     pub uri: Option<String>,
+    /// More of them, for the daemon.
+    pub more_uris: Vec<String>,
+    /// What asks for an announcement.
+    pub events: Vec<Cause>,
+}
+
+impl Default for LibvirtTable {
+    fn default() -> Self {
+        let events = vec![Cause::Migrated, Cause::Restored, Cause::Plugged];
+        LibvirtTable { uri: None, more_uris: Vec::new(), events }
+    }
+}
+
+/// `[limits]`: what the daemon may do to the network.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct LimitsTable {
+    /// Frames a second, for the whole host.
+    pub frames_per_second: u32,
+    /// Each announcement begins up to this much later, a NIC always by as much.
+    #[serde(deserialize_with = "duration")]
+    pub jitter: Duration,
+}
+
+impl Default for LimitsTable {
+    fn default() -> Self {
+        LimitsTable { frames_per_second: 1000, jitter: Duration::ZERO }
+    }
+}
+
+/// `[metrics]`: where Prometheus may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct MetricsTable {
+    /// The address of an HTTP listener; none when not set.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[ovs]`: where Open vSwitch is.
@@ -210,6 +251,12 @@ impl Config {
         self.schedule()?;
         if self.frames.send.is_empty() {
             return Err("frames.send is empty: nothing would be sent".into());
+        }
+        if self.limits.frames_per_second == 0 {
+            return Err("limits.frames-per-second is 0: nothing would be sent".into());
+        }
+        if self.libvirt.events.contains(&Cause::Asked) {
+            return Err("libvirt.events: \"asked\" is no event of libvirt".into());
         }
         for (name, vm) in &self.vm {
             if !vm.addresses.is_empty() || vm.vlan.is_some() {

@@ -30,6 +30,8 @@ pub struct Interface {
     pub kind: String,
     /// `<mac address>`, if there is one that can be read.
     pub mac: Option<MacAddr>,
+    /// `<alias name>`: libvirt's own name for it.
+    pub alias: Option<String>,
     /// `<target dev>`: the host's end.
     pub device: Option<String>,
     /// `<source path>`: the socket of a vhostuser NIC.
@@ -122,6 +124,7 @@ fn interface(node: Node<'_, '_>) -> Interface {
     Interface {
         kind: node.attribute("type").unwrap_or_default().to_owned(),
         mac: child(node, "mac").and_then(|n| n.attribute("address")?.parse().ok()),
+        alias: child(node, "alias").and_then(|n| owned(n, "name")),
         device: child(node, "target").and_then(|n| owned(n, "dev")),
         socket: source.and_then(|n| owned(n, "path")),
         network: source.and_then(|n| owned(n, "network")),

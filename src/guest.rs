@@ -17,13 +17,20 @@ pub enum Wanted {
     All,
 }
 
-/// A guest that runs here.
-#[derive(Debug)]
-pub struct Guest {
+/// What is known of a guest.
+#[derive(Debug, Clone)]
+pub struct Known {
     /// What its XML says.
     pub domain: Domain,
     /// For each of the domain's interfaces, addresses that are not in its XML.
     pub addresses: Vec<Vec<Address>>,
+}
+
+/// A guest that runs here.
+#[derive(Debug)]
+pub struct Guest {
+    /// What is known of it.
+    pub known: Known,
     /// Whether it runs.
     pub state: watch::Receiver<GuestState>,
 }

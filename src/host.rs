@@ -1,10 +1,13 @@
 //! Everything that touches the machine, one adapter per thing touched; adapters never call each other.
+pub mod http;
 pub mod injector;
 pub mod jsonrpc;
+pub mod keep;
 pub mod libvirt;
 pub mod links;
 pub mod netlink;
 pub mod openflow;
 pub mod ovsdb;
 pub mod pcap;
+pub mod privileges;
 pub mod sys;

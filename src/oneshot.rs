@@ -12,9 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::announcement::Outcome;
-use crate::announcer::{self, Host, Order, Signals};
+use crate::announcer::{self, Host, Order, Signals, Stop};
 use crate::cli::{Announce, Cli, Command};
 use crate::config::Config;
+use crate::event::Cause;
 use crate::explain::Explanation;
 use crate::guest::{Absent, Find};
 use crate::host::injector::Injectors;
@@ -54,14 +55,23 @@ impl Status {
     }
 }
 
+/// What a program can do that is linked with libvirt.
+#[derive(Debug, Clone, Copy)]
+pub struct Linked {
+    /// Finds guests.
+    pub find: Find,
+    /// Announces a guest, by name, for the hook whose process is given.
+    pub hook: fn(String, i32, Config) -> Result<(), String>,
+}
+
 /// A problem that ends the command: one line, and the exit status.
 pub type Problem = (Status, String);
 
 /// Runs announce(1) with the process's arguments.
 ///
-/// Without `find`, this program cannot ask libvirt: where that is needed, `become_finder` is called, and returns only
-/// to tell why it could not.
-pub fn main(find: Option<Find>, become_finder: fn() -> String) -> ExitCode {
+/// Where libvirt is needed and this program is not linked with it, `become_linked` is called, and returns only to tell why it
+/// could not.
+pub fn main(linked: Option<Linked>, become_linked: fn() -> String) -> ExitCode {
     let began = Instant::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -72,7 +82,7 @@ pub fn main(find: Option<Find>, become_finder: fn() -> String) -> ExitCode {
         // --help and --version.
         Err(error) => error.exit(),
     };
-    let status = run(cli, find, become_finder, began).unwrap_or_else(|(status, why)| {
+    let status = run(cli, linked, become_linked, began).unwrap_or_else(|(status, why)| {
         complain(&why);
         status
     });
@@ -88,14 +98,16 @@ fn usage(error: &str) -> String {
 
 fn run(
     cli: Cli,
-    find: Option<Find>,
-    become_finder: fn() -> String,
+    linked: Option<Linked>,
+    become_linked: fn() -> String,
     began: Instant,
 ) -> Result<Status, Problem> {
     let (args, explain) = match cli.command {
         None => (cli.announce, false),
         Some(Command::Explain(args)) => (*args, true),
         Some(Command::Check { file }) => return check(file.as_deref()),
+        Some(Command::Status { json, prometheus }) => return status(json, prometheus),
+        Some(Command::Hook { guest, after }) => return hook(guest, after, linked, become_linked),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap_complete panics where it cannot write.
             let mut script = Vec::new();
@@ -105,10 +117,10 @@ fn run(
     };
     let config = args.settle().map_err(|error| (Status::Config, error.to_string()))?;
     let config = config.map_err(|why| (Status::Usage, usage(&why)))?;
-    let find = match (orders::needs_libvirt(&args), find) {
-        (true, None) => return Err((Status::Failed, become_finder())),
-        (_, find) => find,
-    };
+    let find = linked.map(|linked| linked.find);
+    if orders::needs_libvirt(&args) && find.is_none() {
+        return Err((Status::Failed, become_linked()));
+    }
     if !args.quiet {
         crate::log::to_stderr(args.verbose);
     }
@@ -120,6 +132,32 @@ fn run(
     // A libvirt that hangs must not keep us.
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
+}
+
+/// Whatever happens, libvirt must not hear of it: nothing is printed, and the status is always 0.
+fn hook(
+    guest: String,
+    after: i32,
+    linked: Option<Linked>,
+    become_linked: fn() -> String,
+) -> Result<Status, Problem> {
+    match (linked, Config::load(None)) {
+        (None, _) => drop(become_linked()),
+        (Some(linked), Ok(config)) => drop((linked.hook)(guest, after, config)),
+        (Some(_), Err(_)) => {}
+    }
+    Ok(Status::Announced)
+}
+
+fn status(as_json: bool, prometheus: bool) -> Result<Status, Problem> {
+    let status = crate::status::ask().map_err(|error| {
+        (Status::Failed, format!("the daemon does not answer: {error} (does announced run?)"))
+    })?;
+    Ok(match (as_json, prometheus) {
+        (true, _) => print(&json(&status)),
+        (_, true) => print(status.metrics.text(&status.gauges).trim_end()),
+        _ => print(&status.to_string()),
+    })
 }
 
 fn check(file: Option<&Path>) -> Result<Status, Problem> {
@@ -147,6 +185,7 @@ async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<S
         links: links.map_err(|error| (Status::Failed, error.to_string()))?,
         ovs,
         injectors: Arc::new(Injectors::new(directory)),
+        pace: None,
     };
     Ok(Start { host, orders: orders? })
 }
@@ -160,7 +199,7 @@ async fn tell(args: &Announce, config: &Config, find: Option<Find>) -> Result<St
         status = status.max(print(&if args.json { json(&explanation) } else { explanation.to_string() }));
     }
     for refused in &orders.refused {
-        let report = Report::refused(refused);
+        let report = Report::refused(refused, Cause::Asked);
         status = status.max(print(&if args.json { json(&report) } else { report.to_string() }));
     }
     Ok(status)
@@ -182,7 +221,7 @@ async fn announce(
     // Before the announcements, which run in the order of their making: what they say may already be answered by a signal.
     tokio::spawn(async move {
         interrupted().await;
-        stopper.send_replace(Some("interrupted"));
+        stopper.send_replace(Some(Stop::Interrupted));
     });
     let mut running = JoinSet::new();
     for (order, guest) in orders.orders {
@@ -195,7 +234,7 @@ async fn announce(
         complain("nothing to announce: no VM that is meant has a NIC");
     }
     for refused in &orders.refused {
-        status = status.max(publish(&Report::refused(refused), args));
+        status = status.max(publish(&Report::refused(refused, Cause::Asked), args));
     }
     while let Some(report) = running.join_next().await {
         status = status.max(match report {
@@ -234,7 +273,7 @@ fn publish(report: &Report, args: &Announce) -> Status {
     let status = match report.outcome {
         Outcome::Announced => Status::Announced,
         Outcome::NotReady => Status::NotReady,
-        Outcome::Cancelled | Outcome::Failed => Status::Failed,
+        Outcome::Cancelled | Outcome::Superseded | Outcome::Failed => Status::Failed,
     };
     match status {
         Status::Announced if args.json || args.quiet => printed,

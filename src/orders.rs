@@ -1,5 +1,7 @@
 //! From the command line and the guests to what is to be announced.
 
+use std::net::IpAddr;
+
 use tokio::sync::watch;
 
 use crate::address::{Address, Source, believed};
@@ -7,6 +9,7 @@ use crate::announcer::Order;
 use crate::cli::{Announce, Whom};
 use crate::config::Config;
 use crate::domain::Vlan;
+use crate::event::Cause;
 use crate::guest::{Absent, Find, Guest, Wanted};
 use crate::oneshot::{Problem, Status};
 use crate::readiness::GuestState;
@@ -39,7 +42,10 @@ pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Res
         Whom::Device(device, mac) => {
             let plug = Plug { device: Some(device), ..Plug::default() };
             let target = Target::of_device(plug, mac);
-            Orders { orders: vec![(order(target, config, args), unwatched())], ..Orders::default() }
+            Orders {
+                orders: vec![(order(target, config, &args.ips, args.vlan), unwatched())],
+                ..Orders::default()
+            }
         }
         Whom::Guests(wanted) => guests(wanted, args, config, find).await?,
     };
@@ -80,14 +86,14 @@ async fn guests(
     Ok(orders)
 }
 
-fn nics(guest: Guest, args: &Announce, config: &Config, orders: &mut Orders) {
-    let mut addresses = guest.addresses.into_iter();
-    for nic in target::of(&guest.domain) {
+fn nics(Guest { known, state }: Guest, args: &Announce, config: &Config, orders: &mut Orders) {
+    let mut addresses = known.addresses.into_iter();
+    for nic in target::of(&known.domain) {
         let learned = addresses.next().unwrap_or_default();
         match nic {
             Ok(mut target) if args.mac.is_none_or(|mac| mac == target.mac) => {
                 target.addresses.extend(learned);
-                orders.orders.push((order(target, config, args), guest.state.clone()));
+                orders.orders.push((order(target, config, &args.ips, args.vlan), state.clone()));
             }
             Ok(_) => {}
             Err(refused) => orders.refused.push(refused),
@@ -95,17 +101,19 @@ fn nics(guest: Guest, args: &Announce, config: &Config, orders: &mut Orders) {
     }
 }
 
-fn order(mut target: Target, config: &Config, args: &Announce) -> Order {
+/// What is to be announced for `target`, with what the operator says of it beside the configuration.
+pub fn order(mut target: Target, config: &Config, ips: &[IpAddr], vlan: Option<u16>) -> Order {
     let configured = config.overrides(&target).flat_map(|o| &o.addresses);
-    let asked = args.ips.iter().map(|ip| (*ip, Source::Operator));
+    let asked = ips.iter().map(|ip| (*ip, Source::Operator));
     let named = asked.chain(configured.map(|ip| (*ip, Source::Configuration)));
     let named = named.map(|(ip, source)| Address { ip, source });
     let addresses = believed(named.chain(target.addresses.iter().copied()), &config.addresses.sources);
-    let vlan = args.vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
+    let vlan = vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
     if let Some(vlan) = vlan {
         target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
     }
     Order {
+        cause: Cause::Asked,
         style: config.style(&target),
         in_charge: config.in_charge(&target),
         // Checked when the configuration was settled.

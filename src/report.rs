@@ -8,20 +8,13 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::announcement::{Outcome, Progress};
+use crate::event::Cause;
 use crate::frame;
 use crate::readiness::Assessment;
 use crate::target::{DomainId, Target, Unannounceable, subject};
 
 /// The version of the JSON form: it changes when a key changes its meaning or goes.
 pub const VERSION: u32 = 1;
-
-/// Why an announcement was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cause {
-    /// Somebody typed a command.
-    Asked,
-}
 
 /// What came of one announcement: one line of JSON, or a few lines for a person.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -98,6 +91,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// The counts, by kind.
+    pub fn by_kind(&self) -> impl Iterator<Item = (frame::Kind, u64)> + use<> {
+        let counts = [self.arp_request, self.arp_reply, self.na, self.rarp];
+        frame::Kind::ALL.into_iter().zip(counts)
+    }
+
     /// Counts a frame.
     pub fn add(&mut self, kind: frame::Kind) {
         *match kind {
@@ -111,8 +110,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [self.arp_request, self.arp_reply, self.na, self.rarp];
-        let counts = frame::Kind::ALL.iter().zip(counts).filter(|(_, n)| *n > 0);
+        let counts = self.by_kind().filter(|(_, n)| *n > 0);
         let words: Vec<String> = counts.map(|(kind, n)| format!("{n} {kind}")).collect();
         f.write_str(if words.is_empty() { "no frames" } else { "" })?;
         f.write_str(&words.join(", "))
@@ -121,7 +119,13 @@ impl fmt::Display for Tally {
 
 impl Report {
     /// The report of an announcement that was run; `seen` is the last look at the host.
-    pub fn new(target: &Target, addresses: Vec<Address>, seen: &Assessment, progress: &Progress) -> Report {
+    pub fn new(
+        target: &Target,
+        addresses: Vec<Address>,
+        cause: Cause,
+        seen: &Assessment,
+        progress: &Progress,
+    ) -> Report {
         Report {
             version: VERSION,
             domain: target.domain.clone(),
@@ -129,7 +133,7 @@ impl Report {
             mac: Some(target.mac),
             attachment: Path::of(seen),
             addresses,
-            cause: Cause::Asked,
+            cause,
             outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
             unmet: progress.unmet.iter().map(ToString::to_string).collect(),
             ready_after_ms: progress.ready_at.map(millis),
@@ -143,7 +147,7 @@ impl Report {
     }
 
     /// The report of a NIC that the host cannot speak for.
-    pub fn refused(nic: &Unannounceable) -> Report {
+    pub fn refused(nic: &Unannounceable, cause: Cause) -> Report {
         Report {
             version: VERSION,
             domain: Some(nic.domain.clone()),
@@ -151,7 +155,7 @@ impl Report {
             mac: nic.mac,
             attachment: None,
             addresses: Vec::new(),
-            cause: Cause::Asked,
+            cause,
             outcome: Outcome::Failed,
             unmet: Vec::new(),
             ready_after_ms: None,
@@ -166,6 +170,19 @@ impl Report {
 
     fn subject(&self) -> String {
         subject(self.domain.as_ref(), self.device.as_deref(), self.mac)
+    }
+
+    /// What came of it, in one line.
+    pub fn line(&self) -> String {
+        if self.outcome != Outcome::Announced {
+            return self.failure();
+        }
+        let vlan = self.attachment.as_ref().and_then(|path| path.vlan);
+        let vlan = vlan.map(|vlan| format!(" in VLAN {vlan}")).unwrap_or_default();
+        let first = self.first_frame_after_ms.unwrap_or_default();
+        let by = self.injector.unwrap_or_default();
+        let (subject, rounds, cause) = (self.subject(), self.rounds, self.cause.word());
+        format!("{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds by {by} ({cause})")
     }
 
     /// What went wrong, in one line.

@@ -1,14 +1,26 @@
 //! announced(8): the daemon; and announce(1), when it is called so, where libvirt is needed.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use announced::oneshot::Linked;
+use clap::Parser;
+
+const LINKED: Linked = Linked { find: announced::host::libvirt::find, hook: announced::daemon::for_hook };
+
+/// Announce VMs to the network whenever they come to run on this host.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration [default: /etc/announced/announced.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     if name.to_string_lossy().ends_with("announce") {
-        return announced::oneshot::main(Some(announced::host::libvirt::find), || {
-            "this program cannot ask libvirt".into()
-        });
+        return announced::oneshot::main(Some(LINKED), || "this program cannot ask libvirt".into());
     }
-    eprintln!("announced: the daemon is not there yet: use announce --vm NAME");
-    ExitCode::FAILURE
+    announced::daemon::main(Args::parse().config)
 }

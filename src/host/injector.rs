@@ -63,6 +63,19 @@ impl Injectors {
         }
     }
 
+    /// Makes ready what needs capabilities to be made and none to be used; tells of each that could not be, and why.
+    pub fn warm_up(&self) -> Vec<String> {
+        let redirect = make(&mut lock(&self.redirect), redirect::Redirect::open);
+        let xdp = make(&mut lock(&self.xdp), xdp::LiveFrames::open);
+        let made = [(Method::Redirect, redirect), (Method::Xdp, xdp)];
+        made.into_iter().filter_map(|(method, made)| Some(format!("{method}: {}", made.err()?))).collect()
+    }
+
+    /// What was made ready can be used with the capabilities that are left.
+    pub fn is_usable(&self) -> bool {
+        lock(&self.redirect).as_ref().is_none_or(|redirect| redirect.aim(0).is_ok())
+    }
+
     /// Makes the first of `ways` ready that can be, and returns it.
     pub async fn prepare(&self, ways: &[Way], forced: Option<Method>) -> Result<Way, Error> {
         let mut reasons = Vec::new();

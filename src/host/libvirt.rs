@@ -1,22 +1,24 @@
 //! Looks for guests with libvirt, on a read-only connection, and follows whether they still run.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pnet_base::MacAddr;
 use tokio::sync::watch;
 use virt::connect::Connect;
-use virt::domain::{Domain as Handle, DomainState};
+use virt::domain::Domain as Handle;
 use virt::enumutil::Enum;
-use virt::error::{Error, ErrorNumber};
-use virt::network::Network;
+use virt::error::ErrorNumber;
 
-use super::sys::libvirt::{EventLoop, Subscription, leases};
-use crate::address::{Address, Source};
-use crate::domain::{Domain, Interface};
+use super::sys::libvirt::{EventLoop, Subscription};
+use crate::address::Source;
+use crate::event::Change;
 use crate::guest::{Absent, Found, Guest, Wanted};
 use crate::readiness::GuestState;
+
+mod look;
+pub mod watch_guests;
+
+use look::{Looker, state_of};
 
 /// Seconds between questions whether a silent libvirtd is still there, and how many may stay unanswered.
 const KEEPALIVE: (i32, u32) = (5, 3);
@@ -32,7 +34,7 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
     // Before any state is read, so that no change falls in between.
     let subscription = {
         let watchers = watchers.clone();
-        Subscription::new(&connection, move |uuid, event| tell(&watchers, uuid, event))
+        Subscription::lifecycle(&connection, move |uuid, _, change| tell(&watchers, uuid, &change))
     };
     let subscription =
         subscription.map_err(|error| format!("cannot subscribe to libvirt's events: {}", error.message()))?;
@@ -51,8 +53,8 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
         Ok(Ok(uuid)) => known.insert(uuid),
         _ => true,
     });
-    let mut looker = Looker { connection: &connection, sources, watchers, privileged: None, uri };
-    let guests = handles.map(|handle| handle.and_then(|handle| looker.guest(&handle))).collect();
+    let mut looker = Looker { connection: &connection, sources, privileged: None, uri };
+    let guests = handles.map(|handle| guest(&mut looker, &watchers, &handle?)).collect();
     drop(looker);
     let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
     Ok(Found { guests, watching: Box::new(watching) })
@@ -65,6 +67,7 @@ struct Watching {
     _event_loop: EventLoop,
 }
 
+/// Connects read-only; the error is one line for the operator.
 fn open(uri: Option<&str>) -> Result<Connect, String> {
     let default = std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
     let uri = uri.or(default.as_deref()).unwrap_or("qemu:///system");
@@ -90,141 +93,30 @@ fn lookup(connection: &Connect, name: &str) -> Result<Handle, Absent> {
     })
 }
 
-/// Tells those who watch a guest what a lifecycle event made of it.
-fn tell(watchers: &Watchers, uuid: &str, event: i32) {
-    use virt::sys::*;
-    let state = match event as u32 {
-        VIR_DOMAIN_EVENT_RESUMED | VIR_DOMAIN_EVENT_STARTED => GuestState::Running,
-        VIR_DOMAIN_EVENT_SUSPENDED => GuestState::Paused("paused"),
-        VIR_DOMAIN_EVENT_PMSUSPENDED => GuestState::Paused("suspended by the guest"),
-        VIR_DOMAIN_EVENT_SHUTDOWN => GuestState::Left("being shut down"),
-        VIR_DOMAIN_EVENT_STOPPED => GuestState::Left("shut off"),
-        VIR_DOMAIN_EVENT_CRASHED => GuestState::Left("crashed"),
-        _ => return,
+fn guest(looker: &mut Looker<'_>, watchers: &Watchers, handle: &Handle) -> Result<Guest, Absent> {
+    let name = handle.name().unwrap_or_default();
+    let unreadable = |why: &str| Absent::Unreadable { name: name.clone(), why: why.into() };
+    let uuid = handle.uuid_string().map_err(|error| unreadable(error.message()))?;
+    let (sender, state) = watch::channel(GuestState::Running);
+    watchers.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, sender);
+    match state_of(handle).map_err(|why| unreadable(&why))? {
+        GuestState::Running => {
+            let known = looker.read(handle).map_err(|why| unreadable(&why))?;
+            Ok(Guest { known, state })
+        }
+        GuestState::Paused(state) | GuestState::Left(state) => Err(Absent::NotRunning { name, state }),
+    }
+}
+
+/// Tells those who watch a guest what happened to it.
+fn tell(watchers: &Watchers, uuid: &str, change: &Change) {
+    let state = match change {
+        Change::Runs(_) | Change::Booted => GuestState::Running,
+        Change::Paused => GuestState::Paused("paused"),
+        Change::Left => GuestState::Left("shut off"),
+        Change::Arriving(_) | Change::Plugged(_) => return,
     };
     if let Some(sender) = watchers.lock().unwrap_or_else(PoisonError::into_inner).get(uuid) {
         sender.send_replace(state);
-    }
-}
-
-struct Looker<'a> {
-    connection: &'a Connect,
-    sources: &'a [Source],
-    watchers: Watchers,
-    /// libvirt tells what a guest's agent says only on a connection that may write.
-    privileged: Option<Connect>,
-    uri: Option<&'a str>,
-}
-
-impl Looker<'_> {
-    fn guest(&mut self, handle: &Handle) -> Result<Guest, Absent> {
-        let name = handle.name().unwrap_or_default();
-        let unreadable = |why: &str| Absent::Unreadable { name: name.clone(), why: why.into() };
-        let uuid = handle.uuid_string().map_err(|error| unreadable(error.message()))?;
-        let (sender, state) = watch::channel(GuestState::Running);
-        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, sender);
-        match state_of(handle).map_err(|why| unreadable(&why))? {
-            GuestState::Running => {}
-            GuestState::Paused(state) | GuestState::Left(state) => {
-                return Err(Absent::NotRunning { name, state });
-            }
-        }
-        let xml = handle.xml_desc(0).map_err(|error| unreadable(error.message()))?;
-        let domain = Domain::parse(&xml).map_err(|error| unreadable(&error.to_string()))?;
-        let agent =
-            if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
-        let addresses = domain.interfaces.iter().map(|nic| self.addresses(nic, &agent)).collect();
-        Ok(Guest { domain, addresses, state })
-    }
-
-    /// What libvirt knows of a NIC's addresses beside the domain's XML.
-    fn addresses(&self, nic: &Interface, agent: &[(MacAddr, IpAddr)]) -> Vec<Address> {
-        let Some(mac) = nic.mac else {
-            return Vec::new();
-        };
-        let mut addresses = Vec::new();
-        if let Some(name) = &nic.network {
-            let network = self.connection.lookup_network_by_name(name);
-            match network.and_then(|network| self.of_network(&network, mac)) {
-                Ok(found) => addresses.extend(found),
-                Err(error) => tracing::debug!("the network {name} tells no addresses: {}", error.message()),
-            }
-        }
-        let claimed = agent.iter().filter(|(of, _)| *of == mac);
-        addresses.extend(claimed.map(|(_, ip)| Address { ip: *ip, source: Source::GuestAgent }));
-        addresses
-    }
-
-    fn of_network(&self, network: &Network, mac: MacAddr) -> Result<Vec<Address>, Error> {
-        let mut found = Vec::new();
-        if self.sources.contains(&Source::NetworkHost) {
-            found.extend(static_hosts(&network.xml_desc(0)?, mac));
-        }
-        if self.sources.contains(&Source::Lease) {
-            let leases = leases(network, &mac.to_string())?;
-            let ips = leases.iter().filter_map(|ip| ip.parse().ok());
-            found.extend(ips.map(|ip| Address { ip, source: Source::Lease }));
-        }
-        Ok(found)
-    }
-
-    fn agent(&mut self, uuid: &str) -> Vec<(MacAddr, IpAddr)> {
-        if self.privileged.is_none() {
-            match Connect::open(self.uri) {
-                Ok(connection) => self.privileged = Some(connection),
-                Err(error) => tracing::warn!("cannot ask guest agents: {}", error.message()),
-            }
-        }
-        let Some(connection) = &self.privileged else {
-            return Vec::new();
-        };
-        let source = virt::sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT;
-        let handle = connection.lookup_domain_by_uuid_string(uuid);
-        let claims = handle.and_then(|handle| handle.interface_addresses(source, 0)).unwrap_or_default();
-        let claims = claims.into_iter().filter_map(|nic| Some((nic.hwaddr?.parse().ok()?, nic.addrs)));
-        let claims = claims.flat_map(|(mac, ips)| ips.into_iter().map(move |ip| (mac, ip.addr.parse().ok())));
-        claims.filter_map(|(mac, ip)| Some((mac, ip?))).collect()
-    }
-}
-
-fn state_of(handle: &Handle) -> Result<GuestState, String> {
-    match handle.state().map_err(|error| error.message().to_owned())?.0 {
-        // A guest that is blocked waits for a resource of the host, and runs otherwise.
-        Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(GuestState::Running),
-        Enum::Known(DomainState::Paused) => Ok(GuestState::Paused("paused")),
-        Enum::Known(DomainState::PMSuspended) => Ok(GuestState::Paused("suspended by the guest")),
-        Enum::Known(DomainState::Shutdown) => Ok(GuestState::Left("being shut down")),
-        Enum::Known(DomainState::Shutoff) => Ok(GuestState::Left("shut off")),
-        Enum::Known(DomainState::Crashed) => Ok(GuestState::Left("crashed")),
-        // The crate turns a failed call into an unknown state.
-        Enum::Known(DomainState::NoState) | Enum::Unknown(_) => Err("libvirt does not tell its state".into()),
-    }
-}
-
-/// The addresses that a network's XML reserves for a MAC: `<dhcp><host mac= ip=>`.
-fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
-    let Ok(document) = roxmltree::Document::parse(xml) else {
-        return Vec::new();
-    };
-    let hosts = document
-        .descendants()
-        .filter(|n| n.has_tag_name("host") && n.parent().is_some_and(|dhcp| dhcp.has_tag_name("dhcp")));
-    let hosts = hosts.filter(|n| n.attribute("mac").and_then(|m| m.parse().ok()) == Some(mac));
-    let ips = hosts.filter_map(|n| n.attribute("ip")?.parse().ok());
-    ips.map(|ip| Address { ip, source: Source::NetworkHost }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_reserves_addresses_by_mac() {
-        let xml = "<network><ip><dhcp><host mac='52:54:00:00:00:01' name='a' ip='192.0.2.9'/>\
-                   <host mac='52:54:00:00:00:02' ip='192.0.2.8'/></dhcp></ip>\
-                   <dns><host ip='192.0.2.7' mac='52:54:00:00:00:01'/></dns></network>";
-        let found = static_hosts(xml, MacAddr(0x52, 0x54, 0, 0, 0, 1));
-        let expected = Address { ip: "192.0.2.9".parse().unwrap(), source: Source::NetworkHost };
-        assert_eq!(found, [expected]);
     }
 }

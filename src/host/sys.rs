@@ -57,6 +57,25 @@ pub fn packet_socket(ifindex: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Ends the process at once: no destructor runs, no exit handler, and no other thread goes on.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: _exit(2) takes no pointer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Waits until a process has ended; one that is not there has.
+pub async fn ended(pid: libc::pid_t) -> io::Result<()> {
+    // SAFETY: pidfd_open(2) takes no pointer.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+    let fd = match fd {
+        Err(Errno::ESRCH) => return Ok(()),
+        fd => fd? as libc::c_int,
+    };
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    readable(fd)?.readable().await.map(drop)
+}
+
 /// Registers a descriptor with the runtime that this is called in, to wait until it can be read.
 pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, stays so until it is dropped, and always names the same descriptor; the AsyncFd

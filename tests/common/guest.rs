@@ -7,8 +7,11 @@ use super::host::{Host, Place};
 
 /// A domain without disk: its firmware comes up, finds nothing to boot and waits, without a word to the network.
 pub struct Guest {
-    name: &'static str,
+    name: String,
     nova: bool,
+    /// More arguments for QEMU.
+    qemu: Vec<String>,
+    memory: u32,
     nics: Vec<Nic>,
     devices: String,
 }
@@ -19,7 +22,7 @@ pub struct Nic {
     pub mac: String,
     /// The UUID of neutron's port.
     pub port: String,
-    addresses: Vec<&'static str>,
+    addresses: Vec<String>,
     vlan: Option<u16>,
     more: String,
 }
@@ -41,6 +44,8 @@ pub enum Plug {
     Direct(&'static str),
 }
 
+const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
 impl Nic {
     /// `number` makes MAC, port and tap names that differ from those of other numbers.
     pub fn new(number: u8, plug: Plug) -> Self {
@@ -55,8 +60,8 @@ impl Nic {
     }
 
     /// A fixed address, in nova's metadata.
-    pub fn address(mut self, address: &'static str) -> Self {
-        self.addresses.push(address);
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
         self
     }
 
@@ -92,7 +97,8 @@ impl Nic {
         host.sh(&format!("ip tuntap add {tap} mode tap vnet_hdr && ip link set {tap} up"));
     }
 
-    fn xml(&self) -> String {
+    /// As libvirt is told of it.
+    pub fn xml(&self) -> String {
         let (kind, source) = match self.plug {
             Plug::Bridge(bridge) | Plug::Ovs(bridge) => ("bridge", format!("<source bridge='{bridge}'/>")),
             Plug::Ethernet | Plug::EthernetUnmanaged => ("ethernet", String::new()),
@@ -129,8 +135,33 @@ impl Nic {
 }
 
 impl Guest {
-    pub fn new(name: &'static str) -> Self {
-        Self { name, nova: false, nics: Vec::new(), devices: String::new() }
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            nova: false,
+            qemu: Vec::new(),
+            memory: 16,
+            nics: Vec::new(),
+            devices: String::new(),
+        }
+    }
+
+    /// QEMU's own RARPs after a migration or a restore look like ours: without them every frame is counted.
+    pub fn quiet(self) -> Self {
+        self.qemu("-global").qemu("migration.announce-rounds=0")
+    }
+
+    /// With 32 MiB of memory that QEMU does not recognize as empty, which take long to migrate over a slow link.
+    pub fn heavy(self, host: &Host) -> Self {
+        let file = host.directory().join("noise");
+        host.sh(&format!("head -c 32M /dev/urandom >{}", file.display()));
+        let loader = format!("loader,file={},addr=0x1000000,force-raw=on", file.display());
+        Self { memory: 64, ..self }.qemu("-device").qemu(&loader)
+    }
+
+    fn qemu(mut self, argument: &str) -> Self {
+        self.qemu.push(format!("<qemu:arg value='{argument}'/>"));
+        self
     }
 
     /// With nova's metadata: the ports with their addresses, and no MAC.
@@ -151,16 +182,18 @@ impl Guest {
     }
 
     pub fn xml(&self) -> String {
-        let name = self.name;
+        let (name, memory) = (&self.name, self.memory);
         let metadata = if self.nova { self.metadata() } else { String::new() };
         let nics: String = self.nics.iter().map(Nic::xml).collect();
         let devices = &self.devices;
-        // type qemu, not kvm: /dev/kvm may be there and not work.
+        let qemu = self.qemu.concat();
+        // type qemu, not kvm: /dev/kvm may be there and not work. NICs can be plugged into a running guest by ACPI.
         format!(
-            "<domain type='qemu'><name>{name}</name>{metadata}<memory unit='MiB'>16</memory><vcpu>1</vcpu>\
-             <os><type arch='x86_64' machine='pc'>hvm</type></os>\
+            "<domain type='qemu' xmlns:qemu='{QEMU}'><name>{name}</name>{metadata}<memory unit='MiB'>{memory}</memory>\
+             <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>\
-             <memballoon model='none'/>{nics}{devices}</devices></domain>"
+             <memballoon model='none'/>{nics}{devices}</devices>\
+             <qemu:commandline>{qemu}</qemu:commandline></domain>"
         )
     }
 
@@ -192,9 +225,27 @@ pub fn network(host: &Host, name: &str, bridge: &str, hosts: &[(&str, &str)]) {
 }
 
 pub fn virsh(host: &Host, command: &str, xml: &str) {
-    let file = host.directory().join(format!("{command}.xml"));
+    let name = command.split(' ').next().unwrap();
+    let file = host.directory().join(format!("{name}.xml"));
     std::fs::write(&file, xml).unwrap();
-    host.sh(&format!("virsh --quiet {command} {}", file.display()));
+    host.sh(&format!("virsh --quiet {command} --file {}", file.display()));
+}
+
+/// Plugs a NIC into a running guest.
+pub fn attach(host: &Host, guest: &str, nic: &Nic) {
+    virsh(host, &format!("attach-device {guest} --live"), &nic.xml());
+}
+
+/// A crash of libvirtd, and its start by whoever looks after it. The guests live on.
+pub fn restart_libvirtd(host: &Host) {
+    // What it knows of QEMU is valid for the CPU on which it found out, as contrib/lab/host says.
+    host.sh(r"pid=$(cat /run/libvirtd.pid)
+         set -- $(tr '\0' ' ' </proc/$pid/cmdline)
+         cpus=$(sed -n 's/^Cpus_allowed_list:\s*//p' /proc/$pid/status)
+         kill -KILL $pid
+         while [ -e /proc/$pid ]; do :; done
+         taskset --cpu-list $cpus $* </dev/null >/dev/null 2>&1
+         virsh --quiet uri");
 }
 
 /// Held while a test has macvtaps. Theirs is `/dev/tapN`, with N an interface index: hosts share `/dev` and no indices.

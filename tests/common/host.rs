@@ -1,6 +1,6 @@
 //! A private hypervisor: `contrib/lab/host` says what that is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::running::{Run, Running, Stream};
@@ -25,16 +25,19 @@ pub trait Place {
 pub struct Host {
     process: Child,
     directory: tempfile::TempDir,
+    /// The directory by which `contrib/lab/enter` finds the host.
+    entrance: PathBuf,
 }
 
 #[derive(Default)]
-pub struct Plan {
-    options: Vec<&'static str>,
+pub struct Plan<'a> {
+    options: Vec<String>,
+    outer: Option<&'a Host>,
 }
 
 impl Host {
     /// Without more: the uplink `up0`, whose far end is `wire0` in [`Host::wire`].
-    pub fn build() -> Plan {
+    pub fn build<'a>() -> Plan<'a> {
         Plan::default()
     }
 
@@ -65,25 +68,50 @@ impl Host {
 impl Place for Host {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(format!("{LAB}/enter"));
-        command.arg(self.directory()).arg(program).stdin(Stdio::null());
+        command.arg(&self.entrance).arg(program).stdin(Stdio::null());
         command
     }
 }
 
-impl Plan {
-    pub fn ovs(mut self) -> Self {
-        self.options.push("--ovs");
+impl<'a> Plan<'a> {
+    pub fn ovs(self) -> Self {
+        self.option("--ovs")
+    }
+
+    pub fn libvirt(self) -> Self {
+        self.option("--libvirt")
+    }
+
+    pub fn name(self, name: &str) -> Self {
+        self.option("--name").option(name)
+    }
+
+    /// libvirtd accepts live migrations there: `DEV=ADDRESS/LENGTH`.
+    pub fn listen(self, address: &str) -> Self {
+        self.option("--listen").option(address)
+    }
+
+    /// The host is built inside another one, and ends before that.
+    pub fn inside(mut self, outer: &'a Host) -> Self {
+        self.outer = Some(outer);
         self
     }
 
-    pub fn libvirt(mut self) -> Self {
-        self.options.push("--libvirt");
+    /// For a host inside another one: a veth pair whose `peer` is out there.
+    pub fn cable(self, device: &str, peer: &str) -> Self {
+        self.option("--cable").option(&format!("{device}={peer}@/proc/1/ns/net"))
+    }
+
+    fn option(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
         self
     }
 
     pub fn start(self) -> Host {
         let directory = tempfile::Builder::new().prefix("announced-host-").tempdir().unwrap();
-        let mut process = Command::new(format!("{LAB}/host"))
+        let program = format!("{LAB}/host");
+        let mut command = self.outer.map_or_else(|| Command::new(&program), |outer| outer.command(&program));
+        let mut process = command
             .arg("--remove") // also for tests that are killed
             .args(self.options)
             .arg(directory.path())
@@ -95,12 +123,32 @@ impl Plan {
             .unwrap();
         let stdout = Stream::of(process.stdout.take().unwrap());
         let stderr = Stream::of(process.stderr.take().unwrap());
-        let mut host = Host { process, directory };
+        let entrance = directory.path().to_owned();
+        let mut host = Host { process, directory, entrance };
         if stdout.wait(|said, _| said.ends_with(b"ready\n").then_some(())).is_none() {
             let _ = host.process.kill();
             panic!("the host did not start:\n{}", stderr.so_far());
         }
+        if self.outer.is_some() {
+            host.entrance = host.entrance_from_outside();
+        }
         host
+    }
+}
+
+impl Host {
+    /// A host writes down its PID as whoever started it sees that: for one inside another, this is not how we see it.
+    fn entrance_from_outside(&self) -> PathBuf {
+        let child = |parent: u32| -> u32 {
+            let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+            children.trim().parse().unwrap()
+        };
+        // nsenter, whose child became unshare, whose child is the host.
+        let pid = child(child(self.process.id()));
+        let entrance = self.directory().join("from-outside");
+        std::fs::create_dir(&entrance).unwrap();
+        std::fs::write(entrance.join("pid"), format!("{pid}\n")).unwrap();
+        entrance
     }
 }
 

@@ -19,21 +19,25 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
 
 pub mod capture;
+pub mod daemon;
 pub mod dissect;
 pub mod guest;
 pub mod host;
 pub mod linux_bridge;
 pub mod need;
 pub mod ovs;
+pub mod rack;
 pub mod rounds;
 pub mod running;
 pub mod site;
 
 pub use capture::{Capture, Direction};
+pub use daemon::Daemon;
 pub use dissect::{Arp, Frame, Kind, Na};
 pub use guest::{Guest, Nic, Plug};
 pub use host::{Host, Place};
 pub(crate) use need::require;
+pub use rack::Rack;
 pub use rounds::{kinds, report, rounds};
 pub use running::{DEADLINE, Run, Running, eventually};
 pub use site::{Attachment, IPV4, IPV6, Site, VLAN, now, timed};

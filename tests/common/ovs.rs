@@ -11,6 +11,12 @@ pub fn bridge(host: &Host, name: &str) {
     ));
 }
 
+/// ovsdb-server, after it was ended.
+pub fn start_ovsdb(host: &Host) {
+    host.sh("ovsdb-server --verbose=console:off --detach --pidfile --log-file \
+             --remote=punix:/run/openvswitch/db.sock /etc/openvswitch/conf.db");
+}
+
 /// Plugs the NIC's tap as os-vif does, for a NIC that libvirt does not plug: no tag yet.
 pub fn plug(host: &Host, bridge: &str, nic: &Nic) {
     let tap = nic.tap();

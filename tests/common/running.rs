@@ -63,6 +63,10 @@ impl Running {
         Run { code: status.code(), stdout, stderr, took: self.started.elapsed() }
     }
 
+    pub fn is_running(&self) -> bool {
+        self.stdout.wait_until(Instant::now(), |_, ended| Some(!ended)).unwrap_or_default()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }

@@ -29,6 +29,7 @@ pub enum Attachment {
 pub struct Site {
     pub host: Host,
     pub nic: Nic,
+    pub guest: Guest,
     pub attachment: Attachment,
 }
 
@@ -64,8 +65,9 @@ impl Site {
             }
         }
         before(&host);
-        Guest::new("web1").nova().nic(&nic).start(&host);
-        Self { host, nic, attachment }
+        let guest = Guest::new("web1").nova().quiet().nic(&nic);
+        guest.start(&host);
+        Self { host, nic, guest, attachment }
     }
 
     /// The port whose configuration decides: the tap, or the hybrid plug's `qvo`.
@@ -83,6 +85,20 @@ impl Site {
         if self.attachment != Attachment::LinuxBridge {
             ovs::bind(&self.host, &self.port(), VLAN);
         }
+    }
+
+    /// Saves the guest to a file, which ends it.
+    pub fn save(&self) {
+        self.host.sh(&format!("virsh --quiet save web1 {}", self.saved()));
+    }
+
+    /// Restores it from there; `how` is more for `virsh restore`.
+    pub fn restore(&self, how: &str) {
+        self.host.sh(&format!("virsh --quiet restore {} {how}", self.saved()));
+    }
+
+    fn saved(&self) -> String {
+        self.host.directory().join("web1.saved").display().to_string()
     }
 
     /// What arrives from the guest's MAC beyond the uplink.

@@ -51,11 +51,19 @@ impl Redirect {
         Ok(Redirect { tap, target })
     }
 
+    /// Chooses the device for the frames to come; 0 for none.
+    ///
+    /// `PermissionDenied` without CAP_BPF on some kernels before 5.19, where `kernel.unprivileged_bpf_disabled` forbids
+    /// every use of bpf(2).
+    pub fn aim(&self, ifindex: u32) -> io::Result<()> {
+        bpf::set_element(self.target.as_fd(), ifindex)
+    }
+
     /// Lets `frame` enter the host as received by the device `ifindex`.
     ///
     /// A device that is down drops it without a word.
     pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        bpf::set_element(self.target.as_fd(), ifindex)?;
+        self.aim(ifindex)?;
         write(&self.tap, frame)?;
         Ok(())
     }

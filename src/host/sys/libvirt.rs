@@ -11,8 +11,12 @@ use virt::error::Error;
 use virt::network::Network;
 use virt::sys;
 
-/// A lifecycle event: the domain's UUID, and libvirt's number for what happened (`virDomainEventType`).
-type Handler = Box<dyn Fn(&str, i32) + Send + Sync>;
+use crate::event::{Change, lifecycle};
+
+/// What is called with a domain's UUID and id, and what happened to it.
+type Handler = Box<dyn Fn(&str, Option<u32>, Change) + Send + Sync>;
+/// A callback as libvirt's registration takes it, whatever its event's own arguments are.
+type Callback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
 /// libvirt's event loop on a thread of its own, until this is dropped.
 ///
@@ -72,46 +76,55 @@ extern "C" fn rest(timer: c_int, _: *mut c_void) {
     unsafe { sys::virEventUpdateTimeout(timer, -1) };
 }
 
-/// A subscription to lifecycle events, for as long as it lives.
+/// A subscription to events of a connection's domains, for as long as it lives.
 pub struct Subscription {
     connection: Connect,
     id: c_int,
 }
 
 impl Subscription {
-    /// Calls `handler` on libvirt's thread whenever a domain of the connection starts, stops, pauses or resumes.
-    pub fn new(
+    /// Calls `handler` on libvirt's thread whenever a domain starts, stops, pauses or resumes.
+    pub fn lifecycle(
         connection: &Connect,
-        handler: impl Fn(&str, i32) + Send + Sync + 'static,
+        handler: impl Fn(&str, Option<u32>, Change) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let handler: Handler = Box::new(handler);
-        // Boxed once more: C takes a thin pointer.
-        let opaque = Box::into_raw(Box::new(handler)).cast::<c_void>();
         type Lifecycle =
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
-        // SAFETY: libvirt's own VIR_DOMAIN_EVENT_CALLBACK() cast; for this event id it calls the pointer back with
-        // the arguments of `Lifecycle`.
-        let callback = unsafe {
-            std::mem::transmute::<
-                Lifecycle,
-                unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
-            >(on_lifecycle)
-        };
+        // SAFETY: libvirt's own VIR_DOMAIN_EVENT_CALLBACK() cast; for this event's id it calls the pointer back with the
+        // arguments of `Lifecycle`.
+        let callback = unsafe { std::mem::transmute::<Lifecycle, Callback>(on_lifecycle) };
+        Self::new(connection, sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, callback, Box::new(handler))
+    }
+
+    /// Calls `handler` on libvirt's thread whenever a domain gets a device.
+    pub fn device_added(
+        connection: &Connect,
+        handler: impl Fn(&str, Option<u32>, Change) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        type Added = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+        // SAFETY: as above, with the arguments of `Added`.
+        let callback = unsafe { std::mem::transmute::<Added, Callback>(on_device_added) };
+        Self::new(connection, sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, callback, Box::new(handler))
+    }
+
+    fn new(connection: &Connect, event: u32, callback: Callback, handler: Handler) -> Result<Self, Error> {
+        // Boxed once more: C takes a thin pointer.
+        let opaque = Box::into_raw(Box::new(handler)).cast::<c_void>();
         // SAFETY: the connection is open; the callback and the function that frees `opaque` fit what it points to.
         let id = unsafe {
             sys::virConnectDomainEventRegisterAny(
                 connection.as_ptr(),
                 std::ptr::null_mut(),
-                sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int,
+                event as c_int,
                 Some(callback),
                 opaque,
-                Some(free_handler),
+                Some(free_box::<Handler>),
             )
         };
         if id < 0 {
             let error = Error::last_error();
             // SAFETY: libvirt frees `opaque` only after a success; it is still the box made above.
-            unsafe { free_handler(opaque) };
+            unsafe { free_box::<Handler>(opaque) };
             return Err(error);
         }
         Ok(Subscription { connection: connection.clone(), id })
@@ -132,29 +145,110 @@ unsafe extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     event: c_int,
-    _detail: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
-    let mut uuid = [0 as c_char; sys::VIR_UUID_STRING_BUFLEN as usize];
-    // SAFETY: the buffer has the length that libvirt documents for a UUID's text.
-    if domain.is_null() || unsafe { sys::virDomainGetUUIDString(domain, uuid.as_mut_ptr()) } < 0 {
-        return 0;
+    if let Some(change) = lifecycle(event, detail) {
+        // SAFETY: the caller's promise.
+        unsafe { handle(domain, change, opaque) };
     }
-    // SAFETY: libvirt has written a text with its zero byte.
-    let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
-    // SAFETY: see above; libvirt frees the handler only when it calls it no more.
-    let handler = unsafe { &*opaque.cast::<Handler>() };
-    // A panic must not unwind into C.
-    let _ = catch_unwind(AssertUnwindSafe(|| handler(&uuid.to_string_lossy(), event)));
     0
 }
 
 /// # Safety
 ///
-/// `opaque` must come from `Box::into_raw(Box<Handler>)` and not be used again.
-unsafe extern "C" fn free_handler(opaque: *mut c_void) {
+/// As for [`on_lifecycle`].
+unsafe extern "C" fn on_device_added(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    if alias.is_null() {
+        return;
+    }
+    // SAFETY: libvirt passes a text that ends with zero.
+    let alias = unsafe { CStr::from_ptr(alias) }.to_string_lossy().into_owned();
     // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(opaque.cast::<Handler>()) });
+    unsafe { handle(domain, Change::Plugged(alias), opaque) };
+}
+
+/// # Safety
+///
+/// As for [`on_lifecycle`].
+unsafe fn handle(domain: sys::virDomainPtr, change: Change, opaque: *mut c_void) {
+    let mut uuid = [0 as c_char; sys::VIR_UUID_STRING_BUFLEN as usize];
+    // SAFETY: the buffer has the length that libvirt documents for a UUID's text.
+    if domain.is_null() || unsafe { sys::virDomainGetUUIDString(domain, uuid.as_mut_ptr()) } < 0 {
+        return;
+    }
+    // SAFETY: libvirt has written a text with its zero byte.
+    let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
+    // SAFETY: the domain is valid; its id is -1 when it does not run.
+    let id = Some(unsafe { sys::virDomainGetID(domain) }).filter(|id| *id != u32::MAX);
+    // SAFETY: the caller's promise; libvirt frees the handler only when it calls it no more.
+    let handler = unsafe { &*opaque.cast::<Handler>() };
+    // A panic must not unwind into C.
+    let _ = catch_unwind(AssertUnwindSafe(|| handler(&uuid.to_string_lossy(), id, change)));
+}
+
+/// What is called when a connection breaks.
+type CloseHandler = Box<dyn Fn() + Send + Sync>;
+
+/// A connection's close callback, for as long as it lives.
+pub struct CloseCallback {
+    connection: Connect,
+}
+
+impl CloseCallback {
+    /// Calls `handler` on libvirt's thread when the connection breaks: its daemon ended, or does not answer.
+    ///
+    /// A driver inside this process takes the callback and never calls it.
+    pub fn new(connection: &Connect, handler: impl Fn() + Send + Sync + 'static) -> Result<Self, Error> {
+        let handler: CloseHandler = Box::new(handler);
+        let opaque = Box::into_raw(Box::new(handler)).cast::<c_void>();
+        // SAFETY: the connection is open; the callback and the function that frees `opaque` fit what it points to.
+        let done = unsafe {
+            sys::virConnectRegisterCloseCallback(
+                connection.as_ptr(),
+                Some(on_close),
+                opaque,
+                Some(free_box::<CloseHandler>),
+            )
+        };
+        if done < 0 {
+            let error = Error::last_error();
+            // SAFETY: libvirt frees `opaque` only after a success; it is still the box made above.
+            unsafe { free_box::<CloseHandler>(opaque) };
+            return Err(error);
+        }
+        Ok(CloseCallback { connection: connection.clone() })
+    }
+}
+
+impl Drop for CloseCallback {
+    fn drop(&mut self) {
+        // SAFETY: the connection is still open, as this holds a reference, and the callback is its own.
+        unsafe { sys::virConnectUnregisterCloseCallback(self.connection.as_ptr(), Some(on_close)) };
+    }
+}
+
+/// # Safety
+///
+/// `opaque` must be the pointer that [`CloseCallback::new`] gave to libvirt.
+unsafe extern "C" fn on_close(_: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
+    // SAFETY: the caller's promise; libvirt frees the handler only when it calls it no more.
+    let handler = unsafe { &*opaque.cast::<CloseHandler>() };
+    // A panic must not unwind into C.
+    let _ = catch_unwind(AssertUnwindSafe(handler));
+}
+
+/// # Safety
+///
+/// `opaque` must come from `Box::into_raw(Box<T>)` and not be used again.
+unsafe extern "C" fn free_box<T>(opaque: *mut c_void) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(opaque.cast::<T>()) });
 }
 
 /// The addresses that the network's DHCP server has leased to a NIC.

@@ -1,0 +1,130 @@
+//! How many frames a second the whole host may send, and whose turn it is: the first rounds of all before the second
+//! rounds of any.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+/// What may be sent at once after a silence: the frames of this long.
+const BURST: Duration = Duration::from_millis(100);
+
+/// A steady rate of frames, and those who wait for their turn.
+///
+/// Time is a [`Duration`] since any moment that stays the same.
+#[derive(Debug)]
+pub struct Budget<T> {
+    per_frame: Duration,
+    /// When everything that was sent would have been sent at the steady rate.
+    paid_until: Duration,
+    waiting: BinaryHeap<Reverse<Waiting<T>>>,
+    arrivals: u64,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    /// The round, then the order of asking.
+    turn: (u32, u64),
+    cost: Duration,
+    who: T,
+}
+
+impl<T> PartialEq for Waiting<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.turn == other.turn
+    }
+}
+
+impl<T> Eq for Waiting<T> {}
+
+impl<T> PartialOrd for Waiting<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Waiting<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.turn.cmp(&other.turn)
+    }
+}
+
+impl<T> Budget<T> {
+    /// A rate of at least one frame a second.
+    pub fn new(per_second: u32) -> Self {
+        Budget {
+            per_frame: Duration::from_secs(1) / per_second.max(1),
+            paid_until: Duration::ZERO,
+            waiting: BinaryHeap::new(),
+            arrivals: 0,
+        }
+    }
+
+    /// `who` wants to send `frames` as its round `round`, from 0.
+    pub fn ask(&mut self, round: u32, frames: u32, who: T) {
+        self.arrivals += 1;
+        let turn = (round, self.arrivals);
+        self.waiting.push(Reverse(Waiting { turn, cost: self.per_frame * frames, who }));
+    }
+
+    /// The next one who may send now.
+    pub fn next(&mut self, now: Duration) -> Option<T> {
+        if self.pause(now)? > Duration::ZERO {
+            return None;
+        }
+        let Reverse(first) = self.waiting.pop()?;
+        self.paid_until = self.paid_until.max(now) + first.cost;
+        Some(first.who)
+    }
+
+    /// How long until somebody may send, if anybody waits.
+    pub fn pause(&self, now: Duration) -> Option<Duration> {
+        let Reverse(first) = self.waiting.peek()?;
+        // A round that costs more than a burst goes when nothing is owed, and leaves a debt.
+        let owed_after = self.paid_until.max(now) + first.cost.min(BURST);
+        Some(owed_after.saturating_sub(now + BURST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_tenth_of_a_second_may_go_at_once_and_then_the_rate_holds() {
+        let mut budget = Budget::new(100);
+        (0..20).for_each(|n| budget.ask(0, 1, n));
+        let at_once = std::iter::from_fn(|| budget.next(ms(0))).count();
+        assert_eq!(at_once, 10);
+        assert_eq!(budget.pause(ms(0)), Some(ms(10)));
+        assert_eq!((budget.next(ms(9)), budget.next(ms(10)), budget.next(ms(10))), (None, Some(10), None));
+    }
+
+    #[test]
+    fn first_rounds_go_before_second_rounds() {
+        let mut budget = Budget::new(1000);
+        budget.ask(1, 4, "second round of a");
+        budget.ask(0, 4, "first round of b");
+        budget.ask(0, 4, "first round of c");
+        let order: Vec<&str> = std::iter::from_fn(|| budget.next(ms(0))).collect();
+        assert_eq!(order, ["first round of b", "first round of c", "second round of a"]);
+    }
+
+    #[test]
+    fn a_round_larger_than_the_bucket_goes_when_the_bucket_is_full_and_leaves_a_debt() {
+        let mut budget = Budget::new(10);
+        budget.ask(0, 5, "large");
+        budget.ask(0, 1, "small");
+        assert_eq!(budget.next(ms(0)), Some("large"));
+        assert_eq!(budget.next(ms(400)), None);
+        assert_eq!(budget.next(ms(500)), Some("small"));
+    }
+
+    #[test]
+    fn nobody_waits_for_nothing() {
+        assert_eq!(Budget::<()>::new(10).pause(ms(0)), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! `announced`: hears that a guest has come to run here, and announces it.
+//!
+//! One loop waits for what libvirt tells, for what the announcements come to, and for signals; it decides with the
+//! [`Roster`](crate::roster::Roster), and keeps what it decided so that the next daemon can go on.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caps::Capability;
+use tokio::sync::watch;
+
+use crate::announcer::Host;
+use crate::config::Config;
+use crate::host::injector::Injectors;
+use crate::host::keep::Keep;
+use crate::host::{http, links, ovsdb, privileges, sys};
+use crate::injection::Method;
+use crate::pace::Pace;
+use crate::status::{self, Status};
+
+mod engine;
+mod site;
+mod teller;
+
+use engine::Engine;
+
+/// sysexits(3), EX_CONFIG.
+const BAD_CONFIGURATION: u8 = 78;
+/// How long what is under way may take to end when the daemon does.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs announced(8) with the configuration `file`.
+pub fn main(file: Option<PathBuf>) -> ExitCode {
+    crate::log::for_daemon();
+    let config = match Config::load(file.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    let status = match block_on(run(file, config)) {
+        Ok(()) => 0,
+        Err(why) => {
+            tracing::error!("{why}");
+            1
+        }
+    };
+    // A libvirt that hangs may still have a thread of ours, beside which the destructors of its libraries must not run.
+    sys::leave(status)
+}
+
+/// Announces one guest when it has come to run here, on behalf of the libvirt hook whose process is `hook`.
+///
+/// Leaves it to the daemon where that runs. Returns once the guest is announced, has left, or needs no announcement.
+pub fn for_hook(guest: String, hook: i32, config: Config) -> Result<(), String> {
+    if status::ask().is_ok() {
+        return Ok(());
+    }
+    block_on(async {
+        // While libvirt waits for the hook, it must not be asked for anything.
+        sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
+        let host = host(&config).await?;
+        Engine::for_one(guest, config, host)?.run().await
+    })
+}
+
+fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(FAREWELL);
+    done
+}
+
+async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
+    let directory = status::runtime_directory();
+    std::fs::create_dir_all(&directory).map_err(|e| format!("cannot make {}: {e}", directory.display()))?;
+    let host = host(&config).await?;
+    for why in host.injectors.warm_up() {
+        tracing::warn!("a way in is not there: {why}");
+    }
+    give_up_privileges(&config, &host.injectors)?;
+    let (status, shown) = watch::channel(Status::default());
+    serve(&directory, shown, &config);
+    Engine::new(file, config, host, Keep::new(&directory), status)?.run().await
+}
+
+async fn host(config: &Config) -> Result<Host, String> {
+    let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
+    let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
+    Ok(Host {
+        links: links::watch().await.map_err(|error| error.to_string())?,
+        ovs: ovsdb::watch(socket, config.ports.wait).await,
+        injectors: Arc::new(Injectors::new(directory)),
+        pace: Some(Pace::start(config.limits.frames_per_second)),
+    })
+}
+
+fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), String> {
+    // The FDB is written to only where it is asked for.
+    let fdb = (config.ports.inject == Some(Method::Fdb)).then_some(Capability::CAP_NET_ADMIN);
+    let kept: Vec<Capability> = fdb.into_iter().chain([Capability::CAP_NET_RAW]).collect();
+    privileges::drop_all_but(&kept, || injectors.is_usable())
+}
+
+/// Answers those who ask: `announce status`, and Prometheus where it may.
+fn serve(directory: &Path, shown: watch::Receiver<Status>, config: &Config) {
+    let (directory, status) = (directory.to_owned(), shown.clone());
+    tokio::spawn(async move {
+        if let Err(error) = status::serve(&directory, status).await {
+            tracing::warn!("no status can be asked for: {error}");
+        }
+    });
+    let Some(address) = config.metrics.listen else {
+        return;
+    };
+    tokio::spawn(async move {
+        let text = move || {
+            let status = shown.borrow();
+            status.metrics.text(&status.gauges)
+        };
+        if let Err(error) = http::serve(address, text).await {
+            tracing::warn!("no metrics can be asked for at {address}: {error}");
+        }
+    });
+}

@@ -1,0 +1,404 @@
+//! The daemon's loop: what is heard, what is decided, what is under way.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::FAREWELL;
+use super::site::Site;
+use super::teller::{Teller, Watchdog};
+use crate::announcement::Outcome;
+use crate::announcer::{self, Host, Signals, Stop};
+use crate::config::Config;
+use crate::event::{Cause, Change};
+use crate::guest::Known;
+use crate::host::keep::{Keep, Rosters};
+use crate::host::libvirt::watch_guests::Notice;
+use crate::metrics::Gauges;
+use crate::orders;
+use crate::pace;
+use crate::readiness::GuestState;
+use crate::report::Report;
+use crate::roster::Verdict;
+use crate::status::Status;
+use crate::target;
+
+/// A libvirt that has not answered by then is not waited for any more.
+const UNHEARD: Duration = Duration::from_secs(10);
+
+/// A guest of this host.
+struct Guest {
+    state: watch::Sender<GuestState>,
+    /// Read while it was arriving.
+    prepared: Option<Known>,
+}
+
+/// An announcement under way.
+struct Running {
+    subject: String,
+    stop: watch::Sender<Option<Stop>>,
+    /// Tells it from the one that it superseded.
+    began: Instant,
+}
+
+/// A NIC: the guest's UUID and the MAC.
+type Nic = (String, MacAddr);
+/// What was read of a guest, and what for.
+type Read = (usize, String, Option<(Cause, Instant)>, Option<String>, Result<Known, String>);
+
+/// The daemon's loop, and all that it knows.
+pub struct Engine {
+    file: Option<PathBuf>,
+    /// The one guest that is meant, by name; the loop ends when nothing is left to be done for it.
+    only: Option<String>,
+    config: Config,
+    host: Host,
+    sites: Vec<Site>,
+    /// Where what is under way is kept, and told.
+    keep: Option<Keep>,
+    guests: HashMap<String, Guest>,
+    running: HashMap<Nic, Running>,
+    tasks: JoinSet<(usize, Nic, Instant, Report)>,
+    reads: JoinSet<Read>,
+    heard: mpsc::UnboundedReceiver<(usize, Notice)>,
+    teller: Teller,
+}
+
+impl Engine {
+    /// For every guest; goes on with what `keep` has.
+    pub fn new(
+        file: Option<PathBuf>,
+        config: Config,
+        host: Host,
+        keep: Keep,
+        status: watch::Sender<Status>,
+    ) -> Result<Self, String> {
+        let rosters = keep.load().unwrap_or_default();
+        let engine = Self::follow(config, host, rosters, status)?;
+        Ok(Engine { file, keep: Some(keep), ..engine })
+    }
+
+    /// For one guest, by name.
+    pub fn for_one(guest: String, config: Config, host: Host) -> Result<Self, String> {
+        let mut engine = Self::follow(config, host, Rosters::new(), watch::channel(Status::default()).0)?;
+        // Whoever asks knows that it has just come.
+        engine.sites.iter_mut().for_each(|site| site.known = true);
+        Ok(Engine { only: Some(guest), ..engine })
+    }
+
+    fn follow(
+        config: Config,
+        host: Host,
+        mut rosters: Rosters,
+        status: watch::Sender<Status>,
+    ) -> Result<Self, String> {
+        let (notices, heard) = mpsc::unbounded_channel();
+        let uris = std::iter::once(config.libvirt.uri.clone());
+        let uris = uris.chain(config.libvirt.more_uris.iter().cloned().map(Some)).enumerate();
+        let sites = uris.map(|(number, uri)| Site::follow(number, uri, &mut rosters, notices.clone()));
+        let sites = sites.collect::<Result<_, _>>()?;
+        Ok(Engine {
+            file: None,
+            only: None,
+            config,
+            host,
+            sites,
+            keep: None,
+            guests: HashMap::new(),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            reads: JoinSet::new(),
+            heard,
+            teller: Teller::new(status),
+        })
+    }
+
+    /// Runs until a signal ends it, or nothing is left to be done for the one guest that is meant.
+    pub async fn run(mut self) -> Result<(), String> {
+        let on = |kind| signal(kind).map_err(|error| format!("cannot listen to signals: {error}"));
+        let (mut hangup, mut terminate) = (on(SignalKind::hangup())?, on(SignalKind::terminate())?);
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut watchdog = Watchdog::new();
+        let mut links = self.host.links.clone();
+        let unheard = tokio::time::sleep(UNHEARD);
+        tokio::pin!(unheard);
+        let mut waiting = true;
+        while !self.is_done() {
+            tokio::select! {
+                Some((site, notice)) = self.heard.recv() => self.notice(site, notice),
+                Some(read) = self.reads.join_next() => self.read(read),
+                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                _ = hangup.recv() => self.reload(),
+                () = watchdog.due() => {}
+                () = &mut unheard, if waiting => {
+                    waiting = false;
+                    self.sites.iter_mut().for_each(Site::give_up_hearing);
+                }
+                Err(_) = links.changed() => return Err("lost sight of the host's devices".into()),
+                () = ends(&mut interrupt, &mut terminate) => break,
+            }
+            self.show();
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    fn show(&mut self) {
+        let gauges = Gauges {
+            in_progress: self.running.len(),
+            libvirt: self.sites.iter().all(|site| site.connected),
+            ovsdb: self.host.ovs.borrow().error.is_none(),
+        };
+        let guests = self.sites.iter().map(|site| site.roster.len()).sum();
+        let under_way = self.running.values().map(|running| running.subject.as_str());
+        self.teller.show(gauges, guests, under_way);
+        if self.sites.iter().all(|site| site.heard) {
+            self.teller.ready();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let idle = self.running.is_empty() && self.reads.is_empty();
+        let settled = |site: &Site| site.connected && !site.roster.is_anybody_pending();
+        self.only.is_some() && idle && self.sites.iter().all(settled)
+    }
+
+    fn notice(&mut self, number: usize, notice: Notice) {
+        let site = &mut self.sites[number];
+        site.heard = true;
+        match notice {
+            Notice::Connected(mut present) => {
+                present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
+                site.connected = true;
+                let verdicts = site.roster.reconcile(&present, site.known, &self.config.libvirt.events);
+                site.known = true;
+                for guest in &present {
+                    let state = if guest.runs { GuestState::Running } else { GuestState::Paused("paused") };
+                    self.note_state(&guest.uuid, state);
+                }
+                let now = Instant::now();
+                verdicts.into_iter().for_each(|(uuid, verdict)| self.act(number, uuid, verdict, None, now));
+                self.save();
+            }
+            Notice::Changed { uuid, id, change, at } => self.changed(number, uuid, id, &change, at),
+            Notice::Lost(why) => {
+                if std::mem::take(&mut site.connected) || !self.teller.is_ready() {
+                    tracing::warn!("{why}; trying again");
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, number: usize, uuid: String, id: Option<u32>, change: &Change, at: Instant) {
+        if self.only.is_some() && !self.sites[number].roster.knows(&uuid) {
+            return;
+        }
+        match change {
+            Change::Runs(_) | Change::Booted => self.note_state(&uuid, GuestState::Running),
+            Change::Paused => self.note_state(&uuid, GuestState::Paused("paused")),
+            Change::Left => self.note_state(&uuid, GuestState::Left("shut off")),
+            Change::Arriving(_) | Change::Plugged(_) => {}
+        }
+        let verdict = self.sites[number].roster.change(&uuid, id, change, &self.config.libvirt.events);
+        let plugged = match change {
+            Change::Plugged(alias) => Some(alias.clone()),
+            _ => None,
+        };
+        self.act(number, uuid, verdict, plugged, at);
+        if verdict != Verdict::Nothing {
+            self.save();
+        }
+    }
+
+    fn note_state(&mut self, uuid: &str, state: GuestState) {
+        self.guest(uuid).state.send_replace(state);
+    }
+
+    fn act(&mut self, number: usize, uuid: String, verdict: Verdict, plugged: Option<String>, at: Instant) {
+        match verdict {
+            Verdict::Nothing => {}
+            Verdict::Forget => {
+                if let Some(guest) = self.guests.remove(&uuid) {
+                    guest.state.send_replace(GuestState::Left("shut off"));
+                }
+            }
+            Verdict::Prepare => {
+                self.guest(&uuid);
+                self.start_reading(number, uuid, None, None);
+            }
+            Verdict::Announce(cause) => {
+                let under_way = self.running.keys().any(|(guest, _)| *guest == uuid);
+                if under_way && plugged.is_none() {
+                    return;
+                }
+                self.teller.event(cause);
+                let prepared = self.guest(&uuid).prepared.take();
+                match prepared {
+                    Some(known) => self.launch(number, &uuid, known, (cause, at), None),
+                    None => self.start_reading(number, uuid, Some((cause, at)), plugged),
+                }
+            }
+        }
+    }
+
+    fn guest(&mut self, uuid: &str) -> &mut Guest {
+        let new = || Guest { state: watch::channel(GuestState::Running).0, prepared: None };
+        self.guests.entry(uuid.to_owned()).or_insert_with(new)
+    }
+
+    /// Reads a guest's XML, which may take libvirt a while.
+    fn start_reading(
+        &mut self,
+        number: usize,
+        uuid: String,
+        wanted: Option<(Cause, Instant)>,
+        plugged: Option<String>,
+    ) {
+        let libvirt = self.sites[number].libvirt.clone();
+        let sources = self.config.addresses.sources.clone();
+        self.reads.spawn_blocking(move || {
+            let known = libvirt.read(&uuid, &sources);
+            (number, uuid, wanted, plugged, known)
+        });
+    }
+
+    fn read(&mut self, read: Result<Read, tokio::task::JoinError>) {
+        match read {
+            Ok((number, uuid, Some(wanted), plugged, Ok(known))) => {
+                self.launch(number, &uuid, known, wanted, plugged);
+            }
+            Ok((_, uuid, None, _, Ok(known))) => {
+                if let Some(guest) = self.guests.get_mut(&uuid) {
+                    guest.prepared = Some(known);
+                }
+            }
+            // Who has left meanwhile needs no announcement; whoever has not is found again when libvirt is.
+            Ok((_, uuid, _, _, Err(why))) => tracing::info!("cannot read the VM {uuid}: {why}"),
+            Err(error) => tracing::error!("reading a VM broke off: {error}"),
+        }
+    }
+
+    /// Starts an announcement of every NIC of a guest, or of the one that was plugged.
+    fn launch(
+        &mut self,
+        number: usize,
+        uuid: &str,
+        known: Known,
+        (cause, at): (Cause, Instant),
+        plugged: Option<String>,
+    ) {
+        let Some(guest) = self.guests.get(uuid) else {
+            return;
+        };
+        let state = guest.state.subscribe();
+        let meant = |alias: &Option<String>| plugged.is_none() || *alias == plugged;
+        let mut addresses = known.addresses.into_iter();
+        let nics = target::of(&known.domain).into_iter().zip(&known.domain.interfaces);
+        for (nic, interface) in nics {
+            let learned = addresses.next().unwrap_or_default();
+            match nic {
+                _ if !meant(&interface.alias) => {}
+                Ok(mut target) => {
+                    target.addresses.extend(learned);
+                    let order = orders::order(target, &self.config, &[], None);
+                    self.start(number, uuid, announcer::Order { cause, ..order }, state.clone(), at);
+                }
+                Err(refused) => self.teller.finished(&Report::refused(&refused, cause)),
+            }
+        }
+        if self.running.keys().all(|(guest, _)| guest != uuid) {
+            self.sites[number].roster.done(uuid);
+        }
+        self.save();
+    }
+
+    fn start(
+        &mut self,
+        number: usize,
+        uuid: &str,
+        order: announcer::Order,
+        guest: watch::Receiver<GuestState>,
+        at: Instant,
+    ) {
+        let nic = (uuid.to_owned(), order.target.mac);
+        let (stop, stopped) = watch::channel(None);
+        let subject = order.target.subject(order.target.plug.device.clone());
+        let began = Instant::now();
+        if let Some(old) = self.running.insert(nic.clone(), Running { subject, stop, began }) {
+            old.stop.send_replace(Some(Stop::Superseded));
+        }
+        let host = self.host.clone();
+        let signals = Signals { guest, stop: stopped };
+        let jitter = pace::jitter(order.target.mac, self.config.limits.jitter);
+        self.tasks.spawn(async move {
+            if !jitter.is_zero() {
+                tokio::time::sleep(jitter).await;
+            }
+            let report = announcer::announce(order, host, signals, at).await;
+            (number, nic, began, report)
+        });
+    }
+
+    fn ended(&mut self, ended: Result<(usize, Nic, Instant, Report), tokio::task::JoinError>) {
+        let (number, nic, began, report) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return tracing::error!("an announcement broke off: {error}"),
+        };
+        self.teller.finished(&report);
+        if self.running.get(&nic).is_some_and(|running| running.began == began) {
+            self.running.remove(&nic);
+        }
+        let uuid = &nic.0;
+        let state = self.guests.get(uuid).map(|guest| *guest.state.borrow());
+        // One that was paused in mid-burst is announced when it goes on.
+        let goes_on = report.outcome == Outcome::Cancelled && matches!(state, Some(GuestState::Paused(_)));
+        if !goes_on && self.running.keys().all(|(guest, _)| guest != uuid) {
+            self.sites[number].roster.done(uuid);
+            self.save();
+        }
+    }
+
+    fn reload(&mut self) {
+        match Config::load(self.file.as_deref()) {
+            Ok(config) => {
+                self.config = config;
+                tracing::info!("the configuration is loaded anew, for the announcements to come");
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+    }
+
+    fn save(&self) {
+        let Some(keep) = &self.keep else {
+            return;
+        };
+        let rosters = self.sites.iter().map(|site| (site.name.clone(), site.roster.clone()));
+        if let Err(error) = keep.save(&rosters.collect::<Rosters>()) {
+            tracing::warn!("cannot keep what is under way: {error}");
+        }
+    }
+
+    /// Ends what is under way; the next daemon goes on with it.
+    async fn end(mut self) {
+        self.teller.stopping();
+        self.save();
+        for running in self.running.values() {
+            running.stop.send_replace(Some(Stop::Interrupted));
+        }
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, ended).await;
+    }
+}
+
+async fn ends(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,50 @@
+//! One libvirt of this host.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::host::keep::Rosters;
+use crate::host::libvirt::watch_guests::{Libvirt, Notice};
+use crate::roster::Roster;
+
+/// A libvirt, and its guests.
+pub struct Site {
+    /// Its URI, empty for the default.
+    pub name: String,
+    /// Where they are known.
+    pub libvirt: Arc<Libvirt>,
+    /// Who they are, and who must still be announced.
+    pub roster: Roster,
+    /// A guest that is not in the roster has come since somebody last looked.
+    pub known: bool,
+    /// It was reached, or it was found that it could not be.
+    pub heard: bool,
+    /// It is listened to.
+    pub connected: bool,
+}
+
+impl Site {
+    /// Follows the guests of the libvirt at `uri`, whose roster is among `rosters` if somebody kept it; notices come with
+    /// `number`.
+    pub fn follow(
+        number: usize,
+        uri: Option<String>,
+        rosters: &mut Rosters,
+        notices: UnboundedSender<(usize, Notice)>,
+    ) -> Result<Site, String> {
+        let libvirt = Libvirt::follow(uri.clone(), move |notice| drop(notices.send((number, notice))))?;
+        let name = uri.unwrap_or_default();
+        let roster = rosters.remove(&name);
+        let known = roster.is_some();
+        let (libvirt, roster) = (Arc::new(libvirt), roster.unwrap_or_default());
+        Ok(Site { name, libvirt, roster, known, heard: false, connected: false })
+    }
+
+    /// It has not answered in time: go on without it, until it does.
+    pub fn give_up_hearing(&mut self) {
+        if !std::mem::replace(&mut self.heard, true) {
+            tracing::warn!("libvirt does not answer; still trying");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What the daemon tells: a line for the log, counts, its status, and systemd how it fares.
+
+use std::collections::VecDeque;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use crate::event::Cause;
+use crate::metrics::{Gauges, Metrics};
+use crate::report::{Report, VERSION};
+use crate::status::Status;
+
+/// How many reports `announce status` shows.
+const REMEMBERED: usize = 50;
+
+/// Tells whoever asks.
+pub struct Teller {
+    metrics: Metrics,
+    /// The last reports.
+    recent: VecDeque<serde_json::Value>,
+    status: watch::Sender<Status>,
+    /// Something was counted that the status does not show yet.
+    changed: bool,
+    ready: bool,
+}
+
+impl Teller {
+    /// Nothing has happened; `status` is what others are shown.
+    pub fn new(status: watch::Sender<Status>) -> Self {
+        let (metrics, recent) = (Metrics::default(), VecDeque::new());
+        Teller { metrics, recent, status, changed: true, ready: false }
+    }
+
+    /// Something asked for an announcement.
+    pub fn event(&mut self, cause: Cause) {
+        self.metrics.event(cause);
+        self.changed = true;
+    }
+
+    /// One line for an announcement that ended, and one more in every count.
+    pub fn finished(&mut self, report: &Report) {
+        let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+        let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
+        let mac = report.mac.map(|mac| mac.to_string());
+        let first = report.first_frame_after_ms;
+        let line = report.line();
+        tracing::info!(domain, device, mac, outcome, cause, first_frame_after_ms = first, "{line}");
+        self.metrics.ended(report);
+        let mut remembered = serde_json::to_value(report).unwrap_or_default();
+        remembered["at"] = jiff::Timestamp::now().to_string().into();
+        self.recent.push_back(remembered);
+        if self.recent.len() > REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.changed = true;
+    }
+
+    /// How things stand: what is true, how many guests there are, and who is being announced.
+    pub fn show<'a>(&mut self, gauges: Gauges, guests: usize, under_way: impl Iterator<Item = &'a str>) {
+        let shown = self.status.borrow();
+        if !self.changed && shown.gauges == gauges && shown.guests == guests {
+            return;
+        }
+        drop(shown);
+        self.changed = false;
+        let words = format!("watching {guests} guests; {} announcements under way", gauges.in_progress);
+        let _ = sd_notify::notify(&[NotifyState::Status(&words)]);
+        self.status.send_replace(Status {
+            version: VERSION,
+            guests,
+            gauges,
+            in_progress: under_way.map(str::to_owned).collect(),
+            recent: self.recent.iter().cloned().collect(),
+            metrics: self.metrics.clone(),
+        });
+    }
+
+    /// Everything that is listened to was found, or found wanting.
+    pub fn ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+        }
+    }
+
+    /// Whether that was told.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The daemon ends.
+    pub fn stopping(&self) {
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    }
+}
+
+/// Tells systemd that the loop still turns, as often as it asks for.
+pub struct Watchdog(Option<tokio::time::Interval>);
+
+impl Watchdog {
+    /// As `$WATCHDOG_USEC` asks for.
+    pub fn new() -> Self {
+        Watchdog(sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2)))
+    }
+
+    /// Tells it when that is due; never without a watchdog.
+    pub async fn due(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What happens to a guest, and which of it asks for an announcement.
+
+use serde::{Deserialize, Serialize};
+
+/// Why an announcement is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The guest came from another host, and runs here.
+    Migrated,
+    /// The guest was restored from a file, and runs.
+    Restored,
+    /// The guest was booted here.
+    Started,
+    /// The guest got a NIC.
+    Plugged,
+    /// Somebody typed a command.
+    Asked,
+}
+
+impl Cause {
+    /// The word for it in output and configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Cause::Migrated => "migrated",
+            Cause::Restored => "restored",
+            Cause::Started => "started",
+            Cause::Plugged => "plugged",
+            Cause::Asked => "asked",
+        }
+    }
+}
+
+/// A change in a guest's life on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It was made here for the sake of `Cause`, and does not run yet.
+    Arriving(Cause),
+    /// It was booted; it runs already.
+    Booted,
+    /// It runs; with the cause, when libvirt gives one.
+    Runs(Option<Cause>),
+    /// It does not run at present.
+    Paused,
+    /// It runs here no more.
+    Left,
+    /// It got a device, of this alias.
+    Plugged(String),
+}
+
+/// What a lifecycle event means (`virDomainEventType` and its details, `include/libvirt/libvirt-domain.h`).
+///
+/// The order of events per operation is measured (facts/lab.md section 4): a migrated guest comes as STARTED/MIGRATED,
+/// paused, and runs with RESUMED; a guest that is booted runs with RESUMED/UNPAUSED *before* STARTED/BOOTED.
+pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
+    const STARTED: i32 = 2;
+    const SUSPENDED: i32 = 3;
+    const RESUMED: i32 = 4;
+    const STOPPED: i32 = 5;
+    const SHUTDOWN: i32 = 6;
+    const PMSUSPENDED: i32 = 7;
+    const CRASHED: i32 = 8;
+    Some(match (event, detail) {
+        (STARTED, 0 | 4) => Change::Booted,
+        (STARTED, 1) => Change::Arriving(Cause::Migrated),
+        (STARTED, 2 | 3) => Change::Arriving(Cause::Restored),
+        // MIGRATED, POSTCOPY at the switch-over, POSTCOPY_FAILED: the guest runs here all the same.
+        (RESUMED, 1 | 3 | 4) => Change::Runs(Some(Cause::Migrated)),
+        (RESUMED, 2) => Change::Runs(Some(Cause::Restored)),
+        (RESUMED, _) => Change::Runs(None),
+        (SUSPENDED | PMSUSPENDED, _) => Change::Paused,
+        (STOPPED | SHUTDOWN | CRASHED, _) => Change::Left,
+        _ => return None,
+    })
+}

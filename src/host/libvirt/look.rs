@@ -1,0 +1,132 @@
+//! What libvirt knows of one guest.
+
+use std::net::IpAddr;
+
+use pnet_base::MacAddr;
+use virt::connect::Connect;
+use virt::domain::{Domain as Handle, DomainState};
+use virt::enumutil::Enum;
+use virt::error::Error;
+use virt::network::Network;
+
+use crate::address::{Address, Source};
+use crate::domain::{Domain, Interface};
+use crate::guest::Known;
+use crate::host::sys::libvirt::leases;
+use crate::readiness::GuestState;
+
+/// Reads guests from a connection.
+pub struct Looker<'a> {
+    /// Where they are known.
+    pub connection: &'a Connect,
+    /// The sources whose addresses are wanted.
+    pub sources: &'a [Source],
+    /// libvirt tells what a guest's agent says only on a connection that may write.
+    pub privileged: Option<Connect>,
+    /// The connection's URI.
+    pub uri: Option<&'a str>,
+}
+
+impl Looker<'_> {
+    /// Reads the domain's XML, and what else is known of its NICs' addresses.
+    pub fn read(&mut self, handle: &Handle) -> Result<Known, String> {
+        let xml = handle.xml_desc(0).map_err(|error| error.message().to_owned())?;
+        let domain = Domain::parse(&xml).map_err(|error| error.to_string())?;
+        let agent =
+            if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
+        let addresses = domain.interfaces.iter().map(|nic| self.addresses(nic, &agent)).collect();
+        Ok(Known { domain, addresses })
+    }
+
+    /// What libvirt knows of a NIC's addresses beside the domain's XML.
+    fn addresses(&self, nic: &Interface, agent: &[(MacAddr, IpAddr)]) -> Vec<Address> {
+        let Some(mac) = nic.mac else {
+            return Vec::new();
+        };
+        let mut addresses = Vec::new();
+        if let Some(name) = &nic.network {
+            let network = self.connection.lookup_network_by_name(name);
+            match network.and_then(|network| self.of_network(&network, mac)) {
+                Ok(found) => addresses.extend(found),
+                Err(error) => tracing::debug!("the network {name} tells no addresses: {}", error.message()),
+            }
+        }
+        let claimed = agent.iter().filter(|(of, _)| *of == mac);
+        addresses.extend(claimed.map(|(_, ip)| Address { ip: *ip, source: Source::GuestAgent }));
+        addresses
+    }
+
+    fn of_network(&self, network: &Network, mac: MacAddr) -> Result<Vec<Address>, Error> {
+        let mut found = Vec::new();
+        if self.sources.contains(&Source::NetworkHost) {
+            found.extend(static_hosts(&network.xml_desc(0)?, mac));
+        }
+        if self.sources.contains(&Source::Lease) {
+            let leases = leases(network, &mac.to_string())?;
+            let ips = leases.iter().filter_map(|ip| ip.parse().ok());
+            found.extend(ips.map(|ip| Address { ip, source: Source::Lease }));
+        }
+        Ok(found)
+    }
+
+    fn agent(&mut self, uuid: &str) -> Vec<(MacAddr, IpAddr)> {
+        if self.privileged.is_none() {
+            match Connect::open(self.uri) {
+                Ok(connection) => self.privileged = Some(connection),
+                Err(error) => tracing::warn!("cannot ask guest agents: {}", error.message()),
+            }
+        }
+        let Some(connection) = &self.privileged else {
+            return Vec::new();
+        };
+        let source = virt::sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT;
+        let handle = connection.lookup_domain_by_uuid_string(uuid);
+        let claims = handle.and_then(|handle| handle.interface_addresses(source, 0)).unwrap_or_default();
+        let claims = claims.into_iter().filter_map(|nic| Some((nic.hwaddr?.parse().ok()?, nic.addrs)));
+        let claims = claims.flat_map(|(mac, ips)| ips.into_iter().map(move |ip| (mac, ip.addr.parse().ok())));
+        claims.filter_map(|(mac, ip)| Some((mac, ip?))).collect()
+    }
+}
+
+/// Whether a guest runs.
+pub fn state_of(handle: &Handle) -> Result<GuestState, String> {
+    match handle.state().map_err(|error| error.message().to_owned())?.0 {
+        // A guest that is blocked waits for a resource of the host, and runs otherwise.
+        Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(GuestState::Running),
+        Enum::Known(DomainState::Paused) => Ok(GuestState::Paused("paused")),
+        Enum::Known(DomainState::PMSuspended) => Ok(GuestState::Paused("suspended by the guest")),
+        Enum::Known(DomainState::Shutdown) => Ok(GuestState::Left("being shut down")),
+        Enum::Known(DomainState::Shutoff) => Ok(GuestState::Left("shut off")),
+        Enum::Known(DomainState::Crashed) => Ok(GuestState::Left("crashed")),
+        // The crate turns a failed call into an unknown state.
+        Enum::Known(DomainState::NoState) | Enum::Unknown(_) => Err("libvirt does not tell its state".into()),
+    }
+}
+
+/// The addresses that a network's XML reserves for a MAC: `<dhcp><host mac= ip=>`.
+fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
+    let Ok(document) = roxmltree::Document::parse(xml) else {
+        return Vec::new();
+    };
+    let hosts = document
+        .descendants()
+        .filter(|n| n.has_tag_name("host") && n.parent().is_some_and(|dhcp| dhcp.has_tag_name("dhcp")));
+    let hosts = hosts.filter(|n| n.attribute("mac").and_then(|m| m.parse().ok()) == Some(mac));
+    let ips = hosts.filter_map(|n| n.attribute("ip")?.parse().ok());
+    ips.map(|ip| Address { ip, source: Source::NetworkHost }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_reserves_addresses_by_mac() {
+        let xml = "<network><ip><dhcp><host mac='52:54:00:00:00:01' name='a' ip='192.0.2.9'/>\
+                   <host mac='52:54:00:00:00:02' ip='192.0.2.8'/></dhcp></ip>\
+                   <dns><host ip='192.0.2.7' mac='52:54:00:00:00:01'/></dns></network>";
+        let found = static_hosts(xml, MacAddr(0x52, 0x54, 0, 0, 0, 1));
+        let expected = Address { ip: "192.0.2.9".parse().unwrap(), source: Source::NetworkHost };
+        assert_eq!(found, [expected]);
+    }
+}

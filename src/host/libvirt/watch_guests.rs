@@ -1,0 +1,202 @@
+//! Follows the guests of a libvirt for as long as the process lives: connects, listens, and connects again.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use virt::connect::Connect;
+use virt::domain::{Domain as Handle, DomainRunningReason, DomainState, DomainStateReason};
+use virt::enumutil::Enum;
+
+use super::look::Looker;
+use crate::address::Source;
+use crate::event::{Cause, Change};
+use crate::guest::Known;
+use crate::host::sys::libvirt::{CloseCallback, EventLoop, Subscription};
+use crate::roster::Present;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+/// How long the thread may take to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is heard of a libvirt's guests.
+#[derive(Debug)]
+pub enum Notice {
+    /// A connection was made; these guests are here.
+    Connected(Vec<Present>),
+    /// Something happened to a guest.
+    Changed {
+        /// Its UUID.
+        uuid: String,
+        /// libvirt's id of it.
+        id: Option<u32>,
+        /// What.
+        change: Change,
+        /// When libvirt told.
+        at: Instant,
+    },
+    /// There is no connection, and why.
+    Lost(String),
+}
+
+/// A libvirt whose guests are followed, until this is dropped.
+pub struct Libvirt {
+    uri: Option<String>,
+    connection: Shared,
+    /// Ends the thread, or its connection.
+    control: Sender<Control>,
+    /// Closed by the thread when it ends.
+    ended: Mutex<Receiver<()>>,
+}
+
+type Shared = Arc<Mutex<Option<Connect>>>;
+
+enum Control {
+    Closed,
+    Stop,
+}
+
+impl Libvirt {
+    /// Follows the libvirt at `uri`; `to` is called on other threads, and must not block.
+    pub fn follow(
+        uri: Option<String>,
+        to: impl Fn(Notice) + Clone + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let event_loop = EventLoop::start()?;
+        let connection = Shared::default();
+        let (control, controlled) = channel();
+        let session = Session {
+            uri: uri.clone(),
+            shared: connection.clone(),
+            closer: control.clone(),
+            to,
+            _event_loop: event_loop,
+        };
+        let (ending, ended) = channel();
+        let run = move || {
+            session.run(&controlled);
+            drop(ending);
+        };
+        let thread = std::thread::Builder::new().name("libvirt guests".into());
+        thread.spawn(run).map_err(|error| error.to_string())?;
+        Ok(Libvirt { uri, connection, control, ended: Mutex::new(ended) })
+    }
+
+    /// What is known of a guest. Blocks.
+    pub fn read(&self, uuid: &str, sources: &[Source]) -> Result<Known, String> {
+        let connection = lock(&self.connection).clone().ok_or("there is no connection to libvirt")?;
+        let handle = connection.lookup_domain_by_uuid_string(uuid);
+        let handle = handle.map_err(|error| error.message().to_owned())?;
+        let mut looker =
+            Looker { connection: &connection, sources, privileged: None, uri: self.uri.as_deref() };
+        looker.read(&handle)
+    }
+}
+
+impl Drop for Libvirt {
+    fn drop(&mut self) {
+        let _ = self.control.send(Control::Stop);
+        // A libvirtd that does not answer holds the thread for as long as it likes.
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(PATIENCE);
+    }
+}
+
+struct Session<F> {
+    uri: Option<String>,
+    shared: Shared,
+    closer: Sender<Control>,
+    to: F,
+    /// Last, so that it outlives the connection.
+    _event_loop: EventLoop,
+}
+
+impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
+    fn run(self, controlled: &Receiver<Control>) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            match self.listen(controlled) {
+                Ok(Control::Stop) => return,
+                Ok(Control::Closed) => {
+                    pause = FIRST_RETRY;
+                    (self.to)(Notice::Lost("libvirt closed the connection".into()));
+                }
+                Err(why) => (self.to)(Notice::Lost(why)),
+            }
+            match controlled.recv_timeout(pause) {
+                Ok(Control::Closed) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            pause = LAST_RETRY.min(pause * 2);
+        }
+    }
+
+    /// One connection's life.
+    fn listen(&self, controlled: &Receiver<Control>) -> Result<Control, String> {
+        let connection = super::open(self.uri.as_deref())?;
+        let failed = |error: virt::error::Error| format!("cannot listen to libvirt: {}", error.message());
+        let closer = self.closer.clone();
+        let closed = move || drop(closer.send(Control::Closed));
+        let _close = CloseCallback::new(&connection, closed).map_err(failed)?;
+        let handler = || {
+            let to = self.to.clone();
+            move |uuid: &str, id, change| {
+                to(Notice::Changed { uuid: uuid.into(), id, change, at: Instant::now() });
+            }
+        };
+        // Before the guests are listed, so that no change falls in between.
+        let _lifecycle = Subscription::lifecycle(&connection, handler()).map_err(failed)?;
+        let _devices = Subscription::device_added(&connection, handler()).map_err(failed)?;
+        let active = virt::sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE;
+        let guests = connection.list_all_domains(active).map_err(failed)?;
+        let present = guests.iter().filter_map(present).collect();
+        *lock(&self.shared) = Some(connection);
+        (self.to)(Notice::Connected(present));
+        let control = controlled.recv().unwrap_or(Control::Stop);
+        *lock(&self.shared) = None;
+        Ok(control)
+    }
+}
+
+fn present(handle: &Handle) -> Option<Present> {
+    let uuid = handle.uuid_string().ok()?;
+    let (state, reason) = handle.state().ok()?;
+    let (runs, cause) = match (state, reason) {
+        (Enum::Known(DomainState::Running | DomainState::Blocked), Enum::Known(reason)) => {
+            (true, running_cause(reason))
+        }
+        (Enum::Known(DomainState::Paused), Enum::Known(reason)) => (false, paused_cause(reason)),
+        _ => return None,
+    };
+    let name = handle.name().ok()?;
+    Some(Present { uuid, name, id: handle.id(), runs, cause })
+}
+
+fn running_cause(reason: DomainStateReason) -> Option<Cause> {
+    use DomainRunningReason::*;
+    match reason {
+        DomainStateReason::Running(Enum::Known(Migrated | PostCopy | PostCopyFailed)) => {
+            Some(Cause::Migrated)
+        }
+        DomainStateReason::Running(Enum::Known(Restored | FromSnapshot)) => Some(Cause::Restored),
+        // It may have arrived paused: to announce it once too often does no harm.
+        DomainStateReason::Running(Enum::Known(Unpaused)) => Some(Cause::Migrated),
+        DomainStateReason::Running(Enum::Known(Booted)) => Some(Cause::Started),
+        _ => None,
+    }
+}
+
+fn paused_cause(reason: DomainStateReason) -> Option<Cause> {
+    use virt::domain::DomainPausedReason::*;
+    match reason {
+        DomainStateReason::Paused(Enum::Known(Migration | PostCopy)) => Some(Cause::Migrated),
+        DomainStateReason::Paused(Enum::Known(FromSnapshot)) => Some(Cause::Restored),
+        _ => None,
+    }
+}
+
+fn lock(connection: &Shared) -> MutexGuard<'_, Option<Connect>> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}

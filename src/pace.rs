@@ -1,0 +1,81 @@
+//! Lets announcements wait for their turn in the host's budget of frames.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::budget::Budget;
+
+/// The host's budget, shared by all announcements.
+#[derive(Debug, Clone)]
+pub struct Pace(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    budget: Mutex<Budget<oneshot::Sender<()>>>,
+    began: Instant,
+    asked: Notify,
+}
+
+impl Pace {
+    /// A pace of so many frames a second; gives turns for as long as the runtime lives.
+    pub fn start(frames_per_second: u32) -> Self {
+        let budget = Mutex::new(Budget::new(frames_per_second));
+        let shared = Arc::new(Shared { budget, began: Instant::now(), asked: Notify::new() });
+        tokio::spawn(give_turns(shared.clone()));
+        Pace(shared)
+    }
+
+    /// Waits until `frames` may be sent as somebody's round `round`, from 0.
+    pub async fn turn(&self, round: u32, frames: usize) {
+        let (give, given) = oneshot::channel();
+        {
+            let mut budget = self.0.lock();
+            budget.ask(round, frames as u32, give);
+            // Mostly nobody waits, and the turn is ours at once.
+            self.0.give(&mut budget);
+        }
+        self.0.asked.notify_one();
+        let _ = given.await;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Budget<oneshot::Sender<()>>> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, budget: &mut Budget<oneshot::Sender<()>>) {
+        while let Some(who) = budget.next(self.began.elapsed()) {
+            // Who has gone away meanwhile does not need it.
+            let _ = who.send(());
+        }
+    }
+}
+
+async fn give_turns(shared: Arc<Shared>) {
+    loop {
+        let pause = {
+            let mut budget = shared.lock();
+            shared.give(&mut budget);
+            budget.pause(shared.began.elapsed())
+        };
+        match pause {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => shared.asked.notified().await,
+        }
+    }
+}
+
+/// How much later than the event the announcement of a NIC begins, at most `longest`: always the same for a NIC, and spread
+/// evenly over all of them.
+pub fn jitter(mac: MacAddr, longest: Duration) -> Duration {
+    let mixed = mac
+        .octets()
+        .iter()
+        .fold(0u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x9e37_79b1).rotate_left(13));
+    longest.mul_f64(f64::from(mixed) / f64::from(u32::MAX))
+}

@@ -1,0 +1,90 @@
+//! What the daemon did and is doing: told by it, read by `announce status`.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use crate::metrics::{Gauges, Metrics};
+
+/// The daemon's directory when systemd names none.
+const RUNTIME_DIRECTORY: &str = "/run/announced";
+/// The socket in it.
+pub const SOCKET: &str = "status.sock";
+
+/// The daemon at one moment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// [`crate::report::VERSION`].
+    pub version: u32,
+    /// Guests of this host.
+    pub guests: usize,
+    /// What is true now.
+    pub gauges: Gauges,
+    /// Who is being announced.
+    pub in_progress: Vec<String>,
+    /// The last reports, the latest last.
+    pub recent: Vec<Value>,
+    /// What was counted.
+    pub metrics: Metrics,
+}
+
+/// The daemon's directory: `$RUNTIME_DIRECTORY`, as systemd sets it.
+pub fn runtime_directory() -> PathBuf {
+    std::env::var_os("RUNTIME_DIRECTORY").map_or_else(|| RUNTIME_DIRECTORY.into(), PathBuf::from)
+}
+
+/// Tells whoever connects to the socket what `status` says, and reads nothing.
+pub async fn serve(directory: &Path, status: watch::Receiver<Status>) -> io::Result<()> {
+    let path = directory.join(SOCKET);
+    // A daemon that was killed has left it behind.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let text = serde_json::to_vec(&*status.borrow()).unwrap_or_default();
+        // One that does not read must not hold up the next.
+        tokio::spawn(async move {
+            let patience = std::time::Duration::from_secs(1);
+            let _ = tokio::time::timeout(patience, stream.write_all(&text)).await;
+        });
+    }
+}
+
+/// Asks the daemon.
+pub fn ask() -> io::Result<Status> {
+    let socket = runtime_directory().join(SOCKET);
+    let stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+    Ok(serde_json::from_reader(stream)?)
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |up: bool| if up { "connected" } else { "not connected" };
+        let Gauges { libvirt, ovsdb, in_progress } = self.gauges;
+        write!(f, "libvirt {}, OVSDB {}; {} guests", word(libvirt), word(ovsdb), self.guests)?;
+        write!(f, "; {in_progress} announcements under way")?;
+        self.in_progress.iter().try_for_each(|subject| write!(f, "\n  {subject}"))?;
+        for report in &self.recent {
+            let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
+            let name = report["domain"]["name"].as_str().unwrap_or_default();
+            write!(f, "\n{} {name} {} {}: ", text("at"), text("device"), text("mac"))?;
+            write!(f, "{} ({})", text("outcome"), text("cause"))?;
+            if let Some(first) = report["first_frame_after_ms"].as_f64() {
+                write!(f, ", first frame after {first} ms, {} rounds", report["rounds"])?;
+            }
+            if let Some(error) = report["error"].as_str() {
+                write!(f, ": {error}")?;
+            }
+        }
+        Ok(())
+    }
+}

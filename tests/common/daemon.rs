@@ -1,0 +1,170 @@
+//! `announced` in a host, run as systemd would run it.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::dissect::Frame;
+use super::guest::Nic;
+use super::host::{Host, Place};
+use super::rounds::{on_schedule, rounds, words};
+use super::running::{DEADLINE, Run, Running, eventually};
+use super::site::{IPV4, IPV6};
+
+/// Three rounds, at 0, 50 and 150 ms.
+pub const QUICK: &str = "[schedule]\ncount = 3\n";
+/// A daemon that takes longer than this to answer hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A burst of ten seconds, of which nobody sees the end here.
+pub const LONG: &str = "[schedule]\ncount = 500\ninterval = \"20ms\"\nbackoff = 1\n";
+
+pub struct Daemon<'a> {
+    host: &'a Host,
+    pub program: Running,
+    /// Where it tells systemd how it is, and what it has told so far.
+    systemd: UnixDatagram,
+    told: RefCell<String>,
+    config: PathBuf,
+}
+
+impl<'a> Daemon<'a> {
+    /// Returns when it says that it is ready.
+    pub fn start(host: &'a Host, config: &str) -> Self {
+        let daemon = Self::launch(host, config, &[]);
+        daemon.tells("READY=1");
+        daemon
+    }
+
+    pub fn launch(host: &'a Host, config: &str, environment: &[(&str, &str)]) -> Self {
+        let file = host.directory().join("announced.toml");
+        std::fs::write(&file, config).unwrap();
+        let socket = host.directory().join("notify.sock");
+        let _ = std::fs::remove_file(&socket);
+        let systemd = UnixDatagram::bind(&socket).unwrap();
+        systemd.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut command = host.command(env!("CARGO_BIN_EXE_announced"));
+        command.arg("--config").arg(&file).env("NOTIFY_SOCKET", &socket).envs(environment.iter().copied());
+        Self { host, program: Running::start(&mut command), systemd, told: RefCell::default(), config: file }
+    }
+
+    /// Waits until systemd has been told this.
+    pub fn tells(&self, words: &str) {
+        let mut message = [0; 4096];
+        while !self.told.borrow().contains(words) {
+            let length = self.systemd.recv(&mut message).unwrap_or_else(|error| {
+                panic!(
+                    "{words} was not told ({error}), only {:?}: {}",
+                    self.told,
+                    self.program.stderr.so_far()
+                )
+            });
+            writeln!(self.told.borrow_mut(), "{}", String::from_utf8_lossy(&message[..length])).unwrap();
+        }
+    }
+
+    /// What systemd was told so far does not count any more.
+    pub fn forgets(&self) {
+        self.told.borrow_mut().clear();
+    }
+
+    /// What it tells everybody who asks: what `announce status --json` prints.
+    pub fn status(&self) -> Value {
+        let socket = self.host.directory().join("run/announced/status.sock");
+        eventually("the daemon's status", || {
+            let stream = UnixStream::connect(&socket).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            serde_json::from_reader(stream).ok()
+        })
+    }
+
+    /// Waits until the status is such.
+    pub fn comes_to(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let start = std::time::Instant::now();
+        loop {
+            let status = self.status();
+            if is(&status) {
+                return status;
+            }
+            if start.elapsed() > DEADLINE {
+                panic!("{what} did not come: {last:#}\n{}", self.program.stderr.so_far());
+            }
+            last = status;
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until so many announcements have ended since the start; returns their reports.
+    pub fn reports(&self, count: usize) -> Vec<Value> {
+        let ended = |status: &Value| status["recent"].as_array().unwrap().len() >= count;
+        let status = self.comes_to(&format!("{count} reports"), ended);
+        let reports = status["recent"].as_array().unwrap().clone();
+        assert_eq!(reports.len(), count, "{reports:#?}");
+        reports
+    }
+
+    /// Waits until it knows of so many guests. A guest's end is told after all else that happened to it, so that then
+    /// nothing about it is still to come.
+    pub fn knows(&self, guests: u64) -> Value {
+        self.comes_to(&format!("{guests} guests"), |status| status["guests"] == guests)
+    }
+
+    /// Waits until so many announcements are under way.
+    pub fn is_at(&self, announcements: u64) -> Value {
+        let what = format!("{announcements} announcements under way");
+        self.comes_to(&what, |status| status["gauges"]["in_progress"] == announcements)
+    }
+
+    /// Gives it another configuration, and returns the line that it has to say about it.
+    pub fn reload(&self, config: &str, words: &str) -> String {
+        std::fs::write(&self.config, config).unwrap();
+        self.program.signal(Signal::SIGHUP);
+        self.program.stderr.line_with(words)
+    }
+
+    /// Ends it in order.
+    pub fn terminate(self) -> Run {
+        self.program.signal(Signal::SIGTERM);
+        self.program.finish()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn terminated(self) -> Run {
+        self.program.finish()
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(self) -> Run {
+        self.program.signal(Signal::SIGKILL);
+        self.program.finish()
+    }
+}
+
+/// The frames are exactly those of three rounds ([`QUICK`]), each sent when it was due, and the report says so, too.
+pub fn is_announced(nic: &Nic, vlan: Option<u16>, frames: &[Frame], report: &Value, cause: &str) {
+    assert_eq!((report["outcome"].as_str(), report["cause"].as_str()), (Some("announced"), Some(cause)));
+    assert_eq!((report["mac"].as_str(), report["rounds"].as_u64()), (Some(nic.mac.as_str()), Some(3)));
+    let rounds = rounds(frames, vlan);
+    on_schedule(&rounds, report, &[0, 50, 150]);
+    for round in rounds {
+        for kind in words(nic, IPV4, IPV6) {
+            assert!(round.iter().any(|frame| frame.kind == kind), "{kind:?} is not among {round:#?}");
+        }
+    }
+    println!(
+        "{cause}: ready after {} ms, first frame after {} ms by {}",
+        report["ready_after_ms"], report["first_frame_after_ms"], report["injector"]
+    );
+}
+
+/// Nothing was announced since the daemon's start, nor is being.
+pub fn has_announced_nothing(status: &Value) {
+    let events = status["metrics"]["events"].as_object().unwrap();
+    assert!(events.values().all(|count| count == 0), "{events:?}");
+    assert_eq!((&status["recent"], &status["in_progress"]), (&json!([]), &json!([])));
+}

@@ -1,0 +1,314 @@
+//! `announced` hears of guests that come to run here, and announces them: every frame on the wire is counted.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use common::daemon::{LONG, QUICK, has_announced_nothing, is_announced};
+use common::{
+    Attachment, Capture, Daemon, Direction, Guest, Nic, Place, Plug, Site, VLAN, guest, ovs, require,
+};
+use common::{now, rounds};
+use std::time::Duration;
+
+#[test]
+fn a_restored_guest_is_announced_and_a_settled_one_is_not() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.save();
+    daemon.knows(0);
+    let wire = site.wire();
+    site.restore("");
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, None, &wire.stop(), report, "restored");
+
+    let wire = site.wire();
+    site.host.sh("virsh suspend web1; virsh resume web1");
+    let said = daemon.terminate();
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let lines = said.stderr.lines().filter(|line| line.contains(": announced")).count();
+    assert_eq!(lines, 1, "one line for an announcement: {said:#?}");
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.host.sh("virsh suspend web1; virsh resume web1; virsh destroy web1");
+    has_announced_nothing(&daemon.knows(0));
+    assert_eq!(wire.stop(), []);
+}
+
+#[test]
+fn a_guest_is_announced_when_neutron_has_bound_its_port() {
+    require!(lab, ovs, libvirt, tshark);
+    for attachment in [Attachment::Ovs, Attachment::Hybrid] {
+        let site = Site::build(attachment);
+        let daemon = Daemon::start(&site.host, QUICK);
+        site.save();
+        let wire = site.wire();
+        site.restore("");
+        daemon.is_at(1);
+        assert_eq!(wire.count(), 0);
+        site.bind();
+        let report = &daemon.reports(1)[0];
+        is_announced(&site.nic, site.vlan(), &wire.stop(), report, "restored");
+        assert_eq!(site.learned(), Some((site.port(), Some(VLAN))));
+    }
+}
+
+#[test]
+fn a_guest_that_is_restored_paused_is_announced_when_it_goes_on() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.save();
+    daemon.knows(0);
+    let wire = site.wire();
+    site.restore("--paused");
+    daemon.knows(1);
+    assert_eq!(wire.count(), 0);
+    site.host.sh("virsh resume web1");
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, None, &wire.stop(), report, "restored");
+}
+
+#[test]
+fn a_cold_start_is_announced_only_where_that_is_configured() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    site.host.sh("virsh destroy web1");
+    let daemon = Daemon::start(&site.host, QUICK);
+    let wire = site.wire();
+    site.guest.start(&site.host);
+    daemon.knows(1);
+    site.host.sh("virsh suspend web1; virsh resume web1; virsh destroy web1");
+    has_announced_nothing(&daemon.knows(0));
+    assert_eq!(wire.count(), 0);
+
+    let line = daemon.reload("[schedule]\ncuont = 3\n", "stays as it was");
+    assert!(line.contains("announced.toml:2:1: unknown field `cuont`"), "{line}");
+    daemon.reload(&format!("{QUICK}[libvirt]\nevents = [\"started\"]\n"), "loaded anew");
+    site.guest.start(&site.host);
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, None, &wire.stop(), report, "started");
+
+    let wire = site.wire();
+    site.save();
+    site.restore("");
+    site.host.sh("virsh destroy web1");
+    let status = daemon.knows(0);
+    let events = &status["metrics"]["events"];
+    assert_eq!(
+        (&events["started"], &events["restored"]),
+        (&1.into(), &0.into()),
+        "restores are not configured"
+    );
+    assert_eq!(wire.stop(), []);
+}
+
+#[test]
+fn a_plugged_nic_is_announced_alone() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let [second, third] = [21, 22].map(|number| Nic::new(number, Plug::Bridge("br0")));
+    let known = [&second, &third].map(|nic| {
+        format!("[nic.\"{}\"]\naddresses = [\"{}\", \"{}\"]\n", nic.mac, common::IPV4, common::IPV6)
+    });
+    let daemon = Daemon::start(&site.host, &[QUICK, &known.concat()].concat());
+    let wire = Capture::start(&site.host.wire(), "wire0", Direction::In, "");
+    guest::attach(&site.host, "web1", &second);
+    let report = &daemon.reports(1)[0];
+    is_announced(&second, None, &wire.stop(), report, "plugged");
+
+    // One that is plugged into a paused guest waits until that goes on.
+    let wire = Capture::start(&site.host.wire(), "wire0", Direction::In, "");
+    site.host.sh("virsh suspend web1");
+    guest::attach(&site.host, "web1", &third);
+    daemon.comes_to("the third NIC", |status| status["metrics"]["events"]["plugged"] == 2);
+    let resumed = now();
+    site.host.sh("virsh resume web1");
+    let report = &daemon.reports(2)[1];
+    let frames = wire.stop();
+    assert!(frames[0].at > resumed, "{:?} before it was resumed", resumed - frames[0].at);
+    is_announced(&third, None, &frames, report, "plugged");
+}
+
+#[test]
+fn a_guest_that_ends_in_mid_burst_is_not_spoken_for_any_more() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = mid_burst(&site);
+    silent_after(&site, &daemon, "destroy");
+}
+
+#[test]
+fn a_guest_that_is_paused_in_mid_burst_is_announced_anew_when_it_goes_on() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = mid_burst(&site);
+    silent_after(&site, &daemon, "suspend");
+
+    daemon.reload(QUICK, "loaded anew");
+    let wire = site.wire();
+    site.host.sh("virsh resume web1");
+    let report = &daemon.reports(2)[1];
+    is_announced(&site.nic, site.vlan(), &wire.stop(), report, "restored");
+}
+
+/// Restored, and already announced for some rounds.
+fn mid_burst(site: &Site) -> Daemon<'_> {
+    let daemon = Daemon::start(&site.host, LONG);
+    site.save();
+    let wire = site.wire();
+    site.restore("");
+    site.bind();
+    assert!(wire.sees(8, common::DEADLINE), "{}", daemon.program.stderr.so_far());
+    daemon
+}
+
+/// This command of virsh cancels the only announcement.
+fn silent_after(site: &Site, daemon: &Daemon<'_>, command: &str) {
+    let wire = site.wire();
+    site.host.sh(&format!("virsh {command} web1"));
+    let happened = now();
+    let report = &daemon.reports(1)[0];
+    assert_eq!(report["outcome"], "cancelled", "{report:#}");
+    let after = site.wire();
+    let frames = wire.stop();
+    let last = frames.last().map_or(Duration::ZERO, |frame| frame.at);
+    println!(
+        "{command}: the last frame came {:?} before the command returned",
+        happened.saturating_sub(last)
+    );
+    // One round may have been under way.
+    assert!(last < happened + Duration::from_millis(200), "{:?} too late", last - happened);
+    daemon.is_at(0);
+    assert_eq!(after.stop(), []);
+}
+
+#[test]
+fn what_a_daemon_had_begun_the_next_one_finishes() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    for end in [Daemon::kill, Daemon::terminate] {
+        let daemon = mid_burst(&site);
+        end(daemon);
+        let wire = site.wire();
+        let daemon = Daemon::start(&site.host, QUICK);
+        let report = &daemon.reports(1)[0];
+        is_announced(&site.nic, None, &wire.stop(), report, "restored");
+        daemon.kill();
+    }
+    let wire = site.wire();
+    let daemon = Daemon::start(&site.host, QUICK);
+    daemon.knows(1);
+    site.host.sh("virsh destroy web1");
+    has_announced_nothing(&daemon.knows(0));
+    assert_eq!(wire.stop(), []);
+}
+
+#[test]
+fn a_port_for_which_a_killed_daemon_waited_is_waited_for_by_the_next() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.save();
+    let wire = site.wire();
+    site.restore("");
+    daemon.is_at(1);
+    daemon.kill();
+    let daemon = Daemon::start(&site.host, QUICK);
+    daemon.is_at(1);
+    site.bind();
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, site.vlan(), &wire.stop(), report, "restored");
+}
+
+#[test]
+fn a_plugged_nic_is_announced_by_the_next_daemon() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::ready(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, QUICK);
+    let second = Nic::new(21, Plug::Ovs("br-int"));
+    let wire = Capture::start(&site.host.wire(), "wire0", Direction::In, "ether src fa:16:3e:00:00:15");
+    guest::attach(&site.host, "web1", &second);
+    daemon.is_at(1);
+    daemon.kill();
+    let daemon = Daemon::start(&site.host, QUICK);
+    ovs::bind(&site.host, &second.tap(), VLAN);
+    // It does not know which NIC it was, and announces both.
+    daemon.reports(2);
+    assert_eq!(common::kinds(&wire.stop()), ["rarp"; 3]);
+}
+
+#[test]
+fn a_guest_that_came_while_no_daemon_ran_is_announced() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let others = [22, 23]
+        .map(|number| Nic::new(number, Plug::Bridge("br0")).address("192.0.2.22").address("2001:db8::22"));
+    let daemon = Daemon::start(&site.host, QUICK);
+    for (nic, name) in others.iter().zip(["web2", "web3"]) {
+        Guest::new(name).nova().quiet().nic(nic).start(&site.host);
+    }
+    daemon.knows(3);
+    site.save();
+    site.restore("");
+    daemon.reports(1);
+    daemon.kill();
+    let wires = [&site.nic, &others[0], &others[1]]
+        .map(|nic| Capture::start(&site.host.wire(), "wire0", Direction::In, &nic.sent()));
+    // Guests that the last daemon saw from the start, saw being started, and saw staying.
+    site.save();
+    site.restore("");
+    site.host.sh("virsh save web2 /run/web2; virsh restore /run/web2");
+    let daemon = Daemon::start(&site.host, QUICK);
+    daemon.reports(2);
+    let frames = wires.map(Capture::stop);
+    assert_eq!(frames.each_ref().map(|frames| rounds(frames, None).len()), [3, 3, 0]);
+}
+
+#[test]
+fn a_restarted_ovsdb_does_not_lose_an_announcement() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.save();
+    let wire = site.wire();
+    site.restore("");
+    daemon.is_at(1);
+    site.host.sh("ovs-appctl -t ovsdb-server exit");
+    daemon.comes_to("the loss of OVSDB", |status| status["gauges"]["ovsdb"] == false);
+    ovs::start_ovsdb(&site.host);
+    site.bind();
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, site.vlan(), &wire.stop(), report, "restored");
+}
+
+#[test]
+fn a_restarted_libvirtd_does_not_lose_a_guest() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let settled = Nic::new(22, Plug::Bridge("br0")).address("192.0.2.22");
+    Guest::new("web2").nova().quiet().nic(&settled).start(&site.host);
+    let daemon = Daemon::start(&site.host, QUICK);
+    let quiet = Capture::start(&site.host.wire(), "wire0", Direction::In, &settled.sent());
+
+    // The guest comes before the daemon knows that libvirtd was away.
+    let wire = site.wire();
+    daemon.program.signal(nix::sys::signal::Signal::SIGSTOP);
+    guest::restart_libvirtd(&site.host);
+    site.save();
+    site.restore("");
+    daemon.program.signal(nix::sys::signal::Signal::SIGCONT);
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, None, &wire.stop(), report, "restored");
+
+    // After a restart that it has noticed, it listens again.
+    guest::restart_libvirtd(&site.host);
+    daemon.comes_to("libvirt again", |status| status["gauges"]["libvirt"] == true);
+    site.save();
+    daemon.knows(1);
+    let wire = site.wire();
+    site.restore("");
+    let report = &daemon.reports(2)[1];
+    is_announced(&site.nic, None, &wire.stop(), report, "restored");
+    assert_eq!(quiet.stop(), []);
+}

@@ -1,0 +1,186 @@
+//! `announced` as a service: what it tells systemd, administrators and Prometheus, what it may do, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::daemon::QUICK;
+use common::{Attachment, Daemon, Host, Place, Running, Site, require};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// How long a service may take to end; the slack is for a busy machine.
+const PROMPTLY: Duration = Duration::from_secs(3);
+
+#[test]
+fn systemd_is_told_how_it_fares() {
+    require!(lab, libvirt);
+    let host = Host::build().libvirt().start();
+    let daemon = Daemon::launch(&host, QUICK, &[("WATCHDOG_USEC", "100000")]);
+    daemon.tells("READY=1");
+    daemon.tells("STATUS=watching 0 guests; 0 announcements under way");
+    daemon.tells("WATCHDOG=1");
+    daemon.forgets();
+    daemon.tells("WATCHDOG=1");
+    daemon.program.signal(Signal::SIGTERM);
+    daemon.tells("STOPPING=1");
+    assert_eq!(daemon.terminated().code, Some(0));
+}
+
+#[test]
+fn it_ends_promptly() {
+    require!(lab, ovs, libvirt);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.save();
+    site.restore("");
+    daemon.is_at(1);
+    ends(daemon);
+}
+
+#[test]
+fn it_ends_promptly_when_libvirtd_hangs() {
+    require!(lab, libvirt);
+    let host = Host::build().libvirt().start();
+    let daemon = Daemon::start(&host, QUICK);
+    host.sh("kill -STOP $(cat /run/libvirtd.pid)");
+    ends(daemon);
+    // libvirt's socket takes connections all the same.
+    let daemon = Daemon::launch(&host, QUICK, &[]);
+    daemon.tells("STATUS=");
+    ends(daemon);
+}
+
+fn ends(daemon: Daemon<'_>) {
+    let start = Instant::now();
+    let run = daemon.terminate();
+    println!("it ended within {:?}", start.elapsed());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(start.elapsed() < PROMPTLY, "{:?}", start.elapsed());
+}
+
+#[test]
+fn it_waits_for_a_libvirtd_that_is_not_there_yet() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    site.host.sh("kill -STOP $(cat /run/libvirtd.pid); mv /run/libvirt/libvirt-sock-ro /run/away");
+    let daemon = Daemon::start(&site.host, QUICK);
+    assert_eq!(daemon.status()["gauges"]["libvirt"], false);
+    let line = daemon.program.stderr.line_with("WARN");
+    assert!(
+        line.contains("cannot connect to libvirt at qemu:///system") && line.contains("trying again"),
+        "{line}"
+    );
+    site.host.sh("mv /run/away /run/libvirt/libvirt-sock-ro; kill -CONT $(cat /run/libvirtd.pid)");
+    daemon.comes_to("libvirt", |status| status["gauges"]["libvirt"] == true);
+    let wire = site.wire();
+    site.save();
+    site.restore("");
+    daemon.reports(1);
+    assert_eq!(common::rounds(&wire.stop(), None).len(), 3);
+}
+
+#[test]
+fn it_keeps_no_capability_but_that_for_packet_sockets() {
+    require!(lab, ovs, libvirt);
+    let site = Site::ready(Attachment::Hybrid);
+    let daemon = Daemon::start(&site.host, QUICK);
+    let mut threads = capabilities(&daemon);
+    site.save();
+    site.restore("");
+    daemon.reports(1);
+    threads.extend(capabilities(&daemon));
+    const NET_RAW: u64 = 1 << 13;
+    for (name, value) in &threads {
+        let allowed = if name == "CapInh:" || name == "CapAmb:" { 0 } else { NET_RAW };
+        assert_eq!(*value, allowed, "{threads:x?}");
+    }
+}
+
+/// Every thread's capability sets.
+fn capabilities(daemon: &Daemon<'_>) -> Vec<(String, u64)> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.program.pid())).unwrap();
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).ok());
+    let sets = statuses.flat_map(|status| {
+        let lines = status.lines().filter(|line| line.starts_with("Cap"));
+        let sets = lines.map(|line| {
+            let (name, value) = line.split_once('\t').unwrap();
+            (name.to_owned(), u64::from_str_radix(value, 16).unwrap())
+        });
+        sets.collect::<Vec<_>>()
+    });
+    sets.collect()
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_one_line() {
+    require!(lab);
+    let host = Host::build().start();
+    for (config, words) in [
+        ("[schedule]\n cuont = 3\n", "announced.toml:2:2: unknown field `cuont`"),
+        ("[limits]\nframes-per-second = 0\n", "frames-per-second is 0"),
+        ("[libvirt\n", "announced.toml:1:9: "),
+    ] {
+        let run = Daemon::launch(&host, config, &[]).terminated();
+        assert_eq!(
+            (run.code, run.stdout.as_str(), run.stderr.lines().count()),
+            (Some(78), "", 1),
+            "{run:#?}"
+        );
+        assert!(run.stderr.contains(words), "{run:#?}");
+    }
+    let mut command = host.command(env!("CARGO_BIN_EXE_announced"));
+    let run = Running::start(command.args(["--config", "/nowhere"])).finish();
+    assert_eq!((run.code, run.stderr.lines().count()), (Some(78), 1), "{run:#?}");
+}
+
+#[test]
+fn everybody_may_ask_how_it_is() {
+    require!(lab, libvirt, curl);
+    let site = Site::build(Attachment::LinuxBridge);
+    let ask = |form: &[&str]| site.host.announce(&[&["status"], form].concat());
+    let nobody = ask(&[]);
+    assert_eq!(
+        (nobody.code, nobody.stdout.as_str(), nobody.stderr.lines().count()),
+        (Some(1), "", 1),
+        "{nobody:#?}"
+    );
+
+    let daemon = Daemon::start(&site.host, &format!("{QUICK}[metrics]\nlisten = \"127.0.0.1:9999\"\n"));
+    site.save();
+    site.restore("");
+    daemon.reports(1);
+    daemon.is_at(0);
+
+    let run = ask(&[]);
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!((run.code, run.stderr.as_str(), lines.len()), (Some(0), "", 2), "{run:#?}");
+    assert!(
+        lines[0].starts_with("libvirt connected, OVSDB ") && lines[0].contains("1 guests; 0 announcements"),
+        "{run:#?}"
+    );
+    let told = " web1 tap567a450a-b0 fa:16:3e:00:00:0a: announced (restored), first frame after ";
+    assert!(lines[1].starts_with("20") && lines[1].contains(told), "{run:#?}");
+
+    let json: Value = serde_json::from_str(&ask(&["--json"]).stdout).unwrap();
+    assert_eq!(json["recent"][0]["frames"], json!({"arp_request": 3, "arp_reply": 3, "na": 3, "rarp": 3}));
+    assert_eq!(json, daemon.status());
+
+    let prometheus = ask(&["--prometheus"]).stdout;
+    for line in [
+        "announced_events_total{cause=\"restored\"} 1",
+        "announced_announcements_total{outcome=\"announced\"} 1",
+        "announced_announcements_in_progress 0",
+        "announced_frames_sent_total{kind=\"na\"} 3",
+        "announced_connected{peer=\"libvirt\"} 1",
+        "announced_first_frame_delay_seconds_count 1",
+    ] {
+        assert!(prometheus.lines().any(|l| l == line), "{line}\n{prometheus}");
+    }
+    let http = site.host.sh("curl --silent --show-error --include http://127.0.0.1:9999/metrics");
+    let (head, body) = http.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("text/plain; version=0.0.4"), "{head}");
+    assert_eq!(body, prometheus);
+}

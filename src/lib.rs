@@ -41,6 +41,7 @@ pub mod injection;
 pub mod link;
 pub mod log;
 pub mod metrics;
+pub mod ofproto;
 pub mod oneshot;
 pub mod orders;
 pub mod ovs;

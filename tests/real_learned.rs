@@ -1,0 +1,347 @@
+//! What ovs-vswitchd would do with a frame, and where bridges have learned an address, asked without touching anything.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use announced::frame::{self, Frame, Kind, Style};
+use announced::host::learned::{on_linux_bridge, walk};
+use announced::host::sys::packet_socket;
+use announced::host::unixctl;
+use announced::ofproto::{Port, Verdict};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{MsgFlags, send};
+use pnet_base::MacAddr;
+
+use common::{Host, Place, eventually, ovs, require};
+
+const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
+const TAP: u32 = 5;
+
+fn run<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// A bridge with the uplink, and `tap0` as OpenFlow port 5.
+struct Bridge {
+    host: Host,
+    directory: PathBuf,
+}
+
+impl Bridge {
+    fn start() -> Self {
+        let host = Host::build().ovs().start();
+        ovs::bridge(&host, "br-int");
+        host.sh("ip link add tap0 type veth peer name guest0; ip link set tap0 up; ip link set guest0 up
+                 ovs-vsctl add-port br-int tap0 tag=100 -- set Interface tap0 ofport_request=5");
+        let directory = host.directory().join("run/openvswitch");
+        Bridge { host, directory }
+    }
+
+    fn trace(&self, kind: Kind) -> Verdict {
+        run(unixctl::trace(&self.directory, "br-int", TAP, &frame(kind).bytes)).unwrap()
+    }
+
+    fn learned(&self, vlan: Option<u16>) -> Option<Port> {
+        run(unixctl::learned(&self.directory, "br-int", MAC, vlan)).unwrap()
+    }
+
+    fn call(&self, command: &str, arguments: &[&str]) -> Result<String, String> {
+        run(unixctl::call(&self.directory, command, arguments)).map_err(|error| error.to_string())
+    }
+}
+
+fn frame(kind: Kind) -> Frame {
+    let addresses = ["192.0.2.10", "2001:db8::a"].map(|ip| ip.parse().unwrap());
+    frame::round(MAC, &addresses, &Style::default()).into_iter().find(|frame| frame.kind == kind).unwrap()
+}
+
+fn hexadecimal(frame: &Frame) -> String {
+    frame.bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// ovs-appctl, given the frame itself, is the witness; it says the same of our description as of the frame.
+#[test]
+fn every_frame_is_described_as_open_vswitch_reads_it() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    for kind in Kind::ALL {
+        let frame = frame(kind);
+        let described = announced::ofproto::flow(TAP, &frame.bytes).unwrap();
+        let ours = bridge.call("ofproto/trace", &["br-int", &described]).unwrap();
+        let given = format!("ovs-appctl ofproto/trace br-int in_port=5 {}", hexadecimal(&frame));
+        let theirs = bridge.host.sh(&given);
+        assert_eq!(ours.lines().next(), theirs.lines().next(), "{kind}");
+        let actions = theirs.lines().find_map(|line| line.strip_prefix("Datapath actions: ")).unwrap();
+        assert_eq!(bridge.trace(kind).dropped, actions == "drop");
+    }
+}
+
+#[test]
+fn asking_leaves_no_trace() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    for kind in Kind::ALL {
+        assert!(!bridge.trace(kind).dropped);
+    }
+    assert_eq!(bridge.learned(None), None);
+    assert_eq!(ovs::learned(&bridge.host, "br-int", &MAC.to_string()), None);
+    assert_eq!(
+        bridge.host.sh("ovs-ofctl dump-flows br-int | grep -o n_packets=.*,.n_bytes"),
+        "n_packets=0, n_bytes\n"
+    );
+}
+
+/// As neutron's firewall did.
+#[test]
+fn a_flow_that_drops_rarp_only_is_named() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    bridge.host.sh("ovs-ofctl add-flow br-int priority=100,rarp,in_port=5,actions=drop");
+
+    let rarp = bridge.trace(Kind::Rarp);
+    assert_eq!(rarp.deciding, "br-int table 0: priority=100,rarp,in_port=tap0 actions=drop");
+    assert!(rarp.dropped);
+    for kind in [Kind::ArpRequest, Kind::ArpReply, Kind::Na] {
+        assert_eq!(
+            bridge.trace(kind).deciding,
+            "br-int table 0: priority=0 actions=NORMAL; goes to up0 in VLAN 100"
+        );
+    }
+}
+
+#[test]
+fn the_provider_bridge_that_lacks_the_vlan_is_named() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    bridge.host.sh("
+        ovs-vsctl del-port br-int up0
+        ovs-vsctl add-br br-ex -- set Bridge br-ex datapath_type=netdev -- add-port br-ex up0 \
+            -- add-port br-ex phy-br-ex -- set Interface phy-br-ex type=patch options:peer=int-br-ex ofport_request=2 \
+            -- add-port br-int int-br-ex -- set Interface int-br-ex type=patch options:peer=phy-br-ex
+        ovs-ofctl add-flow br-ex priority=2,in_port=2,actions=drop
+        ovs-ofctl add-flow br-ex priority=4,in_port=2,dl_vlan=100,actions=mod_vlan_vid:1100,NORMAL
+    ");
+    let passes = bridge.trace(Kind::ArpRequest);
+    assert_eq!(
+        passes.deciding,
+        "br-ex table 0: priority=4,in_port=phy-br-ex,dl_vlan=100 actions=NORMAL; goes to up0 in VLAN 1100"
+    );
+
+    bridge.host.sh("ovs-ofctl --strict del-flows br-ex priority=4,in_port=2,dl_vlan=100");
+    assert_eq!(
+        bridge.trace(Kind::ArpRequest).deciding,
+        "br-ex table 0: priority=2,in_port=phy-br-ex actions=drop; \
+         goes to no port but the bridge's own, br-int in VLAN 100"
+    );
+}
+
+#[test]
+fn an_address_moves_from_port_to_port() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    let send = |port: &str| ovs::inject(&bridge.host, "br-int", port, &hexadecimal(&frame(Kind::Rarp)));
+    let witness = || ovs::learned(&bridge.host, "br-int", &MAC.to_string());
+    assert_eq!(bridge.learned(None), None);
+
+    send("tap0");
+    assert_eq!(witness(), Some(("tap0".into(), 100)));
+    assert_eq!(bridge.learned(None), Some(Port::Number(TAP)));
+    assert_eq!(bridge.learned(Some(100)), Some(Port::Number(TAP)));
+    assert_eq!(bridge.learned(Some(7)), None);
+
+    // Seen later, in another VLAN: that of the untagged.
+    send("LOCAL");
+    assert_eq!(bridge.learned(Some(100)), Some(Port::Number(TAP)));
+    assert_eq!(bridge.learned(Some(0)), Some(Port::Local));
+    assert_eq!(bridge.learned(None), Some(Port::Local));
+
+    // Open vSwitch does not write down that it saw an address again within a second.
+    eventually("the address on tap0 again", || {
+        send("tap0");
+        (bridge.learned(None) == Some(Port::Number(TAP))).then_some(())
+    });
+}
+
+#[test]
+fn no_name_does_harm() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    let ask = |name: &str| {
+        let frame = frame(Kind::Rarp);
+        let traced = run(unixctl::trace(&bridge.directory, name, TAP, &frame.bytes)).unwrap_err().to_string();
+        let learned = run(unixctl::learned(&bridge.directory, name, MAC, None)).unwrap_err().to_string();
+        [traced, learned]
+    };
+    for name in ["-generate", "--names", "-"] {
+        let why = "Open vSwitch cannot be asked about a bridge whose name begins with a hyphen";
+        assert_eq!(ask(name), [why, why]);
+    }
+    for name in ["", "br int", "br-int br-int", "br-int\nexit", "\u{1b}[2J", "\"}", "br-none"] {
+        for why in ask(name) {
+            assert!(why.contains(".ctl refuses ") && !why.contains(char::is_control), "{name:?}: {why:?}");
+        }
+    }
+    for why in ask("\0") {
+        assert!(why.starts_with("lost the connection to "), "{why:?}");
+    }
+    assert!(bridge.call("version", &[]).unwrap().contains("Open vSwitch"), "still there");
+    assert_eq!(bridge.learned(None), None);
+}
+
+#[test]
+fn a_daemon_that_is_gone_or_stands_still_is_told_of_in_a_line() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    let socket = bridge.host.sh("echo ovs-vswitchd.$(cat /run/openvswitch/ovs-vswitchd.pid).ctl");
+    let socket = bridge.directory.join(socket.trim()).display().to_string();
+    bridge.host.sh("kill -STOP $(cat /run/openvswitch/ovs-vswitchd.pid)");
+    let asked = Instant::now();
+    assert_eq!(bridge.call("version", &[]).unwrap_err(), format!("no answer from {socket} within 1s"));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+
+    bridge.host.sh("kill -KILL $(cat /run/openvswitch/ovs-vswitchd.pid)");
+    eventually("the end of ovs-vswitchd", || {
+        let why = bridge.call("version", &[]).unwrap_err();
+        (why == format!("cannot connect to {socket}: Connection refused (os error 111)")).then_some(())
+    });
+
+    bridge.host.sh("rm /run/openvswitch/ovs-vswitchd.pid");
+    let why = bridge.call("version", &[]).unwrap_err();
+    assert!(why.starts_with("cannot tell the control socket of ovs-vswitchd by "), "{why}");
+    assert!(
+        why.ends_with("/ovs-vswitchd.pid: No such file or directory (os error 2); is it running?"),
+        "{why}"
+    );
+}
+
+/// Runs `test` on a thread in a network of its own, which ends with it; programs that it starts are in there too.
+fn in_a_network_of_its_own(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        test();
+    });
+    thread.join().unwrap();
+}
+
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-euc", script]).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn index(device: &str) -> u32 {
+    nix::net::if_::if_nametoindex(device).unwrap()
+}
+
+/// `br0` with the ports `port1` and `port2`, each of which has a guest at its far end.
+fn linux_bridge() -> u32 {
+    sh("ip link add br0 type bridge forward_delay 0 mcast_snooping 0; ip link set br0 up
+        for n in 1 2; do
+            ip link add port$n type veth peer name guest$n
+            ip link set port$n master br0; ip link set port$n up; ip link set guest$n up
+        done");
+    index("br0")
+}
+
+/// The bridge learns from what it forwards.
+fn speak(guest: &str) {
+    let socket = packet_socket(index(guest)).unwrap();
+    send(socket.as_raw_fd(), &frame(Kind::Rarp).bytes, MsgFlags::empty()).unwrap();
+}
+
+/// The port behind which `bridge fdb show` has the address.
+fn witness() -> Option<u32> {
+    let entries: serde_json::Value = serde_json::from_str(&sh("bridge -j fdb show br br0")).unwrap();
+    let entries = entries.as_array().unwrap().clone();
+    let entry =
+        entries.into_iter().find(|entry| entry["mac"] == MAC.to_string() && entry["state"] != "permanent")?;
+    entry["ifname"].as_str().map(index)
+}
+
+#[test]
+fn a_linux_bridge_is_asked_for_the_port() {
+    require!(lab, bridge);
+    in_a_network_of_its_own(|| {
+        let bridge = linux_bridge();
+        let learned = || on_linux_bridge(bridge, MAC, None).unwrap();
+        let walked = |vlan| walk(bridge, MAC, vlan).unwrap();
+        assert_eq!((learned(), walked(None), witness()), (None, None, None));
+
+        for n in [1, 2, 1] {
+            let port = index(&format!("port{n}"));
+            eventually("the address", || {
+                speak(&format!("guest{n}"));
+                (witness() == Some(port)).then_some(())
+            });
+            assert_eq!((learned(), walked(None)), (Some(port), Some(port)));
+        }
+        assert_eq!(
+            (on_linux_bridge(bridge, MAC, Some(7)).unwrap(), walked(Some(7))),
+            (None, None),
+            "in no VLAN"
+        );
+
+        // On another bridge nothing is known of it.
+        sh("ip link add br1 type bridge");
+        assert_eq!(on_linux_bridge(index("br1"), MAC, None).unwrap(), None);
+        let why = on_linux_bridge(99_999, MAC, None).unwrap_err().to_string();
+        assert!(why.starts_with("cannot read what the bridge with index 99999 has learned: "), "{why}");
+    });
+}
+
+/// The host takes what is sent to a port's own address: that is no place of a guest.
+#[test]
+fn the_hosts_own_addresses_are_not_learned_ones() {
+    require!(lab, bridge);
+    in_a_network_of_its_own(|| {
+        let bridge = linux_bridge();
+        sh(&format!("ip link set port1 address {MAC}"));
+        assert!(sh("bridge fdb show br br0").contains(&format!("{MAC} dev port1 master br0 permanent")));
+        assert_eq!((on_linux_bridge(bridge, MAC, None).unwrap(), witness()), (None, None));
+        assert_eq!(walk(bridge, MAC, None).unwrap(), None);
+    });
+}
+
+/// Asked by somebody who may change nothing.
+#[test]
+fn four_thousand_entries_cost_nothing() {
+    require!(lab, bridge);
+    in_a_network_of_its_own(|| {
+        let bridge = linux_bridge();
+        let batch: String = (0..4_000_u32)
+            .map(|n| format!("fdb add 02:00:00:00:{:02x}:{:02x} dev port1 master dynamic\n", n >> 8, n & 255))
+            .collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), batch).unwrap();
+        sh(&format!("bridge -batch {}", file.path().display()));
+        sh(&format!("bridge fdb add {MAC} dev port2 master dynamic"));
+        assert!(sh("bridge fdb show br br0").lines().count() > 4_000);
+
+        let port = Some(index("port2"));
+        caps::clear(None, caps::CapSet::Effective).unwrap();
+        tell("an entry of 4001", || assert_eq!(on_linux_bridge(bridge, MAC, None).unwrap(), port));
+        tell("an entry of 4001, before Linux 5.0", || assert_eq!(walk(bridge, MAC, None).unwrap(), port));
+        sh(&format!("bridge fdb del {MAC} dev port2 master"));
+        tell("none of 4000", || assert_eq!(on_linux_bridge(bridge, MAC, None).unwrap(), None));
+    });
+}
+
+fn tell(what: &str, ask: impl Fn()) {
+    let mut times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let asked = Instant::now();
+            ask();
+            asked.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("{what}: median {:?}, p99 {:?}, longest {:?}", times[100], times[197], times[199]);
+    // A hundred times what the slowest takes: none of them waits for anything.
+    assert!(times[100] < Duration::from_millis(500), "{:?}", times[100]);
+}

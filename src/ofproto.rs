@@ -148,7 +148,7 @@ fn deciding(ends: &[End], outputs: &[Output]) -> String {
     let mut words: Vec<String> =
         ends.iter().filter(|end| end.dropped).map(|end| end.line.clone()).take(FEW).collect();
     if words.is_empty() {
-        words.extend(ends.last().map(|end| end.line.clone()));
+        words.push(ends.last().map_or_else(|| "no flow is named".into(), |end| end.line.clone()));
     }
     let (own, others): (Vec<&Output>, Vec<&Output>) =
         outputs.iter().partition(|output| ends.iter().any(|end| end.bridge == output.port));

@@ -119,6 +119,6 @@ async fn ask(socket: &Path, command: &str, arguments: &[&str]) -> Result<Value, 
 }
 
 fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
-    words.join(" ").trim().chars().take(QUOTED).collect()
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ").chars().take(QUOTED).collect()
 }

@@ -1,4 +1,5 @@
-//! What comes from outside is hostile: broken domain XML, broken OVSDB, broken netlink, broken OpenFlow.
+//! What comes from outside is hostile: broken domain XML, broken OVSDB, broken netlink, broken OpenFlow, broken
+//! answers of ovs-vswitchd.
 //!
 //! Whatever arrives, nothing panics, everything ends, errors are one line, and a port that must wait is never ready.
 //! The cases are the same in every run; `ANNOUNCED_TEST_SEED=7 cargo test --test hostile` tries others.
@@ -8,6 +9,7 @@ mod bytes;
 mod command;
 mod domain;
 mod netlink;
+mod ofproto;
 mod openflow;
 mod ovsdb;
 mod server;

@@ -6,7 +6,7 @@ mod common;
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use announced::frame::{self, Frame, Kind, Style};
@@ -293,6 +293,58 @@ fn a_linux_bridge_is_asked_for_the_port() {
         let why = on_linux_bridge(99_999, MAC, None).unwrap_err().to_string();
         assert!(why.starts_with("cannot read what the bridge with index 99999 has learned: "), "{why}");
     });
+}
+
+/// The kernel at hand may not filter VLANs; then the test runs itself once more in a virtual machine whose kernel does.
+#[test]
+fn a_bridge_that_filters_vlans_has_a_table_for_each() {
+    require!(bridge);
+    let mut here = Command::new("unshare");
+    here.args(["--net", "ip", "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"]);
+    if here.stderr(Stdio::null()).status().unwrap().success() {
+        in_a_network_of_its_own(ports_in_vlans);
+    } else {
+        require!(vm, strip);
+        in_a_virtual_machine("a_bridge_that_filters_vlans_has_a_table_for_each");
+    }
+}
+
+fn ports_in_vlans() {
+    let bridge = linux_bridge();
+    sh("ip link set br0 type bridge vlan_filtering 1
+        for n in 1 2; do
+            bridge vlan del dev port$n vid 1
+            bridge vlan add dev port$n vid ${n}00 pvid untagged
+        done");
+    let ports = [index("port1"), index("port2")].map(Some);
+    for (guest, vlan) in [("guest1", 100), ("guest2", 200)] {
+        eventually("the address", || {
+            speak(guest);
+            sh(&format!("bridge fdb show br br0 vlan {vlan}")).contains(&MAC.to_string()).then_some(())
+        });
+    }
+    for ask in [on_linux_bridge, walk] {
+        let learned = |vlan| ask(bridge, MAC, vlan).unwrap();
+        assert_eq!([learned(Some(100)), learned(Some(200))], ports);
+        assert_eq!([learned(Some(1)), learned(Some(300)), learned(None)], [None; 3]);
+    }
+}
+
+fn in_a_virtual_machine(test: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let [program, script] = ["tests", "script"].map(|name| directory.path().join(name));
+    // What a debugger wants is most of the program, and copying takes long under emulation.
+    let stripped =
+        Command::new("strip").arg("-o").arg(&program).arg(std::env::current_exe().unwrap()).status();
+    assert!(stripped.unwrap().success());
+    std::fs::write(&script, format!("ANNOUNCED_TESTS_REQUIRE=all exec tests --exact {test}\n")).unwrap();
+    let vm = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))
+        .args([script, program])
+        .output() // it has a deadline of its own
+        .unwrap();
+    let said = String::from_utf8_lossy(&vm.stdout);
+    assert!(vm.status.success(), "{said}{}", String::from_utf8_lossy(&vm.stderr));
+    assert!(said.contains("1 passed"), "{said}");
 }
 
 /// The host takes what is sent to a port's own address: that is no place of a guest.

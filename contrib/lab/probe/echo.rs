@@ -102,3 +102,40 @@ fn reply(identifier: u16, packet: &[u8]) -> Option<u64> {
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reply to that request as a raw socket hands it over.
+    fn replied(identifier: u16, seq: u64) -> Vec<u8> {
+        let mut header = [0; 20];
+        header[0] = 0x45;
+        header[3] = 20 + LENGTH as u8;
+        let mut reply = request(identifier, seq);
+        reply[0] = IcmpTypes::EchoReply.0;
+        [&header[..], &reply].concat()
+    }
+
+    #[test]
+    fn a_reply_is_told_by_identifier_and_number() {
+        assert_eq!(reply(7, &replied(7, 3)), Some(3));
+        assert_eq!(reply(8, &replied(7, 3)), None);
+        assert_eq!(reply(7, &replied(7, 65536 + 3)), Some(65536 + 3));
+        assert_eq!(reply(7, &replied(7, 3)[..30]), None);
+    }
+
+    #[test]
+    fn a_request_is_no_reply() {
+        let mut packet = replied(7, 3);
+        packet[20] = IcmpTypes::EchoRequest.0;
+        assert_eq!(reply(7, &packet), None);
+    }
+
+    #[test]
+    fn a_request_has_a_correct_checksum() {
+        let request = request(7, 3);
+        let packet = IcmpPacket::new(&request).unwrap();
+        assert_eq!(packet.get_checksum(), icmp::checksum(&packet));
+    }
+}

@@ -106,13 +106,14 @@ impl Switch {
         }
         let Some(svi) = self.svi_for(to) else { return };
         let now = self.now;
-        let question =
-            self.questions.entry(to).or_insert(Question { asked: Time::ZERO, packets: Vec::new() });
+        let asked = self.questions.get(&to).map(|question| question.asked);
+        let due = asked.is_none_or(|asked| now.saturating_sub(asked) >= ASK_AGAIN);
+        let question = self.questions.entry(to).or_insert(Question { asked: now, packets: Vec::new() });
         if question.packets.len() == QUEUE {
             question.packets.remove(0);
         }
         question.packets.push(packet);
-        if now.saturating_sub(question.asked) >= ASK_AGAIN {
+        if due {
             question.asked = now;
             self.ask(&svi, to);
         }

@@ -35,6 +35,9 @@ struct Arguments {
     to: Ipv4Addr,
     #[arg(long, default_value = "10ms", value_parser = announced::duration::parse)]
     every: Duration,
+    /// End after so many requests
+    #[arg(long)]
+    count: Option<usize>,
     /// For how long answers are waited for in the end
     #[arg(long, default_value = "1s", value_parser = announced::duration::parse)]
     linger: Duration,
@@ -98,7 +101,7 @@ fn probe(echo: &Echo, told: &Receiver<Input>, arguments: &Arguments) -> Result<V
     let mut probes: Vec<Probe> = Vec::new();
     let mut due = Instant::now();
     println!("ready");
-    loop {
+    while arguments.count.is_none_or(|count| probes.len() < count) {
         match told.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Ok(Input::Reply(seq, at)) => note(&mut probes, seq, at),
             Ok(Input::Failed(error)) => return Err(error),

@@ -89,9 +89,12 @@ impl Lab {
         probe
     }
 
-    /// VM1 goes to host 3, and says nothing.
+    /// VM1 goes to host 3, and says nothing: while it moves it stands still, or an answer to a ping would announce it.
     fn move_vm1(&self) {
+        let vm1 = self.host.namespace("vm1");
+        vm1.sh("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all");
         self.host.sh("ovs-vsctl del-port br1 vm1 -- add-port br3 vm1 tag=100");
+        vm1.sh("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all");
     }
 
     fn announce(&self, kind: &str) {

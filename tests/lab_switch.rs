@@ -83,7 +83,7 @@ impl Lab {
     fn probe(&self, tenant: &str) -> Running {
         let log = self.host.directory().join(format!("{tenant}.log"));
         let mut probe = self.host.namespace(tenant).command(&example("probe"));
-        probe.args(["--to", "1.1.1.1", "--json", "--log"]).arg(log);
+        probe.args(["--to", "1.1.1.1", "--linger", "300ms", "--json", "--log"]).arg(log);
         let probe = Running::start(&mut probe);
         probe.stdout.line_with("ready");
         probe

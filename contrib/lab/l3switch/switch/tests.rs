@@ -272,7 +272,8 @@ fn an_address_of_another_subnet_or_the_switchs_own_is_not_believed() {
         lab.receive(port, vlan, &arp(SWITCH, ArpOperations::Reply, (VM1.0, address), (SWITCH, GATEWAY1)));
     }
     assert_eq!(lab.arp_of(VM3.1), Some((VM3.0, "p2".into())));
-    assert_eq!(lab.arp_of(GATEWAY1).unwrap().0, SWITCH);
+    let gateways = lab.switch.arp_rows().into_iter().filter(|row| row.address == GATEWAY1);
+    assert_eq!(gateways.map(|row| row.mac).collect::<Vec<_>>(), [SWITCH]);
 }
 
 #[test]
@@ -281,6 +282,16 @@ fn packets_are_routed_between_the_vlans() {
     let sent = lab.receive("p2", 200, &echo((VM3.0, SWITCH), (VM3.1, VM1.1), 64));
     // TTL and checksum as in a packet that was built so.
     assert_eq!(sent, [("p1".to_owned(), 100, echo((SWITCH, VM1.0), (VM3.1, VM1.1), 63))]);
+}
+
+#[test]
+fn what_follows_a_packet_is_not_routed() {
+    let mut lab = Lab::settled(Vendor::B);
+    let mut padded = echo((VM3.0, SWITCH), (VM3.1, VM1.1), 64);
+    padded.truncate(50);
+    padded.extend([0xaa; 14]);
+    let sent = lab.receive("p2", 200, &padded);
+    assert_eq!(sent[0].2, echo((SWITCH, VM1.0), (VM3.1, VM1.1), 63));
 }
 
 #[test]
@@ -329,6 +340,7 @@ fn the_switch_answers_pings_of_both_its_addresses() {
         assert_eq!((port.as_str(), *vlan), ("p1", 100));
         let reply = ipv4(&bytes[14..]).expect("the header's checksum");
         assert_eq!((reply.get_source(), reply.get_destination()), (gateway, VM1.1));
+        assert_eq!(reply.get_ttl(), 64);
         let reply = IcmpPacket::new(reply.payload()).unwrap();
         assert_eq!(reply.get_icmp_type(), IcmpTypes::EchoReply);
         assert_eq!(reply.get_checksum(), icmp::checksum(&reply));
@@ -394,6 +406,13 @@ fn on_vendor_a_a_mac_that_the_fdb_had_forgotten_takes_its_address_along() {
     lab.pass(301);
     lab.receive("p3", 100, &rarp(VM1));
     assert_eq!(lab.vm3_to_vm1(), ["p3.100"]);
+}
+
+#[test]
+fn on_vendor_a_the_same_mac_in_another_vlan_moves_nothing() {
+    let mut lab = Lab::settled(Vendor::A);
+    lab.receive("p3", 200, &rarp(VM1));
+    assert_eq!(lab.vm3_to_vm1(), ["p1.100"]);
 }
 
 #[test]

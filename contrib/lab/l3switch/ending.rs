@@ -1,7 +1,6 @@
 //! When a program of the lab is to end: with SIGTERM, SIGINT or its standard input, so that whoever holds the other end
 //! of that, and dies, takes it along. `/dev/null` as standard input means nobody.
 
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
@@ -21,7 +20,7 @@ pub fn on_end(end: impl Fn() + Clone + Send + 'static) -> nix::Result<()> {
     if !nobody_on_stdin() {
         thread::spawn(move || {
             // What comes does not matter, and an error is an end, too.
-            let _ = std::io::copy(&mut std::io::stdin().lock().by_ref(), &mut std::io::sink());
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             end();
         });
     }

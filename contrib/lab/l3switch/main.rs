@@ -4,6 +4,8 @@
 //! l3switch --vendor B --port p1 --port p2 --port p3 --svi 100=1.1.1.254/24 --svi 200=2.1.1.254/24 --control SOCKET
 //! l3switch show fdb --control SOCKET
 //! ```
+//!
+//! It prints "ready" when it is up, and ends with SIGTERM or its standard input, unless that is /dev/null.
 
 mod control;
 mod ending;
@@ -48,7 +50,6 @@ enum Command {
     },
 }
 
-/// It prints "ready" when it is up, and ends with SIGTERM or its standard input, unless that is /dev/null.
 #[derive(Args)]
 struct Run {
     /// Whether an ARP entry moves with its MAC in the FDB (A), or by ARP only (B)

@@ -4,7 +4,7 @@
 //! probe --source 1.1.1.2 --to 1.1.1.1 --every 10ms --log FILE --json
 //! ```
 //!
-//! Prints "ready" when the first request goes out, and ends with SIGTERM or its standard input, unless that is /dev/null.
+//! It prints "ready" when the first request goes out, and ends with SIGTERM or its standard input, unless that is /dev/null.
 
 mod echo;
 #[path = "../l3switch/ending.rs"]

@@ -22,6 +22,7 @@ use crate::status::{self, Status};
 
 mod engine;
 mod site;
+mod systemd;
 mod teller;
 
 use engine::Engine;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use super::systemd::Systemd;
 use crate::event::Cause;
 use crate::metrics::{Gauges, Metrics};
 use crate::report::{Report, VERSION};
@@ -22,13 +23,14 @@ pub struct Teller {
     /// Something was counted that the status does not show yet.
     changed: bool,
     ready: bool,
+    systemd: Systemd,
 }
 
 impl Teller {
     /// Nothing has happened; `status` is what others are shown.
     pub fn new(status: watch::Sender<Status>) -> Self {
         let (metrics, recent) = (Metrics::default(), VecDeque::new());
-        Teller { metrics, recent, status, changed: true, ready: false }
+        Teller { metrics, recent, status, changed: true, ready: false, systemd: Systemd::new() }
     }
 
     /// Something asked for an announcement.
@@ -64,7 +66,7 @@ impl Teller {
         drop(shown);
         self.changed = false;
         let words = format!("watching {guests} guests; {} announcements under way", gauges.in_progress);
-        let _ = sd_notify::notify(&[NotifyState::Status(&words)]);
+        self.systemd.mention(&NotifyState::Status(&words));
         self.status.send_replace(Status {
             version: VERSION,
             guests,
@@ -94,20 +96,24 @@ impl Teller {
 }
 
 /// Tells systemd that the loop still turns, as often as it asks for.
-pub struct Watchdog(Option<tokio::time::Interval>);
+pub struct Watchdog {
+    interval: Option<tokio::time::Interval>,
+    systemd: Systemd,
+}
 
 impl Watchdog {
     /// As `$WATCHDOG_USEC` asks for.
     pub fn new() -> Self {
-        Watchdog(sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2)))
+        let interval = sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2));
+        Watchdog { interval, systemd: Systemd::new() }
     }
 
     /// Tells it when that is due; never without a watchdog.
     pub async fn due(&mut self) {
-        match &mut self.0 {
+        match &mut self.interval {
             Some(interval) => {
                 interval.tick().await;
-                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                self.systemd.mention(&NotifyState::Watchdog);
             }
             None => std::future::pending().await,
         }

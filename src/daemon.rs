@@ -21,6 +21,7 @@ use crate::pace::Pace;
 use crate::status::{self, Status};
 
 mod engine;
+mod reading;
 mod site;
 mod systemd;
 mod teller;
@@ -31,6 +32,8 @@ use engine::Engine;
 const BAD_CONFIGURATION: u8 = 78;
 /// How long what is under way may take to end when the daemon does.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How many guests are read at the same time: libvirtd answers five questions of a client at once (`max_client_requests`).
+const READERS: usize = 5;
 
 /// Runs announced(8) with the configuration `file`.
 pub fn main(file: Option<PathBuf>) -> ExitCode {
@@ -69,7 +72,8 @@ pub fn for_hook(guest: String, hook: i32, config: Config) -> Result<(), String> 
 }
 
 fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(READERS).build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let done = runtime.block_on(work);
     runtime.shutdown_timeout(FAREWELL);

@@ -1,16 +1,17 @@
 //! The daemon's loop: what is heard, what is decided, what is under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use pnet_base::MacAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::FAREWELL;
+use super::reading::patiently;
 use super::site::Site;
 use super::teller::{Teller, Watchdog};
 use crate::announcement::Outcome;
@@ -37,6 +38,8 @@ struct Guest {
     state: watch::Sender<GuestState>,
     /// Read while it was arriving.
     prepared: Option<Known>,
+    /// It is being read.
+    reading: Option<AbortHandle>,
 }
 
 /// An announcement under way.
@@ -62,8 +65,10 @@ pub struct Engine {
     sites: Vec<Site>,
     /// Where what is under way is kept, and told.
     keep: Option<Keep>,
+    /// Something is under way, or done, that is not kept yet.
+    changed: bool,
     guests: HashMap<String, Guest>,
-    running: HashMap<Nic, Running>,
+    running: BTreeMap<Nic, Running>,
     tasks: JoinSet<(usize, Nic, Instant, Report)>,
     reads: JoinSet<Read>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
@@ -110,8 +115,9 @@ impl Engine {
             host,
             sites,
             keep: None,
+            changed: false,
             guests: HashMap::new(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
             heard,
@@ -143,10 +149,25 @@ impl Engine {
                 Err(_) = links.changed() => return Err("lost sight of the host's devices".into()),
                 () = ends(&mut interrupt, &mut terminate) => break,
             }
+            self.catch_up();
+            self.save();
             self.show();
         }
         self.end().await;
         Ok(())
+    }
+
+    /// Takes in what has come at the same time: guests that arrive together are kept and shown together.
+    fn catch_up(&mut self) {
+        while let Ok((site, notice)) = self.heard.try_recv() {
+            self.notice(site, notice);
+        }
+        while let Some(read) = self.reads.try_join_next() {
+            self.read(read);
+        }
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.ended(ended);
+        }
     }
 
     fn show(&mut self) {
@@ -184,7 +205,7 @@ impl Engine {
                 }
                 let now = Instant::now();
                 verdicts.into_iter().for_each(|(uuid, verdict)| self.act(number, uuid, verdict, None, now));
-                self.save();
+                self.changed = true;
             }
             Notice::Changed { uuid, id, change, at } => self.changed(number, uuid, id, &change, at),
             Notice::Lost(why) => {
@@ -211,9 +232,7 @@ impl Engine {
             _ => None,
         };
         self.act(number, uuid, verdict, plugged, at);
-        if verdict != Verdict::Nothing {
-            self.save();
-        }
+        self.changed |= verdict != Verdict::Nothing;
     }
 
     fn note_state(&mut self, uuid: &str, state: GuestState) {
@@ -233,8 +252,7 @@ impl Engine {
                 self.start_reading(number, uuid, None, None);
             }
             Verdict::Announce(cause) => {
-                let under_way = self.running.keys().any(|(guest, _)| *guest == uuid);
-                if under_way && plugged.is_none() {
+                if self.is_under_way(&uuid) && plugged.is_none() {
                     return;
                 }
                 self.teller.event(cause);
@@ -248,8 +266,14 @@ impl Engine {
     }
 
     fn guest(&mut self, uuid: &str) -> &mut Guest {
-        let new = || Guest { state: watch::channel(GuestState::Running).0, prepared: None };
+        let state = || watch::channel(GuestState::Running).0;
+        let new = || Guest { state: state(), prepared: None, reading: None };
         self.guests.entry(uuid.to_owned()).or_insert_with(new)
+    }
+
+    fn is_under_way(&self, uuid: &str) -> bool {
+        let mut from_there = self.running.range((uuid.to_owned(), MacAddr::zero())..);
+        from_there.next().is_some_and(|((guest, _), _)| guest == uuid)
     }
 
     /// Reads a guest's XML, which may take libvirt a while.
@@ -262,10 +286,17 @@ impl Engine {
     ) {
         let libvirt = self.sites[number].libvirt.clone();
         let sources = self.config.addresses.sources.clone();
-        self.reads.spawn_blocking(move || {
-            let known = libvirt.read(&uuid, &sources);
+        let state = self.guest(&uuid).state.subscribe();
+        let (whom, whole) = (uuid.clone(), plugged.is_none());
+        let reading = self.reads.spawn(async move {
+            let of = uuid.clone();
+            let known = patiently(move || libvirt.read(&of, &sources), state).await;
             (number, uuid, wanted, plugged, known)
         });
+        // An older one that still tries is not needed any more: this one knows better what for.
+        if whole && let Some(older) = self.guest(&whom).reading.replace(reading) {
+            older.abort();
+        }
     }
 
     fn read(&mut self, read: Result<Read, tokio::task::JoinError>) {
@@ -278,8 +309,14 @@ impl Engine {
                     guest.prepared = Some(known);
                 }
             }
-            // Who has left meanwhile needs no announcement; whoever has not is found again when libvirt is.
-            Ok((_, uuid, _, _, Err(why))) => tracing::info!("cannot read the VM {uuid}: {why}"),
+            // Who has left meanwhile needs no announcement.
+            Ok((_, uuid, _, _, Err(why))) if !self.guests.contains_key(&uuid) => {
+                tracing::debug!("cannot read the VM {uuid}: {why}");
+            }
+            Ok((_, uuid, _, _, Err(why))) => tracing::warn!(
+                "cannot read the VM {uuid}: {why}; it is tried again with the next connection to libvirt, or by announce --vm"
+            ),
+            Err(error) if error.is_cancelled() => {}
             Err(error) => tracing::error!("reading a VM broke off: {error}"),
         }
     }
@@ -312,10 +349,10 @@ impl Engine {
                 Err(refused) => self.teller.finished(&Report::refused(&refused, cause)),
             }
         }
-        if self.running.keys().all(|(guest, _)| guest != uuid) {
+        if !self.is_under_way(uuid) {
             self.sites[number].roster.done(uuid);
         }
-        self.save();
+        self.changed = true;
     }
 
     fn start(
@@ -358,9 +395,9 @@ impl Engine {
         let state = self.guests.get(uuid).map(|guest| *guest.state.borrow());
         // One that was paused in mid-burst is announced when it goes on.
         let goes_on = report.outcome == Outcome::Cancelled && matches!(state, Some(GuestState::Paused(_)));
-        if !goes_on && self.running.keys().all(|(guest, _)| guest != uuid) {
+        if !goes_on && !self.is_under_way(uuid) {
             self.sites[number].roster.done(uuid);
-            self.save();
+            self.changed = true;
         }
     }
 
@@ -374,8 +411,10 @@ impl Engine {
         }
     }
 
-    fn save(&self) {
-        let Some(keep) = &self.keep else {
+    /// Keeps what is under way, if that has changed. Whatever follows from a change is done after this.
+    fn save(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        let Some(keep) = self.keep.as_ref().filter(|_| changed) else {
             return;
         };
         let rosters = self.sites.iter().map(|site| (site.name.clone(), site.roster.clone()));
@@ -387,6 +426,7 @@ impl Engine {
     /// Ends what is under way; the next daemon goes on with it.
     async fn end(mut self) {
         self.teller.stopping();
+        self.changed = true;
         self.save();
         for running in self.running.values() {
             running.stop.send_replace(Some(Stop::Interrupted));

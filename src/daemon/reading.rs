@@ -1,0 +1,76 @@
+//! Reading what is known of a guest, again if that fails: libvirt may be busy, or between two connections.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::readiness::GuestState;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// After this one nobody tries any more: together they are 12.7 s, in which a lost connection has been made again, after
+/// which all guests are looked at anyway.
+const LAST_PAUSE: Duration = Duration::from_millis(6400);
+
+/// Calls `read`, which may block, until it succeeds, the guest has left, or it has failed too often; then the error is that
+/// of the last attempt.
+pub async fn patiently<T: Send + 'static>(
+    read: impl Fn() -> Result<T, String> + Clone + Send + 'static,
+    mut guest: watch::Receiver<GuestState>,
+) -> Result<T, String> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let attempt = tokio::task::spawn_blocking(read.clone()).await;
+        let why = match attempt.unwrap_or_else(|error| Err(format!("reading broke off: {error}"))) {
+            Ok(known) => return Ok(known),
+            Err(why) if pause > LAST_PAUSE => return Err(why),
+            Err(why) => why,
+        };
+        let left = guest.wait_for(|state| matches!(state, GuestState::Left(_)));
+        if tokio::time::timeout(pause, left).await.is_ok() {
+            return Err(why);
+        }
+        pause *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    /// Succeeds at the attempt with this number, from 1.
+    fn reader(success: u32) -> (Arc<AtomicU32>, impl Fn() -> Result<u32, String> + Clone + Send + 'static) {
+        let attempts = Arc::new(AtomicU32::new(0));
+        let count = attempts.clone();
+        let read = move || {
+            let attempt = count.fetch_add(1, SeqCst) + 1;
+            if attempt == success { Ok(attempt) } else { Err(format!("attempt {attempt}")) }
+        };
+        (attempts, read)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again() {
+        let (_guest, state) = watch::channel(GuestState::Running);
+        let (_, read) = reader(3);
+        assert_eq!(patiently(read, state).await, Ok(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_always_fails_is_given_up() {
+        let (_guest, state) = watch::channel(GuestState::Running);
+        let (attempts, read) = reader(0);
+        assert_eq!(patiently(read, state).await, Err("attempt 8".into()));
+        assert_eq!(attempts.load(SeqCst), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_has_left_is_not_read_again() {
+        let (_guest, state) = watch::channel(GuestState::Left("shut off"));
+        let (attempts, read) = reader(0);
+        assert_eq!(patiently(read, state).await, Err("attempt 1".into()));
+        assert_eq!(attempts.load(SeqCst), 1);
+    }
+}

@@ -143,15 +143,15 @@ pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs) -> Result<Attachment, Cond
 fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
     let by_name = plug.device.as_deref().and_then(|name| ovs.named(name));
     by_name.or_else(|| {
-        ovs.plugged().find(|p| {
+        ovs.vhost_user().find(|p| {
             let ids = &p.interface.external_ids;
             let id = plug.interface_id.as_ref();
             let path = plug.socket.as_ref();
             // A hybrid plug's qvo carries the iface-id as well; there the tap leads the way.
-            (p.interface.is_vhost_user() && id.is_some() && ids.get("iface-id") == id)
+            (id.is_some() && ids.get("iface-id") == id)
                 || path.is_some_and(|path| {
                     p.interface.options.get("vhost-server-path") == Some(path)
-                        || (p.interface.is_vhost_user() && path.ends_with(&format!("/{}", p.interface.name)))
+                        || path.ends_with(&format!("/{}", p.interface.name))
                 })
         })
     })
@@ -256,7 +256,7 @@ fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links) -> Vec<String> {
     let mut next = 0;
     while let Some(bridge) = bridges.get(next).copied() {
         next += 1;
-        for plugged in ovs.plugged_into(bridge) {
+        for plugged in ovs.leading_on(bridge) {
             if let Some(peer) = ovs.peer_of(plugged.interface) {
                 if !peer.bridge.name.starts_with(TRUNK_BRIDGE) && seen.insert(&peer.bridge.name) {
                     bridges.push(peer.bridge);
@@ -274,8 +274,7 @@ fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
     let interface = plugged.interface;
     match interface.kind.as_str() {
         "" | "system" | "afxdp" => {
-            let link = links.named(&interface.name);
-            !interface.is_guests() && !interface.name.starts_with(HYBRID_PORT) && link.is_none_or(is_uplink)
+            !interface.name.starts_with(HYBRID_PORT) && links.named(&interface.name).is_none_or(is_uplink)
         }
         "dpdk" | "vxlan" | "geneve" | "gre" | "stt" => true,
         _ => false,

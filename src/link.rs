@@ -1,6 +1,6 @@
 //! The host's network devices, as rtnetlink tells of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A network device (`include/uapi/linux/if_link.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -74,6 +74,7 @@ impl PortState {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Links {
     by_index: BTreeMap<u32, Link>,
+    by_name: HashMap<String, u32>,
 }
 
 impl Links {
@@ -84,7 +85,7 @@ impl Links {
 
     /// The device with this name.
     pub fn named(&self, name: &str) -> Option<&Link> {
-        self.by_index.values().find(|link| link.name == name)
+        self.by_name.get(name).and_then(|index| self.get(*index))
     }
 
     /// The ports of a bridge or bond, by index.
@@ -94,15 +95,24 @@ impl Links {
 
     /// Adds a device, or replaces what was known of it.
     pub fn insert(&mut self, link: Link) {
+        if self.get(link.index).is_none_or(|known| known.name != link.name) {
+            self.remove(link.index);
+            self.by_name.insert(link.name.clone(), link.index);
+        }
         self.by_index.insert(link.index, link);
     }
 
     /// Forgets a device, and returns what was known of it.
     pub fn remove(&mut self, index: u32) -> Option<Link> {
-        self.by_index.remove(&index)
+        let link = self.by_index.remove(&index)?;
+        // Another device may have taken the name meanwhile.
+        if self.by_name.get(&link.name) == Some(&index) {
+            self.by_name.remove(&link.name);
+        }
+        Some(link)
     }
 
-    /// The device with this index, to change.
+    /// The device with this index, to change anything but its name.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Link> {
         self.by_index.get_mut(&index)
     }
@@ -110,7 +120,9 @@ impl Links {
 
 impl FromIterator<Link> for Links {
     fn from_iter<I: IntoIterator<Item = Link>>(links: I) -> Self {
-        Links { by_index: links.into_iter().map(|link| (link.index, link)).collect() }
+        let mut all = Links::default();
+        links.into_iter().for_each(|link| all.insert(link));
+        all
     }
 }
 
@@ -118,5 +130,32 @@ impl Link {
     /// Whether its kind is `kind`.
     pub fn is(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str) -> Link {
+        Link { index, name: name.into(), ..Link::default() }
+    }
+
+    #[test]
+    fn a_device_is_found_by_the_name_that_it_has_now() {
+        let mut links: Links = [link(1, "tap0"), link(2, "tap1")].into_iter().collect();
+        links.insert(link(1, "old"));
+        links.insert(link(2, "tap0"));
+        let index = |links: &Links, name: &str| links.named(name).map(|link| link.index);
+        assert_eq!(["old", "tap0", "tap1"].map(|name| index(&links, name)), [Some(1), Some(2), None]);
+        links.remove(2);
+        assert_eq!(["old", "tap0"].map(|name| index(&links, name)), [Some(1), None]);
+    }
+
+    #[test]
+    fn a_name_that_another_device_has_taken_stays_that_ones() {
+        let mut links: Links = [link(1, "tap0"), link(2, "tap0")].into_iter().collect();
+        links.remove(1);
+        assert_eq!(links.named("tap0").map(|link| link.index), Some(2));
     }
 }

@@ -1,6 +1,7 @@
 //! Open vSwitch, as its database tells of it (`vswitchd/vswitch.ovsschema`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 /// A row's UUID.
 pub type Uuid = String;
@@ -20,7 +21,43 @@ pub struct Ovs {
     pub ports: BTreeMap<Uuid, Port>,
     /// Table `Interface`.
     pub interfaces: BTreeMap<Uuid, Interface>,
+    /// Made at the first question after a change.
+    index: Memo<Index>,
 }
+
+/// Where the rows are that announcements ask for. Each of them asks after each change, so that a scan of all rows would cost
+/// the square of their number.
+#[derive(Debug, Default)]
+struct Index {
+    /// By the interface's name.
+    by_name: HashMap<String, Place>,
+    /// By the port's name.
+    by_port: HashMap<String, Place>,
+    /// By the bridge's name: what is not a guest's.
+    leading_on: HashMap<String, Vec<Place>>,
+    vhost_user: Vec<Place>,
+}
+
+/// The rows of bridge, port and interface.
+type Place = [Uuid; 3];
+
+/// What follows from the rest of a value, and so makes no difference between two of them.
+#[derive(Debug, Default)]
+struct Memo<T>(OnceLock<T>);
+
+impl<T> Clone for Memo<T> {
+    fn clone(&self) -> Self {
+        Memo(OnceLock::new())
+    }
+}
+
+impl<T> PartialEq for Memo<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> Eq for Memo<T> {}
 
 /// A row of table `Bridge`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,9 +118,45 @@ pub struct Plugged<'a> {
 }
 
 impl Ovs {
-    /// Every interface that is plugged into a bridge.
-    pub fn plugged(&self) -> impl Iterator<Item = Plugged<'_>> {
-        self.bridges.values().flat_map(|bridge| self.plugged_into(bridge))
+    /// To be called after the rows were changed.
+    pub fn changed(&mut self) {
+        self.index = Memo::default();
+    }
+
+    /// Every interface that is plugged into a bridge, with its place.
+    fn plugged(&self) -> impl Iterator<Item = (Place, Plugged<'_>)> {
+        let ports =
+            self.bridges.iter().flat_map(|(at, bridge)| bridge.ports.iter().map(move |port| (at, port)));
+        let places = ports.flat_map(|(at, port)| {
+            let interfaces = self.ports.get(port).into_iter().flat_map(|row| &row.interfaces);
+            interfaces.map(move |interface| [at, port, interface].map(String::clone))
+        });
+        places.filter_map(|place| Some((place.clone(), self.at(&place)?)))
+    }
+
+    fn at(&self, [bridge, port, interface]: &Place) -> Option<Plugged<'_>> {
+        Some(Plugged {
+            bridge: self.bridges.get(bridge)?,
+            port: self.ports.get(port)?,
+            interface: self.interfaces.get(interface)?,
+        })
+    }
+
+    fn index(&self) -> &Index {
+        self.index.0.get_or_init(|| {
+            let mut index = Index::default();
+            for (place, Plugged { bridge, port, interface }) in self.plugged() {
+                if interface.is_vhost_user() {
+                    index.vhost_user.push(place.clone());
+                }
+                if !interface.is_guests() {
+                    index.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
+                }
+                index.by_port.entry(port.name.clone()).or_insert_with(|| place.clone());
+                index.by_name.insert(interface.name.clone(), place);
+            }
+            index
+        })
     }
 
     /// The interfaces of one bridge.
@@ -95,14 +168,25 @@ impl Ovs {
         })
     }
 
+    /// The interfaces of one bridge that are not guests'.
+    pub fn leading_on<'a>(&'a self, bridge: &Bridge) -> impl Iterator<Item = Plugged<'a>> {
+        let places = self.index().leading_on.get(&bridge.name).into_iter().flatten();
+        places.filter_map(|place| self.at(place))
+    }
+
+    /// The vhost-user interfaces of all bridges.
+    pub fn vhost_user(&self) -> impl Iterator<Item = Plugged<'_>> {
+        self.index().vhost_user.iter().filter_map(|place| self.at(place))
+    }
+
     /// The interface with this name, if it is plugged into a bridge.
     pub fn named(&self, name: &str) -> Option<Plugged<'_>> {
-        self.plugged().find(|p| p.interface.name == name)
+        self.at(self.index().by_name.get(name)?)
     }
 
     /// A bridge's port by its own name, which need not be that of its interface.
     pub fn port_of(&self, bridge: &str, port: &str) -> Option<Plugged<'_>> {
-        self.plugged().find(|p| p.bridge.name == bridge && p.port.name == port)
+        self.at(self.index().by_port.get(port)?).filter(|p| p.bridge.name == bridge)
     }
 
     /// The other end of a patch port.

@@ -40,6 +40,7 @@ pub fn apply(ovs: &mut Ovs, updates: &Value) -> bool {
         changed = true;
         put(&mut ovs.interfaces, uuid, update["new"].as_object().map(interface));
     }
+    ovs.changed();
     changed
 }
 

@@ -24,6 +24,11 @@ use crate::schedule::Schedule;
 /// be lost.
 pub const UNCOUNTED_CHANGE: Duration = Duration::from_millis(20);
 
+/// How often the first round is sent again at once, when it was not seen to leave the host: after this long, and then
+/// after twice as long each time.
+const FIRST_RETRY: Duration = Duration::from_millis(2);
+const RETRIES: u32 = 5;
+
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,18 +76,37 @@ pub enum Step {
 /// What an announcement has come to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
+    /// When the guest was first seen to run.
+    pub runs_at: Option<Duration>,
+    /// When its NIC was first seen to be plugged in.
+    pub plugged_at: Option<Duration>,
+    /// When the port's VLAN was first as it must be.
+    pub tagged_at: Option<Duration>,
     /// When the port was first ready.
     pub ready_at: Option<Duration>,
     /// When the first frame was sent.
     pub first_frame_at: Option<Duration>,
-    /// Rounds that were sent.
+    /// Rounds that were sent, and not seen to be lost.
     pub rounds: u32,
+    /// Rounds of which no frame left the host.
+    pub lost: u32,
     /// What was missing when it was last looked at.
     pub unmet: Vec<Condition>,
     /// What went wrong.
     pub error: Option<String>,
     /// How it ended, once it has.
     pub outcome: Option<Outcome>,
+}
+
+/// A round that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// When.
+    pub at: Duration,
+    /// Some of it left the host, or nobody can see that.
+    pub left: bool,
+    /// The network has answered, or nobody can see that.
+    pub answered: bool,
 }
 
 /// One announcement.
@@ -95,6 +119,10 @@ pub struct Announcement {
     /// Rounds to come; empty until ready.
     due: VecDeque<Duration>,
     waited: bool,
+    /// Rounds that may still take the place of lost ones.
+    spare: u32,
+    /// Rounds that may still follow the schedule while the network does not answer.
+    more: u32,
     progress: Progress,
 }
 
@@ -102,6 +130,8 @@ impl Announcement {
     /// An announcement that sends by `schedule` once the port is ready, and waits at most `patience` for that.
     pub fn new(schedule: Schedule, patience: Duration) -> Self {
         Announcement {
+            spare: schedule.count,
+            more: 0,
             schedule,
             patience,
             deadline: patience,
@@ -109,6 +139,11 @@ impl Announcement {
             waited: false,
             progress: Progress::default(),
         }
+    }
+
+    /// Goes on for so many rounds while the network does not answer.
+    pub fn insisting(self, more: u32) -> Self {
+        Announcement { more, ..self }
     }
 
     /// What it has come to.
@@ -121,6 +156,7 @@ impl Announcement {
         if self.progress.outcome.is_some() {
             return;
         }
+        self.progress.note(now, seen);
         let was_ready = self.progress.unmet.is_empty();
         self.progress.unmet = seen.unmet.clone();
         match self.progress.ready_at {
@@ -154,15 +190,37 @@ impl Announcement {
         self.due = self.schedule.offsets().map(|offset| now.saturating_add(hold + offset)).collect();
     }
 
-    /// A round was sent.
-    pub fn sent(&mut self, now: Duration) {
-        self.due.pop_front();
-        self.progress.first_frame_at.get_or_insert(now);
-        self.progress.rounds += 1;
+    /// A round was sent; it is `now`.
+    pub fn sent(&mut self, now: Duration, round: Round) {
+        self.progress.first_frame_at.get_or_insert(round.at);
         self.progress.error = None;
-        if self.due.is_empty() {
-            self.progress.outcome = Some(Outcome::Announced);
+        if !round.left {
+            self.progress.lost += 1;
+            if self.progress.rounds == 0 && self.progress.lost <= RETRIES {
+                let again = now.saturating_add(FIRST_RETRY * 2u32.pow(self.progress.lost - 1));
+                self.due.iter_mut().take(1).for_each(|due| *due = again);
+                return;
+            }
+            if let Some(spare) = self.spare.checked_sub(1) {
+                self.spare = spare;
+                self.prolong();
+            }
+        } else if let (false, 1, Some(more)) = (round.answered, self.due.len(), self.more.checked_sub(1)) {
+            self.more = more;
+            self.prolong();
         }
+        self.due.pop_front();
+        self.progress.rounds += u32::from(round.left);
+        if self.due.is_empty() {
+            let rounds = self.progress.rounds;
+            self.progress.outcome = Some(if rounds > 0 { Outcome::Announced } else { Outcome::Failed });
+        }
+    }
+
+    /// One more round, after the last.
+    fn prolong(&mut self) {
+        let gap = self.schedule.last_gap();
+        self.due.extend(self.due.back().map(|last| last.saturating_add(gap)));
     }
 
     /// A round could not be sent; the next one is tried all the same.
@@ -216,6 +274,21 @@ impl Announcement {
     }
 }
 
+impl Progress {
+    /// What is seen for the first time.
+    fn note(&mut self, now: Duration, seen: &Assessment) {
+        if !seen.unmet.iter().any(Condition::is_of_the_guest) {
+            self.runs_at.get_or_insert(now);
+        }
+        if seen.attachment.is_some() {
+            self.plugged_at.get_or_insert(now);
+            if !seen.unmet.iter().any(Condition::is_of_the_vlan) {
+                self.tagged_at.get_or_insert(now);
+            }
+        }
+    }
+}
+
 fn words(conditions: &[Condition]) -> String {
     conditions.iter().map(Condition::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -254,6 +327,15 @@ mod tests {
         seen(vec![Condition::NoDevice { device: "tap0".into() }], None)
     }
 
+    /// A round that was sent then, and answered.
+    fn left(at: u64) -> Round {
+        Round { at: ms(at), left: true, answered: true }
+    }
+
+    fn lost(at: u64) -> Round {
+        Round { left: false, ..left(at) }
+    }
+
     fn two_rounds() -> Announcement {
         let schedule = Schedule { count: 2, ..Schedule::default() };
         Announcement::new(schedule, ms(1000))
@@ -264,10 +346,10 @@ mod tests {
         let mut it = two_rounds();
         it.observe(ms(1), &ready());
         assert_eq!(it.step(ms(1)), Step::Send);
-        it.sent(ms(2));
+        it.sent(ms(2), left(2));
         assert_eq!(it.step(ms(2)), Step::WaitUntil(ms(51)));
         assert_eq!(it.step(ms(51)), Step::Send);
-        it.sent(ms(51));
+        it.sent(ms(51), left(51));
         assert_eq!(it.step(ms(51)), Step::Done);
         let progress = it.progress();
         assert_eq!((progress.outcome, progress.rounds), (Some(Outcome::Announced), 2));
@@ -314,7 +396,7 @@ mod tests {
     fn a_guest_that_leaves_ends_the_burst() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0));
+        it.sent(ms(0), left(0));
         it.observe(ms(20), &gone());
         assert_eq!(it.step(ms(50)), Step::Done);
         assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
@@ -343,7 +425,7 @@ mod tests {
     fn a_port_that_loses_its_tag_is_waited_for_again() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0));
+        it.sent(ms(0), left(0));
         it.observe(ms(20), &no_tag());
         assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same patience");
         it.observe(ms(80), &ready());
@@ -355,11 +437,11 @@ mod tests {
         let schedule = Schedule { count: 4, ..Schedule::default() };
         let mut it = Announcement::new(schedule, ms(1000));
         it.observe(ms(0), &ready());
-        it.sent(ms(0));
+        it.sent(ms(0), left(0));
         it.observe(ms(20), &no_tag());
         it.observe(ms(900), &ready());
         assert_eq!(it.step(ms(900)), Step::Send);
-        it.sent(ms(900));
+        it.sent(ms(900), left(900));
         assert_eq!(it.step(ms(900)), Step::WaitUntil(ms(1000)), "the gap of the schedule");
     }
 
@@ -367,7 +449,7 @@ mod tests {
     fn losing_ovsdb_does_not_stop_a_burst() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0));
+        it.sent(ms(0), left(0));
         let why = "closed".into();
         it.observe(ms(20), &seen(vec![Condition::NoOvsdb { why }], Some(1)));
         assert_eq!(it.step(ms(50)), Step::Send);
@@ -379,15 +461,81 @@ mod tests {
         it.observe(ms(0), &ready());
         it.failed("no buffer".into());
         assert_eq!(it.step(ms(50)), Step::Send);
-        it.sent(ms(50));
+        it.sent(ms(50), left(50));
         assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 1));
+    }
+
+    #[test]
+    fn a_first_round_that_is_lost_is_sent_again_at_once_until_it_leaves() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(ms(5), lost(0));
+        assert_eq!(it.step(ms(5)), Step::WaitUntil(ms(7)));
+        it.sent(ms(12), lost(7));
+        assert_eq!(it.step(ms(12)), Step::WaitUntil(ms(16)));
+        it.sent(ms(16), left(16));
+        assert_eq!((it.progress().rounds, it.progress().lost), (1, 2));
+        assert_eq!(it.step(ms(16)), Step::WaitUntil(ms(50)), "the schedule is what it was");
+        it.sent(ms(50), left(50));
+        assert_eq!(it.progress().outcome, Some(Outcome::Announced));
+    }
+
+    #[test]
+    fn the_schedule_counts_rounds_that_left() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(ms(0), left(0));
+        it.sent(ms(55), lost(50));
+        assert_eq!(it.step(ms(55)), Step::WaitUntil(ms(150)));
+        it.sent(ms(150), left(150));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
+    }
+
+    #[test]
+    fn rounds_that_never_leave_end_and_are_a_failure() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        let mut now = ms(0);
+        while it.progress().outcome.is_none() {
+            if let Step::WaitUntil(at) = it.step(now) {
+                now = at;
+            }
+            it.sent(now, Round { at: now, left: false, answered: false });
+        }
+        assert_eq!(it.progress().outcome, Some(Outcome::Failed));
+        assert_eq!((it.progress().rounds, it.progress().lost), (0, RETRIES + 4));
+    }
+
+    #[test]
+    fn it_goes_on_while_the_network_does_not_answer_if_it_is_told_to() {
+        let mut it = two_rounds().insisting(2);
+        it.observe(ms(0), &ready());
+        it.sent(ms(0), left(0));
+        it.sent(ms(50), Round { answered: false, ..left(50) });
+        assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(150)));
+        it.sent(ms(150), left(150));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 3));
+    }
+
+    #[test]
+    fn what_came_when_is_kept() {
+        let mut it = two_rounds();
+        let paused = Condition::Paused("paused");
+        it.observe(ms(0), &seen(vec![paused], None));
+        it.observe(ms(10), &no_tag());
+        let attachment = crate::attachment::tests::tap_on_br_int();
+        it.observe(ms(20), &Assessment { attachment: Some(attachment.clone()), ..no_tag() });
+        it.observe(ms(30), &Assessment { attachment: Some(attachment), ..ready() });
+        let progress = it.progress();
+        let times = [progress.runs_at, progress.plugged_at, progress.tagged_at, progress.ready_at];
+        assert_eq!(times, [Some(ms(10)), Some(ms(20)), Some(ms(30)), Some(ms(30))]);
     }
 
     #[test]
     fn a_last_round_that_fails_is_a_failure() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0));
+        it.sent(ms(0), left(0));
         it.failed("no buffer".into());
         assert_eq!(it.progress().outcome, Some(Outcome::Failed));
         assert_eq!(it.progress().error.as_deref(), Some("no buffer"));

@@ -1,5 +1,6 @@
 //! Runs announcements: looks at the host, asks the state machine what to do, and does it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,19 +8,25 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::address::Address;
-use crate::announcement::{Announcement, Step};
+use crate::announcement::{Announcement, Outcome, Round, Step};
 use crate::event::Cause;
+use crate::evidence::{Evidence, Learned};
 use crate::frame::{self, Frame, Style};
 use crate::host::injector::{Error, Injectors};
 use crate::host::ovsdb;
 use crate::host::pcap::Pcap;
+use crate::host::witness::Witness;
 use crate::injection::{self, Method, Way};
+use crate::inquiry;
 use crate::link::Links;
+use crate::observer::Observer;
 use crate::pace::Pace;
+use crate::proof::Fate;
 use crate::readiness::{Assessment, Facts, GuestState, InCharge, assess};
 use crate::report::{Report, Tally};
 use crate::schedule::Schedule;
 use crate::target::Target;
+use crate::trail::Trail;
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
@@ -28,8 +35,12 @@ pub struct Host {
     pub links: watch::Receiver<Links>,
     /// Open vSwitch.
     pub ovs: watch::Receiver<ovsdb::State>,
+    /// Where Open vSwitch has its sockets.
+    pub ovs_directory: PathBuf,
     /// The ways in.
     pub injectors: Arc<Injectors>,
+    /// What sees frames pass, unless nobody wants to know.
+    pub witness: Option<Witness>,
     /// The frames that may be sent per second, where that is bounded.
     pub pace: Option<Pace>,
 }
@@ -47,6 +58,8 @@ pub struct Order {
     pub style: Style,
     /// When the rounds are sent.
     pub schedule: Schedule,
+    /// Rounds that may follow the schedule while no frame for the guest comes in.
+    pub more_rounds: u32,
     /// How long the port may take to become ready.
     pub wait: Duration,
     /// The operator's word on who is in charge of the port.
@@ -103,10 +116,12 @@ impl Order {
 pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
     let mut run = Run {
         frames: order.round(),
-        machine: Announcement::new(order.schedule.clone(), order.wait),
+        machine: Announcement::new(order.schedule.clone(), order.wait).insisting(order.more_rounds),
         order: &order,
         way: None,
         offered: Vec::new(),
+        observer: None,
+        learned: None,
         tally: Tally::default(),
         has_turn: false,
         told: String::new(),
@@ -128,12 +143,16 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         run.machine.observe(run.now(), &seen);
         run.tell_what_is_unmet(&seen);
         run.prepare(&host, &seen).await;
+        run.look_along(&host, &seen);
         match run.machine.step(run.now()) {
             // Much may change until it is our turn: look again then.
             Step::Send if !run.has_turn => run.take_turn(&host).await,
-            Step::Send => run.send(&host).await,
+            Step::Send => {
+                run.send(&host).await;
+                run.ask_who_learned(&host, &seen).await;
+            }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
-            Step::Done => return run.report(&seen),
+            Step::Done => return run.report(&host, &seen).await,
         }
     }
 }
@@ -145,6 +164,10 @@ struct Run<'a> {
     way: Option<Way>,
     /// The ways that were on offer when `way` was chosen.
     offered: Vec<Way>,
+    /// Sees the frames pass.
+    observer: Option<Observer>,
+    /// Where the bridge has learned the guest, and when it was asked.
+    learned: Option<(Learned, Duration)>,
     tally: Tally,
     /// The next round may be sent.
     has_turn: bool,
@@ -200,6 +223,22 @@ impl Run<'_> {
         }
     }
 
+    /// Opens the witness's eyes on the way that the frames will take.
+    fn look_along(&mut self, host: &Host, seen: &Assessment) {
+        let (Some(witness), Some(way), Some(attachment)) = (&host.witness, &self.way, &seen.attachment)
+        else {
+            return;
+        };
+        let trail = Trail::of(attachment, way.method());
+        match &mut self.observer {
+            Some(observer) => observer.follow(trail),
+            None => {
+                let mac = self.order.target.mac;
+                self.observer = Some(Observer::new(witness.clone(), self.began, mac, &self.frames, trail));
+            }
+        }
+    }
+
     async fn take_turn(&mut self, host: &Host) {
         if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
             pace.turn(self.machine.progress().rounds, self.frames.len()).await;
@@ -209,23 +248,45 @@ impl Run<'_> {
 
     async fn send(&mut self, host: &Host) {
         self.has_turn = false;
+        self.observer.iter_mut().for_each(Observer::begin);
         let sent = match &self.way {
             _ if self.order.dry_run => Ok(()),
             Some(way) => host.injectors.send(way, &self.frames).await,
             None => Err(Error::Unavailable(Vec::new())),
         };
-        let now = self.now();
+        let at = self.now();
         match sent {
             Ok(()) => {
                 self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
-                self.record(now);
-                self.machine.sent(now);
+                self.record(at);
+                let round = self.judge(at).await;
+                self.machine.sent(self.now(), round);
             }
             Err(error) => {
                 // The report tells the last one.
                 tracing::debug!("{}: {error}", self.order.target.mac);
                 self.machine.failed(error.to_string());
             }
+        }
+    }
+
+    async fn judge(&mut self, at: Duration) -> Round {
+        let Some(observer) = &mut self.observer else {
+            return Round { at, left: true, answered: true };
+        };
+        let fate = observer.judge().await;
+        let answered = fate == Fate::Unseen || observer.proof.returned().is_some();
+        // A frame may have left before we were told that it was sent.
+        let at = observer.proof.departure().map_or(at, |departure| departure.at.min(at));
+        Round { at, left: fate != Fate::Lost, answered }
+    }
+
+    /// Open vSwitch may learn half a second later from a frame that took a cached flow.
+    async fn ask_who_learned(&mut self, host: &Host, seen: &Assessment) {
+        let settled = matches!(self.learned, Some((Learned::Here(_), _)));
+        if self.observer.is_some() && !settled && self.machine.progress().rounds > 0 {
+            let learned = inquiry::learned(host, seen, self.order.target.mac).await;
+            self.learned = learned.map(|learned| (learned, self.now()));
         }
     }
 
@@ -254,6 +315,7 @@ impl Run<'_> {
             // Who never had a guest to watch has nobody to tell of it.
             Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
+            () = see(&mut self.observer) => false,
             () = tokio::time::sleep_until(deadline) => false,
         };
         if lost {
@@ -261,13 +323,34 @@ impl Run<'_> {
         }
     }
 
-    fn report(self, seen: &Assessment) -> Report {
-        let order = self.order;
+    async fn report(self, host: &Host, seen: &Assessment) -> Report {
+        let (order, progress) = (self.order, self.machine.progress());
+        let sent = progress.first_frame_at.is_some();
+        let evidence = match self.observer.as_ref().filter(|_| sent) {
+            Some(observer) => {
+                let why = inquiry::why(host, seen, &observer.proof).await;
+                let evidence = Evidence::of(&observer.proof, observer.unseen(), why.as_deref());
+                evidence.with_learned(self.learned.as_ref())
+            }
+            None => Evidence::default(),
+        };
+        let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
+        let lost = lost.then(|| format!("no frame left the host: {}", evidence.stuck.join("; ")));
         Report {
             frames: self.tally,
+            evidence: Evidence { lost_rounds: progress.lost, ..evidence },
             injector: self.way.map(|way| way.method().word()),
             dry_run: order.dry_run,
-            ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, self.machine.progress())
+            error: progress.error.clone().or(lost),
+            ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
         }
+    }
+}
+
+/// Waits for something that the observer sees between two rounds.
+async fn see(observer: &mut Option<Observer>) {
+    match observer {
+        Some(observer) => observer.see().await,
+        None => std::future::pending().await,
     }
 }

@@ -58,8 +58,67 @@ pub struct Attachment {
     pub bridge: String,
     /// The guest's port on that bridge.
     pub port: String,
-    /// From the host's end of the NIC to the uplinks, in the order of travel.
-    pub hops: Vec<String>,
+    /// From the host's end of the NIC to the last devices before the network, in the order of travel.
+    pub hops: Vec<Hop>,
+}
+
+/// One step of the way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The device's or the port's name.
+    pub name: String,
+    /// The device's index, where there is a kernel device in this network namespace.
+    pub ifindex: Option<u32>,
+    /// What a frame on its way out does there.
+    pub role: Role,
+    /// For an uplink and what is below it: how frames get there.
+    pub via: Option<Via>,
+}
+
+/// How frames get to an uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via {
+    /// The last bridge before it; of a macvtap, the macvtap.
+    pub bridge: String,
+    /// That bridge's port.
+    pub port: String,
+}
+
+/// What a frame on its way out does at a hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The host's end of the NIC: enters the host.
+    Nic,
+    /// A Linux bridge: is forwarded, with a copy for the host itself when it is a broadcast.
+    LinuxBridge,
+    /// The end of a veth in a Linux bridge: goes over to the other end.
+    Veth,
+    /// That other end: enters Open vSwitch.
+    VethPeer,
+    /// A bridge, patch or bond of Open vSwitch: passes unseen by the kernel.
+    Ovs,
+    /// An uplink with devices below it, a VLAN device or a bond: goes on to them.
+    Upper,
+    /// The last device: leaves the host.
+    Exit,
+    /// A tunnel of Open vSwitch: leaves the host wrapped up, if anybody at the other ends is to have it.
+    Tunnel,
+}
+
+impl Hop {
+    fn of(link: &Link, role: Role) -> Hop {
+        Hop { name: link.name.clone(), ifindex: Some(link.index), role, via: None }
+    }
+
+    fn unseen(name: &str, role: Role) -> Hop {
+        Hop { name: name.to_owned(), ifindex: None, role, via: None }
+    }
+}
+
+impl Via {
+    fn of(bridge: &str, port: &str) -> Via {
+        Via { bridge: bridge.to_owned(), port: port.to_owned() }
+    }
 }
 
 /// Where the guest's frames enter the host.
@@ -176,30 +235,34 @@ fn without_device(
 fn macvtap(link: &Link, links: &Links) -> Result<Attachment, Condition> {
     let lower = link.link.and_then(|index| links.get(index));
     let lower = lower.ok_or_else(|| Condition::NoLowerDevice { device: link.name.clone() })?;
+    let mut hops = vec![Hop::of(link, Role::Nic)];
+    downward(lower, links, &Via::of(&link.name, &lower.name), &mut hops);
     Ok(Attachment {
         kind: Kind::Macvtap,
         entry: Entry::of(link),
         bridge: lower.name.clone(),
         port: link.name.clone(),
-        hops: vec![link.name.clone(), lower.name.clone()],
+        hops,
     })
 }
 
 fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
     let entry = Entry { linux_bridge: Some(Device::of(bridge)), ..Entry::of(tap) };
+    let mut hops = vec![Hop::of(tap, Role::Nic), Hop::of(bridge, Role::LinuxBridge)];
     for veth in links.ports_of(bridge.index).filter(|port| port.is("veth")) {
         let Some(far) = veth.link.and_then(|index| links.get(index)) else {
             continue;
         };
         let entry = Entry { veth: Some(Device::of(veth)), ..entry.clone() };
         if let Some(plugged) = ovs.named(&far.name) {
-            let before = [&tap.name, &bridge.name, &veth.name, &far.name].map(String::clone);
+            hops.extend([Hop::of(veth, Role::Veth), Hop::of(far, Role::VethPeer)]);
+            onward(plugged.bridge, ovs, links, &mut hops);
             return Ok(Attachment {
                 kind: Kind::Hybrid,
                 entry: entry.into(plugged),
                 bridge: plugged.bridge.name.clone(),
                 port: plugged.port.name.clone(),
-                hops: before.into_iter().chain(onward(plugged.bridge, ovs, links)).collect(),
+                hops,
             });
         }
         // os-vif makes the veth first and plugs it afterwards: until then this is no plain bridge.
@@ -208,31 +271,30 @@ fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Resul
         }
     }
     let uplinks = links.ports_of(bridge.index).filter(|p| is_uplink(p) && p.index != tap.index);
-    let hops = [&tap.name, &bridge.name].into_iter().chain(uplinks.map(|p| &p.name));
+    uplinks.for_each(|port| downward(port, links, &Via::of(&bridge.name, &port.name), &mut hops));
     Ok(Attachment {
         kind: Kind::LinuxBridge,
         entry,
         bridge: bridge.name.clone(),
         port: tap.name.clone(),
-        hops: hops.cloned().collect(),
+        hops,
     })
 }
 
 fn on_ovs(entry: Entry, plugged: Plugged<'_>, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
-    let mut hops = vec![entry.name.clone()];
+    let mut hops = vec![Hop { name: entry.name.clone(), ifindex: entry.ifindex, role: Role::Nic, via: None }];
     let (kind, rule) = if plugged.bridge.name.starts_with(TRUNK_BRIDGE) {
         let parent = trunk_parent(plugged.bridge, ovs)
             .ok_or_else(|| Condition::NoTrunkPatch { bridge: plugged.bridge.name.clone() })?;
-        hops.extend(
-            [&plugged.bridge.name, &parent.0.interface.name, &parent.1.interface.name].map(String::clone),
-        );
+        let unseen = [&plugged.bridge.name, &parent.0.interface.name, &parent.1.interface.name];
+        hops.extend(unseen.map(|name| Hop::unseen(name, Role::Ovs)));
         (Kind::TrunkBridge, parent.1)
     } else if plugged.interface.is_vhost_user() {
         (Kind::VhostUser, plugged)
     } else {
         (Kind::Ovs, plugged)
     };
-    hops.extend(onward(rule.bridge, ovs, links));
+    onward(rule.bridge, ovs, links, &mut hops);
     Ok(Attachment {
         kind,
         entry: entry.into(plugged),
@@ -249,7 +311,7 @@ fn trunk_parent<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> Option<(Plugged<'a>, Pl
 }
 
 /// The bridges from `bridge` on, through patch ports, and their uplinks.
-fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links) -> Vec<String> {
+fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links, hops: &mut Vec<Hop>) {
     let mut bridges = vec![bridge];
     let mut uplinks = Vec::new();
     let mut seen = BTreeSet::from([bridge.name.as_str()]);
@@ -261,13 +323,40 @@ fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links) -> Vec<String> {
                 if !peer.bridge.name.starts_with(TRUNK_BRIDGE) && seen.insert(&peer.bridge.name) {
                     bridges.push(peer.bridge);
                 }
-            } else if is_ovs_uplink(&plugged, links) && !uplinks.contains(&plugged.port.name) {
-                uplinks.push(plugged.port.name.clone());
+            } else if is_ovs_uplink(&plugged, links) {
+                uplinks.push(plugged);
             }
         }
     }
-    let bridges = bridges.into_iter().map(|bridge| bridge.name.clone());
-    bridges.chain(uplinks).collect()
+    hops.extend(bridges.into_iter().map(|bridge| Hop::unseen(&bridge.name, Role::Ovs)));
+    for uplink in uplinks {
+        let (port, interface) = (&uplink.port.name, uplink.interface);
+        let via = Via::of(&uplink.bridge.name, port);
+        if port != &interface.name && hops.iter().all(|hop| &hop.name != port) {
+            hops.push(Hop { via: Some(via.clone()), ..Hop::unseen(port, Role::Ovs) });
+        }
+        let role = if interface.is_tunnel() { Role::Tunnel } else { Role::Exit };
+        match links.named(&interface.name) {
+            Some(link) => downward(link, links, &via, hops),
+            None => hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, role) }),
+        }
+    }
+}
+
+/// An uplink, and the devices that its frames go on to.
+fn downward(link: &Link, links: &Links, via: &Via, hops: &mut Vec<Hop>) {
+    // Two VLAN devices may have one device below them; and what the kernel says is not believed to have no circles.
+    if hops.iter().any(|hop| hop.ifindex == Some(link.index)) {
+        return;
+    }
+    let lower: Vec<&Link> = match link.kind.as_deref() {
+        Some("vlan" | "macvlan") => link.link.and_then(|index| links.get(index)).into_iter().collect(),
+        Some("bond" | "team") => links.ports_of(link.index).collect(),
+        _ => Vec::new(),
+    };
+    let role = if lower.is_empty() { Role::Exit } else { Role::Upper };
+    hops.push(Hop { via: Some(via.clone()), ..Hop::of(link, role) });
+    lower.into_iter().for_each(|lower| downward(lower, links, via, hops));
 }
 
 fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
@@ -276,8 +365,8 @@ fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
         "" | "system" | "afxdp" => {
             !interface.name.starts_with(HYBRID_PORT) && links.named(&interface.name).is_none_or(is_uplink)
         }
-        "dpdk" | "vxlan" | "geneve" | "gre" | "stt" => true,
-        _ => false,
+        "dpdk" => true,
+        _ => interface.is_tunnel(),
     }
 }
 
@@ -340,10 +429,20 @@ pub(crate) mod tests {
         ovs
     }
 
+    /// A tap on br-int, whose uplink is eth0.
+    pub(crate) fn tap_on_br_int() -> Attachment {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
+        resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["tap0", "eth0"])])).unwrap()
+    }
+
+    fn names(attachment: &Attachment) -> String {
+        attachment.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
     fn path(device: &str, links: &Links, ovs: &Ovs) -> (Kind, String, String) {
         let attachment = resolve(&plug(device), links, ovs).unwrap();
         let port = format!("{}/{}", attachment.bridge, attachment.port);
-        (attachment.kind, attachment.hops.join(" "), port)
+        (attachment.kind, names(&attachment), port)
     }
 
     #[test]
@@ -356,6 +455,40 @@ pub(crate) mod tests {
         ]);
         let expected = (Kind::LinuxBridge, "tap0 br0 eth0".into(), "br0/tap0".into());
         assert_eq!(path("tap0", &links, &Ovs::default()), expected);
+    }
+
+    #[test]
+    fn an_uplink_is_followed_down_to_the_devices_that_leave_the_host() {
+        let links = Links::from_iter([
+            link(1, "br0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "bond0.100", "vlan", 1, 4),
+            link(4, "bond0", "bond", 0, 0),
+            link(5, "eth0", "", 4, 0),
+            link(6, "eth1", "", 4, 0),
+        ]);
+        let attachment = resolve(&plug("tap0"), &links, &Ovs::default()).unwrap();
+        assert_eq!(names(&attachment), "tap0 br0 bond0.100 bond0 eth0 eth1");
+        let [.., bond, eth0, _] = &attachment.hops[..] else { panic!() };
+        assert_eq!((bond.role, eth0.role), (Role::Upper, Role::Exit));
+        assert_eq!(eth0.via, Some(Via::of("br0", "bond0.100")));
+    }
+
+    #[test]
+    fn a_bond_of_open_vswitch_leaves_by_its_members() {
+        let links = Links::from_iter([
+            link(2, "tap0", "tun", 0, 0),
+            link(4, "eth0", "", 0, 0),
+            link(5, "eth1", "", 0, 0),
+        ]);
+        let mut ovs = ovs(&[("br-int", &["tap0", "eth0", "eth1"])]);
+        let member = ovs.ports.remove("p-eth1").unwrap();
+        let bond = ovs.ports.get_mut("p-eth0").unwrap();
+        bond.name = "bond0".into();
+        bond.interfaces.extend(member.interfaces);
+        let attachment = resolve(&plug("tap0"), &links, &ovs).unwrap();
+        assert_eq!(names(&attachment), "tap0 br-int bond0 eth0 eth1");
+        assert_eq!(attachment.hops[4].via, Some(Via::of("br-int", "bond0")));
     }
 
     #[test]
@@ -432,7 +565,7 @@ pub(crate) mod tests {
         for plug in plugs {
             let attachment = resolve(&plug, &Links::default(), &ovs).unwrap();
             assert_eq!(attachment.kind, Kind::VhostUser, "{plug:?}");
-            assert_eq!(attachment.hops.join(" "), "vhu0 br-int dpdk0");
+            assert_eq!(names(&attachment), "vhu0 br-int dpdk0");
         }
     }
 

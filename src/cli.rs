@@ -35,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Show where the VM is plugged, what its port waits for and what would be sent; send nothing
     Explain(Box<Announce>),
+    /// Send one round, and show its way hop by hop, and where it ended
+    Trace(Box<Announce>),
     /// Validate a configuration file
     Check {
         /// The file [default: /etc/announced/announced.toml]

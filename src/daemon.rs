@@ -15,6 +15,7 @@ use crate::announcer::Host;
 use crate::config::Config;
 use crate::host::injector::Injectors;
 use crate::host::keep::Keep;
+use crate::host::witness::Witness;
 use crate::host::{http, links, ovsdb, privileges, sys};
 use crate::injection::Method;
 use crate::pace::Pace;
@@ -99,7 +100,9 @@ async fn host(config: &Config) -> Result<Host, String> {
     Ok(Host {
         links: links::watch().await.map_err(|error| error.to_string())?,
         ovs: ovsdb::watch(socket, config.ports.wait).await,
-        injectors: Arc::new(Injectors::new(directory)),
+        injectors: Arc::new(Injectors::new(directory.clone())),
+        ovs_directory: directory,
+        witness: Some(Witness::new()),
         pace: Some(Pace::start(config.limits.frames_per_second)),
     })
 }

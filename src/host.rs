@@ -13,3 +13,4 @@ pub mod pcap;
 pub mod privileges;
 pub mod sys;
 pub mod unixctl;
+pub mod witness;

@@ -20,10 +20,12 @@ use crate::explain::Explanation;
 use crate::guest::{Absent, Find};
 use crate::host::injector::Injectors;
 use crate::host::pcap::Pcap;
+use crate::host::witness::Witness;
 use crate::host::{links, ovsdb};
 use crate::orders::{self, Orders};
 use crate::readiness::GuestState;
 use crate::report::Report;
+use crate::trace::{End, Trace};
 
 /// The exit status of announce(1), by meaning; the greater failure wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,15 +98,23 @@ fn usage(error: &str) -> String {
     format!("{} (try announce --help)", what.join(" "))
 }
 
+/// What is done for the NICs that are meant.
+enum Doing {
+    Announce,
+    Explain,
+    Trace,
+}
+
 fn run(
     cli: Cli,
     linked: Option<Linked>,
     become_linked: fn() -> String,
     began: Instant,
 ) -> Result<Status, Problem> {
-    let (args, explain) = match cli.command {
-        None => (cli.announce, false),
-        Some(Command::Explain(args)) => (*args, true),
+    let (args, doing) = match cli.command {
+        None => (cli.announce, Doing::Announce),
+        Some(Command::Explain(args)) => (*args, Doing::Explain),
+        Some(Command::Trace(args)) => (*args, Doing::Trace),
         Some(Command::Check { file }) => return check(file.as_deref()),
         Some(Command::Status { json, prometheus }) => return status(json, prometheus),
         Some(Command::Hook { guest, after }) => return hook(guest, after, linked, become_linked),
@@ -127,7 +137,11 @@ fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| (Status::Failed, format!("cannot start: {error}")))?;
     let status = runtime.block_on(async {
-        if explain { tell(&args, &config, find).await } else { announce(&args, &config, find, began).await }
+        match doing {
+            Doing::Announce => announce(&args, &config, find, began).await,
+            Doing::Explain => tell(&args, &config, find).await,
+            Doing::Trace => trace(&args, &config, find).await,
+        }
     });
     // A libvirt that hangs must not keep us.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -184,7 +198,9 @@ async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<S
     let host = Host {
         links: links.map_err(|error| (Status::Failed, error.to_string()))?,
         ovs,
-        injectors: Arc::new(Injectors::new(directory)),
+        injectors: Arc::new(Injectors::new(directory.clone())),
+        ovs_directory: directory,
+        witness: Some(Witness::new()),
         pace: None,
     };
     Ok(Start { host, orders: orders? })
@@ -198,11 +214,30 @@ async fn tell(args: &Announce, config: &Config, find: Option<Find>) -> Result<St
         let explanation = Explanation::new(order, &seen);
         status = status.max(print(&if args.json { json(&explanation) } else { explanation.to_string() }));
     }
-    for refused in &orders.refused {
-        let report = Report::refused(refused, Cause::Asked);
-        status = status.max(print(&if args.json { json(&report) } else { report.to_string() }));
+    Ok(status.max(refused(&orders, args)))
+}
+
+/// Tells of the NICs that this host cannot speak for.
+fn refused(orders: &Orders, args: &Announce) -> Status {
+    let reports = orders.refused.iter().map(|refused| Report::refused(refused, Cause::Asked));
+    let printed = reports.map(|report| print(&if args.json { json(&report) } else { report.to_string() }));
+    printed.max().unwrap_or(Status::Announced)
+}
+
+async fn trace(args: &Announce, config: &Config, find: Option<Find>) -> Result<Status, Problem> {
+    let Start { mut host, orders } = start(args, config, find).await?;
+    let mut status = absent(&orders.absent);
+    for (order, guest) in &orders.orders {
+        let guest = *guest.borrow();
+        let trace = Trace::run(order, &mut host, guest).await;
+        let ended = match trace.end() {
+            End::Left => Status::Announced,
+            End::NotReady => Status::NotReady,
+            End::Stuck => Status::Failed,
+        };
+        status = status.max(ended).max(print(&if args.json { json(&trace) } else { trace.to_string() }));
     }
-    Ok(status)
+    Ok(status.max(refused(&orders, args)))
 }
 
 async fn announce(

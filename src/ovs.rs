@@ -209,6 +209,11 @@ impl Interface {
         matches!(self.kind.as_str(), "dpdkvhostuser" | "dpdkvhostuserclient")
     }
 
+    /// It wraps frames up, and sends them to another host.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.kind.as_str(), "vxlan" | "geneve" | "gre" | "stt")
+    }
+
     /// It belongs to a guest: libvirt or an agent has named the port.
     pub fn is_guests(&self) -> bool {
         self.is_vhost_user()

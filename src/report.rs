@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::address::Address;
 use crate::announcement::{Outcome, Progress};
 use crate::event::Cause;
+use crate::evidence::Evidence;
 use crate::frame;
 use crate::readiness::Assessment;
 use crate::target::{DomainId, Target, Unannounceable, subject};
@@ -37,6 +38,12 @@ pub struct Report {
     pub outcome: Outcome,
     /// What was missing at the end, in words.
     pub unmet: Vec<String>,
+    /// From the event to when the guest was seen to run.
+    pub runs_after_ms: Option<f64>,
+    /// From the event to when its NIC was seen to be plugged in.
+    pub plugged_after_ms: Option<f64>,
+    /// From the event to when the port was seen to be in its VLAN.
+    pub tagged_after_ms: Option<f64>,
     /// From the event to readiness.
     pub ready_after_ms: Option<f64>,
     /// From the event to the first frame.
@@ -45,6 +52,9 @@ pub struct Report {
     pub rounds: u32,
     /// Frames that were sent.
     pub frames: Tally,
+    /// What became of them.
+    #[serde(flatten)]
+    pub evidence: Evidence,
     /// The way in that was used.
     pub injector: Option<&'static str>,
     /// Nothing was sent: it was asked what would be.
@@ -76,7 +86,7 @@ impl Path {
             bridge: attachment.bridge.clone(),
             port: attachment.port.clone(),
             vlan: seen.vlan,
-            hops: attachment.hops.clone(),
+            hops: attachment.hops.iter().map(|hop| hop.name.clone()).collect(),
         })
     }
 }
@@ -99,12 +109,16 @@ impl Tally {
 
     /// Counts a frame.
     pub fn add(&mut self, kind: frame::Kind) {
-        *match kind {
+        *self.of(kind) += 1;
+    }
+
+    fn of(&mut self, kind: frame::Kind) -> &mut u64 {
+        match kind {
             frame::Kind::Rarp => &mut self.rarp,
             frame::Kind::ArpRequest => &mut self.arp_request,
             frame::Kind::ArpReply => &mut self.arp_reply,
             frame::Kind::Na => &mut self.na,
-        } += 1;
+        }
     }
 }
 
@@ -136,10 +150,14 @@ impl Report {
             cause,
             outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
             unmet: progress.unmet.iter().map(ToString::to_string).collect(),
+            runs_after_ms: progress.runs_at.map(millis),
+            plugged_after_ms: progress.plugged_at.map(millis),
+            tagged_after_ms: progress.tagged_at.map(millis),
             ready_after_ms: progress.ready_at.map(millis),
             first_frame_after_ms: progress.first_frame_at.map(millis),
             rounds: progress.rounds,
             frames: Tally::default(),
+            evidence: Evidence::default(),
             injector: None,
             dry_run: false,
             error: progress.error.clone(),
@@ -158,10 +176,14 @@ impl Report {
             cause,
             outcome: Outcome::Failed,
             unmet: Vec::new(),
+            runs_after_ms: None,
+            plugged_after_ms: None,
+            tagged_after_ms: None,
             ready_after_ms: None,
             first_frame_after_ms: None,
             rounds: 0,
             frames: Tally::default(),
+            evidence: Evidence::default(),
             injector: None,
             dry_run: false,
             error: Some(nic.reason.clone()),
@@ -182,7 +204,14 @@ impl Report {
         let first = self.first_frame_after_ms.unwrap_or_default();
         let by = self.injector.unwrap_or_default();
         let (subject, rounds, cause) = (self.subject(), self.rounds, self.cause.word());
-        format!("{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds by {by} ({cause})")
+        let evidence = self.evidence.words().map(|words| format!("; {words}")).unwrap_or_default();
+        let lost = match self.evidence.lost_rounds {
+            0 => String::new(),
+            lost => format!(" and {lost} lost"),
+        };
+        format!(
+            "{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds{lost} by {by} ({cause}){evidence}"
+        )
     }
 
     /// What went wrong, in one line.
@@ -219,14 +248,30 @@ impl fmt::Display for Report {
         if let Some(injector) = self.injector {
             write!(f, "; by {injector}")?;
         }
+        if self.evidence.lost_rounds > 0 {
+            write!(f, "; {} more were lost", self.evidence.lost_rounds)?;
+        }
         if let (Some(ready), Some(first)) = (self.ready_after_ms, self.first_frame_after_ms) {
             write!(f, "\n  ready after {ready} ms, first frame after {first} ms")?;
+        }
+        if let Some(words) = self.evidence.words() {
+            write!(f, "\n  {words}")?;
         }
         Ok(())
     }
 }
 
+impl FromIterator<(frame::Kind, u64)> for Tally {
+    fn from_iter<I: IntoIterator<Item = (frame::Kind, u64)>>(counts: I) -> Self {
+        let mut tally = Tally::default();
+        for (kind, count) in counts {
+            *tally.of(kind) += count;
+        }
+        tally
+    }
+}
+
 /// Milliseconds with microseconds behind the point.
-fn millis(d: Duration) -> f64 {
+pub fn millis(d: Duration) -> f64 {
     (d.as_micros() as f64) / 1000.0
 }

@@ -33,10 +33,21 @@ impl Default for Schedule {
 impl Schedule {
     /// The offset of each round from readiness, the first being zero.
     pub fn offsets(&self) -> impl Iterator<Item = Duration> + use<> {
+        self.endless().take(self.count as usize)
+    }
+
+    /// The gap that would come after the last round.
+    pub fn last_gap(&self) -> Duration {
+        let mut after = self.endless().skip(self.count.saturating_sub(1) as usize);
+        let last = after.next().unwrap_or_default();
+        after.next().unwrap_or(last).saturating_sub(last)
+    }
+
+    fn endless(&self) -> impl Iterator<Item = Duration> + use<> {
         let (max, backoff) = (self.max_interval, self.backoff);
         let mut gap = self.interval.min(max);
         let mut due = Duration::ZERO;
-        (0..self.count).map(move |_| {
+        std::iter::repeat_with(move || {
             let this = due;
             due = due.saturating_add(gap);
             // Capped as seconds: a Duration multiplied past its range would panic.

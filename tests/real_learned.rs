@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use announced::frame::{self, Frame, Kind, Style};
 use announced::host::learned::{on_linux_bridge, walk};
-use announced::host::sys::packet_socket;
+use announced::host::sys::packet;
 use announced::host::unixctl;
 use announced::ofproto::{Port, Verdict};
 use nix::sched::{CloneFlags, unshare};
@@ -251,7 +251,7 @@ fn linux_bridge() -> u32 {
 
 /// The bridge learns from what it forwards.
 fn speak(guest: &str) {
-    let socket = packet_socket(index(guest)).unwrap();
+    let socket = packet::sender(index(guest)).unwrap();
     send(socket.as_raw_fd(), &frame(Kind::Rarp).bytes, MsgFlags::empty()).unwrap();
 }
 

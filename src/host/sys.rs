@@ -4,9 +4,10 @@
 
 pub mod bpf;
 pub mod libvirt;
+pub mod packet;
 
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -37,24 +38,6 @@ pub fn tap(pattern: &str) -> io::Result<(OwnedFd, String)> {
     unsafe { ioctl::tun_set_iff(fd.as_raw_fd(), std::ptr::from_mut(&mut request) as libc::c_ulong) }?;
     let name = request.ifr_name.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char);
     Ok((fd, name.collect()))
-}
-
-/// A packet socket that transmits on one device and receives nothing. Needs CAP_NET_RAW.
-pub fn packet_socket(ifindex: u32) -> io::Result<OwnedFd> {
-    // SAFETY: socket() takes no pointer.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: sockaddr_ll holds only integers and arrays of them.
-    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
-    address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_ifindex = ifindex as libc::c_int;
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the pointer is to a sockaddr_ll of the length given, which outlives the call.
-    let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
-    Errno::result(bound)?;
-    Ok(fd)
 }
 
 /// Ends the process at once: no destructor runs, no exit handler, and no other thread goes on.

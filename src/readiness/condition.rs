@@ -149,6 +149,40 @@ pub enum Condition {
     },
 }
 
+impl Condition {
+    /// It is the guest that is not running.
+    pub fn is_of_the_guest(&self) -> bool {
+        matches!(self, Condition::Paused(_) | Condition::Left(_))
+    }
+
+    /// The port is not in its VLAN yet, or nobody knows.
+    pub fn is_of_the_vlan(&self) -> bool {
+        use Condition::{NoOvsdb, NoVlanFiltering, NotInstalled, Pvid, Tag, Trunks, VlanMode};
+        matches!(
+            self,
+            Tag { .. }
+                | VlanMode { .. }
+                | Trunks { .. }
+                | Pvid { .. }
+                | NoVlanFiltering { .. }
+                | NotInstalled { .. }
+                | NoOvsdb { .. }
+        )
+    }
+
+    /// Frames that are sent all the same die inside the host, and do no harm.
+    pub fn keeps_frames_in(&self) -> bool {
+        use Condition::{Down, NoCarrier, NotForwarding, Pvid, Tag, Trunks};
+        match self {
+            Tag { tag, .. } => *tag == Some(DEAD_VLAN),
+            Pvid { pvid, .. } => pvid.is_none(),
+            Trunks { trunks, .. } => trunks == &[DEAD_VLAN],
+            Down { .. } | NoCarrier { .. } | NotForwarding { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 fn pvid_words(pvid: Option<u16>, wanted: Option<u16>) -> String {
     match (pvid, wanted) {
         (None, None) => "no PVID: its bridge drops untagged frames".into(),

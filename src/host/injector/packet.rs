@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use nix::unistd::write;
 
 use super::refused;
-use crate::host::sys::packet_socket;
+use crate::host::sys::packet;
 
 /// A packet socket that is bound to one device.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Socket(OwnedFd);
 impl Socket {
     /// Binds to the device `ifindex`.
     pub fn open(ifindex: u32) -> Result<Self, String> {
-        let socket = packet_socket(ifindex);
+        let socket = packet::sender(ifindex);
         socket.map(Socket).map_err(|e| refused("open a packet socket", &e, "CAP_NET_RAW"))
     }
 

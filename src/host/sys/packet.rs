@@ -1,0 +1,77 @@
+//! Packet sockets (packet(7)).
+
+use std::io;
+use std::mem::{size_of, size_of_val, zeroed};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::filter::Instruction;
+
+// include/uapi/linux/if_packet.h
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// A packet socket that transmits on one device and receives nothing. Needs CAP_NET_RAW.
+pub fn sender(ifindex: u32) -> io::Result<OwnedFd> {
+    let fd = unbound(0)?;
+    bind(&fd, ifindex, 0)?;
+    Ok(fd)
+}
+
+/// A packet socket that receives what passes one device, either way, and what `program` lets pass; with the VLAN tag that
+/// the kernel has taken out as PACKET_AUXDATA. It does not block. Needs CAP_NET_RAW.
+pub fn listener(ifindex: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
+    let fd = unbound(libc::SOCK_NONBLOCK)?;
+    filter(&fd, program)?;
+    set(&fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, &libc::c_int::from(true))?;
+    bind(&fd, ifindex, libc::ETH_P_ALL as u16)?;
+    Ok(fd)
+}
+
+/// Puts a program in the place of the one that decides what a socket receives (socket(7), SO_ATTACH_FILTER).
+///
+/// `InvalidInput` for a program that the kernel does not accept.
+pub fn filter(fd: impl AsFd, program: &[Instruction]) -> io::Result<()> {
+    let one = |i: &Instruction| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k };
+    let mut program: Vec<libc::sock_filter> = program.iter().map(one).collect();
+    let length = program.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    // The kernel copies the program, of which the pointer and the length given here are those of a live vector.
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Whether a socket receives what its device transmits (Linux 4.20; before, `InvalidInput`).
+pub fn ignore_outgoing(fd: impl AsFd, ignore: bool) -> io::Result<()> {
+    set(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &libc::c_int::from(ignore))
+}
+
+fn unbound(flags: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags;
+    // SAFETY: socket() takes no pointer.
+    let fd = Errno::result(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bind(fd: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
+    // SAFETY: sockaddr_ll holds only integers and arrays of them.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = ifindex as libc::c_int;
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the pointer is to a sockaddr_ll of the length given, which outlives the call.
+    let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
+    Errno::result(bound)?;
+    Ok(())
+}
+
+/// For options whose value the kernel only reads: an integer, or a struct whose pointers live through the call.
+fn set<T>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of_val(value) as libc::socklen_t;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointer is to a value of the length given, which outlives the call.
+    let set = unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), length) };
+    Errno::result(set)?;
+    Ok(())
+}

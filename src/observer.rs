@@ -1,0 +1,100 @@
+//! Follows an announcement's frames with a witness, and says of each round how it fared.
+
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use tokio::time::Instant;
+
+use crate::frame::Frame;
+use crate::host::witness::{Watch, Witness};
+use crate::proof::{Fate, Proof};
+use crate::trail::Trail;
+
+/// A frame that has not shown on the uplink by then is lost. Most ways in return when it has; a hybrid plug's frames are
+/// still on their way through Open vSwitch.
+const LOST_AFTER: Duration = Duration::from_millis(5);
+
+/// The proof of one announcement, and what it is drawn from.
+#[derive(Debug)]
+pub struct Observer {
+    witness: Witness,
+    began: Instant,
+    mac: MacAddr,
+    watch: Option<Watch>,
+    /// Why nothing can be seen.
+    blind: Option<String>,
+    /// What is proved so far.
+    pub proof: Proof,
+}
+
+impl Observer {
+    /// Sees the rounds of `frames` take `trail`, for an event at `began`.
+    pub fn new(witness: Witness, began: Instant, mac: MacAddr, frames: &[Frame], trail: Trail) -> Observer {
+        let proof = Proof::new(mac, frames, trail);
+        let mut observer = Observer { witness, began, mac, watch: None, blind: None, proof };
+        observer.look();
+        observer
+    }
+
+    /// Sees to it that frames are looked for along `trail`.
+    pub fn follow(&mut self, trail: Trail) {
+        if *self.proof.trail() != trail {
+            self.proof.follow(trail);
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let watch = self.witness.watch(self.proof.trail().places(), self.mac, self.began);
+        (self.watch, self.blind) = match watch {
+            Ok(watch) => (Some(watch), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+    }
+
+    /// Why it cannot be seen whether frames leave the host, where it cannot.
+    pub fn unseen(&self) -> Option<String> {
+        self.blind.clone().or_else(|| self.proof.trail().unseen())
+    }
+
+    /// A round is about to be sent.
+    pub fn begin(&mut self) {
+        self.proof.begin();
+        let awaited = self.proof.returned().is_none();
+        self.watch.iter_mut().for_each(|watch| watch.begin(awaited));
+    }
+
+    /// How the round that has just been sent fares: as soon as that is certain.
+    pub async fn judge(&mut self) -> Fate {
+        let Some(watch) = &mut self.watch else {
+            return Fate::Unseen;
+        };
+        let deadline = Instant::now() + LOST_AFTER;
+        loop {
+            watch.so_far().iter().for_each(|sighting| self.proof.saw(sighting));
+            let fate = self.proof.fate();
+            // Of a round that had its time, what was seen meanwhile has been looked at once more.
+            if matches!(fate, Fate::Left | Fate::Unseen) || Instant::now() >= deadline {
+                watch.end(self.proof.returned().is_none());
+                return fate;
+            }
+            tokio::select! {
+                sighting = watch.next() => self.proof.saw(&sighting),
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// Takes the next sighting into account, between two rounds.
+    pub async fn see(&mut self) {
+        let Some(watch) = &mut self.watch else {
+            return std::future::pending().await;
+        };
+        let sighting = watch.next().await;
+        let awaited = self.proof.returned().is_none();
+        self.proof.saw(&sighting);
+        if awaited && self.proof.returned().is_some() {
+            watch.end(false);
+        }
+    }
+}

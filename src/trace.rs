@@ -1,0 +1,183 @@
+//! Sends one round, and tells its way hop by hop, as traceroute(8) does.
+
+use std::fmt;
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::announcer::{Host, Order};
+use crate::attachment::Role;
+use crate::evidence::Evidence;
+use crate::injection;
+use crate::inquiry;
+use crate::observer::Observer;
+use crate::proof::Proof;
+use crate::readiness::{Assessment, Condition, GuestState};
+use crate::report::{Path, VERSION, millis};
+use crate::target::{DomainId, subject};
+use crate::trail::Trail;
+
+/// How long the network may take to send the guest something.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The way of one round.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trace {
+    version: u32,
+    domain: Option<DomainId>,
+    device: Option<String>,
+    mac: MacAddr,
+    attachment: Option<Path>,
+    unmet: Vec<String>,
+    injector: Option<&'static str>,
+    /// The frames of the round, in their order.
+    frames: Vec<String>,
+    /// Where they were let in, and where they showed from there on.
+    path: Vec<Passage>,
+    #[serde(flatten)]
+    evidence: Evidence,
+    error: Option<String>,
+}
+
+/// One hop of a round.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Passage {
+    hop: String,
+    /// From the sending to the first frame there.
+    after_ms: Option<f64>,
+    vlan: Option<u16>,
+    /// Which frames passed.
+    frames: Vec<String>,
+    /// The kernel does not show frames there.
+    unseen: bool,
+}
+
+/// How a trace ended, for the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All of it left the host, or as far as anybody can see.
+    Left,
+    /// Some of it did not.
+    Stuck,
+    /// It was not sent: it would have done harm.
+    NotReady,
+}
+
+impl Trace {
+    /// Sends one round for `order` as the host is now, and follows it.
+    ///
+    /// Where the port is not ready it is sent only if it cannot leave all the same: into neutron's dead VLAN, say.
+    pub async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
+        let seen = order.look(host, guest);
+        let mut trace = Trace::new(order, &seen);
+        if seen.unmet.iter().all(Condition::keeps_frames_in) {
+            trace.error = trace.send(order, host, &seen).await.err();
+        }
+        trace
+    }
+
+    fn new(order: &Order, seen: &Assessment) -> Trace {
+        let frames = order.round().into_iter();
+        let frames = frames.map(|f| f.ip.map_or(f.kind.to_string(), |ip| format!("{} {ip}", f.kind)));
+        Trace {
+            version: VERSION,
+            domain: order.target.domain.clone(),
+            device: seen.device(&order.target),
+            mac: order.target.mac,
+            attachment: Path::of(seen),
+            unmet: seen.unmet.iter().map(ToString::to_string).collect(),
+            injector: None,
+            frames: frames.collect(),
+            path: Vec::new(),
+            evidence: Evidence::default(),
+            error: None,
+        }
+    }
+
+    async fn send(&mut self, order: &Order, host: &Host, seen: &Assessment) -> Result<(), String> {
+        let attachment = seen.attachment.as_ref().ok_or("it is not plugged in")?;
+        let witness = host.witness.clone().ok_or("nothing is seen: the configuration has proof.watch off")?;
+        let ways = injection::ways(seen, order.inject);
+        let way = host.injectors.prepare(&ways, order.inject).await.map_err(|error| error.to_string())?;
+        self.injector = Some(way.method().word());
+        let (mac, frames) = (order.target.mac, order.round());
+        let trail = Trail::of(attachment, way.method());
+        let sent = Instant::now();
+        let mut observer = Observer::new(witness, sent, mac, &frames, trail);
+        observer.begin();
+        host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
+        observer.judge().await;
+        let learned = inquiry::learned(host, seen, mac).await.map(|learned| (learned, sent.elapsed()));
+        if observer.proof.departure().is_some() {
+            let reply = async {
+                while observer.proof.returned().is_none() {
+                    observer.see().await;
+                }
+            };
+            let _ = tokio::time::timeout(LINGER, reply).await;
+        }
+        let why = inquiry::why(host, seen, &observer.proof).await;
+        let evidence = Evidence::of(&observer.proof, observer.unseen(), why.as_deref());
+        self.evidence = evidence.with_learned(learned.as_ref());
+        self.path = passages(&observer.proof);
+        Ok(())
+    }
+
+    /// How it ended.
+    pub fn end(&self) -> End {
+        match (&self.error, self.injector) {
+            (None, None) => End::NotReady,
+            (None, Some(_)) if self.evidence.stuck.is_empty() && self.unmet.is_empty() => End::Left,
+            _ => End::Stuck,
+        }
+    }
+}
+
+fn passages(proof: &Proof) -> Vec<Passage> {
+    let frames = proof.frames();
+    let passage = |(hop, vlan, seen): (&crate::attachment::Hop, Option<u16>, &[Option<Duration>])| {
+        let passed =
+            frames.iter().zip(seen).filter(|(_, at)| at.is_some()).map(|(frame, _)| frame.kind.to_string());
+        let mut passed: Vec<String> = passed.collect();
+        passed.dedup();
+        Passage {
+            hop: hop.name.clone(),
+            after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
+            vlan,
+            frames: passed,
+            unseen: hop.ifindex.is_none() || matches!(hop.role, Role::Ovs | Role::Tunnel),
+        }
+    };
+    proof.hops().map(passage).collect()
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&subject(self.domain.as_ref(), self.device.as_deref(), Some(self.mac)))?;
+        match self.injector {
+            Some(injector) => write!(f, ": one round by {injector}: {}", self.frames.join(", "))?,
+            None => f.write_str(": nothing was sent")?,
+        }
+        let width = self.path.iter().map(|passage| passage.hop.len()).max().unwrap_or_default();
+        for (number, Passage { hop, after_ms, vlan, frames, unseen }) in (1..).zip(&self.path) {
+            write!(f, "\n  {number:>2}  {hop:<width$}  ")?;
+            match after_ms {
+                Some(after) => write!(f, "{after:>8.3} ms  ")?,
+                None if *unseen => write!(f, "       -     passes unseen")?,
+                None => write!(f, "       *     nothing passed")?,
+            }
+            vlan.map_or(Ok(()), |vlan| write!(f, "VLAN {vlan}  "))?;
+            f.write_str(&frames.join(" "))?;
+        }
+        let evidence = self.evidence.words().or_else(|| match &self.evidence.stuck[..] {
+            [] => None,
+            stuck => Some(stuck.join("; ")),
+        });
+        let not_ready = (!self.unmet.is_empty()).then(|| format!("not ready: {}", self.unmet.join("; ")));
+        // What is stuck is so for that reason.
+        let lines = [evidence, not_ready.filter(|_| self.evidence.stuck.is_empty()), self.error.clone()];
+        lines.iter().flatten().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}

@@ -44,11 +44,13 @@ pub enum Command {
     },
     /// Tell what the daemon did and is doing
     Status {
-        /// As one JSON object
+        /// Only what is remembered of this VM: its name, UUID, or a NIC's MAC address or device; with its timeline
+        vm: Option<String>,
+        /// As one JSON object; of a VM, one for each announcement
         #[arg(long)]
         json: bool,
         /// As text for Prometheus
-        #[arg(long, conflicts_with = "json")]
+        #[arg(long, conflicts_with_all = ["json", "vm"])]
         prometheus: bool,
     },
     /// Announce a VM when it has come to run here, unless the daemon does; for the libvirt hook

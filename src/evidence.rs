@@ -99,6 +99,19 @@ impl Evidence {
         self
     }
 
+    /// It left the host, and no frame for the guest came in.
+    pub fn is_unanswered(&self) -> bool {
+        self.departure.is_some() && self.returned_after_ms.is_none()
+    }
+
+    /// What somebody should look at, although the announcement has left the host.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let unanswered =
+            self.is_unanswered().then(|| "no frame for it has come in since it was announced".into());
+        let stuck = self.stuck.iter().filter(|_| self.departure.is_some());
+        unanswered.into_iter().chain(stuck.chain(&self.stale).cloned())
+    }
+
     /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`.
     pub fn words(&self) -> Option<String> {
         let mut words = match (&self.departure, self.left_host_after_ms, &self.unseen) {

@@ -23,7 +23,10 @@ pub async fn learned(host: &Host, seen: &Assessment, mac: MacAddr) -> Option<Lea
         Kind::Macvtap => None,
         Kind::LinuxBridge => {
             let bridge = attachment.entry.linux_bridge.as_ref()?.ifindex;
-            let port = learned::on_linux_bridge(bridge, mac, seen.vlan).ok()?;
+            let vlan = seen.vlan;
+            // It may have to wait for others who change devices.
+            let asked = tokio::task::spawn_blocking(move || learned::on_linux_bridge(bridge, mac, vlan));
+            let port = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?.ok()?;
             let Some(port) = port else { return Some(Learned::Nowhere) };
             let name = host.links.borrow().get(port).map(|link| link.name.clone());
             Some(judged(Some(port) == attachment.entry.ifindex, name.unwrap_or_else(|| port.to_string())))
@@ -70,7 +73,14 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String
     };
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes);
     let verdict = tokio::time::timeout(PATIENCE, traced).await.ok()?.ok()?;
-    Some(verdict.deciding)
+    let exits = || proof.trail().hops().iter().filter(|hop| hop.role == Role::Exit);
+    if exits().any(|exit| verdict.outputs.iter().any(|output| output.port == exit.name)) {
+        return None;
+    }
+    // On a healthy host other bridges may drop it, too: those for other networks.
+    let led_on = |bridge: &str| exits().any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge));
+    let end = verdict.ends.into_iter().find(|end| end.dropped && led_on(&end.bridge));
+    Some(end.map_or(verdict.deciding, |end| end.line))
 }
 
 /// What keeps every uplink from passing frames on, if something does with each.

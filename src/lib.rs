@@ -57,5 +57,6 @@ pub mod roster;
 pub mod schedule;
 pub mod status;
 pub mod target;
+pub mod timeline;
 pub mod trace;
 pub mod trail;

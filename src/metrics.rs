@@ -15,13 +15,22 @@ const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.
 
 /// Everything that is counted since the daemon started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Metrics {
     events: BTreeMap<String, u64>,
     announcements: BTreeMap<String, u64>,
     frames: BTreeMap<String, u64>,
     injection_errors: u64,
+    lost_rounds: u64,
+    /// Announcements that left the host, and to which no frame for the guest came back.
+    unanswered: u64,
+    /// Announcements of which nobody could see whether they left.
+    unseen: u64,
+    stale: u64,
     readiness_wait: Histogram,
     first_frame_delay: Histogram,
+    departure_delay: Histogram,
+    reply_delay: Histogram,
 }
 
 impl Default for Metrics {
@@ -34,8 +43,14 @@ impl Default for Metrics {
             announcements: Outcome::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
             frames: Kind::ALL.iter().map(|kind| zero(kind.word())).collect(),
             injection_errors: 0,
+            lost_rounds: 0,
+            unanswered: 0,
+            unseen: 0,
+            stale: 0,
             readiness_wait: Histogram::default(),
             first_frame_delay: Histogram::default(),
+            departure_delay: Histogram::default(),
+            reply_delay: Histogram::default(),
         }
     }
 }
@@ -72,11 +87,18 @@ impl Metrics {
         }
         self.injection_errors +=
             u64::from(report.outcome == Outcome::Failed && report.ready_after_ms.is_some());
-        if let Some(ms) = report.ready_after_ms {
-            self.readiness_wait.add(ms / 1000.0);
-        }
-        if let Some(ms) = report.first_frame_after_ms {
-            self.first_frame_delay.add(ms / 1000.0);
+        let evidence = &report.evidence;
+        self.lost_rounds += u64::from(evidence.lost_rounds);
+        self.unanswered += u64::from(evidence.is_unanswered());
+        self.unseen += u64::from(evidence.unseen.is_some());
+        self.stale += u64::from(evidence.stale.is_some());
+        for (histogram, ms) in [
+            (&mut self.readiness_wait, report.ready_after_ms),
+            (&mut self.first_frame_delay, report.first_frame_after_ms),
+            (&mut self.departure_delay, evidence.left_host_after_ms),
+            (&mut self.reply_delay, evidence.returned_after_ms),
+        ] {
+            ms.into_iter().for_each(|ms| histogram.add(ms / 1000.0));
         }
     }
 
@@ -101,13 +123,23 @@ impl Metrics {
         let in_progress = vec![(String::new(), gauges.in_progress as f64)];
         family("announcements_in_progress", "gauge", "Announcements under way.", in_progress);
         family("frames_sent_total", "counter", "Frames that were sent.", by("kind", &self.frames));
-        let errors = vec![(String::new(), self.injection_errors as f64)];
-        family(
-            "injection_errors_total",
-            "counter",
-            "Announcements of a ready port whose frames could not be sent.",
-            errors,
-        );
+        for (name, help, count) in [
+            (
+                "injection_errors_total",
+                "Announcements of a ready port whose frames could not be sent.",
+                self.injection_errors,
+            ),
+            ("rounds_lost_total", "Rounds of which no frame left the host.", self.lost_rounds),
+            (
+                "unanswered_total",
+                "Announcements that left the host and brought no frame for the guest.",
+                self.unanswered,
+            ),
+            ("unseen_total", "Announcements that nobody could see leave the host.", self.unseen),
+            ("stale_total", "Announcements after which the local bridge had it wrong.", self.stale),
+        ] {
+            family(name, "counter", help, vec![(String::new(), count as f64)]);
+        }
         let peers = [("libvirt", gauges.libvirt), ("ovsdb", gauges.ovsdb)];
         let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(u8::from(up))));
         family("connected", "gauge", "Whether the peer is listened to.", peers.into());
@@ -115,6 +147,10 @@ impl Metrics {
         self.readiness_wait.write(&mut text, "readiness_wait_seconds", wait);
         let delay = "From the event to the first frame.";
         self.first_frame_delay.write(&mut text, "first_frame_delay_seconds", delay);
+        let departure = "From the event to the first frame's departure from the host.";
+        self.departure_delay.write(&mut text, "departure_delay_seconds", departure);
+        let reply = "From the event to the first frame that came in for the guest.";
+        self.reply_delay.write(&mut text, "reply_delay_seconds", reply);
         text
     }
 }

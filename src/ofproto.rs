@@ -1,7 +1,8 @@
-//! What ovs-vswitchd answers to `ofproto/trace` and `fdb/show` (Open vSwitch 2.8 to 3.x, ovs-vswitchd(8)).
+//! What ovs-vswitchd answers to `ofproto/trace`, `dpif/show` and `fdb/show` (ovs-vswitchd(8)).
 //!
-//! Both are texts for people: what is not understood in them is passed over, and what is taken from them is cut short.
+//! These are texts for people: what is not understood in them is passed over, and what is taken from them is cut short.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use pnet_base::MacAddr;
@@ -67,8 +68,8 @@ impl fmt::Display for Output {
 
 /// Describes a frame for `ofproto/trace`, as received by the OpenFlow port `in_port`; `None` if it is no whole frame.
 ///
-/// Given the frame itself, Open vSwitch would learn from it, and packet-ins would go to a controller; a description has
-/// no such effects. All is described that Open vSwitch reads in an untagged ARP, RARP or neighbour advertisement.
+/// Given the frame itself, Open vSwitch would learn from it; from a description it does not. All is described that Open
+/// vSwitch reads in an untagged ARP, RARP or neighbour advertisement.
 pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
     let ethernet = EthernetPacket::new(frame)?;
     let (from, to, kind) = (ethernet.get_source(), ethernet.get_destination(), ethernet.get_ethertype());
@@ -125,8 +126,12 @@ fn target_link_layer(advert: &NeighborAdvertPacket<'_>) -> Option<MacAddr> {
     }
 }
 
-/// Reads the answer to `ofproto/trace`; `None` if it tells of no datapath actions.
-pub fn verdict(trace: &str) -> Option<Verdict> {
+/// Reads the answer to `ofproto/trace` for a bridge; `None` if it tells of no datapath actions.
+///
+/// `ports` is the answer to `dpif/show`: a trace has only the numbers of ports, but for recent versions that may be asked
+/// for names.
+pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
+    let names = names(ports, bridge);
     let mut walk = Walk::default();
     let mut actions = None;
     let mut outputs = Vec::new();
@@ -134,7 +139,7 @@ pub fn verdict(trace: &str) -> Option<Verdict> {
         match line.strip_prefix("Datapath actions: ") {
             Some(list) => {
                 actions = Some(list);
-                outputs.extend(leaves_by(list));
+                outputs.extend(leaves_by(list, &names));
             }
             None => walk.line(line),
         }
@@ -142,6 +147,26 @@ pub fn verdict(trace: &str) -> Option<Verdict> {
     let dropped = actions? == "drop";
     let ends = walk.ends();
     Some(Verdict { dropped, deciding: deciding(&ends, &outputs), ends, outputs })
+}
+
+/// The names of the ports of the datapath that a bridge is in, by their numbers there: `    up0 1/3: (system)` is
+/// number 3.
+fn names<'a>(ports: &'a str, bridge: &str) -> BTreeMap<&'a str, &'a str> {
+    let mut names = BTreeMap::new();
+    let mut is_it = false;
+    for line in ports.lines().take(MOST_LINES) {
+        if !line.starts_with(' ') {
+            if is_it {
+                break;
+            }
+            names.clear();
+        } else if let Some(name) = line.strip_prefix("  ").and_then(|line| line.strip_suffix(':')) {
+            is_it |= name == bridge;
+        } else if let [name, numbers, ..] = *line.split_whitespace().collect::<Vec<_>>() {
+            names.extend(numbers.trim_end_matches(':').split_once('/').map(|(_, number)| (number, name)));
+        }
+    }
+    if is_it { names } else { BTreeMap::new() }
 }
 
 fn deciding(ends: &[End], outputs: &[Output]) -> String {
@@ -169,7 +194,7 @@ fn list(outputs: &[&Output]) -> String {
 }
 
 /// The ports in a list of datapath actions, each with the VLAN that the frame has by then.
-fn leaves_by(actions: &str) -> Vec<Output> {
+fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
     let mut vlans: Vec<u16> = Vec::new();
     let mut outputs = Vec::new();
     for action in top_level(actions).take(MOST_OUTPUTS) {
@@ -183,7 +208,8 @@ fn leaves_by(actions: &str) -> Vec<Output> {
                 }
                 Some(_) => {}
                 None => {
-                    outputs.push(Output { port: quoted(action), vlan: vlans.last().copied() });
+                    let port = quoted(names.get(action).unwrap_or(&action));
+                    outputs.push(Output { port, vlan: vlans.last().copied() });
                 }
             },
         }
@@ -399,7 +425,7 @@ mod tests {
     use super::*;
     use crate::frame::{self, Kind, Style};
 
-    /// An answer of Open vSwitch 3.1.0, to a description that [`flow`] gives; port 5 is `tap0`, and `up0` the uplink.
+    /// Answers of Open vSwitch 3.1.0; OpenFlow port 5 is `tap0`, and `up0` the uplink.
     macro_rules! answer {
         ($name:literal) => {
             include_str!(concat!("../tests/data/ofproto/", $name, ".txt"))
@@ -408,13 +434,18 @@ mod tests {
 
     const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
 
-    fn passes(trace: &str, deciding: &str) {
-        let verdict = verdict(trace).unwrap();
+    fn read(answer: &str) -> Verdict {
+        let (trace, ports) = answer.split_once("== dpif/show\n").unwrap();
+        verdict(trace, "br-int", ports).unwrap()
+    }
+
+    fn passes(answer: &str, deciding: &str) {
+        let verdict = read(answer);
         assert_eq!((verdict.dropped, verdict.deciding.as_str()), (false, deciding));
     }
 
-    fn drops(trace: &str, deciding: &str) {
-        let verdict = verdict(trace).unwrap();
+    fn drops(answer: &str, deciding: &str) {
+        let verdict = read(answer);
         assert_eq!((verdict.dropped, verdict.deciding.as_str()), (true, deciding));
         assert_eq!(verdict.outputs, []);
     }
@@ -457,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_flow_drops_rarp_only() {
-        drops(answer!("rarp-only-rarp"), "br-int table 0: priority=100,rarp,in_port=tap0 actions=drop");
+        drops(answer!("rarp-only-rarp"), "br-int table 0: priority=100,rarp,in_port=5 actions=drop");
         passes(
             answer!("rarp-only-arp"),
             "br-int table 0: priority=0 actions=NORMAL; goes to up0 in VLAN 100",
@@ -480,11 +511,11 @@ mod tests {
 
     #[test]
     fn a_flow_leads_nowhere() {
-        let flow = "br-int table 0: priority=77,in_port=tap0 actions=resubmit(,0)";
+        let flow = "br-int table 0: priority=77,in_port=5 actions=resubmit(,0)";
         drops(answer!("loop"), &format!("{flow}: over max translation depth 64"));
-        let flow = "br-int table 0: priority=1,in_port=tap0 actions=output:42";
+        let flow = "br-int table 0: priority=1,in_port=5 actions=output:42";
         drops(answer!("no-such-output"), &format!("{flow}: Nonexistent output port"));
-        passes(answer!("controller"), "br-int table 0: priority=77,in_port=tap0 actions=CONTROLLER:65535");
+        passes(answer!("controller"), "br-int table 0: priority=77,in_port=5 actions=CONTROLLER:65535");
     }
 
     /// br-tun drops what is in no tunnelled network: that alone is nothing to mend.
@@ -494,29 +525,26 @@ mod tests {
     #[test]
     fn beyond_patch_ports_each_bridge_has_its_end() {
         passes(answer!("provider"), &format!("{BR_TUN}; goes to up0 in VLAN 100"));
-        let ends = verdict(answer!("provider")).unwrap().ends;
+        let ends = read(answer!("provider")).ends;
         let told: Vec<_> =
             ends.iter().map(|end| (end.bridge.as_str(), end.dropped, end.line.as_str())).collect();
         assert_eq!(
             told,
             [
                 ("br-int", false, "br-int table 0: priority=32768 actions=NORMAL"),
-                ("br-ex", false, "br-ex table 0: priority=4,in_port=phy-br-ex,dl_vlan=7 actions=NORMAL"),
+                ("br-ex", false, "br-ex table 0: priority=4,in_port=2,dl_vlan=7 actions=NORMAL"),
                 ("br-tun", true, BR_TUN),
             ]
         );
-        let by_a_group = verdict(answer!("group")).unwrap();
+        let by_a_group = read(answer!("group"));
         assert_eq!(by_a_group.outputs, [Output { port: "up0".into(), vlan: Some(100) }]);
-        assert_eq!(
-            by_a_group.ends[1].line,
-            "br-ex table 0: priority=4,in_port=phy-br-ex,dl_vlan=7 actions=output:up0"
-        );
+        assert_eq!(by_a_group.ends[1].line, "br-ex table 0: priority=4,in_port=2,dl_vlan=7 actions=output:1");
     }
 
     #[test]
     fn the_provider_bridge_does_not_know_the_vlan() {
         let own = "goes to no port but the bridge's own, br-int in VLAN 7";
-        let line = "br-ex table 0: priority=2,in_port=phy-br-ex actions=drop";
+        let line = "br-ex table 0: priority=2,in_port=2 actions=drop";
         passes(answer!("provider-without-translation"), &format!("{line}; {BR_TUN}; {own}"));
         let line = "br-ex table 0: no flow matches, actions=drop";
         passes(answer!("provider-without-flows"), &format!("{line}; {BR_TUN}; {own}"));
@@ -525,17 +553,27 @@ mod tests {
     #[test]
     fn ports_are_told_from_other_actions() {
         let outputs = leaves_by(
-            "set(tunnel(a,b)),2,push_vlan(vid=7,pcp=0),br-int,push_vlan(vid=8,pcp=0),3,pop_vlan,4,pop_vlan,5",
+            "set(tunnel(a,b)),2,push_vlan(vid=7,pcp=0),1,push_vlan(vid=8,pcp=0),3,pop_vlan,4,pop_vlan,5",
+            &BTreeMap::from([("1", "br-int")]),
         );
         let told: Vec<String> = outputs.iter().map(ToString::to_string).collect();
         assert_eq!(told, ["2 untagged", "br-int in VLAN 7", "3 in VLAN 8", "4 in VLAN 7", "5 untagged"]);
-        assert_eq!(leaves_by("hash(hash_l4(0)),recirc(0x1)"), []);
+        assert_eq!(leaves_by("hash(hash_l4(0)),recirc(0x1)", &BTreeMap::new()), []);
+    }
+
+    /// Their numbers are their own.
+    #[test]
+    fn the_ports_of_another_datapath_are_others() {
+        let ports = "netdev@ovs-netdev: hit:0 missed:0\n  br-a:\n    br-a 65534/1: (tap)\n    a 1/2: (system)\n\
+                     system@ovs-system: hit:0 missed:0\n  br-b:\n    b 1/2: (system)\n    p 2/none: (patch: peer=q)\n";
+        assert_eq!(names(ports, "br-a"), BTreeMap::from([("1", "br-a"), ("2", "a")]));
+        assert_eq!(names(ports, "br-b"), BTreeMap::from([("2", "b"), ("none", "p")]));
     }
 
     #[test]
     fn what_is_no_trace_has_no_verdict() {
-        assert_eq!(verdict(""), None);
-        assert_eq!(verdict(answer!("fdb")), None);
+        assert_eq!(verdict("", "br-int", ""), None);
+        assert_eq!(verdict(answer!("fdb"), "br-int", answer!("fdb")), None);
     }
 
     #[test]

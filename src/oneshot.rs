@@ -25,6 +25,7 @@ use crate::host::{links, ovsdb};
 use crate::orders::{self, Orders};
 use crate::readiness::GuestState;
 use crate::report::Report;
+use crate::timeline;
 use crate::trace::{End, Trace};
 
 /// The exit status of announce(1), by meaning; the greater failure wins.
@@ -116,7 +117,7 @@ fn run(
         Some(Command::Explain(args)) => (*args, Doing::Explain),
         Some(Command::Trace(args)) => (*args, Doing::Trace),
         Some(Command::Check { file }) => return check(file.as_deref()),
-        Some(Command::Status { json, prometheus }) => return status(json, prometheus),
+        Some(Command::Status { vm, json, prometheus }) => return status(vm, json, prometheus),
         Some(Command::Hook { guest, after }) => return hook(guest, after, linked, become_linked),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap_complete panics where it cannot write.
@@ -163,10 +164,20 @@ fn hook(
     Ok(Status::Announced)
 }
 
-fn status(as_json: bool, prometheus: bool) -> Result<Status, Problem> {
+fn status(vm: Option<String>, as_json: bool, prometheus: bool) -> Result<Status, Problem> {
     let status = crate::status::ask().map_err(|error| {
         (Status::Failed, format!("the daemon does not answer: {error} (does announced run?)"))
     })?;
+    if let Some(vm) = vm {
+        let mut reports = status.of(&vm).peekable();
+        if reports.peek().is_none() {
+            return Err((Status::NoVm, format!("the daemon remembers no announcement of {vm}")));
+        }
+        let printed = reports.map(|report| {
+            print(&if as_json { json(report) } else { crate::status::line(report) + &timeline::draw(report) })
+        });
+        return Ok(printed.max().unwrap_or(Status::Announced));
+    }
     Ok(match (as_json, prometheus) {
         (true, _) => print(&json(&status)),
         (_, true) => print(status.metrics.text(&status.gauges).trim_end()),

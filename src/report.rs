@@ -190,7 +190,8 @@ impl Report {
         }
     }
 
-    fn subject(&self) -> String {
+    /// Whom it is about: domain, device and MAC.
+    pub fn subject(&self) -> String {
         subject(self.domain.as_ref(), self.device.as_deref(), self.mac)
     }
 

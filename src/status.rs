@@ -73,18 +73,43 @@ impl fmt::Display for Status {
         write!(f, "libvirt {}, OVSDB {}; {} guests", word(libvirt), word(ovsdb), self.guests)?;
         write!(f, "; {in_progress} announcements under way")?;
         self.in_progress.iter().try_for_each(|subject| write!(f, "\n  {subject}"))?;
-        for report in &self.recent {
-            let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
-            let name = report["domain"]["name"].as_str().unwrap_or_default();
-            write!(f, "\n{} {name} {} {}: ", text("at"), text("device"), text("mac"))?;
-            write!(f, "{} ({})", text("outcome"), text("cause"))?;
-            if let Some(first) = report["first_frame_after_ms"].as_f64() {
-                write!(f, ", first frame after {first} ms, {} rounds", report["rounds"])?;
-            }
-            if let Some(error) = report["error"].as_str() {
-                write!(f, ": {error}")?;
-            }
-        }
-        Ok(())
+        self.recent.iter().try_for_each(|report| write!(f, "\n{}", line(report)))
     }
+}
+
+impl Status {
+    /// The reports that are remembered of a guest, by its name or UUID, or by the MAC or the device of a NIC.
+    pub fn of(&self, guest: &str) -> impl Iterator<Item = &Value> {
+        let is = move |report: &&Value| {
+            let names =
+                [&report["domain"]["name"], &report["domain"]["uuid"], &report["mac"], &report["device"]];
+            names.iter().any(|name| name.as_str() == Some(guest))
+        };
+        self.recent.iter().filter(is)
+    }
+}
+
+/// A report that is remembered, in one line.
+pub fn line(report: &Value) -> String {
+    let text = |key: &str| report[key].as_str().unwrap_or_default();
+    let name = report["domain"]["name"].as_str().unwrap_or_default();
+    let mut line = format!("{} {name} {} {}: ", text("at"), text("device"), text("mac"));
+    line += &format!("{} ({})", text("outcome"), text("cause"));
+    if let Some(first) = report["first_frame_after_ms"].as_f64() {
+        line += &format!(", first frame after {first} ms, {} rounds", report["rounds"]);
+    }
+    let (departure, reply) = (&report["departure"], &report["returned_after_ms"]);
+    if let (Some(device), Some(after)) = (departure["device"].as_str(), report["left_host_after_ms"].as_f64())
+    {
+        line += &format!(", left by {device} after {after} ms");
+        line += &reply
+            .as_f64()
+            .map_or(", no frame for it yet".into(), |at| format!(", first frame for it after {at} ms"));
+    }
+    let troubles = [&report["error"], &report["unseen"], &report["stale"]];
+    let stuck = report["stuck"].as_array().into_iter().flatten();
+    for trouble in troubles.into_iter().chain(stuck).filter_map(Value::as_str) {
+        line += &format!(": {trouble}");
+    }
+    line
 }

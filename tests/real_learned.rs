@@ -105,7 +105,7 @@ fn a_flow_that_drops_rarp_only_is_named() {
     bridge.host.sh("ovs-ofctl add-flow br-int priority=100,rarp,in_port=5,actions=drop");
 
     let rarp = bridge.trace(Kind::Rarp);
-    assert_eq!(rarp.deciding, "br-int table 0: priority=100,rarp,in_port=tap0 actions=drop");
+    assert_eq!(rarp.deciding, "br-int table 0: priority=100,rarp,in_port=5 actions=drop");
     assert!(rarp.dropped);
     for kind in [Kind::ArpRequest, Kind::ArpReply, Kind::Na] {
         assert_eq!(
@@ -130,15 +130,69 @@ fn the_provider_bridge_that_lacks_the_vlan_is_named() {
     let passes = bridge.trace(Kind::ArpRequest);
     assert_eq!(
         passes.deciding,
-        "br-ex table 0: priority=4,in_port=phy-br-ex,dl_vlan=100 actions=NORMAL; goes to up0 in VLAN 1100"
+        "br-ex table 0: priority=4,in_port=2,dl_vlan=100 actions=NORMAL; goes to up0 in VLAN 1100"
     );
 
     bridge.host.sh("ovs-ofctl --strict del-flows br-ex priority=4,in_port=2,dl_vlan=100");
     assert_eq!(
         bridge.trace(Kind::ArpRequest).deciding,
-        "br-ex table 0: priority=2,in_port=phy-br-ex actions=drop; \
+        "br-ex table 0: priority=2,in_port=2 actions=drop; \
          goes to no port but the bridge's own, br-int in VLAN 100"
     );
+}
+
+/// What neutron's agent leaves behind on ports, and what the uplink may lack.
+#[test]
+fn the_settings_of_ports_are_seen() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    let normal = "br-int table 0: priority=0 actions=NORMAL";
+    let wrong_mode = "dropping VLAN 0 packet received on port tap0 not configured for trunking VLAN 0";
+    let cases = [
+        ("set Port tap0 tag=4095", false, "; goes to up0 in VLAN 4095"),
+        ("set Port tap0 tag=4095 vlan_mode=trunk trunks=4095", true, &format!(": {wrong_mode}")),
+        ("set Port tap0 tag=7", true, &format!(": {wrong_mode}")),
+        ("clear Port tap0 vlan_mode", false, "; goes to up0 in VLAN 7"),
+        ("clear Port tap0 trunks", false, "; goes to up0 in VLAN 7"),
+        ("set Port up0 trunks=100", false, "; goes to no port but the bridge's own, br-int in VLAN 7"),
+        ("clear Port tap0 tag", false, "; goes to no port but the bridge's own, br-int untagged"),
+        ("set Port tap0 tag=100", false, "; goes to up0 in VLAN 100"),
+    ];
+    for (settings, dropped, end) in cases {
+        bridge.host.sh(&format!("ovs-vsctl {settings}"));
+        for kind in Kind::ALL {
+            let verdict = bridge.trace(kind);
+            assert_eq!(
+                (verdict.dropped, verdict.deciding),
+                (dropped, format!("{normal}{end}")),
+                "{kind}, {settings}"
+            );
+        }
+    }
+}
+
+/// The tables of neutron's firewall, much shortened.
+#[test]
+fn the_last_of_many_tables_is_named() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    bridge.host.sh("ovs-ofctl del-flows br-int");
+    assert_eq!(bridge.trace(Kind::Rarp).deciding, "br-int table 0: no flow matches, actions=drop");
+    for flow in [
+        "priority=9,in_port=5,actions=resubmit(,25)",
+        "table=25,priority=2,in_port=5,dl_src=fa:16:3e:00:00:0a,actions=resubmit(,60)",
+        "table=60,priority=100,in_port=5,actions=load:0x5->NXM_NX_REG5[],resubmit(,71)",
+        "table=71,priority=95,arp,reg5=0x5,arp_spa=192.0.2.10,actions=resubmit(,94)",
+        "table=71,priority=10,reg5=0x5,actions=ct_clear,resubmit(,93)",
+        "table=93,priority=0,actions=drop",
+        "table=94,priority=1,actions=NORMAL",
+    ] {
+        bridge.host.sh(&format!("ovs-ofctl add-flow br-int '{flow}'"));
+    }
+    let passes = "br-int table 94: priority=1 actions=NORMAL; goes to up0 in VLAN 100";
+    let drops = "br-int table 93: priority=0 actions=drop, from table 71: priority=10,reg5=0x5";
+    let verdicts = Kind::ALL.map(|kind| bridge.trace(kind).deciding);
+    assert_eq!(verdicts, [passes, passes, drops, drops]);
 }
 
 #[test]
@@ -166,6 +220,20 @@ fn an_address_moves_from_port_to_port() {
         send("tap0");
         (bridge.learned(None) == Some(Port::Number(TAP))).then_some(())
     });
+}
+
+/// Open vSwitch has no command for a single entry.
+#[test]
+fn four_thousand_entries_of_open_vswitch() {
+    require!(lab, ovs);
+    let bridge = Bridge::start();
+    for n in 0..4_000 {
+        let mac = format!("02:00:00:00:{:02x}:{:02x}", n >> 8, n & 255);
+        bridge.call("fdb/add", &["br-int", "up0", "100", &mac]).unwrap();
+    }
+    ovs::inject(&bridge.host, "br-int", "tap0", &hexadecimal(&frame(Kind::Rarp)));
+    tell("fdb/show of 4001", || assert_eq!(bridge.learned(Some(100)), Some(Port::Number(TAP))));
+    tell("ofproto/trace", || assert!(!bridge.trace(Kind::Rarp).dropped));
 }
 
 #[test]

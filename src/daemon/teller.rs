@@ -44,9 +44,28 @@ impl Teller {
         let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
         let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
         let mac = report.mac.map(|mac| mac.to_string());
-        let first = report.first_frame_after_ms;
-        let line = report.line();
-        tracing::info!(domain, device, mac, outcome, cause, first_frame_after_ms = first, "{line}");
+        let (line, evidence) = (report.line(), &report.evidence);
+        tracing::info!(
+            domain,
+            device,
+            mac,
+            outcome,
+            cause,
+            runs_after_ms = report.runs_after_ms,
+            plugged_after_ms = report.plugged_after_ms,
+            tagged_after_ms = report.tagged_after_ms,
+            ready_after_ms = report.ready_after_ms,
+            first_frame_after_ms = report.first_frame_after_ms,
+            left_host_after_ms = evidence.left_host_after_ms,
+            learned_after_ms = evidence.learned_after_ms,
+            returned_after_ms = evidence.returned_after_ms,
+            last_hop = evidence.last_hop,
+            lost_rounds = evidence.lost_rounds,
+            "{line}"
+        );
+        for warning in evidence.warnings() {
+            tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
+        }
         self.metrics.ended(report);
         let mut remembered = serde_json::to_value(report).unwrap_or_default();
         remembered["at"] = jiff::Timestamp::now().to_string().into();

@@ -63,9 +63,10 @@ pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result
 /// What would become of a frame that the bridge's OpenFlow port `in_port` received; nothing is sent or learned by it.
 pub async fn trace(directory: &Path, bridge: &str, in_port: u32, frame: &[u8]) -> Result<Verdict, Error> {
     let flow = ofproto::flow(in_port, frame).ok_or(Error::Question("half a frame"))?;
-    let command = "ofproto/trace";
-    let answer = call(directory, command, &[name(bridge)?, &flow, "--names"]).await?;
-    ofproto::verdict(&answer).ok_or_else(|| unreadable(directory, command))
+    let trace = call(directory, "ofproto/trace", &[name(bridge)?, &flow]).await?;
+    let ports = call(directory, "dpif/show", &[]).await?;
+    ofproto::verdict(&trace, bridge, &ports)
+        .ok_or_else(|| Error::Answer(directory.join(DAEMON), "ofproto/trace".into()))
 }
 
 /// The port behind which the bridge has learned `mac`, in `vlan` or, without one, in that where it was seen last.
@@ -85,10 +86,6 @@ fn name(bridge: &str) -> Result<&str, Error> {
         true => Err(Error::Question("a bridge whose name begins with a hyphen")),
         false => Ok(bridge),
     }
-}
-
-fn unreadable(directory: &Path, command: &str) -> Error {
-    Error::Answer(directory.join(DAEMON), command.into())
 }
 
 /// The socket has the process id in its name.

@@ -57,7 +57,7 @@ fn answers() -> Vec<String> {
 
 fn is_sound(answer: &str) -> Result<(), TestCaseError> {
     ofproto::learned(answer, MAC, None);
-    let Some(verdict) = ofproto::verdict(answer) else {
+    let Some(verdict) = ofproto::verdict(answer, "br-int", answer) else {
         return Ok(());
     };
     for line in verdict.ends.iter().map(|end| &end.line).chain([&verdict.deciding]) {
@@ -98,6 +98,7 @@ fn endless_answers_cost_their_length_at_most() {
         format!("Datapath actions: {}", "(".repeat(16 << 20)),
         "Datapath actions: 1\n".repeat(1 << 20),
         "    5     7  fa:16:3e:00:00:0b    0\n".repeat(1 << 19),
+        (0..1 << 20).map(|n| format!("    p 1/{n}: ()\n")).collect(),
     ] {
         let answer = answer + "\nDatapath actions: drop\n";
         is_sound(&answer).unwrap();

@@ -283,6 +283,26 @@ fn a_restarted_ovsdb_does_not_lose_an_announcement() {
 }
 
 #[test]
+fn an_open_vswitch_that_comes_later_is_noticed() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    site.save();
+    site.host.sh("ovs-appctl exit; ovs-appctl -t ovsdb-server exit; mv /run/openvswitch /run/away");
+    let daemon = Daemon::start(&site.host, QUICK);
+    assert_eq!(daemon.status()["gauges"]["ovsdb"], false);
+    site.host.sh("mkdir /run/openvswitch");
+    ovs::start_ovsdb(&site.host);
+    site.host.sh("ovs-vswitchd --verbose=console:off --detach --pidfile --log-file");
+    daemon.comes_to("OVSDB", |status| status["gauges"]["ovsdb"] == true);
+    let wire = site.wire();
+    site.restore("");
+    daemon.is_at(1);
+    site.bind();
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, site.vlan(), &wire.stop(), report, "restored");
+}
+
+#[test]
 fn a_restarted_libvirtd_does_not_lose_a_guest() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);

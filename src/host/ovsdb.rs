@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::jsonrpc::Connection;
 use crate::ovs::Ovs;
 
+mod arrival;
 pub mod rows;
 
 const DATABASE: &str = "Open_vSwitch";
@@ -49,6 +50,13 @@ enum Error {
     Refused(PathBuf, Value),
 }
 
+impl Error {
+    /// There is no server that could be asked.
+    fn is_absence(&self) -> bool {
+        matches!(self, Error::Connect(_, error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// The socket to use when none is named: the first that exists, else the most usual one.
 pub fn default_socket() -> PathBuf {
     let from_environment = std::env::var_os("OVS_RUNDIR").map(PathBuf::from);
@@ -74,7 +82,7 @@ pub async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
     receiver
 }
 
-/// Follows the connection; connects again, ever less often, when it is lost.
+/// Follows the connection; connects again, ever less often, when it is lost or refused, and when there is a server again.
 async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sender<State>) {
     let mut connection = first;
     let mut pause = FIRST_RETRY;
@@ -93,7 +101,13 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
                 }
                 to.send_modify(|state| state.error = Some(error));
             }
-            Err(error) => tracing::debug!("{error}"),
+            Err(error) => {
+                tracing::debug!("{error}");
+                // A host without Open vSwitch must not be kept awake by it.
+                if error.is_absence() && arrival::of(socket).await.is_ok() {
+                    pause = FIRST_RETRY;
+                }
+            }
         }
         tokio::time::sleep(pause).await;
         pause = LAST_RETRY.min(pause * 2);

@@ -17,6 +17,8 @@ use crate::readiness::InCharge;
 use crate::schedule::Schedule;
 use crate::target::Target;
 
+mod advice;
+
 /// Where the configuration is looked for when no file is named; it need not exist.
 pub const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub limits: LimitsTable,
     /// `[metrics]`.
     pub metrics: MetricsTable,
+    /// `[network.NAME]`: by what the domain's XML plugs a NIC into: libvirt's network, a bridge or a lower device.
+    pub network: BTreeMap<String, Override>,
     /// `[vm.NAME]`: by the domain's name or UUID.
     pub vm: BTreeMap<String, Override>,
     /// `[nic."MAC"]`: by the NIC's MAC.
@@ -183,13 +187,13 @@ pub struct OvsTable {
     pub socket: Option<PathBuf>,
 }
 
-/// What is special about a VM or a NIC.
+/// What is special about the NICs of a network, about those of a VM, or about one NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Override {
     /// The guest routes: its neighbour advertisements carry the Router flag.
     pub router: Option<bool>,
-    /// Who is in charge of its ports.
+    /// Who is in charge of the ports.
     pub in_charge: Option<InCharge>,
     /// Addresses to announce; only in `[nic]`.
     pub addresses: Vec<IpAddr>,
@@ -258,10 +262,12 @@ impl Config {
         if self.libvirt.events.contains(&Cause::Asked) {
             return Err("libvirt.events: \"asked\" is no event of libvirt".into());
         }
-        for (name, vm) in &self.vm {
-            if !vm.addresses.is_empty() || vm.vlan.is_some() {
+        let of_several = (self.network.iter().map(|entry| ("network", entry)))
+            .chain(self.vm.iter().map(|entry| ("vm", entry)));
+        for (table, (name, several)) in of_several {
+            if !several.addresses.is_empty() || several.vlan.is_some() {
                 return Err(format!(
-                    "vm.{name}: addresses and vlan belong to a NIC: put them under [nic.\"MAC\"]"
+                    "{table}.{name}: addresses and vlan belong to a NIC: put them under [nic.\"MAC\"]"
                 ));
             }
         }
@@ -312,7 +318,7 @@ impl Config {
         self.overrides(target).find_map(|o| o.in_charge).or(self.ports.in_charge)
     }
 
-    /// What is configured for the NIC of `target`, then for its VM.
+    /// What is configured for the NIC of `target`, then for its VM, then for its networks.
     pub fn overrides(&self, target: &Target) -> impl Iterator<Item = &Override> {
         let mac = Some(target.mac);
         let nic = self.nic.iter().filter(move |(key, _)| key.parse().ok() == mac);
@@ -323,7 +329,9 @@ impl Config {
             };
             domain.as_ref().is_some_and(same)
         });
-        nic.chain(vm).map(|(_, o)| o)
+        let networks = target.networks.clone();
+        let network = networks.into_iter().filter_map(|name| self.network.get(&name));
+        nic.chain(vm).map(|(_, o)| o).chain(network)
     }
 }
 
@@ -378,7 +386,8 @@ mod tests {
             ("[nic.tap0]", "no MAC address"),
             ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"127.0.0.1\"]", "loopback"),
             ("[nic.\"52:54:00:00:00:01\"]\nvlan = 4095", "VLAN 4095"),
-            ("[vm.web1]\nvlan = 5", "under [nic"),
+            ("[vm.web1]\nvlan = 5", "vm.web1: addresses and vlan belong to a NIC"),
+            ("[network.br0]\naddresses = [\"192.0.2.1\"]", "network.br0: addresses and vlan belong to a NIC"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
@@ -386,15 +395,35 @@ mod tests {
     }
 
     #[test]
-    fn a_nics_entry_goes_before_its_vms() {
+    fn a_nics_entry_goes_before_its_vms_and_that_before_its_networks() {
+        let mut text = String::new();
+        let mut expect = |table: &str, who: &str, expected: InCharge| {
+            text += &format!("[{table}]\nin-charge = \"{who}\"\n");
+            let mut target =
+                Target::of_device(crate::target::Plug::default(), MacAddr(0x52, 0x54, 0, 0, 0, 1));
+            target.domain = Some(crate::target::DomainId { name: "web1".into(), uuid: "u".into() });
+            target.networks = vec!["blue".into(), "virbr1".into()];
+            assert_eq!(parse(&text).unwrap().in_charge(&target), Some(expected), "{text}");
+        };
+        expect("ports", "ovn", InCharge::Ovn);
+        expect("network.red", "neutron", InCharge::Ovn);
+        expect("network.virbr1", "vlan", InCharge::Vlan);
+        expect("network.blue", "nobody", InCharge::Nobody);
+        expect("vm.web1", "ovn", InCharge::Ovn);
+        expect("nic.\"52:54:00:00:00:01\"", "neutron", InCharge::Neutron);
+    }
+
+    #[test]
+    fn what_an_entry_does_not_say_the_next_one_does() {
         let config = parse(
-            "[vm.web1]\nrouter = true\nin-charge = \"ovn\"\n[nic.\"52:54:00:00:00:01\"]\nrouter = false\n",
+            "[network.blue]\nrouter = true\n[vm.web1]\nin-charge = \"ovn\"\n\
+             [nic.\"52:54:00:00:00:01\"]\naddresses = [\"192.0.2.1\"]\n",
         )
         .unwrap();
-        let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
-        let mut target = Target::of_device(crate::target::Plug::default(), mac);
+        let mut target = Target::of_device(crate::target::Plug::default(), MacAddr(0x52, 0x54, 0, 0, 0, 1));
         target.domain = Some(crate::target::DomainId { name: "web1".into(), uuid: "u".into() });
-        assert!(!config.style(&target).router);
+        target.networks = vec!["blue".into()];
+        assert!(config.style(&target).router);
         assert_eq!(config.in_charge(&target), Some(InCharge::Ovn));
     }
 }

@@ -38,6 +38,8 @@ pub struct Interface {
     pub socket: Option<String>,
     /// `<source network>`: the libvirt network.
     pub network: Option<String>,
+    /// `<source bridge>`, or the `<source dev>` of a direct NIC.
+    pub bridge: Option<String>,
     /// `<virtualport><parameters interfaceid>`: the SDN's name for the port.
     pub interface_id: Option<String>,
     /// `<vlan>`.
@@ -128,6 +130,7 @@ fn interface(node: Node<'_, '_>) -> Interface {
         device: child(node, "target").and_then(|n| owned(n, "dev")),
         socket: source.and_then(|n| owned(n, "path")),
         network: source.and_then(|n| owned(n, "network")),
+        bridge: source.and_then(|n| owned(n, "bridge").or_else(|| owned(n, "dev"))),
         interface_id: port.and_then(|n| owned(n, "interfaceid")),
         vlan: child(node, "vlan").map(vlan),
         link_down: child(node, "link").is_some_and(|n| n.attribute("state") == Some("down")),

@@ -18,6 +18,8 @@ pub struct Target {
     pub mac: MacAddr,
     /// How it is found on this host.
     pub plug: Plug,
+    /// What the domain's XML plugs it into: libvirt's network, and the bridge or a macvtap's lower device.
+    pub networks: Vec<String>,
     /// The VLAN that the domain's XML or the operator asks for.
     pub vlan: Option<Vlan>,
     /// The domain carries nova's metadata, so neutron is in charge of its ports.
@@ -31,7 +33,16 @@ pub struct Target {
 impl Target {
     /// A NIC of which only the host's end and the MAC are known.
     pub fn of_device(plug: Plug, mac: MacAddr) -> Target {
-        Target { domain: None, mac, plug, vlan: None, nova: false, link_up: true, addresses: Vec::new() }
+        Target {
+            domain: None,
+            mac,
+            plug,
+            networks: Vec::new(),
+            vlan: None,
+            nova: false,
+            link_up: true,
+            addresses: Vec::new(),
+        }
     }
 
     /// Who it is, as far as it is known: the guest, the host's end of its NIC and the MAC.
@@ -106,6 +117,7 @@ fn target(id: &DomainId, domain: &Domain, nic: &Interface) -> Result<Target, Una
             interface_id: nic.interface_id.clone(),
             socket: nic.socket.clone(),
         },
+        networks: nic.network.iter().chain(&nic.bridge).cloned().collect(),
         vlan: nic.vlan.clone(),
         nova: domain.nova_ports.is_some(),
         link_up: !nic.link_down,

@@ -12,7 +12,7 @@ use caps::Capability;
 use tokio::sync::watch;
 
 use crate::announcer::Host;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_FILE};
 use crate::host::injector::Injectors;
 use crate::host::keep::Keep;
 use crate::host::witness::Witness;
@@ -46,6 +46,7 @@ pub fn main(file: Option<PathBuf>) -> ExitCode {
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
+    advise(file.as_deref(), &config);
     let status = match block_on(run(file, config)) {
         Ok(()) => 0,
         Err(why) => {
@@ -70,6 +71,12 @@ pub fn for_hook(guest: String, hook: i32, config: Config) -> Result<(), String> 
         let host = host(&config).await?;
         Engine::for_one(guest, config, host)?.run().await
     })
+}
+
+/// Logs what is unwise about the configuration.
+fn advise(file: Option<&Path>, config: &Config) {
+    let file = file.unwrap_or(Path::new(DEFAULT_FILE)).display();
+    config.advice().iter().for_each(|advice| tracing::warn!("{file}: {advice}"));
 }
 
 fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {

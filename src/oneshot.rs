@@ -186,8 +186,9 @@ fn status(vm: Option<String>, as_json: bool, prometheus: bool) -> Result<Status,
 }
 
 fn check(file: Option<&Path>) -> Result<Status, Problem> {
-    Config::load(file).map_err(|error| (Status::Config, error.to_string()))?;
+    let config = Config::load(file).map_err(|error| (Status::Config, error.to_string()))?;
     let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
+    config.advice().iter().for_each(|advice| complain(&format!("{}: warning: {advice}", file.display())));
     let words = if file.exists() { "is good" } else { "is not there: the defaults apply" };
     Ok(print(&format!("{} {words}", file.display())))
 }

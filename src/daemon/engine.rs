@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::FAREWELL;
 use super::reading::patiently;
 use super::site::Site;
 use super::teller::{Teller, Watchdog};
+use super::{FAREWELL, advise};
 use crate::announcement::Outcome;
 use crate::announcer::{self, Host, Signals, Stop};
 use crate::config::Config;
@@ -404,6 +404,7 @@ impl Engine {
     fn reload(&mut self) {
         match Config::load(self.file.as_deref()) {
             Ok(config) => {
+                advise(self.file.as_deref(), &config);
                 self.config = config;
                 tracing::info!("the configuration is loaded anew, for the announcements to come");
             }

@@ -98,6 +98,21 @@ fn a_configuration_that_cannot_be_used() {
 }
 
 #[test]
+fn an_unwise_configuration_is_good_and_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("announced.toml");
+    std::fs::write(&file, "[schedule]\ncount = 1\n[ports]\nwait = \"0s\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let check = announce(&format!("check {file}"));
+    assert_eq!((check.code, check.stdout), (Some(0), format!("{file} is good\n")), "{}", check.stderr);
+    let lines: Vec<&str> = check.stderr.lines().collect();
+    for (line, words) in lines.iter().zip(["schedule.count is 1: ", "ports.wait is 0: "]) {
+        assert!(line.starts_with(&format!("announce: {file}: warning: {words}")), "{line}");
+    }
+    assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
+#[test]
 fn a_configuration_is_used_and_the_command_line_goes_before_it() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("announced.toml");

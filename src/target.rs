@@ -178,6 +178,13 @@ mod tests {
     }
 
     #[test]
+    fn a_nic_knows_its_network_and_its_bridge() {
+        let targets = of(&nova_domain());
+        let networks = [0, 1].map(|nic: usize| targets[nic].as_ref().unwrap().networks.clone());
+        assert_eq!(networks, [vec!["br-int"], vec!["default", "virbr0"]]);
+    }
+
+    #[test]
     fn without_an_interface_id_the_device_name_joins() {
         let mut domain = nova_domain();
         domain.interfaces[0].interface_id = None;

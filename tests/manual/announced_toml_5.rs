@@ -57,6 +57,7 @@ fn the_sample_changes_nothing_and_its_settings_are_the_defaults() {
         libvirt: LibvirtTable { uri: None, ..sample.libvirt },
         ovs: Default::default(),
         metrics: Default::default(),
+        network: BTreeMap::new(),
         vm: BTreeMap::new(),
         nic: BTreeMap::new(),
         ..sample
@@ -80,7 +81,7 @@ fn the_defaults_are_those_of_the_page() {
             table = line;
             continue;
         };
-        if table.starts_with("[vm.") || table.starts_with("[nic.") {
+        if ["[network.", "[vm.", "[nic."].iter().any(|several| table.starts_with(several)) {
             continue;
         }
         let section = PAGE.part("Ss", table);
@@ -109,6 +110,24 @@ fn the_page_has_every_word_that_is_a_value() {
 }
 
 #[test]
+fn the_page_names_what_is_unwise() {
+    // All that can be unwise at the same time, and what else can be.
+    let texts = [
+        "schedule = {count = 5, interval = \"1ms\"}\nframes.send = [\"na\"]\naddresses.sources = [\"guest-agent\"]\n\
+         ports = {wait = \"0s\", in-charge = \"nobody\", inject = \"fdb\"}\nmetrics.listen = \"[::]:1\"\n\
+         limits = {frames-per-second = 1, jitter = \"1m\"}\n\
+         libvirt = {uri = \"a://b/\", more-uris = [\"a://b/\"], events = []}",
+        "schedule.count = 1",
+    ];
+    let advice = texts.map(|text| parse(text).advice()).concat();
+    let keys = advice.iter().map(|line| line.split([' ', ':']).next().unwrap());
+    let keys: BTreeSet<&str> = keys.collect();
+    assert!(keys.len() >= 11, "{keys:?}");
+    let items = PAGE.section("UNWISE VALUES").filter_map(|line| line.strip_prefix(".It Cm "));
+    assert_eq!(items.collect::<BTreeSet<_>>(), keys);
+}
+
+#[test]
 fn every_example_is_a_configuration() {
     let examples = PAGE.displays("EXAMPLES");
     assert!(examples.len() >= 5, "{examples:?}");
@@ -132,7 +151,7 @@ fn is_setting(line: &str) -> bool {
     line.starts_with('#') && line.len() > 1 && !line.starts_with("# ")
 }
 
-/// `[vm.NAME]` and `["nic."MAC"]` go by the names of their kind.
+/// `[network.NAME]`, `[vm.NAME]` and `[nic."MAC"]` go by the names of their kind.
 fn table(head: &str) -> String {
     head.trim_matches(['[', ']']).split('.').next().unwrap().to_owned()
 }
@@ -142,12 +161,13 @@ fn known() -> Tables {
     let tables = expected("nosuch = 1");
     let known = tables.into_iter().map(|table| {
         let head = match table.as_str() {
-            "vm" | "nic" => format!("{table}.a"),
+            "network" | "vm" | "nic" => format!("{table}.a"),
             _ => table.clone(),
         };
         let mut keys = expected(&format!("[{head}]\nnosuch = 1"));
-        // The type is a NIC's, too; a VM's addresses are refused.
-        keys.retain(|key| table != "vm" || !["addresses", "vlan"].contains(&key.as_str()));
+        // The type is a NIC's, too; a VM's addresses are refused, and a network's.
+        let of_several = ["network", "vm"].contains(&table.as_str());
+        keys.retain(|key| !of_several || !["addresses", "vlan"].contains(&key.as_str()));
         (table, keys)
     });
     known.collect()

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::announcement::{Announcement, Outcome, Round, Step};
+use crate::config::ProofTable;
 use crate::event::Cause;
 use crate::evidence::{Evidence, Learned};
 use crate::frame::{self, Frame, Style};
@@ -39,8 +40,8 @@ pub struct Host {
     pub ovs_directory: PathBuf,
     /// The ways in.
     pub injectors: Arc<Injectors>,
-    /// What sees frames pass, unless nobody wants to know.
-    pub witness: Option<Witness>,
+    /// What sees frames pass.
+    pub witness: Witness,
     /// The frames that may be sent per second, where that is bounded.
     pub pace: Option<Pace>,
 }
@@ -58,8 +59,8 @@ pub struct Order {
     pub style: Style,
     /// When the rounds are sent.
     pub schedule: Schedule,
-    /// Rounds that may follow the schedule while no frame for the guest comes in.
-    pub more_rounds: u32,
+    /// What is done to know that the frames left the host.
+    pub proof: ProofTable,
     /// How long the port may take to become ready.
     pub wait: Duration,
     /// The operator's word on who is in charge of the port.
@@ -116,7 +117,7 @@ impl Order {
 pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
     let mut run = Run {
         frames: order.round(),
-        machine: Announcement::new(order.schedule.clone(), order.wait).insisting(order.more_rounds),
+        machine: Announcement::new(order.schedule.clone(), order.wait).insisting(order.proof.more_rounds),
         order: &order,
         way: None,
         offered: Vec::new(),
@@ -225,7 +226,7 @@ impl Run<'_> {
 
     /// Opens the witness's eyes on the way that the frames will take.
     fn look_along(&mut self, host: &Host, seen: &Assessment) {
-        let (Some(witness), Some(way), Some(attachment)) = (&host.witness, &self.way, &seen.attachment)
+        let (true, Some(way), Some(attachment)) = (self.order.proof.watch, &self.way, &seen.attachment)
         else {
             return;
         };
@@ -234,7 +235,8 @@ impl Run<'_> {
             Some(observer) => observer.follow(trail),
             None => {
                 let mac = self.order.target.mac;
-                self.observer = Some(Observer::new(witness.clone(), self.began, mac, &self.frames, trail));
+                self.observer =
+                    Some(Observer::new(host.witness.clone(), self.began, mac, &self.frames, trail));
             }
         }
     }

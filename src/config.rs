@@ -35,6 +35,8 @@ pub struct Config {
     pub frames: FramesTable,
     /// `[ports]`.
     pub ports: PortsTable,
+    /// `[proof]`.
+    pub proof: ProofTable,
     /// `[addresses]`.
     pub addresses: AddressesTable,
     /// `[libvirt]`.
@@ -118,6 +120,22 @@ pub struct PortsTable {
 impl Default for PortsTable {
     fn default() -> Self {
         PortsTable { wait: Duration::from_secs(60), in_charge: None, inject: None }
+    }
+}
+
+/// `[proof]`: what is done to know that frames left the host, and that the network heard them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ProofTable {
+    /// Watch the devices on the frames' way.
+    pub watch: bool,
+    /// Rounds that may follow the schedule while no frame for the guest comes in.
+    pub more_rounds: u32,
+}
+
+impl Default for ProofTable {
+    fn default() -> Self {
+        ProofTable { watch: true, more_rounds: 0 }
     }
 }
 
@@ -291,6 +309,9 @@ impl Config {
         let hour = Duration::from_secs(3600);
         if !(1..=MOST_ROUNDS).contains(&count) {
             return Err(format!("count {count} is not between 1 and {MOST_ROUNDS}"));
+        }
+        if self.proof.more_rounds > MOST_ROUNDS {
+            return Err(format!("more-rounds {} is above {MOST_ROUNDS}", self.proof.more_rounds));
         }
         if interval.is_zero() || interval > hour || max_interval.is_zero() || max_interval > hour {
             return Err("interval and max-interval must be above 0 and at most an hour".into());

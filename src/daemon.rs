@@ -109,7 +109,7 @@ async fn host(config: &Config) -> Result<Host, String> {
         ovs: ovsdb::watch(socket, config.ports.wait).await,
         injectors: Arc::new(Injectors::new(directory.clone())),
         ovs_directory: directory,
-        witness: Some(Witness::new()),
+        witness: Witness::new(),
         pace: Some(Pace::start(config.limits.frames_per_second)),
     })
 }

@@ -212,7 +212,7 @@ async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<S
         ovs,
         injectors: Arc::new(Injectors::new(directory.clone())),
         ovs_directory: directory,
-        witness: Some(Witness::new()),
+        witness: Witness::new(),
         pace: None,
     };
     Ok(Start { host, orders: orders? })

@@ -118,7 +118,7 @@ pub fn order(mut target: Target, config: &Config, ips: &[IpAddr], vlan: Option<u
         in_charge: config.in_charge(&target),
         // Checked when the configuration was settled.
         schedule: config.schedule().unwrap_or_default(),
-        more_rounds: 0,
+        proof: config.proof,
         wait: config.ports.wait,
         inject: config.ports.inject,
         dry_run: false,

@@ -98,14 +98,13 @@ impl Trace {
 
     async fn send(&mut self, order: &Order, host: &Host, seen: &Assessment) -> Result<(), String> {
         let attachment = seen.attachment.as_ref().ok_or("it is not plugged in")?;
-        let witness = host.witness.clone().ok_or("nothing is seen: the configuration has proof.watch off")?;
         let ways = injection::ways(seen, order.inject);
         let way = host.injectors.prepare(&ways, order.inject).await.map_err(|error| error.to_string())?;
         self.injector = Some(way.method().word());
         let (mac, frames) = (order.target.mac, order.round());
         let trail = Trail::of(attachment, way.method());
         let sent = Instant::now();
-        let mut observer = Observer::new(witness, sent, mac, &frames, trail);
+        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, trail);
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
         observer.judge().await;

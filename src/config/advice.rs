@@ -89,6 +89,11 @@ impl Config {
                     .into(),
             );
         }
+        if !self.proof.watch {
+            advice.push(
+                "proof.watch is false: frames that die inside the host are not missed, nor sent again; leave it out".into(),
+            );
+        }
         if self.ports.inject == Some(Method::Fdb) {
             advice.push(
                 "ports.inject is \"fdb\": it passes by the filters of a port, and only works on Linux bridges; leave it out"
@@ -195,6 +200,7 @@ mod tests {
             ("ports.wait = \"0s\"", ["ports.wait is 0", "take 60s"]),
             ("ports.wait = \"4s\"", ["ports.wait is 4s", "take 60s"]),
             ("ports.in-charge = \"nobody\"", ["ports.in-charge is \"nobody\"", "single networks"]),
+            ("proof.watch = false", ["proof.watch is false", "leave it out"]),
             ("ports.inject = \"fdb\"", ["ports.inject is \"fdb\"", "leave it out"]),
             ("addresses.sources = [\"guest-agent\"]", ["has \"guest-agent\"", "leave it out"]),
             ("addresses.sources = []", ["only RARP", "name sources"]),

@@ -114,7 +114,7 @@ fn the_page_names_what_is_unwise() {
     // All that can be unwise at the same time, and what else can be.
     let texts = [
         "schedule = {count = 5, interval = \"1ms\"}\nframes.send = [\"na\"]\naddresses.sources = [\"guest-agent\"]\n\
-         ports = {wait = \"0s\", in-charge = \"nobody\", inject = \"fdb\"}\nmetrics.listen = \"[::]:1\"\n\
+         ports = {wait = \"0s\", in-charge = \"nobody\", inject = \"fdb\"}\nmetrics.listen = \"[::]:1\"\nproof.watch = false\n\
          limits = {frames-per-second = 1, jitter = \"1m\"}\n\
          libvirt = {uri = \"a://b/\", more-uris = [\"a://b/\"], events = []}",
         "schedule.count = 1",

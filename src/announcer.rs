@@ -329,11 +329,7 @@ impl Run<'_> {
         let (order, progress) = (self.order, self.machine.progress());
         let sent = progress.first_frame_at.is_some();
         let evidence = match self.observer.as_ref().filter(|_| sent) {
-            Some(observer) => {
-                let why = inquiry::why(host, seen, &observer.proof).await;
-                let evidence = Evidence::of(&observer.proof, observer.unseen(), why.as_deref());
-                evidence.with_learned(self.learned.as_ref())
-            }
+            Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
             None => Evidence::default(),
         };
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();

@@ -7,9 +7,10 @@ use pnet_base::MacAddr;
 use crate::announcer::Host;
 use crate::attachment::{Kind, Role};
 use crate::evidence::Learned;
+use crate::frame::Frame;
 use crate::host::{learned, unixctl};
 use crate::link::{Links, PortState};
-use crate::ofproto::Port;
+use crate::ofproto::{Port, Verdict};
 use crate::proof::Proof;
 use crate::readiness::{Assessment, InCharge};
 
@@ -67,12 +68,10 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String
     if broken.is_some() {
         return broken;
     }
-    let attachment = seen.attachment.as_ref()?;
-    let Some(entry) = &attachment.entry.ovs else {
+    if seen.attachment.as_ref()?.entry.ovs.is_none() {
         return Some("a filter, perhaps: see nft list ruleset, and ebtables".into());
-    };
-    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes);
-    let verdict = tokio::time::timeout(PATIENCE, traced).await.ok()?.ok()?;
+    }
+    let verdict = verdict(host, seen, frame).await?;
     let exits = || proof.trail().hops().iter().filter(|hop| hop.role == Role::Exit);
     if exits().any(|exit| verdict.outputs.iter().any(|output| output.port == exit.name)) {
         return None;
@@ -81,6 +80,18 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String
     let led_on = |bridge: &str| exits().any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge));
     let end = verdict.ends.into_iter().find(|end| end.dropped && led_on(&end.bridge));
     Some(end.map_or(verdict.deciding, |end| end.line))
+}
+
+/// What Open vSwitch says that it does with frames of which nobody sees whether they leave.
+pub async fn forecast(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String> {
+    let verdict = verdict(host, seen, proof.frames().first()?).await?;
+    Some(format!("Open vSwitch has for it {}", verdict.deciding))
+}
+
+async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
+    let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
+    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes);
+    tokio::time::timeout(PATIENCE, traced).await.ok()?.ok()
 }
 
 /// What keeps every uplink from passing frames on, if something does with each.

@@ -5,9 +5,13 @@ use std::time::Duration;
 use pnet_base::MacAddr;
 use tokio::time::Instant;
 
+use crate::announcer::Host;
+use crate::evidence::Evidence;
 use crate::frame::Frame;
 use crate::host::witness::{Watch, Witness};
+use crate::inquiry;
 use crate::proof::{Fate, Proof};
+use crate::readiness::Assessment;
 use crate::trail::Trail;
 
 /// A frame that has not shown on the uplink by then is lost. Most ways in return when it has; a hybrid plug's frames are
@@ -55,6 +59,17 @@ impl Observer {
     /// Why it cannot be seen whether frames leave the host, where it cannot.
     pub fn unseen(&self) -> Option<String> {
         self.blind.clone().or_else(|| self.proof.trail().unseen())
+    }
+
+    /// What it has come to, with what the host's bridges can add.
+    pub async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
+        let why = inquiry::why(host, seen, &self.proof).await;
+        let mut unseen = self.unseen();
+        if let (Some(unseen), None) = (&mut unseen, self.proof.departure()) {
+            let forecast = inquiry::forecast(host, seen, &self.proof).await;
+            *unseen += &forecast.map(|words| format!("; {words}")).unwrap_or_default();
+        }
+        Evidence::of(&self.proof, unseen, why.as_deref())
     }
 
     /// A round is about to be sent.

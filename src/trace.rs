@@ -117,9 +117,7 @@ impl Trace {
             };
             let _ = tokio::time::timeout(LINGER, reply).await;
         }
-        let why = inquiry::why(host, seen, &observer.proof).await;
-        let evidence = Evidence::of(&observer.proof, observer.unseen(), why.as_deref());
-        self.evidence = evidence.with_learned(learned.as_ref());
+        self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
         self.path = passages(&observer.proof);
         Ok(())
     }

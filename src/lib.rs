@@ -14,9 +14,12 @@
 //!       │ nothing
 //!       ▼
 //! frame × schedule ──► injection ──► bridge, Open vSwitch ──► uplink
-//!       │
-//!       ▼
-//! report                      for a person, or as JSON
+//!       │                                  │
+//!       │                       trail, filter: where frames are looked for
+//!       │                                  │
+//!       │           proof ◄────────────────┘  how far they came, whether they left, what came back
+//!       ▼             │
+//! report ◄── evidence ┘       for a person, or as JSON
 //! ```
 //!
 //! This half knows no socket, no clock, no runtime and no logger: it is given facts and the time, and says what to do.

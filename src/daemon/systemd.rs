@@ -14,8 +14,8 @@ impl Systemd {
         Systemd(std::env::var("NOTIFY_SOCKET").ok().and_then(|name| connect(&name)))
     }
 
-    /// Tells something that something newer will soon replace: nothing is told while the last messages have not been read.
-    /// A write that waits for the reader would hold up all announcements.
+    /// Tells something that systemd can do without: nothing is told while the last messages have not been read. A write that
+    /// waits for the reader would hold up all announcements.
     pub fn mention(&self, state: &NotifyState<'_>) {
         if let Some(socket) = &self.0 {
             let _ = socket.send(state.to_string().as_bytes());

@@ -110,7 +110,7 @@ impl Teller {
 
     /// The daemon ends.
     pub fn stopping(&self) {
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.systemd.mention(&NotifyState::Stopping);
     }
 }
 

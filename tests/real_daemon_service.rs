@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use common::daemon::QUICK;
@@ -68,11 +69,8 @@ fn it_waits_for_a_libvirtd_that_is_not_there_yet() {
     site.host.sh("kill -STOP $(cat /run/libvirtd.pid); mv /run/libvirt/libvirt-sock-ro /run/away");
     let daemon = Daemon::start(&site.host, QUICK);
     assert_eq!(daemon.status()["gauges"]["libvirt"], false);
-    let line = daemon.program.stderr.line_with("WARN");
-    assert!(
-        line.contains("cannot connect to libvirt at qemu:///system") && line.contains("trying again"),
-        "{line}"
-    );
+    let line = daemon.program.stderr.line_with("cannot connect to libvirt at qemu:///system");
+    assert!(line.contains("WARN") && line.contains("trying again"), "{line}");
     site.host.sh("mv /run/away /run/libvirt/libvirt-sock-ro; kill -CONT $(cat /run/libvirtd.pid)");
     daemon.comes_to("libvirt", |status| status["gauges"]["libvirt"] == true);
     let wire = site.wire();
@@ -134,6 +132,31 @@ fn a_bad_configuration_is_refused_with_one_line() {
     let mut command = host.command(env!("CARGO_BIN_EXE_announced"));
     let run = Running::start(command.args(["--config", "/nowhere"])).finish();
     assert_eq!((run.code, run.stderr.lines().count()), (Some(78), 1), "{run:#?}");
+}
+
+#[test]
+fn what_is_unwise_is_in_the_log() {
+    require!(lab, libvirt);
+    let host = Host::build().libvirt().start();
+    let daemon = Daemon::start(&host, "[limits]\nframes-per-second = 1\n");
+    let line = daemon.program.stderr.line_with("limits.frames-per-second is 1: ");
+    assert!(line.contains("WARN") && line.contains("announced.toml: "), "{line}");
+    let line = daemon.reload("[limits]\njitter = \"1m\"\n", "limits.jitter is 60s: ");
+    assert!(line.contains("WARN"), "{line}");
+}
+
+#[test]
+fn a_systemd_that_does_not_read_holds_nothing_up() {
+    require!(lab, libvirt);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, QUICK);
+    let full = UnixDatagram::unbound().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send_to(b"FULL=1", site.host.directory().join("notify.sock")).is_ok() {}
+    site.save();
+    site.restore("");
+    assert_eq!(daemon.reports(1)[0]["outcome"], "announced");
+    ends(daemon);
 }
 
 #[test]

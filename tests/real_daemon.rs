@@ -54,6 +54,19 @@ fn a_guest_is_announced_when_neutron_has_bound_its_port() {
 }
 
 #[test]
+fn a_network_has_settings_of_its_own() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, &format!("{QUICK}[network.br-int]\nin-charge = \"nobody\"\n"));
+    site.save();
+    let wire = site.wire();
+    // Neutron, which would be in charge otherwise, binds nothing.
+    site.restore("");
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, None, &wire.stop(), report, "restored");
+}
+
+#[test]
 fn a_guest_that_is_restored_paused_is_announced_when_it_goes_on() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);

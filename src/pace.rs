@@ -31,6 +31,8 @@ impl Pace {
 
     /// Waits until `frames` may be sent as somebody's round `round`, from 0.
     pub async fn turn(&self, round: u32, frames: usize) {
+        // While the host had no time for us, others have become ready that could not ask for their first round yet…
+        after_others_if(round > 0).await;
         let (give, given) = oneshot::channel();
         {
             let mut budget = self.0.lock();
@@ -40,6 +42,15 @@ impl Pace {
         }
         self.0.asked.notify_one();
         let _ = given.await;
+        // … or that have been given their turn and could not use it.
+        after_others_if(round > 0).await;
+    }
+}
+
+/// Lets everybody run first who can.
+async fn after_others_if(polite: bool) {
+    if polite {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -78,4 +89,31 @@ pub fn jitter(mac: MacAddr, longest: Duration) -> Duration {
         .iter()
         .fold(0u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x9e37_79b1).rotate_left(13));
     longest.mul_f64(f64::from(mixed) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_round_that_is_due_at_once_waits_for_first_rounds_of_those_who_are_ready() {
+        let pace = Pace::start(1_000_000);
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let announcements = (0..3).map(|_| {
+            let (pace, sent) = (pace.clone(), sent.clone());
+            tokio::spawn(async move {
+                for round in 0..2 {
+                    pace.turn(round, 1).await;
+                    sent.lock().unwrap().push(round);
+                }
+            })
+        });
+        for announcement in announcements.collect::<Vec<_>>() {
+            announcement.await.unwrap();
+        }
+        let rounds: Vec<u32> = sent.lock().unwrap().clone();
+        assert_eq!(rounds, [0, 0, 0, 1, 1, 1]);
+    }
 }

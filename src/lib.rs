@@ -46,6 +46,7 @@ pub mod injection;
 pub mod inquiry;
 pub mod link;
 pub mod log;
+mod memo;
 pub mod metrics;
 pub mod observer;
 pub mod ofproto;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::memo::Memo;
+
 /// A network device (`include/uapi/linux/if_link.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
@@ -75,6 +77,8 @@ impl PortState {
 pub struct Links {
     by_index: BTreeMap<u32, Link>,
     by_name: HashMap<String, u32>,
+    /// By the master's index: its ports that are not guests'. Each announcement asks for them after each change.
+    leading_on: Memo<HashMap<u32, Vec<u32>>>,
 }
 
 impl Links {
@@ -93,6 +97,20 @@ impl Links {
         self.by_index.values().filter(move |link| link.master == Some(master))
     }
 
+    /// The ports of a bridge that do not lead to a guest, by index.
+    pub fn leading_on(&self, bridge: u32) -> impl Iterator<Item = &Link> {
+        let ports = self.leading_on.get(|| {
+            let mut ports: HashMap<u32, Vec<u32>> = HashMap::new();
+            for link in self.by_index.values().filter(|link| !link.is_guests()) {
+                if let Some(master) = link.master {
+                    ports.entry(master).or_default().push(link.index);
+                }
+            }
+            ports
+        });
+        ports.get(&bridge).into_iter().flatten().filter_map(|index| self.get(*index))
+    }
+
     /// Adds a device, or replaces what was known of it.
     pub fn insert(&mut self, link: Link) {
         if self.get(link.index).is_none_or(|known| known.name != link.name) {
@@ -100,11 +118,13 @@ impl Links {
             self.by_name.insert(link.name.clone(), link.index);
         }
         self.by_index.insert(link.index, link);
+        self.leading_on = Memo::default();
     }
 
     /// Forgets a device, and returns what was known of it.
     pub fn remove(&mut self, index: u32) -> Option<Link> {
         let link = self.by_index.remove(&index)?;
+        self.leading_on = Memo::default();
         // Another device may have taken the name meanwhile.
         if self.by_name.get(&link.name) == Some(&index) {
             self.by_name.remove(&link.name);
@@ -114,6 +134,7 @@ impl Links {
 
     /// The device with this index, to change anything but its name.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Link> {
+        self.leading_on = Memo::default();
         self.by_index.get_mut(&index)
     }
 }
@@ -130,6 +151,11 @@ impl Link {
     /// Whether its kind is `kind`.
     pub fn is(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
+    }
+
+    /// Whether it is the host's end of a guest's NIC.
+    pub fn is_guests(&self) -> bool {
+        self.is("tun") || self.is("macvtap")
     }
 }
 
@@ -150,6 +176,23 @@ mod tests {
         assert_eq!(["old", "tap0", "tap1"].map(|name| index(&links, name)), [Some(1), Some(2), None]);
         links.remove(2);
         assert_eq!(["old", "tap0"].map(|name| index(&links, name)), [Some(1), None]);
+    }
+
+    #[test]
+    fn ports_that_lead_on_are_those_of_now() {
+        let port = |index: u32, kind: &str| {
+            let kind = Some(kind.to_owned());
+            Link { kind, master: Some(9), ..link(index, &format!("port{index}")) }
+        };
+        let mut links: Links = [port(1, "tun"), port(2, "veth"), port(3, "macvtap")].into_iter().collect();
+        let ports = |links: &Links| links.leading_on(9).map(|link| link.index).collect::<Vec<_>>();
+        assert_eq!(ports(&links), [2]);
+        links.insert(port(4, "bond"));
+        assert_eq!(ports(&links), [2, 4]);
+        links.get_mut(2).unwrap().master = None;
+        assert_eq!(ports(&links), [4]);
+        links.remove(4);
+        assert_eq!(ports(&links), [0; 0]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Open vSwitch, as its database tells of it (`vswitchd/vswitch.ovsschema`).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
+
+use crate::memo::Memo;
 
 /// A row's UUID.
 pub type Uuid = String;
@@ -40,24 +41,6 @@ struct Index {
 
 /// The rows of bridge, port and interface.
 type Place = [Uuid; 3];
-
-/// What follows from the rest of a value, and so makes no difference between two of them.
-#[derive(Debug, Default)]
-struct Memo<T>(OnceLock<T>);
-
-impl<T> Clone for Memo<T> {
-    fn clone(&self) -> Self {
-        Memo(OnceLock::new())
-    }
-}
-
-impl<T> PartialEq for Memo<T> {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl<T> Eq for Memo<T> {}
 
 /// A row of table `Bridge`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -143,7 +126,7 @@ impl Ovs {
     }
 
     fn index(&self) -> &Index {
-        self.index.0.get_or_init(|| {
+        self.index.get(|| {
             let mut index = Index::default();
             for (place, Plugged { bridge, port, interface }) in self.plugged() {
                 if interface.is_vhost_user() {

@@ -249,7 +249,7 @@ fn macvtap(link: &Link, links: &Links) -> Result<Attachment, Condition> {
 fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
     let entry = Entry { linux_bridge: Some(Device::of(bridge)), ..Entry::of(tap) };
     let mut hops = vec![Hop::of(tap, Role::Nic), Hop::of(bridge, Role::LinuxBridge)];
-    for veth in links.ports_of(bridge.index).filter(|port| port.is("veth")) {
+    for veth in links.leading_on(bridge.index).filter(|port| port.is("veth")) {
         let Some(far) = veth.link.and_then(|index| links.get(index)) else {
             continue;
         };
@@ -270,7 +270,7 @@ fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Resul
             return Err(Condition::NotInOvs { device: far.name.clone() });
         }
     }
-    let uplinks = links.ports_of(bridge.index).filter(|p| is_uplink(p) && p.index != tap.index);
+    let uplinks = links.leading_on(bridge.index).filter(|p| p.index != tap.index);
     uplinks.for_each(|port| downward(port, links, &Via::of(&bridge.name, &port.name), &mut hops));
     Ok(Attachment {
         kind: Kind::LinuxBridge,
@@ -372,7 +372,7 @@ fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
 
 /// Whether a bridge's port leads out of this host; a tap leads to a guest.
 fn is_uplink(port: &Link) -> bool {
-    !port.is("tun") && !port.is("macvtap")
+    !port.is_guests()
 }
 
 #[cfg(test)]

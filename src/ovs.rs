@@ -32,8 +32,8 @@ pub struct Ovs {
 struct Index {
     /// By the interface's name.
     by_name: HashMap<String, Place>,
-    /// By the port's name.
-    by_port: HashMap<String, Place>,
+    /// By the bridge's name and the port's.
+    by_port: HashMap<String, HashMap<String, Place>>,
     /// By the bridge's name: what is not a guest's.
     leading_on: HashMap<String, Vec<Place>>,
     vhost_user: Vec<Place>,
@@ -135,8 +135,10 @@ impl Ovs {
                 if !interface.is_guests() {
                     index.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
                 }
-                index.by_port.entry(port.name.clone()).or_insert_with(|| place.clone());
-                index.by_name.insert(interface.name.clone(), place);
+                // Of rows with the same name, which a sound database has not, the first one counts.
+                let ports = index.by_port.entry(bridge.name.clone()).or_default();
+                ports.entry(port.name.clone()).or_insert_with(|| place.clone());
+                index.by_name.entry(interface.name.clone()).or_insert(place);
             }
             index
         })
@@ -169,7 +171,7 @@ impl Ovs {
 
     /// A bridge's port by its own name, which need not be that of its interface.
     pub fn port_of(&self, bridge: &str, port: &str) -> Option<Plugged<'_>> {
-        self.at(self.index().by_port.get(port)?).filter(|p| p.bridge.name == bridge)
+        self.at(self.index().by_port.get(bridge)?.get(port)?)
     }
 
     /// The other end of a patch port.

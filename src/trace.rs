@@ -72,7 +72,7 @@ impl Trace {
     pub async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
         let seen = order.look(host, guest);
         let mut trace = Trace::new(order, &seen);
-        if seen.unmet.iter().all(Condition::keeps_frames_in) {
+        if Condition::all_keep_frames_in(&seen.unmet) {
             trace.error = trace.send(order, host, &seen).await.err();
         }
         trace

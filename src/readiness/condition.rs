@@ -170,16 +170,24 @@ impl Condition {
         )
     }
 
-    /// Frames that are sent all the same die inside the host, and do no harm.
-    pub fn keeps_frames_in(&self) -> bool {
-        use Condition::{Down, NoCarrier, NotForwarding, Pvid, Tag, Trunks};
-        match self {
-            Tag { tag, .. } => *tag == Some(DEAD_VLAN),
+    /// Frames that are sent while these are unmet die inside the host, and do no harm.
+    pub fn all_keep_frames_in(unmet: &[Condition]) -> bool {
+        use Condition::{Down, NoCarrier, NotForwarding, Pvid, Tag, Trunks, VlanMode};
+        let any = |is: fn(&Condition) -> bool| unmet.iter().any(is);
+        // A trunk port drops untagged frames unless its trunks have VLAN 0. Open vSwitch looks at trunks on such a port only.
+        let is_dead = match any(|c| matches!(c, VlanMode { .. })) {
+            true => {
+                any(|c| matches!(c, VlanMode { mode, .. } if mode.as_deref() == Some("trunk")))
+                    && any(|c| matches!(c, Trunks { trunks, .. } if trunks == &[DEAD_VLAN]))
+            }
+            false => any(|c| matches!(c, Tag { tag, .. } if *tag == Some(DEAD_VLAN))),
+        };
+        unmet.iter().all(|condition| match condition {
+            Tag { .. } | VlanMode { .. } | Trunks { .. } => is_dead,
             Pvid { pvid, .. } => pvid.is_none(),
-            Trunks { trunks, .. } => trunks == &[DEAD_VLAN],
             Down { .. } | NoCarrier { .. } | NotForwarding { .. } => true,
             _ => false,
-        }
+        })
     }
 }
 
@@ -199,5 +207,40 @@ fn tag_words(tag: Option<u16>, wanted: Option<u16>) -> String {
         (Some(tag), Some(wanted)) => format!("tag {tag}, not {wanted}"),
         (Some(0), None) => "tag 0, which is no VLAN".into(),
         (Some(tag), None) => format!("tag {tag}, where none is asked for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_port_keeps_frames_in_and_leftovers_of_one_do_not() {
+        let tag = |tag| Condition::Tag { port: "tap0".into(), tag, wanted: None };
+        let mode = |mode: &str| Condition::VlanMode {
+            port: "tap0".into(),
+            mode: Some(mode.into()),
+            wanted: "access",
+        };
+        let trunks = |trunks: &[u16]| Condition::Trunks {
+            port: "tap0".into(),
+            trunks: trunks.to_vec(),
+            wanted: Vec::new(),
+        };
+        for (unmet, keep) in [
+            (vec![tag(Some(DEAD_VLAN))], true),
+            (vec![tag(Some(DEAD_VLAN)), trunks(&[DEAD_VLAN])], true),
+            (vec![tag(Some(DEAD_VLAN)), mode("trunk"), trunks(&[DEAD_VLAN])], true),
+            (vec![mode("trunk"), trunks(&[DEAD_VLAN])], true),
+            (vec![trunks(&[DEAD_VLAN])], false),
+            (vec![tag(Some(DEAD_VLAN)), mode("trunk")], false),
+            (vec![mode("trunk"), trunks(&[0, DEAD_VLAN])], false),
+            (vec![mode("native-tagged"), trunks(&[DEAD_VLAN])], false),
+            (vec![tag(None)], false),
+            (vec![Condition::Down { device: "up0".into() }], true),
+            (vec![Condition::Down { device: "up0".into() }, tag(None)], false),
+        ] {
+            assert_eq!(Condition::all_keep_frames_in(&unmet), keep, "{unmet:?}");
+        }
     }
 }

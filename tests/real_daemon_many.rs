@@ -8,15 +8,13 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use announced::host::sys;
 use common::daemon::QUICK;
 use common::{
-    Capture, DEADLINE, Daemon, Direction, Frame, Guest, Host, Nic, Place, Plug, linux_bridge, require, rounds,
+    Capture, DEADLINE, Daemon, Direction, Frame, Guest, Host, Nic, Place, Plug, linux_bridge, require,
+    rounds, stand,
 };
-use nix::sched::{CloneFlags, setns};
 
 const GUESTS: u8 = 200;
 const FRAMES_PER_SECOND: u32 = 2000;
@@ -89,14 +87,7 @@ fn nic(number: u8) -> Nic {
 
 /// In the bridge, and with a carrier for as long as these are held. None is given the others' frames.
 fn taps(host: &Host, nics: &[Nic]) -> Vec<OwnedFd> {
-    let pid = std::fs::read_to_string(host.directory().join("pid")).unwrap();
-    let network = File::open(format!("/proc/{}/ns/net", pid.trim())).unwrap();
-    let make = || {
-        // Of this thread only.
-        setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-        nics.iter().map(|nic| sys::tap(&nic.tap()).unwrap().0).collect()
-    };
-    let taps = std::thread::scope(|scope| scope.spawn(make).join().unwrap());
+    let taps = stand::taps(host, nics);
     let plug = |nic: &Nic| {
         let tap = nic.tap();
         format!(

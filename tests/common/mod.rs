@@ -26,10 +26,12 @@ pub mod host;
 pub mod linux_bridge;
 pub mod need;
 pub mod ovs;
+pub mod proof;
 pub mod rack;
 pub mod rounds;
 pub mod running;
 pub mod site;
+pub mod stand;
 
 pub use capture::{Capture, Direction};
 pub use daemon::Daemon;
@@ -41,3 +43,4 @@ pub use rack::Rack;
 pub use rounds::{kinds, report, rounds};
 pub use running::{DEADLINE, Run, Running, eventually};
 pub use site::{Attachment, IPV4, IPV6, Site, VLAN, now, timed};
+pub use stand::Stand;

@@ -66,6 +66,8 @@ impl Evidence {
     /// What `proof` tells; of what got stuck, `why` may know the reason.
     pub fn of(proof: &Proof, unseen: Option<String>, why: Option<&str>) -> Evidence {
         let departure = proof.departure();
+        // Who is blind knows of nothing that it got stuck.
+        let stuck = if unseen.is_none() { proof.stuck() } else { Vec::new() };
         let because = why.map(|why| format!(": {why}")).unwrap_or_default();
         Evidence {
             left_host_after_ms: departure.map(|departure| millis(departure.at)),
@@ -76,7 +78,7 @@ impl Evidence {
             }),
             last_hop: proof.last_hop().map(|hop| hop.name.clone()),
             frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
-            stuck: proof.stuck().iter().map(|stuck| format!("{stuck}{because}")).collect(),
+            stuck: stuck.iter().map(|stuck| format!("{stuck}{because}")).collect(),
             unseen,
             returned_after_ms: proof.returned().map(millis),
             ..Evidence::default()

@@ -132,3 +132,81 @@ impl Evidence {
         Some(words)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proof::tests::{on_br_int, pass, pass_for_guest};
+    use crate::trail::Direction;
+
+    const ETH0: u32 = 4;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Of a round on br-int, these frames have left after 2 ms.
+    fn left(frames: &[usize]) -> Proof {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", frames, ms(2), Some(100));
+        proof
+    }
+
+    #[test]
+    fn the_words_tell_the_departure_and_the_answer() {
+        let mut proof = left(&[0, 1, 2]);
+        let here = (Learned::Here("tap0".into()), ms(3));
+        let elsewhere = (Learned::Elsewhere("eth0".into()), ms(3));
+        let nowhere = (Learned::Nowhere, ms(3));
+        let departed = "left br-int by eth0 in VLAN 100 after 2 ms";
+        for (learned, expected) in [
+            (None, "; no frame for it yet"),
+            (Some(&here), "; no frame for it yet"),
+            (Some(&elsewhere), "; no frame for it yet; this host's bridge still has it behind eth0"),
+            (Some(&nowhere), "; no frame for it yet; this host's bridge has not learned it"),
+        ] {
+            let evidence = Evidence::of(&proof, None, None).with_learned(learned);
+            assert_eq!(evidence.words().unwrap(), format!("{departed}{expected}"));
+        }
+        pass_for_guest(&mut proof, ETH0, Direction::In, ms(5));
+        let words = Evidence::of(&proof, None, None).words().unwrap();
+        assert_eq!(words, format!("{departed}; first frame for it after 5 ms"));
+    }
+
+    #[test]
+    fn what_is_stuck_is_told_with_its_reason_if_that_is_known() {
+        let proof = left(&[0, 1]);
+        let stuck = |why| Evidence::of(&proof, None, why).stuck;
+        assert_eq!(stuck(None), ["rarp did not leave br-int"]);
+        assert_eq!(stuck(Some("a flow drops it")), ["rarp did not leave br-int: a flow drops it"]);
+        let words = Evidence::of(&proof, None, None).words().unwrap();
+        assert!(words.ends_with("no frame for it yet; rarp did not leave br-int"), "{words}");
+        // It is for whoever tells of the failure to say so.
+        assert_eq!(Evidence::of(&left(&[]), None, Some("why")).words(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_counted() {
+        let why = || Some("cannot see frames pass: no".to_owned());
+        let unseen = Evidence::of(&left(&[]), why(), None);
+        let words = unseen.words().unwrap();
+        assert_eq!(words, "whether it left the host cannot be seen: cannot see frames pass: no");
+        assert_eq!((unseen.frames_left, unseen.left_host_after_ms), (None, None));
+    }
+
+    #[test]
+    fn the_record_has_all_of_it() {
+        let here = (Learned::Here("tap0".into()), ms(3));
+        let evidence = Evidence::of(&left(&[0, 1, 2]), None, None).with_learned(Some(&here));
+        let departure =
+            serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100});
+        assert_eq!(serde_json::to_value(&evidence.departure).unwrap(), departure);
+        assert_eq!(
+            (evidence.left_host_after_ms, evidence.learned_after_ms, evidence.learned_on.as_deref()),
+            (Some(2.0), Some(3.0), Some("tap0"))
+        );
+        let left: Vec<u64> = evidence.frames_left.unwrap().by_kind().map(|(_, left)| left).collect();
+        assert_eq!((left, evidence.last_hop.as_deref()), (vec![1, 1, 0, 1], Some("eth0")));
+    }
+}

@@ -307,3 +307,310 @@ impl fmt::Display for Stuck {
         write!(f, " did not leave {}", self.held_by)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::attachment::resolve;
+    use crate::attachment::tests::{link, ovs, plug};
+    use crate::frame::{Style, round};
+    use crate::injection::Method;
+    use crate::link::Links;
+    use crate::ovs::Ovs;
+
+    const GUEST: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11);
+    /// An ARP request, an ARP reply and a RARP, by their places in the round.
+    const ALL: [usize; 3] = [0, 1, 2];
+    const ARP: [usize; 2] = [0, 1];
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn nothing_seen(links: Vec<crate::link::Link>, ovs: &Ovs, method: Method) -> Proof {
+        let attachment = resolve(&plug("tap0"), &Links::from_iter(links), ovs).unwrap();
+        let frames = round(GUEST, &["192.0.2.1".parse().unwrap()], &Style::default());
+        Proof::new(GUEST, &frames, Trail::of(&attachment, method))
+    }
+
+    /// tap0 → br-int → eth0, let in at br-int.
+    pub(crate) fn on_br_int() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        nothing_seen(links, &ovs(&[("br-int", &["tap0", "eth0"])]), Method::PacketOut)
+    }
+
+    fn hybrid() -> Proof {
+        let links = vec![
+            link(1, "qbr0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "qvb0", "veth", 1, 4),
+            link(4, "qvo0", "veth", 0, 3),
+            link(5, "eth0", "", 0, 0),
+        ];
+        nothing_seen(links, &ovs(&[("br-int", &["qvo0", "eth0"])]), Method::Redirect)
+    }
+
+    /// tap0 → br-int → br-ex → eth0.
+    fn provider() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        let bridges: [(&str, &[&str]); 2] = [
+            ("br-int", &["tap0", "int-br-ex:patch:phy-br-ex"]),
+            ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
+        ];
+        nothing_seen(links, &ovs(&bridges), Method::PacketOut)
+    }
+
+    /// tap0 → br-int → bond0, a bond of Open vSwitch → eth0, eth1.
+    fn ovs_bond() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(5, "eth0", "", 0, 0), link(6, "eth1", "", 0, 0)];
+        let mut ovs = ovs(&[("br-int", &["tap0", "bond0", "eth0", "eth1"])]);
+        ovs.bridges.values_mut().for_each(|bridge| bridge.ports.truncate(2));
+        ovs.ports.get_mut("p-bond0").unwrap().interfaces = vec!["i-eth0".into(), "i-eth1".into()];
+        nothing_seen(links, &ovs, Method::PacketOut)
+    }
+
+    /// tap0 → br0 → bond0.100 → bond0 → eth0, eth1.
+    fn linux_bond() -> Proof {
+        let links = vec![
+            link(1, "br0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "bond0.100", "vlan", 1, 4),
+            link(4, "bond0", "bond", 0, 0),
+            link(5, "eth0", "", 4, 0),
+            link(6, "eth1", "", 4, 0),
+        ];
+        nothing_seen(links, &Ovs::default(), Method::Redirect)
+    }
+
+    fn dpdk() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0)];
+        nothing_seen(links, &ovs(&[("br-int", &["tap0", "dpdk0:dpdk"])]), Method::PacketOut)
+    }
+
+    /// These frames of a round pass a hop, outward, in a VLAN.
+    pub(crate) fn pass(proof: &mut Proof, hop: &str, frames: &[usize], at: Duration, vlan: Option<u16>) {
+        let hop = proof.trail.hops().iter().find(|known| known.name == hop).unwrap();
+        let (ifindex, direction) = (hop.ifindex.unwrap(), proof.trail.outward(hop).unwrap());
+        for frame in frames {
+            let bytes = proof.frames[*frame].bytes.clone();
+            proof.saw(&Sighting::new(ifindex, direction, at, vlan, &bytes));
+        }
+    }
+
+    /// Something else for the guest passes that device.
+    pub(crate) fn pass_for_guest(proof: &mut Proof, ifindex: u32, direction: Direction, at: Duration) {
+        let mut frame = [0; 60];
+        frame[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(ifindex, direction, at, None, &frame));
+    }
+
+    fn departed(proof: &Proof) -> String {
+        proof.departure().map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn stuck(proof: &Proof) -> Vec<String> {
+        proof.stuck().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_tag_is_taken_from_the_kernel_or_from_the_frame() {
+        let frame = hybrid().frames[0].bytes.clone();
+        let tagged = |tag: &[u8]| [&frame[..12], tag, &frame[12..]].concat();
+        for (told, bytes, vlan) in [
+            (None, frame.clone(), None),
+            (Some(100), frame.clone(), Some(100)),
+            (None, tagged(&[0x81, 0, 0, 100]), Some(100)),
+            (None, tagged(&[0x88, 0xa8, 0xe0, 101]), Some(101)),
+            (None, tagged(&[0x81, 0, 0xe0, 0]), Some(0)),
+        ] {
+            let sighting = Sighting::new(1, Direction::In, ms(0), told, &bytes);
+            assert_eq!((sighting.vlan, &sighting.frame), (vlan, &frame), "{told:?} {bytes:02x?}");
+        }
+        // A tag within a tag is the guest's own affair: such a frame is none of ours.
+        let double = tagged(&[0x81, 0, 0, 7]);
+        assert_eq!(Sighting::new(1, Direction::In, ms(0), Some(100), &double).frame, double);
+        for length in 0..18 {
+            let runt = &double[..length];
+            Sighting::new(1, Direction::In, ms(0), None, runt);
+        }
+    }
+
+    #[test]
+    fn a_frame_counts_when_it_is_ours_and_goes_outward() {
+        let mut proof = on_br_int();
+        proof.begin();
+        let [ours, another] = [0, 1].map(|frame| proof.frames[frame].bytes.clone());
+        let saw = |proof: &mut Proof, ifindex, direction, frame: &[u8]| {
+            proof.saw(&Sighting::new(ifindex, direction, ms(1), None, frame));
+        };
+        saw(&mut proof, 4, Direction::In, &ours);
+        saw(&mut proof, 9, Direction::Out, &ours);
+        saw(&mut proof, 4, Direction::Out, &ours[..14]);
+        saw(&mut proof, 4, Direction::Out, &[&ours[..40], &[1]].concat());
+        assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
+        // What is copied may be cut, or padded.
+        saw(&mut proof, 4, Direction::Out, &ours[..42]);
+        saw(&mut proof, 4, Direction::Out, &[&another[..], &[0; 4]].concat());
+        assert_eq!(proof.fate(), Fate::Partly);
+    }
+
+    #[test]
+    fn a_round_fares_as_its_frames_do() {
+        for (left, fate) in
+            [(&[][..], Fate::Lost), (&[2], Fate::Partly), (&ARP, Fate::Partly), (&ALL, Fate::Left)]
+        {
+            let mut proof = on_br_int();
+            proof.begin();
+            pass(&mut proof, "eth0", left, ms(1), Some(100));
+            assert_eq!(proof.fate(), fate, "{left:?}");
+            // It is the last round that counts.
+            proof.begin();
+            assert_eq!(proof.fate(), Fate::Lost);
+        }
+        let mut unseen = dpdk();
+        unseen.begin();
+        assert_eq!((unseen.fate(), unseen.left().is_none(), stuck(&unseen)), (Fate::Unseen, true, vec![]));
+    }
+
+    #[test]
+    fn the_first_departure_is_told_with_its_way() {
+        for (mut proof, device, vlan, words) in [
+            (on_br_int(), "eth0", Some(100), "left br-int by eth0 in VLAN 100"),
+            (hybrid(), "eth0", Some(100), "left br-int by eth0 in VLAN 100"),
+            (provider(), "eth0", Some(1100), "left br-ex by eth0 in VLAN 1100"),
+            (ovs_bond(), "eth1", Some(100), "left br-int by bond0 (eth1) in VLAN 100"),
+            (linux_bond(), "eth0", Some(100), "left br0 by bond0.100 (eth0) in VLAN 100"),
+            (linux_bond(), "eth1", None, "left br0 by bond0.100 (eth1)"),
+        ] {
+            proof.begin();
+            pass(&mut proof, device, &ALL, ms(2), vlan);
+            proof.begin();
+            pass(&mut proof, device, &ALL, ms(50), Some(7));
+            assert_eq!(departed(&proof), words);
+            let departure = proof.departure().unwrap();
+            assert_eq!((departure.at, departure.device.as_str()), (ms(2), device));
+            assert_eq!((proof.fate(), proof.last_hop().unwrap().name.as_str()), (Fate::Left, device));
+        }
+    }
+
+    /// As when both members of a bond flood.
+    #[test]
+    fn a_frame_leaves_once_in_a_round() {
+        let mut proof = ovs_bond();
+        for at in [1, 50] {
+            proof.begin();
+            pass(&mut proof, "eth0", &ALL, ms(at), None);
+            pass(&mut proof, "eth1", &ALL, ms(at + 1), None);
+        }
+        let left: Vec<_> = proof.left().unwrap().collect();
+        assert_eq!(left, [(Kind::ArpRequest, 2), (Kind::ArpReply, 2), (Kind::Rarp, 2)]);
+    }
+
+    #[test]
+    fn what_is_stuck_is_told_with_the_place() {
+        let everything = "arp-request, arp-reply, rarp";
+        for (mut proof, reached, words) in [
+            (on_br_int(), &[][..], "did not leave br-int"),
+            (provider(), &[], "did not leave Open vSwitch (br-int → br-ex)"),
+            (ovs_bond(), &[], "did not leave br-int"),
+            (hybrid(), &[], "did not leave tap0"),
+            (hybrid(), &["tap0"], "reached tap0, did not leave qbr0"),
+            (hybrid(), &["tap0", "qbr0"], "did not leave qbr0"),
+            (hybrid(), &["tap0", "qbr0", "qvb0"], "reached qvb0, did not leave br-int"),
+            (hybrid(), &["tap0", "qbr0", "qvb0", "qvo0"], "reached qvo0, did not leave br-int"),
+            (linux_bond(), &["tap0"], "reached tap0, did not leave br0"),
+            (linux_bond(), &["tap0", "br0"], "did not leave br0"),
+            (linux_bond(), &["tap0", "br0", "bond0.100"], "did not leave bond0.100"),
+            (linux_bond(), &["tap0", "br0", "bond0.100", "bond0"], "did not leave bond0"),
+        ] {
+            proof.begin();
+            reached.iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
+            assert_eq!(stuck(&proof), [format!("{everything} {words}")], "{reached:?}");
+            let last = proof.last_hop().map(|hop| hop.name.as_str());
+            let entry = proof.trail.hops().first().filter(|hop| hop.role == Role::Ovs);
+            assert_eq!(last, reached.last().copied().or(entry.map(|hop| hop.name.as_str())));
+        }
+    }
+
+    /// As neutron's firewall made it.
+    #[test]
+    fn arp_passes_and_rarp_does_not() {
+        let mut proof = hybrid();
+        proof.begin();
+        ["tap0", "qbr0", "qvb0", "qvo0"].iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
+        pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
+        assert_eq!(proof.fate(), Fate::Partly);
+        assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
+        assert_eq!(proof.first_stuck().map(|frame| frame.kind), Some(Kind::Rarp));
+        assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
+    }
+
+    #[test]
+    fn frames_that_ended_in_different_places_are_told_apart() {
+        let mut proof = hybrid();
+        proof.begin();
+        pass(&mut proof, "tap0", &ALL, ms(1), None);
+        pass(&mut proof, "qvo0", &ARP, ms(1), None);
+        assert_eq!(
+            stuck(&proof),
+            [
+                "arp-request, arp-reply reached qvo0, did not leave br-int",
+                "rarp reached tap0, did not leave qbr0"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_has_left_once_is_not_stuck() {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(1), None);
+        proof.begin();
+        assert_eq!((proof.fate(), stuck(&proof), proof.first_stuck()), (Fate::Lost, vec![], None));
+    }
+
+    #[test]
+    fn a_reply_comes_in_by_the_uplink_after_the_departure() {
+        let mut proof = linux_bond();
+        let (br0, eth0, eth1) = (1, 5, 6);
+        pass_for_guest(&mut proof, eth0, Direction::In, ms(1));
+        assert_eq!(proof.returned(), None, "nothing has left");
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(10), Some(100));
+        for (ifindex, direction, at, why) in [
+            (eth0, Direction::In, 9, "sent before"),
+            (eth0, Direction::Out, 11, "on its way out"),
+            (br0, Direction::In, 11, "from another guest"),
+            (99, Direction::In, 11, "elsewhere"),
+        ] {
+            pass_for_guest(&mut proof, ifindex, direction, ms(at));
+            assert_eq!(proof.returned(), None, "{why}");
+        }
+        let mut for_another = [0; 60];
+        for_another[..6].copy_from_slice(&[0xfa, 0x16, 0x3e, 0, 0, 0x12]);
+        proof.saw(&Sighting::new(eth1, Direction::In, ms(11), None, &for_another));
+        assert_eq!(proof.returned(), None, "for another guest");
+
+        pass_for_guest(&mut proof, eth1, Direction::In, ms(12));
+        pass_for_guest(&mut proof, eth0, Direction::In, ms(13));
+        assert_eq!(proof.returned(), Some(ms(12)));
+    }
+
+    #[test]
+    fn another_trail_is_followed_with_what_was_proved() {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
+        let other = provider();
+        proof.follow(other.trail().clone());
+
+        assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
+        assert_eq!(proof.fate(), Fate::Lost, "of the round on the new trail");
+        assert!(proof.hops().all(|(_, vlan, seen)| vlan.is_none() && seen.iter().all(Option::is_none)));
+        assert_eq!(stuck(&proof), ["rarp did not leave Open vSwitch (br-int → br-ex)"]);
+        pass(&mut proof, "eth0", &ALL, ms(2), Some(1100));
+        assert_eq!((proof.fate(), departed(&proof)), (Fate::Left, "left br-int by eth0 in VLAN 100".into()));
+        let left: Vec<u64> = proof.left().unwrap().map(|(_, left)| left).collect();
+        assert_eq!(left, [2, 2, 1]);
+    }
+}

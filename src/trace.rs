@@ -109,7 +109,7 @@ impl Trace {
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
         observer.judge().await;
         let learned = inquiry::learned(host, seen, mac).await.map(|learned| (learned, sent.elapsed()));
-        if observer.proof.departure().is_some() {
+        if observer.unseen().is_none() {
             let reply = async {
                 while observer.proof.returned().is_none() {
                     observer.see().await;

@@ -1,24 +1,20 @@
 //! An evacuation: two hundred guests whose ports become ready at the same moment.
 //!
-//! libvirt's test driver stands in for QEMU, in a real libvirtd; the taps, the bridge and the frames are real.
+//! libvirt's test driver stands in for QEMU ([`common::crowd`]).
 
 #![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::os::fd::OwnedFd;
 
 use common::daemon::QUICK;
 use common::{
-    Capture, DEADLINE, Daemon, Direction, Frame, Guest, Host, Nic, Place, Plug, linux_bridge, require,
-    rounds, stand,
+    Capture, DEADLINE, Daemon, Direction, Frame, Host, Nic, Place, Plug, crowd, linux_bridge, require, rounds,
 };
 
 const GUESTS: u8 = 200;
 const FRAMES_PER_SECOND: u32 = 2000;
-const URI: &str = "test+unix:///default?socket=/run/libvirt/libvirt-sock";
 
 #[test]
 fn first_rounds_go_before_second_ones_and_the_rate_holds() {
@@ -27,13 +23,14 @@ fn first_rounds_go_before_second_ones_and_the_rate_holds() {
     linux_bridge::bridge(&host, "br0");
     host.sh("ip link set br0 down");
     let nics: Vec<Nic> = (0..GUESTS).map(nic).collect();
-    let _taps = taps(&host, &nics);
+    let _taps = crowd::taps(&host, &nics);
     let config = format!(
-        "{QUICK}[libvirt]\nuri = \"{URI}\"\nevents = [\"started\"]\n[limits]\nframes-per-second = {FRAMES_PER_SECOND}\n\
-         [ports]\nwait = \"1h\"\n"
+        "{QUICK}[libvirt]\nuri = \"{}\"\nevents = [\"started\"]\n[limits]\nframes-per-second = {FRAMES_PER_SECOND}\n\
+         [ports]\nwait = \"1h\"\n",
+        crowd::URI
     );
     let daemon = Daemon::start(&host, &config);
-    create(&host, &nics);
+    crowd::create(&host, &nics);
     daemon.is_at(GUESTS.into());
     let wire = Capture::start(&host.wire(), "wire0", Direction::In, "");
 
@@ -83,33 +80,4 @@ fn nic(number: u8) -> Nic {
     Nic::new(number, Plug::Bridge("br0"))
         .address(format!("192.0.2.{number}"))
         .address(format!("2001:db8::{number:x}"))
-}
-
-/// In the bridge, and with a carrier for as long as these are held. None is given the others' frames.
-fn taps(host: &Host, nics: &[Nic]) -> Vec<OwnedFd> {
-    let taps = stand::taps(host, nics);
-    let plug = |nic: &Nic| {
-        let tap = nic.tap();
-        format!(
-            "link set {tap} master br0 up\nlink set {tap} type bridge_slave bcast_flood off mcast_flood off\n"
-        )
-    };
-    let batch = host.directory().join("taps");
-    std::fs::write(&batch, nics.iter().map(plug).collect::<String>()).unwrap();
-    host.sh(&format!("ip -batch {}", batch.display()));
-    taps
-}
-
-fn create(host: &Host, nics: &[Nic]) {
-    let mut commands = String::new();
-    for (number, nic) in nics.iter().enumerate() {
-        let file = host.directory().join(format!("web{number}.xml"));
-        let xml = Guest::new(format!("web{number}")).nova().nic(nic).xml();
-        // The test driver runs nothing.
-        std::fs::write(&file, xml.replace("type='qemu'", "type='test'")).unwrap();
-        writeln!(commands, "create {}", file.display()).unwrap();
-    }
-    let file = host.directory().join("create");
-    std::fs::write(&file, commands).unwrap();
-    host.sh(&format!("virsh --quiet --connect '{URI}' <{}", file.display()));
 }

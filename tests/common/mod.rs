@@ -19,6 +19,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
 
 pub mod capture;
+pub mod crowd;
 pub mod daemon;
 pub mod dissect;
 pub mod guest;

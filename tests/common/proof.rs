@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::capture::{Capture, Direction};
 use super::dissect::Frame;
 use super::rounds::{ROUND, kinds};
-use super::running::Run;
+use super::running::{DEADLINE, Run};
 use super::stand::Stand;
 
 /// A device on which frames show, by its name or, for those of the guest's NIC, by their prefix; and which way they pass it.
@@ -177,6 +177,7 @@ impl Told {
         assert!(error.starts_with("no frame left the host: ") && error.contains(why), "{error}");
         assert!(self.run.stderr.contains(why) && self.run.stderr.lines().count() == 1, "{self:#?}");
         assert_eq!(self.json["departure"], Value::Null);
+        assert!(self.run.took < DEADLINE / 3, "{self:#?}");
     }
 
     /// Nothing was sent.

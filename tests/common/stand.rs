@@ -127,12 +127,22 @@ impl Stand {
 
 /// The taps of these NICs. They have a carrier for as long as what is returned is held.
 pub fn taps(host: &Host, nics: &[Nic]) -> Vec<OwnedFd> {
+    inside(host, || nics.iter().map(|nic| sys::tap(&nic.tap()).unwrap().0).collect())
+}
+
+/// Does something of this process in the host's network namespace.
+pub fn inside<T: Send>(host: &Host, act: impl FnOnce() -> T + Send) -> T {
     let pid = std::fs::read_to_string(host.directory().join("pid")).unwrap();
     let network = File::open(format!("/proc/{}/ns/net", pid.trim())).unwrap();
-    let make = || {
+    let act = || {
         // Of this thread only.
         setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-        nics.iter().map(|nic| sys::tap(&nic.tap()).unwrap().0).collect()
+        act()
     };
-    std::thread::scope(|scope| scope.spawn(make).join().unwrap())
+    std::thread::scope(|scope| scope.spawn(act).join().unwrap())
+}
+
+/// How many packet sockets there are in the host's network namespace.
+pub fn packet_sockets(host: &Host) -> usize {
+    host.sh("cat /proc/net/packet").lines().count() - 1
 }

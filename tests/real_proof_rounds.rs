@@ -1,0 +1,292 @@
+//! What `announce` makes of what it sees: rounds that are lost are sent again, the first frame that comes back is told, and
+//! nothing is looked at longer than needed.
+
+#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use announced::host::sys::packet;
+use common::stand::{inside, packet_sockets};
+use common::{
+    Attachment, Capture, DEADLINE, Daemon, Direction, Host, IPV4, IPV6, Nic, Place, Plug, Running, Site,
+    Stand, VLAN, crowd, eventually, linux_bridge, report, require, rounds,
+};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{MsgFlags, send};
+use serde_json::{Value, json};
+
+/// The bytes of a round, as the bridge counts them: three of ARP's kind, and a neighbour advertisement.
+const ROUND_BYTES: u32 = 3 * 46 + 72;
+
+#[test]
+fn a_first_round_that_is_lost_is_sent_again_at_once() {
+    require!(lab, tshark, nft);
+    for (lost, gaps) in [(1, &[2][..]), (3, &[2, 4, 8])] {
+        let stand = Stand::linux_bridge();
+        stand.host.sh(&format!(
+            "nft add table bridge filter
+             nft 'add chain bridge filter forward {{ type filter hook forward priority 0; }}'
+             nft add rule bridge filter forward quota until {} bytes drop",
+            lost * ROUND_BYTES + 1
+        ));
+        let (tap, uplink) = (stand.nic.tap(), "up0");
+        let [sent, left] = [(tap.as_str(), Direction::In), (uplink, Direction::Out)]
+            .map(|(device, way)| Capture::start(&stand.host, device, way, &stand.nic.sent()));
+
+        let run = stand.announce(&["--count", "3", "--interval", "200ms", "--backoff", "1", "--json"]);
+
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+        let report = report(&run);
+        let counts = (&report["outcome"], &report["rounds"], &report["lost_rounds"]);
+        assert_eq!(counts, (&json!("announced"), &json!(3), &json!(lost)));
+        assert_eq!(report["frames_left"], json!({"rarp": 3, "arp_request": 3, "arp_reply": 3, "na": 3}));
+        assert_eq!(report["stuck"], json!([]));
+
+        let (sent, left) = (sent.stop(), left.stop());
+        let (sent, left) = (rounds(&sent, None), rounds(&left, None));
+        assert_eq!((sent.len(), left.len()), (3 + lost as usize, 3));
+        for (pair, gap) in sent.windows(2).zip(gaps) {
+            let waited = pair[1][0].at - pair[0][0].at;
+            println!("sent again after {waited:?}");
+            assert!(waited >= Duration::from_millis(*gap), "{waited:?}");
+        }
+        // What comes next is due as if nothing had happened.
+        let apart = left[1][0].at - sent[0][0].at;
+        assert!(apart + Duration::from_millis(5) >= Duration::from_millis(200), "{apart:?}");
+        // The first that left is the first that is told.
+        let told = |key: &str| Duration::from_secs_f64(report[key].as_f64().unwrap() / 1000.0);
+        let took = told("left_host_after_ms") - told("first_frame_after_ms");
+        let seen = left[0][0].at - sent[0][0].at;
+        assert!(took.abs_diff(seen) < Duration::from_millis(5), "{took:?}, not {seen:?}");
+    }
+}
+
+/// As the gap between OVSDB's commit and the datapath.
+#[test]
+fn a_flow_that_drops_for_a_moment_costs_no_round() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::hybrid_plug();
+    let qvo = stand.nic.device("qvo");
+    stand.host.sh(&format!("ovs-ofctl add-flow br-int priority=100,in_port={qvo},actions=drop"));
+    let entered = Capture::start(&stand.host, &qvo, Direction::In, &stand.nic.sent());
+    let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, &stand.nic.sent());
+    let announce = stand.start_announce(&["--count", "3", "--json"]);
+
+    assert!(entered.sees(1, DEADLINE));
+    stand.host.sh(&format!("ovs-ofctl del-flows br-int in_port={qvo}"));
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = report(&run);
+    assert_eq!((&report["outcome"], &report["rounds"]), (&json!("announced"), &json!(3)));
+    assert!(report["lost_rounds"].as_u64() >= Some(1), "{report:#}");
+    let frames = wire.stop();
+    assert_eq!(rounds(&frames, Some(VLAN)).len(), 3, "{report:#}");
+    println!("{} rounds lost, left after {} ms", report["lost_rounds"], report["left_host_after_ms"]);
+}
+
+#[test]
+fn the_first_frame_that_comes_back_is_told() {
+    require!(lab, tshark);
+    let stand = Stand::linux_bridge();
+    has_neighbours(&stand.host, std::slice::from_ref(&stand.nic));
+    let to_guest = Capture::start(&stand.host, "up0", Direction::In, &format!("ether dst {}", stand.nic.mac));
+    let left = Capture::start(&stand.host, "up0", Direction::Out, &stand.nic.sent());
+    let announce = stand.start_announce(&["--count", "3", "--interval", "300ms", "--json"]);
+    assert!(left.sees(1, DEADLINE));
+
+    stand.host.wire().sh(&format!("bash -c 'echo >/dev/udp/{IPV4}/9; echo >/dev/udp/{IPV4}/9'"));
+
+    let report = report(&announce.finish());
+    let (first, back) = (left.stop()[0].at, to_guest.stop());
+    assert_eq!(back.len(), 2);
+    let told = |key: &str| Duration::from_secs_f64(report[key].as_f64().unwrap() / 1000.0);
+    let (told, seen) = (told("returned_after_ms") - told("left_host_after_ms"), back[0].at - first);
+    println!("back after {told:?}, by tcpdump {seen:?}");
+    assert!(told.abs_diff(seen) < Duration::from_millis(2), "{told:?}, not {seen:?}");
+}
+
+/// Frames to the guest that go out, and frames for it that come in while nothing has left.
+#[test]
+fn what_is_no_answer_does_not_count() {
+    require!(lab, tshark, nft);
+    let stand = Stand::linux_bridge();
+    has_neighbours(&stand.host, std::slice::from_ref(&stand.nic));
+    let outward = Capture::start(&stand.host, "up0", Direction::Out, &format!("ether dst {}", stand.nic.mac));
+    let left = Capture::start(&stand.host, "up0", Direction::Out, &stand.nic.sent());
+    let announce = stand.start_announce(&["--count", "3", "--interval", "300ms", "--json"]);
+    assert!(left.sees(1, DEADLINE));
+    transmit_to_guest(&stand);
+    assert!(outward.sees(1, DEADLINE));
+    let answered = report(&announce.finish());
+    assert_eq!((&answered["outcome"], &answered["returned_after_ms"]), (&json!("announced"), &Value::Null));
+
+    stand.host.sh("nft add table bridge filter
+        nft 'add chain bridge filter first { type filter hook prerouting priority 0; }'
+        nft add rule bridge filter first ether saddr fa:16:3e:00:00:0a drop");
+    let inward = Capture::start(&stand.host, "up0", Direction::In, &format!("ether dst {}", stand.nic.mac));
+    let sent = Capture::start(&stand.host, &stand.nic.tap(), Direction::In, &stand.nic.sent());
+    let announce = stand.start_announce(&["--count", "3", "--interval", "300ms", "--json"]);
+    assert!(sent.sees(1, DEADLINE));
+    stand.host.wire().sh(&format!("bash -c 'echo >/dev/udp/{IPV4}/9'"));
+    assert!(inward.sees(1, DEADLINE));
+    let lost = report(&announce.finish());
+    assert_eq!((&lost["outcome"], &lost["returned_after_ms"]), (&json!("failed"), &Value::Null));
+}
+
+/// More than one socket's filter has room for, on one uplink, side by side: of every second guest the bridge drops all, and
+/// of those that remain, every second is answered.
+#[test]
+fn many_guests_are_not_mixed_up() {
+    require!(lab, libvirt, tshark, nft);
+    const GUESTS: u8 = 130;
+    let host = Host::build().libvirt().start();
+    linux_bridge::bridge(&host, "br0");
+    let nics: Vec<Nic> = (1..=GUESTS).map(nic).collect();
+    has_neighbours(&host, &nics);
+    let _taps = crowd::taps(&host, &nics);
+    host.sh("ip link set br0 down
+        nft add table bridge filter
+        nft 'add chain bridge filter forward { type filter hook forward priority 0; }'
+        nft 'add rule bridge filter forward ether saddr & 00:00:00:00:00:01 == 00:00:00:00:00:01 drop'");
+    let config = format!(
+        "[schedule]\ncount = 3\ninterval = \"2s\"\nbackoff = 1\n[libvirt]\nuri = \"{}\"\nevents = [\"started\"]\n\
+         [ports]\nwait = \"1h\"\n",
+        crowd::URI
+    );
+    let daemon = Daemon::start(&host, &config);
+    let before = packet_sockets(&host);
+    crowd::create(&host, &nics);
+    daemon.is_at(GUESTS.into());
+    assert!(packet_sockets(&host) > before, "nobody looks");
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, "");
+
+    host.sh("ip link set br0 up");
+    assert!(wire.sees(usize::from(GUESTS / 2) * 4, DEADLINE));
+    host.wire().sh("bash -c 'for number in $(seq 4 4 130); do echo >/dev/udp/192.0.2.$number/9; done'");
+
+    let announced = |status: &Value| status["gauges"]["in_progress"] == 0;
+    daemon.comes_to("the end", announced);
+    let mut left: BTreeMap<String, usize> = BTreeMap::new();
+    wire.stop().into_iter().for_each(|frame| *left.entry(frame.source).or_default() += 1);
+    for (number, nic) in (1..=GUESTS).zip(&nics) {
+        let line = daemon.program.stderr.line_with(&format!("{} {}: ", nic.tap(), nic.mac));
+        let all = (
+            left.get(&nic.mac).copied(),
+            line.contains("announced, "),
+            line.contains("left br0 by up0 after "),
+        );
+        let back = line.contains("; first frame for it after ");
+        match number % 4 {
+            0 => assert_eq!((all, back), ((Some(12), true, true), true), "{line}"),
+            2 => assert_eq!((all, back), ((Some(12), true, true), false), "{line}"),
+            _ => {
+                assert_eq!((all, back), ((None, false, false), false), "{line}");
+                assert!(line.contains("failed: no frame left the host: "), "{line}");
+            }
+        }
+    }
+    eventually("the end of the last socket", || (packet_sockets(&host) == before).then_some(()));
+}
+
+#[test]
+fn no_socket_outlives_an_announcement() {
+    require!(lab, libvirt);
+    // Open vSwitch would have packet sockets of its own.
+    let site = Site::ready(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, "[schedule]\ncount = 3\ninterval = \"1s\"\n");
+    assert_eq!(packet_sockets(&site.host), 0);
+    site.save();
+    site.restore("");
+    daemon.is_at(1);
+    eventually("sockets", || (packet_sockets(&site.host) > 0).then_some(()));
+    let report = &daemon.reports(1)[0];
+    assert_eq!((&report["outcome"], &report["departure"]["device"]), (&json!("announced"), &json!("up0")));
+    eventually("the end of the last socket", || (packet_sockets(&site.host) == 0).then_some(()));
+}
+
+/// While it waits, and when it is ready.
+#[test]
+fn a_dry_run_looks_at_nothing() {
+    require!(lab, ovs);
+    let stand = Stand::open_vswitch();
+    let tap = stand.nic.tap();
+    let count = ["--count", "1", "-v"];
+    // Open vSwitch has some of its own.
+    let others = packet_sockets(&stand.host);
+    for (more, looks) in [(&["--dry-run"][..], false), (&[], true)] {
+        stand.host.sh(&format!("ovs-vsctl clear Port {tap} tag"));
+        let announce = stand.start_announce(&[&count, more].concat());
+        announce.stderr.line_with("waiting: ");
+        if looks {
+            eventually("sockets", || (packet_sockets(&stand.host) > others).then_some(()));
+        } else {
+            assert_eq!(packet_sockets(&stand.host), others);
+        }
+        stand.host.sh(&format!("ovs-vsctl set Port {tap} tag=100"));
+        assert_eq!(announce.finish().code, Some(0));
+    }
+}
+
+#[test]
+fn who_may_not_look_announces_all_the_same() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::open_vswitch();
+    let run = |command: &[&str]| {
+        let mut setpriv = stand.host.command("setpriv");
+        setpriv.args(["--inh-caps=-net_raw", "--bounding-set=-net_raw", env!("CARGO_BIN_EXE_announce")]);
+        setpriv.args(command).args(["--dev", &stand.nic.tap(), "--mac", &stand.nic.mac]);
+        Running::start(setpriv.args(["--ip", IPV4, "--ip", IPV6])).finish()
+    };
+    let why = "cannot see frames pass: Operation not permitted (os error 1) (needs CAP_NET_RAW)";
+    let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, &stand.nic.sent());
+
+    let told = run(&["--count", "2", "--json"]);
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""), "{told:#?}");
+    let report = report(&told);
+    assert_eq!((&report["outcome"], &report["rounds"]), (&json!("announced"), &json!(2)));
+    assert_eq!((&report["unseen"], &report["lost_rounds"]), (&json!(why), &json!(0)));
+    for key in ["departure", "left_host_after_ms", "frames_left", "returned_after_ms"] {
+        assert_eq!(report[key], Value::Null, "{key}");
+    }
+    assert_eq!(report["stuck"], json!([]));
+
+    for command in [&["--count", "1"][..], &["trace"]] {
+        let told = run(command);
+        let words = format!("\n  whether it left the host cannot be seen: {why}\n");
+        assert!(told.code == Some(0) && told.stdout.contains(&words), "{told:#?}");
+    }
+    assert_eq!(rounds(&wire.stop(), Some(VLAN)).len(), 4);
+}
+
+fn nic(number: u8) -> Nic {
+    Nic::new(number, Plug::Bridge("br0"))
+        .address(format!("192.0.2.{number}"))
+        .address(format!("2001:db8::{number:x}"))
+}
+
+/// Beyond the uplink, somebody who knows the guests: what he sends to their addresses goes to their MACs.
+fn has_neighbours(host: &Host, nics: &[Nic]) {
+    let entry = |nic: &Nic| {
+        let number = u8::from_str_radix(&nic.mac[15..], 16).unwrap();
+        format!("neighbour add 192.0.2.{number} lladdr {} dev wire0 nud permanent\n", nic.mac)
+    };
+    let file = host.directory().join("neighbours");
+    std::fs::write(&file, nics.iter().map(entry).collect::<String>()).unwrap();
+    host.wire().sh(&format!("ip address add 192.0.2.254/24 dev wire0; ip -batch {}", file.display()));
+}
+
+/// The host itself sends a frame to the guest's MAC by its uplink.
+fn transmit_to_guest(stand: &Stand) {
+    let octets = stand.nic.mac.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap());
+    let mut frame: Vec<u8> = octets.collect();
+    frame.resize(60, 0);
+    inside(&stand.host, || {
+        let socket = packet::sender(if_nametoindex("up0").unwrap()).unwrap();
+        send(socket.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
+    });
+}

@@ -180,6 +180,9 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
                     unmet.push(Condition::NotApplied { port: rule.port.name.clone() });
                 }
                 to.vlan = rule.port.tag.filter(|tag| (1..DEAD_VLAN).contains(tag));
+            } else {
+                // The row that the attachment was found by is there no more: nothing is known, so nothing is sent.
+                unmet.push(Condition::NotInOvs { device: attachment.port.clone() });
             }
             let entry = attachment.entry.ovs.as_ref();
             if let Some(entry) = entry.and_then(|entry| facts.ovs.named(&entry.interface)) {

@@ -10,7 +10,8 @@ use crate::evidence::Learned;
 use crate::frame::Frame;
 use crate::host::{learned, unixctl};
 use crate::link::{Links, PortState};
-use crate::ofproto::{Port, Verdict};
+use crate::ofproto::{self, Port, Verdict};
+use crate::ovs::{Ovs, Plugged};
 use crate::proof::Proof;
 use crate::readiness::{Assessment, InCharge};
 
@@ -42,9 +43,7 @@ pub async fn learned(host: &Host, seen: &Assessment, mac: MacAddr) -> Option<Lea
                 Some(Port::Local) => Some(Learned::Elsewhere(bridge.clone())),
                 Some(Port::Number(ofport)) => {
                     let ovs = &host.ovs.borrow().ovs;
-                    let row = ovs.bridges.values().find(|row| row.name == *bridge);
-                    let mut ports = row.into_iter().flat_map(|row| ovs.plugged_into(row));
-                    let port = ports.find(|port| port.interface.plugged_ofport() == Some(ofport));
+                    let port = port_by_number(ovs, bridge, ofport);
                     let name = port.map_or_else(|| ofport.to_string(), |port| port.port.name.clone());
                     Some(judged(name == attachment.port, name))
                 }
@@ -79,7 +78,16 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String
     // On a healthy host other bridges may drop it, too: those for other networks.
     let led_on = |bridge: &str| exits().any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge));
     let end = verdict.ends.into_iter().find(|end| end.dropped && led_on(&end.bridge));
-    Some(end.map_or(verdict.deciding, |end| end.line))
+    Some(end.map_or(verdict.deciding, |end| {
+        let ovs = &host.ovs.borrow().ovs;
+        let name = |ofport| port_by_number(ovs, &end.bridge, ofport).map(|port| port.interface.name.clone());
+        ofproto::with_port_names(&end.line, name)
+    }))
+}
+
+fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged<'a>> {
+    let row = ovs.bridges.values().find(|row| row.name == bridge)?;
+    ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
 }
 
 /// What Open vSwitch says that it does with frames of which nobody sees whether they leave.

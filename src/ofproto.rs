@@ -6,13 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use pnet_base::MacAddr;
-use pnet_packet::Packet;
-use pnet_packet::arp::ArpPacket;
-use pnet_packet::ethernet::{EtherTypes, EthernetPacket};
-use pnet_packet::icmpv6::Icmpv6Types;
-use pnet_packet::icmpv6::ndp::{NdpOptionTypes, NeighborAdvertPacket};
-use pnet_packet::ip::IpNextHeaderProtocols;
-use pnet_packet::ipv6::Ipv6Packet;
+
+mod flow;
+
+pub use flow::flow;
 
 /// Longer traces are cut: Open vSwitch itself ends one after 4096 resubmits.
 const MOST_LINES: usize = 50_000;
@@ -63,66 +60,6 @@ impl fmt::Display for Output {
             Some(vlan) => write!(f, "{} in VLAN {vlan}", self.port),
             None => write!(f, "{} untagged", self.port),
         }
-    }
-}
-
-/// Describes a frame for `ofproto/trace`, as received by the OpenFlow port `in_port`; `None` if it is no whole frame.
-///
-/// Given the frame itself, Open vSwitch would learn from it; from a description it does not. All is described that Open
-/// vSwitch reads in an untagged ARP, RARP or neighbour advertisement.
-pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
-    let ethernet = EthernetPacket::new(frame)?;
-    let (from, to, kind) = (ethernet.get_source(), ethernet.get_destination(), ethernet.get_ethertype());
-    let rest = match kind {
-        EtherTypes::Arp => format!("arp,{}", arp(ethernet.payload())?),
-        EtherTypes::Rarp => format!("rarp,{}", arp(ethernet.payload())?),
-        EtherTypes::Ipv6 => ipv6(ethernet.payload())?,
-        other => format!("dl_type={:#06x}", other.0),
-    };
-    Some(format!("in_port={in_port},dl_src={from},dl_dst={to},{rest}"))
-}
-
-fn arp(payload: &[u8]) -> Option<String> {
-    let arp = ArpPacket::new(payload)?;
-    Some(format!(
-        "arp_op={},arp_spa={},arp_tpa={},arp_sha={},arp_tha={}",
-        arp.get_operation().0,
-        arp.get_sender_proto_addr(),
-        arp.get_target_proto_addr(),
-        arp.get_sender_hw_addr(),
-        arp.get_target_hw_addr()
-    ))
-}
-
-fn ipv6(payload: &[u8]) -> Option<String> {
-    let ip = Ipv6Packet::new(payload)?;
-    let header = format!(
-        "ipv6_src={},ipv6_dst={},nw_ttl={}",
-        ip.get_source(),
-        ip.get_destination(),
-        ip.get_hop_limit()
-    );
-    let advert = payload.get(Ipv6Packet::minimum_packet_size()..).and_then(NeighborAdvertPacket::new);
-    match advert.filter(|advert| {
-        ip.get_next_header() == IpNextHeaderProtocols::Icmpv6
-            && advert.get_icmpv6_type() == Icmpv6Types::NeighborAdvert
-    }) {
-        Some(advert) => {
-            let target = advert.get_target_addr();
-            let tll = target_link_layer(&advert).map_or_else(String::new, |mac| format!(",nd_tll={mac}"));
-            Some(format!("icmp6,{header},icmpv6_type=136,icmpv6_code=0,nd_target={target}{tll}"))
-        }
-        None => Some(format!("ipv6,{header},nw_proto={}", ip.get_next_header().0)),
-    }
-}
-
-/// The address in the first option, if that is what it is for (RFC 4861 section 4.6.1).
-fn target_link_layer(advert: &NeighborAdvertPacket<'_>) -> Option<MacAddr> {
-    match advert.get_options_raw() {
-        [kind, 1, a, b, c, d, e, f, ..] if *kind == NdpOptionTypes::TargetLLAddr.0 => {
-            Some(MacAddr(*a, *b, *c, *d, *e, *f))
-        }
-        _ => None,
     }
 }
 
@@ -396,6 +333,20 @@ fn passes_on(action: &str) -> bool {
     )
 }
 
+/// `line` with the names of ports in the place of their OpenFlow numbers in `in_port=`, as far as `name` knows them.
+pub fn with_port_names(line: &str, name: impl Fn(u32) -> Option<String>) -> String {
+    let mut parts = line.split("in_port=");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let known = part[..end].parse().ok().and_then(&name);
+        text += "in_port=";
+        text += known.as_deref().unwrap_or(&part[..end]);
+        text += &part[end..];
+    }
+    text
+}
+
 /// A port in a bridge's table of learned addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
@@ -430,6 +381,14 @@ mod tests {
         ($name:literal) => {
             include_str!(concat!("../tests/data/ofproto/", $name, ".txt"))
         };
+    }
+
+    #[test]
+    fn ports_are_told_by_name_where_it_is_known() {
+        let name = |number| (number == 5).then(|| "tap0".to_owned());
+        let line = "br-int table 0: priority=100,rarp,in_port=5 actions=drop, from in_port=51,in_port=";
+        let named = "br-int table 0: priority=100,rarp,in_port=tap0 actions=drop, from in_port=51,in_port=";
+        assert_eq!(with_port_names(line, name), named);
     }
 
     const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);

@@ -21,6 +21,12 @@ fn open_vswitch_kernel_datapath() {
     run("ovs.sh");
 }
 
+#[test]
+fn proof_through_bonds_and_the_kernel_datapath() {
+    require!(vm, cc, ovs);
+    run("proof.sh");
+}
+
 fn run(script: &str) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
     let directory = tempfile::tempdir().expect("a directory");

@@ -7,13 +7,7 @@ learned() { # VLAN
 }
 
 part 'Open vSwitch'
-mkdir -p /etc/openvswitch /run/openvswitch /var/log/openvswitch
-ovsdb-tool create /etc/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovsschema
-ovsdb-server --remote=punix:/run/openvswitch/db.sock --detach --pidfile --log-file -vconsole:off
-ovs-vsctl --no-wait init
-# In the first ten seconds after boot, Open vSwitch 3.1 counts no processor (count_cpu_cores), so starts no handler, and its
-# kernel datapath loses every frame that has no flow yet. It shall believe that the machine runs for longer.
-unshare --time --monotonic 60 --fork ovs-vswitchd --detach --pidfile --log-file -vconsole:off
+start_open_vswitch
 uplink up0 far0
 tap tap0
 tap near0

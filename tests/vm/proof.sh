@@ -1,0 +1,141 @@
+#!/bin/sh
+# What is said of each hop, where frames leave through a bond of the kernel, and through the kernel's datapath of Open vSwitch.
+. ./guest.sh
+
+all='"arp-request","arp-reply","na","rarp"'
+
+# Begins to write what the part's guest sends and passes DEVICE, that way, into DEVICE.seen.
+look() { # WAY DEVICE...
+    way=$1
+    shift
+    for device; do
+        evidence="$evidence $device.seen"
+        tcpdump -i "$device" -Q "$way" -nnettl --immediate-mode ether src "$mac" >"$device.seen" 2>"$device.looks" &
+        lookers="${lookers-} $!"
+        until_true grep 'listening on' "$device.looks"
+    done
+}
+
+# Traces one round. Its exit status must be that.
+trace_from() { # STATUS DEVICE [OPTION...]
+    expected=$1 status=0
+    shift
+    report=$1.json
+    evidence="$evidence $report $1.log"
+    announce trace --dev "$@" --mac "$mac" --ip $ipv4 --ip $ipv6 --json >"$report" 2>"$1.log" || status=$?
+    [ "$status" = "$expected" ] || fail "trace: exit status $status"
+    # shellcheck disable=SC2086 # several
+    [ -z "${lookers-}" ] || kill $lookers
+    wait ${lookers-} || true
+    lookers=
+}
+
+# Frames of these kinds passed there in VLAN, says the report, and so says tcpdump.
+passed() { # DEVICE VLAN KINDS
+    vlan=${2:-null}
+    grep -q "\"hop\":\"$1\",\"after_ms\":[0-9.]*,\"vlan\":$vlan,\"frames\":\[$3\],\"unseen\":false" "$report" ||
+        fail "the report has no $3 in VLAN $vlan on $1"
+    for words in "arp-request=Request who-has $ipv4" "arp-reply=Reply $ipv4" 'na=neighbor advertisement' 'rarp=Reverse Request'; do
+        count=0
+        case $3 in *"\"${words%%=*}\""*) count=1 ;; esac
+        [ "$(grep -cF "${words#*=}" "$1.seen")" = $count ] || fail "tcpdump did not see $count ${words%%=*} on $1"
+    done
+    ! grep -F ' > ' "$1.seen" | grep -qv "${2:+vlan $2, p 0, }" || fail "tcpdump saw another VLAN on $1"
+    [ "$2" ] || ! grep -qF 802.1Q "$1.seen" || fail "tcpdump saw a tag on $1"
+}
+
+nothing_passed() { # DEVICE
+    report_says "\"hop\":\"$1\",\"after_ms\":null,\"vlan\":null,\"frames\":[],\"unseen\":false"
+    ! grep -qF ' > ' "$1.seen" || fail "tcpdump saw frames on $1"
+}
+
+is_active() { # MEMBER
+    [ "$(cat /sys/class/net/bond0/bonding/active_slave)" = "$1" ]
+}
+
+part 'a bond, of which both members are up'
+for member in up0 up1; do
+    uplink $member far$member
+    ip link set $member down # or the bond would not take it
+done
+tap tap0
+ip link add bond0 type bond mode active-backup miimon 20
+ip link set up0 master bond0
+ip link set up1 master bond0
+ip link set bond0 up
+ip link add link bond0 name bond0.100 up type vlan id 100
+bridge_of br0 '' bond0.100 tap0
+until_true forwards bond0.100
+until_true is_active up0
+look in tap0 br0
+look out bond0.100 bond0 up0 up1
+trace_from 0 tap0
+passed tap0 '' "$all"
+passed br0 '' "$all"
+passed bond0.100 '' "$all"
+passed bond0 100 "$all"
+passed up0 100 "$all"
+nothing_passed up1
+report_says '"departure":{"device":"up0","bridge":"br0","port":"bond0.100","vlan":100}' '"stuck":[]' '"last_hop":"up0"'
+
+part 'a bond, of which the active member goes down'
+ip link set up0 down
+until_true is_active up1
+look out bond0 up1
+trace_from 0 tap0
+passed bond0 100 "$all"
+passed up1 100 "$all"
+report_says '"departure":{"device":"up1","bridge":"br0","port":"bond0.100","vlan":100}' '"stuck":[]'
+announcement_is_heard tap0 farup1 100
+report_says '"departure":{"device":"up1"' '"frames_left":{"rarp":2,"arp_request":2,"arp_reply":2,"na":2}'
+
+part 'a bond, of which both members are down'
+ip link set up1 down
+until_true grep -x down /sys/class/net/bond0/operstate
+look in tap0 br0
+trace_from 1 tap0
+passed tap0 '' "$all"
+passed br0 '' "$all"
+report_says '"departure":null' '"stuck":["arp-request, arp-reply, na, rarp did not leave br0: up0 is down; up1 is down"]'
+status=0
+announce_from tap0 --ip $ipv4 --count 2 || status=$?
+[ $status = 1 ] || fail "announce: exit status $status"
+report_says '"outcome":"failed"' '"rounds":0' '"lost_rounds":9' \
+    '"error":"no frame left the host: arp-request, arp-reply, rarp did not leave br0: up0 is down; up1 is down"'
+
+part 'the datapath of the kernel'
+start_open_vswitch
+uplink up2 far2
+tap tap2
+ovs-vsctl add-br br-int -- add-port br-int up2 -- add-port br-int tap2 tag=100
+look out up2
+trace_from 0 tap2
+passed up2 100 "$all"
+report_says '"departure":{"device":"up2","bridge":"br-int","port":"up2","vlan":100}' '"learned_on":"tap2"'
+announcement_is_heard tap2 far2 100
+report_says '"departure":{"device":"up2"' '"frames_left":{"rarp":2,"arp_request":2,"arp_reply":2,"na":2}' '"stuck":[]'
+
+part 'the datapath of the kernel, and a flow that drops RARP'
+ovs-ofctl add-flow br-int priority=100,rarp,in_port=tap2,actions=drop
+look out up2
+trace_from 1 tap2
+passed up2 100 '"arp-request","arp-reply","na"'
+report_says '"stuck":["rarp did not leave br-int: br-int table 0: priority=100,rarp,in_port=tap2 actions=drop"]'
+
+part 'the datapath of the kernel, behind a hybrid plug, and its tag is the dead VLAN'
+tap tap3
+ip link add qvb3 up type veth peer name qvo3
+ip link set qvo3 up
+bridge_of qbr3 '' qvb3 tap3
+until_true forwards qvb3
+ovs-vsctl add-port br-int qvo3 tag=4095 vlan_mode=trunk trunks=4095 -- set port qvo3 other_config:net_uuid=1
+look in tap3 qbr3 qvo3
+look out qvb3 up2
+trace_from 1 tap3
+passed tap3 '' "$all"
+passed qbr3 '' "$all"
+passed qvb3 '' "$all"
+passed qvo3 '' "$all"
+nothing_passed up2
+report_says '"stuck":["arp-request, arp-reply, na, rarp reached qvo3, did not leave br-int: the port qvo3 has tag 4095' \
+    '"departure":null'

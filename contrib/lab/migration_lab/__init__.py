@@ -1,0 +1,1 @@
+"""The migration lab: what contrib/lab/migration is made of."""

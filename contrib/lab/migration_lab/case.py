@@ -1,0 +1,82 @@
+"""One case of the matrix: who announces the guest, when its port gets its VLAN, and in what surroundings."""
+
+import dataclasses
+import itertools
+
+CURES = {
+    "qemu": "QEMU alone",
+    "nova": "nova's workaround",
+    "announced": "announced",
+    "hook": "the libvirt hook alone",
+}
+LATE = (0.0, 0.3, 3.0)
+VENDORS = {
+    "A": "an FDB move takes the ARP entry along",
+    "B": "only ARP moves the ARP entry",
+}
+MODES = ("pre-copy", "post-copy")
+ATTACHMENTS = {
+    "ovs": "tap on br-int",
+    "hybrid": "tap, qbr, qvb, qvo on br-int",
+    "provider": "tap on br-int, VLAN translated on the way to br-ex",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """`late`: seconds from `since` ("resumed" or "port") to the tag; 0: the port comes with it."""
+
+    cure: str = "qemu"
+    late: float = 0.0
+    vendor: str = "B"
+    mode: str = "pre-copy"
+    attachment: str = "ovs"
+    since: str = "resumed"
+    # The guest's own driver speaks, too: not so with e1000, vmxnet3, Windows without that driver.
+    guest_announce: bool = False
+    # Seconds to watch from the moment when the guest runs and its port has its tag.
+    window: float = 8.0
+
+    @property
+    def slug(self):
+        """A file name."""
+        words = [self.cure, f"late-{self.late:g}", f"vendor-{self.vendor}", self.mode, self.attachment]
+        words += ["since-port"] * (self.since == "port") + ["guest-announce"] * self.guest_announce
+        return "_".join(words)
+
+    def is_scenario(self, other):
+        """The same but for the window, and with one of the two cures that scenarios are shown with."""
+        same = dataclasses.replace(self, cure=other.cure, window=other.window) == other
+        return same and self.cure in ("qemu", "announced")
+
+    @property
+    def tag_words(self):
+        """When the tag comes, in words."""
+        if not self.late:
+            return "in time"
+        return f"{self.late:g} s late" + (", from the port's creation" if self.since == "port" else "")
+
+
+# Scenario 1 and 2 of the analysis.
+SCENARIOS = {
+    1: Case(vendor="B", late=0.0),
+    2: Case(vendor="A", late=3.0),
+}
+
+
+def scenarios(window):
+    """Both, with QEMU alone and with announced."""
+    return [
+        dataclasses.replace(case, cure=cure, window=window)
+        for case in SCENARIOS.values()
+        for cure in ("qemu", "announced")
+    ]
+
+
+def matrix(attachments, modes, window):
+    """All cases, in the order of the table."""
+    product = itertools.product(attachments, modes, LATE, VENDORS, CURES)
+    return [
+        Case(cure, late, vendor, mode, attachment, window=window)
+        for attachment, mode, late, vendor, cure in product
+    ]

@@ -1,0 +1,100 @@
+"""VM1: a real QEMU guest, with Debian's kernel and nothing but busybox, that answers ping."""
+
+import pathlib
+import subprocess
+
+MAC = "fa:16:3e:00:00:11"
+PORT = "6f7d3c1a-1111-4222-8333-444455556666"
+ADDRESS, GATEWAY, NEIGHBOUR = "1.1.1.1", "1.1.1.254", "1.1.1.2"
+NEIGHBOUR_MAC, GATEWAY_MAC = "fa:16:3e:00:00:22", "00:00:5e:00:53:fe"
+MEMORY_MIB = 128
+
+
+def device(prefix):
+    """The name of one of the port's devices, as neutron makes it."""
+    return f"{prefix}{PORT[:11]}"
+
+
+# Neighbours are permanent: an ARP request by the guest would heal what is to be seen here, by luck. IPv6 is off for the
+# same reason.
+INIT = """#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+for module in $(/bin/busybox cat /modules); do /bin/busybox insmod /$module; done
+/bin/busybox ip link set eth0 up
+/bin/busybox ip address add {ADDRESS}/24 dev eth0
+/bin/busybox ip route add default via {GATEWAY}
+/bin/busybox arp -s {GATEWAY} {GATEWAY_MAC}
+/bin/busybox arp -s {NEIGHBOUR} {NEIGHBOUR_MAC}
+while :; do /bin/busybox sleep 1000; done
+"""
+
+
+def build(lab, directory):
+    """Makes the guest's `kernel` and `initramfs` in that directory."""
+    package = _output(lab / "vm", "--package").strip()
+    unpacked = directory / "package"
+    _output("dpkg-deb", "-x", package, unpacked)
+    version = next((unpacked / "lib/modules").iterdir()).name
+    _output("depmod", "-b", unpacked, version)
+
+    root = directory / "root"
+    for name in ("bin", "proc"):
+        (root / name).mkdir(parents=True)
+    busybox = root / "bin/busybox"
+    busybox.write_bytes(pathlib.Path(_output("which", "busybox").strip()).read_bytes())
+    init = root / "init"
+    init.write_text(INIT.format(**globals()))
+    needed = _output("modprobe", "-d", unpacked, "-S", version, "-a", "--show-depends", "virtio_net", "virtio_pci")
+    modules = dict.fromkeys(line.split()[1] for line in needed.splitlines() if line.startswith("insmod "))
+    for module in map(pathlib.Path, modules):
+        (root / module.name).write_bytes(module.read_bytes())
+    (root / "modules").write_text("\n".join(pathlib.Path(module).name for module in modules))
+    for program in (busybox, init):
+        program.chmod(0o755)
+    # Not compressed: under emulation, unpacking takes longer than copying.
+    archive = f"cd {root} && find . | busybox cpio -o -H newc -R 0:0 2>/dev/null"
+    (directory / "initramfs").write_bytes(subprocess.run(["sh", "-c", archive], check=True, stdout=-1).stdout)
+    next((unpacked / "boot").glob("vmlinuz-*")).rename(directory / "kernel")
+
+
+def _output(*command):
+    return subprocess.run(list(map(str, command)), check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def domain(attachment, guest_announce, files):
+    """VM1 as nova describes it; `files` is where `build` has left kernel and initramfs."""
+    override = "" if guest_announce else """
+      <qemu:override><qemu:device alias='ua-net0'><qemu:frontend>
+        <qemu:property name='guest_announce' type='bool' value='false'/>
+      </qemu:frontend></qemu:device></qemu:override>"""
+    # Type qemu, not kvm: /dev/kvm may be there and not work.
+    return f"""
+    <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+      <name>vm1</name>
+      <memory unit='MiB'>{MEMORY_MIB}</memory>
+      <os>
+        <type arch='x86_64' machine='pc'>hvm</type>
+        <kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd>
+        <cmdline>quiet ipv6.disable=1</cmdline>
+      </os>
+      <features><acpi/></features>
+      <metadata>
+        <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>
+          <nova:ports><nova:port uuid='{PORT}'>
+            <nova:ip type='fixed' address='{ADDRESS}' ipVersion='4'/>
+          </nova:port></nova:ports>
+        </nova:instance>
+      </metadata>
+      <devices>
+        <controller type='usb' model='none'/>
+        <memballoon model='none'/>
+        <interface type='bridge'>
+          <mac address='{MAC}'/>
+          {attachment.source}
+          <target dev='{device("tap")}'/>
+          <model type='virtio'/>
+          <rom enabled='no'/>
+          <alias name='ua-net0'/>
+        </interface>
+      </devices>{override}
+    </domain>"""

@@ -1,0 +1,196 @@
+"""One measured migration of VM1 from host 1 to host 3."""
+
+import collections
+import dataclasses
+import os
+import statistics
+import subprocess
+import time
+
+from . import witness
+from .agent import Agent
+from .events import Events
+from .rack import LAB, PATIENCE, TENANTS, Rack
+
+# Pings before the migration, for the picture.
+BEFORE_S = 0.5
+
+
+def measure(case, site):
+    """Builds everything, migrates, watches, and returns the record."""
+    lab = _Lab(Rack(case, site))
+    lab.prepare()
+    moments = lab.migrate()
+    lab.watch()
+    return record(case, moments, lab.end())
+
+
+def shell(case, site):
+    """Builds everything, and gives the user a shell between the hosts until that ends."""
+    lab = _Lab(Rack(case, site))
+    lab.prepare()
+    directory = site.directory
+    print(f"""VM1 runs on h1, and VM2 and VM3 reach it. From here, between the hosts:
+  l3switch show fdb                     or arp: what the switch knows
+  on h1 virsh list                      a command on a hypervisor; VM2 and VM3 are namespaces of h2
+  on h2 ip netns exec vm3 busybox ping 1.1.1.1
+  on h1 virsh migrate --live --p2p vm1 qemu+tcp://10.77.0.3/system
+  tail $LAB/switch.log                  what the switch has noticed""", flush=True)
+    functions = directory / "functions"
+    functions.write_text(f"""
+        on() {{ local host=$1; shift; {LAB}/enter {directory}/"$host" "$@"; }}
+        l3switch() {{ {site.programs}/examples/l3switch "$@" --control {directory}/switch.sock; }}
+        LAB={directory} PS1='lab$ '
+    """)
+    return subprocess.call(["bash", "--rcfile", functions, "-i"])
+
+
+class _Lab:
+    """The people in the rack: the agents, the announcers, the witnesses."""
+
+    def __init__(self, rack):
+        self.rack, self.case, self.directory = rack, rack.case, rack.directory
+        self.logs = {name: self.directory / f"{name}.log" for name, *_ in TENANTS}
+
+    def prepare(self):
+        """VM1 runs on host 1, and both tenants reach it; host 3 expects it."""
+        rack = self.rack
+        self.left, self.arrived = Events(rack.source), Events(rack.destination)
+        port, tag = rack.attachment.port, rack.attachment.tags[100]
+        at_home = Agent(rack.source, port, tag)
+        rack.boot()
+        if self.case.cure == "announced":
+            rack.start_daemon()
+        at_home.bound.wait(PATIENCE)
+        rack.await_guest()
+        self.capture = witness.Capture(self.directory / "p3.pcap")
+        self.agent = Agent(rack.destination, port, tag, self.case, self.arrived.resumed)
+        rack.attachment.expect(rack.destination)
+
+    def migrate(self):
+        """Returns the moments of the call and of its return."""
+        self.probes = [self.rack.probe(name, log) for name, log in self.logs.items()]
+        time.sleep(BEFORE_S)
+        options = ["--postcopy", "--bandwidth", "30"] if self.case.mode == "post-copy" else []
+        called = time.time()
+        virsh = self.rack.source.start(
+            "virsh", "migrate", "--live", "--p2p", *options, "vm1", "qemu+tcp://10.77.0.3/system"
+        )
+        if options:
+            # In the first pass: when that is over, an idle guest has migrated.
+            self.rack.source.sh("""
+                until virsh domjobinfo vm1 | grep -q 'Memory processed: *[0-9.]* MiB'; do :; done
+                virsh --quiet migrate-postcopy vm1
+            """)
+        out, err = virsh.communicate()
+        if virsh.returncode:
+            raise RuntimeError(f"the migration failed: {out}{err}")
+        return {"called": called, "returned": time.time()}
+
+    def watch(self):
+        """Returns when the window is over."""
+        if self.case.cure == "nova":
+            self._announce_as_nova()
+        if not self.arrived.resumed.wait(PATIENCE) or not self.agent.bound.wait(PATIENCE):
+            raise RuntimeError("the guest or its tag did not come to host 3")
+        self.window_end = max(self.arrived.resumed.at, self.agent.bound_at) + self.case.window
+        time.sleep(max(0, self.window_end - time.time()))
+
+    def _announce_as_nova(self):
+        """[workarounds] enable_qemu_monitor_announce_self, with its default count and interval."""
+        for attempt in range(3):
+            time.sleep(1 if attempt else 0)
+            self.rack.destination.sh("virsh qemu-monitor-command vm1 --hmp announce_self")
+
+    def end(self):
+        """Ends probes and captures; returns what was seen."""
+        for probe in self.probes:
+            _, err = probe.communicate() # it ends with its standard input, and waits for the last answers
+            if probe.returncode:
+                raise RuntimeError(err)
+        # The probes have waited for late answers meanwhile.
+        frames = [frame for frame in self.capture.stop() if frame[0] < self.window_end]
+        return {
+            "suspended": self.left.suspended.at,
+            "resumed": self.arrived.resumed.at,
+            "dead_tag": self.agent.dead_at,
+            "tag": self.agent.bound_at,
+            "frames": frames,
+            "switch": witness.switch_log(self.directory / "switch.log", self.window_end),
+            "probes": {name: witness.probes(log) for name, log in self.logs.items()},
+        }
+
+
+def record(case, moments, seen):
+    """All of a run, in milliseconds since the guest ran on host 3."""
+    zero = seen["resumed"]
+
+    def ms(at):
+        return None if at is None else round((at - zero) * 1000, 1)
+
+    vlan = [(at, kind) for at, vlan, kind in seen["frames"] if vlan == 100]
+    begin = max(zero, seen["tag"])
+    first_frame = min((at for at, _ in vlan), default=None)
+    return {
+        "case": dataclasses.asdict(case),
+        "resumed_at": zero,
+        # Of the whole machine: what else it had to do.
+        "load": os.getloadavg()[0],
+        "moments_ms": {
+            "migrate_called": ms(moments["called"]),
+            "suspended": ms(seen["suspended"]),
+            "resumed": 0.0,
+            "migrate_returned": ms(moments["returned"]),
+            "dead_tag": ms(seen["dead_tag"]),
+            "tag": ms(seen["tag"]),
+            "first_frame": ms(first_frame),
+            "first_frame_after": None if first_frame is None else round((first_frame - begin) * 1000, 1),
+            "switch_fdb_moved": ms(seen["switch"]["fdb_at"]),
+            "switch_arp_moved": ms(seen["switch"]["arp_at"]),
+        },
+        "switch_arp_moved_by": seen["switch"]["arp_by"],
+        "probes": {name: outage(probes, begin, moments["called"], ms) for name, probes in seen["probes"].items()},
+        "frames": dict(collections.Counter(kind for _, kind in vlan)),
+        "frames_astray": sum(vlan != 100 for _, vlan, _ in seen["frames"]),
+        "frames_seen_by_the_switch": dict(collections.Counter(seen["switch"]["announcements"])),
+        "timeline": {
+            "frames": [[ms(at), kind] for at, kind in vlan],
+            **{name: [[ms(since), ms(to), well] for since, to, well in spells(probes)]
+               for name, probes in seen["probes"].items()},
+        },
+    }
+
+
+def spells(probes):
+    """The pings as spells: from the first one's sending to the next spell's, and whether they were answered."""
+    result = []
+    for sent, answered in probes:
+        if not result or result[-1][2] != (answered is not None):
+            result.append([sent, sent, answered is not None])
+        if len(result) > 1:
+            result[-2][1] = result[-1][0]
+        result[-1][1] = sent
+    return result
+
+
+def outage(probes, begin, called, ms):
+    """The longest spell without an answer since the migration was called; `None`: it did not end.
+
+    `rtt_ms` is the median before the migration. After that spell, `first_answered_ms` is when the first ping was sent that
+    was answered, `first_reply_ms` when its answer came, and `asked_after_ms` and `back_after_ms` are the same counted from
+    `begin`, when the guest ran and its port had its tag. Under TCG a guest needs some 15 ms for its first answer in a new QEMU.
+    """
+    lost = [spell for spell in spells(probes) if not spell[2] and spell[1] >= called]
+    since, to, _ = max(lost, key=lambda spell: spell[1] - spell[0], default=(begin, begin, False))
+    answers = [(sent, answered) for sent, answered in probes if answered is not None and sent >= to]
+    asked, first = answers[0] if answers else (None, None)
+    calm = [answered - sent for sent, answered in probes if answered is not None and sent < called]
+    return {
+        "rtt_ms": round(statistics.median(calm) * 1000, 1) if calm else None,
+        "outage_ms": None if first is None else round((to - since) * 1000, 1),
+        "lost": sum(answered is None for sent, answered in probes if sent >= called),
+        "first_answered_ms": ms(asked),
+        "first_reply_ms": ms(first),
+        "asked_after_ms": None if first is None else round((asked - begin) * 1000, 1),
+        "back_after_ms": None if first is None else round((first - begin) * 1000, 1),
+    }

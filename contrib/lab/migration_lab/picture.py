@@ -1,0 +1,214 @@
+"""Timelines as SVG: what happened to VM1, to the frames, to the switch and to the pings, on one time axis."""
+
+import collections
+from xml.sax.saxutils import escape
+
+from .case import ATTACHMENTS, CURES, VENDORS, Case
+
+WIDTH, LEFT, RIGHT = 1000, 150, 180
+PLOT = WIDTH - LEFT - RIGHT
+LANE, BAR = 30, 16
+FROM_MS = -1000
+
+STYLE = """
+  text { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2328 }
+  .title { font-size: 18px; font-weight: 600 } .heading { font-size: 15px; font-weight: 600 } .small { font-size: 11px }
+  .muted { fill: #59636e } .inside { font-size: 11px; fill: #ffffff }
+  .paper { fill: #ffffff } .panel { fill: #f6f8fa } .grid { stroke: #d1d9e0 }
+  .mark { stroke: #59636e; stroke-dasharray: 3 3 }
+  .host { fill: #59636e } .new { fill: #0969da } .dead { fill: #afb8c1 } .well { fill: #2da44e } .lost { fill: #cf222e }
+  .good { fill: #1a7f37; font-weight: 600 } .bad { fill: #cf222e; font-weight: 600 }
+  .rarp { fill: #bc4c00 } .arp-request { fill: #0969da } .arp-reply { fill: #8250df } .na { fill: #1b7c83 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 } .muted { fill: #9198a1 } .inside { fill: #ffffff }
+    .paper { fill: #0d1117 } .panel { fill: #161b22 } .grid { stroke: #30363d } .mark { stroke: #9198a1 }
+    .host { fill: #656c76 } .new { fill: #1f6feb } .dead { fill: #484f58 } .well { fill: #238636 } .lost { fill: #f85149 }
+    .good { fill: #3fb950 } .bad { fill: #ff7b72 }
+    .rarp { fill: #f0883e } .arp-request { fill: #58a6ff } .arp-reply { fill: #bc8cff } .na { fill: #39c5cf }
+  }
+"""
+
+FRAMES = {"rarp": "RARP (a MAC, no IP address)", "arp-request": "gratuitous ARP request",
+          "arp-reply": "gratuitous ARP reply", "na": "neighbour advertisement"}
+
+TITLES = {
+    1: ("Scenario 1: after a live migration, the other subnet still sends to the old host",
+        "The port has its VLAN in time. QEMU's RARPs move the switch's FDB; its ARP entry follows only ARP (vendor B)."),
+    2: ("Scenario 2: the guest was announced before its port had a VLAN, and nobody heard it",
+        "neutron's agent binds the port 3 s late. Until then it is in the dead VLAN, and there QEMU's RARPs end."),
+}
+
+
+def of_scenario(number, alone, announced):
+    """Both cures of a scenario, one above the other."""
+    return _document(*TITLES[number], [alone, announced])
+
+
+def of_case(record):
+    """One run."""
+    case = Case(**record["case"])
+    title = f"{_who(case)}, tag {case.tag_words}, vendor {case.vendor}, {case.mode}"
+    below = f"{ATTACHMENTS[case.attachment]}; vendor {case.vendor}: {VENDORS[case.vendor]}"
+    return _document(title, below, [record])
+
+
+def _document(title, below, records):
+    end = max(_end(record) for record in records)
+    panels, top = [], 62
+    for record in records:
+        panel = _Panel(record, top, end)
+        panels.append(panel.draw())
+        top = panel.bottom + 10
+    kinds = sorted({kind for record in records for kind in record["frames"]}, key=list(FRAMES).index)
+    legend = _legend(top + 14, kinds)
+    height = top + 30
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="{escape(title)}">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'
+        f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n'
+        + _text(16, 28, title, "title") + _text(16, 49, below, "muted") + "".join(panels) + legend + "</svg>\n"
+    )
+
+
+def _end(record):
+    moments = record["moments_ms"]
+    return max(0, moments["tag"]) + record["case"]["window"] * 1000
+
+
+# The words in a bar: white, but on light grey.
+INSIDE = collections.defaultdict(lambda: "inside", dead="small")
+
+
+class _Panel:
+    """One run: a heading, the lanes, the axis."""
+
+    def __init__(self, record, top, end):
+        self.record, self.top, self.end = record, top, end
+        self.moments = record["moments_ms"]
+        self.lanes_top = top + 34
+        self.axis = self.lanes_top + 7 * LANE
+        self.bottom = self.axis + 34
+
+    def draw(self):
+        height = self.bottom - self.top
+        parts = [f'<rect class="panel" x="8" y="{self.top}" width="{WIDTH - 16}" height="{height}" rx="6"/>\n']
+        parts.append(_text(16, self.top + 22, self._heading(), "heading"))
+        parts += self._axis()
+        for number, lane in enumerate((self._runs, self._tag, self._frames, self._fdb, self._arp, self._vm2, self._vm3)):
+            self.y = self.lanes_top + number * LANE + LANE // 2
+            parts += lane()
+        return "".join(parts)
+
+    def _heading(self):
+        case = Case(**self.record["case"])
+        back = {name: probe["asked_after_ms"] for name, probe in self.record["probes"].items()}
+        if None not in back.values():
+            since = "its port has its VLAN" if self.moments["tag"] > 0 else "it runs"
+            what = f"both reach VM1 again {max(0, *back.values()):.0f} ms after {since}"
+        elif all(value is None for value in back.values()):
+            what = "nobody reaches VM1 any more"
+        else:
+            lucky, other = ("VM2", "VM3") if back["vm3"] is None else ("VM3", "VM2")
+            what = f"{lucky} reaches VM1 again, {other} does not"
+        return f"{_who(case)}: {what}"
+
+    def _axis(self):
+        parts = []
+        for second in range(FROM_MS // 1000, int(self.end // 1000) + 1):
+            x = self._x(second * 1000)
+            parts.append(f'<line class="grid" x1="{x}" y1="{self.lanes_top}" x2="{x}" y2="{self.axis}"/>\n')
+            parts.append(_text(x, self.axis + 14, f"{second} s", "small muted", "middle"))
+        marks = [(0, "runs on host 3")] + [(self.moments["tag"], "VLAN set")] * (self.moments["tag"] > 100)
+        for at, words in marks:
+            x = self._x(at)
+            parts.append(f'<line class="mark" x1="{x}" y1="{self.lanes_top}" x2="{x}" y2="{self.axis}"/>\n')
+            # Beside each other where they are near.
+            anchor = "end" if at == 0 and 0 < self.moments["tag"] < 900 else "start"
+            parts.append(_text(x, self.axis + 28, words, "small", anchor))
+        return parts
+
+    def _runs(self):
+        left = self.moments["suspended"] if self.moments["suspended"] is not None else 0
+        bars = [self._bar(FROM_MS, left, "host", "host 1"), self._bar(0, self.end, "new", "host 3")]
+        return [self._label("VM1 runs"), *bars]
+
+    def _tag(self):
+        dead, tag = self.moments["dead_tag"], self.moments["tag"]
+        parts = [self._label("its port's VLAN")]
+        if dead is not None:
+            parts.append(self._bar(dead, tag, "dead", "dead VLAN" if tag - dead > 1500 else ""))
+        return parts + [self._bar(tag, self.end, "new", "100")]
+
+    def _frames(self):
+        parts = [self._label("leaves host 3")]
+        # Each kind has its height, or those of a round would hide each other.
+        rows = list(FRAMES)
+        seen = [(at, kind) for at, kind in self.record["timeline"]["frames"] if kind in FRAMES and at <= self.end]
+        for at, kind in seen:
+            x, y = self._x(at), self.y - 10 + 5 * rows.index(kind)
+            parts.append(f'<rect class="{kind}" x="{x - 1.5:g}" y="{y}" width="3" height="5"/>\n')
+        if not seen:
+            parts.append(_text(self._x(0) + 6, self.y + 4, "nothing", "small muted"))
+        return parts
+
+    def _fdb(self):
+        return [self._label("switch: FDB"), *self._port(self.moments["switch_fdb_moved"])]
+
+    def _arp(self):
+        return [self._label("switch: ARP entry"), *self._port(self.moments["switch_arp_moved"])]
+
+    def _port(self, moved):
+        if moved is None:
+            return [self._bar(FROM_MS, self.end, "host", "to host 1")]
+        return [self._bar(FROM_MS, moved, "host", "to host 1"), self._bar(moved, self.end, "new", "to host 3")]
+
+    def _vm2(self):
+        return [self._label("VM2, same subnet"), *self._pings("vm2")]
+
+    def _vm3(self):
+        return [self._label("VM3, other subnet"), *self._pings("vm3")]
+
+    def _pings(self, name):
+        parts = []
+        for since, to, well in self.record["timeline"][name]:
+            if to >= FROM_MS:
+                words = "" if well or to - since < 1500 else "no answer"
+                parts.append(self._bar(since, to, "well" if well else "lost", words, BAR if well else BAR + 6))
+        probe = self.record["probes"][name]
+        x = LEFT + PLOT + 12
+        if probe["outage_ms"] is None:
+            return parts + [_text(x, self.y + 4, "does not come back", "bad")]
+        out = probe["outage_ms"]
+        words = f"{out / 1000:.2f} s" if out >= 1000 else f"{out:.0f} ms"
+        return parts + [_text(x, self.y + 4, f"back after {words}", "good")]
+
+    def _label(self, words):
+        return _text(LEFT - 12, self.y + 4, words, "", "end")
+
+    def _bar(self, since, to, kind, words="", height=BAR):
+        left, right = self._x(since), self._x(to)
+        y = self.y - height / 2
+        bar = f'<rect class="{kind}" x="{left}" y="{y}" width="{max(1, round(right - left, 1))}" height="{height}"/>\n'
+        return bar + (_text(left + 6, self.y + 4, words, INSIDE[kind]) if words and right - left > 45 else "")
+
+    def _x(self, ms):
+        ms = min(max(ms, FROM_MS), self.end)
+        return round(LEFT + PLOT * (ms - FROM_MS) / (self.end - FROM_MS), 1)
+
+
+def _legend(y, kinds):
+    entries = [("well", "ping answered"), ("lost", "ping lost")] + [(kind, FRAMES[kind]) for kind in kinds]
+    parts, x = [], LEFT
+    for kind, words in entries:
+        parts.append(f'<rect class="{kind}" x="{x:g}" y="{y - 9}" width="10" height="10"/>\n')
+        parts.append(_text(x + 15, y, words, "small"))
+        x += 36 + 6.2 * len(words)
+    return "".join(parts)
+
+
+def _who(case):
+    return CURES["qemu"] if case.cure == "qemu" else f"With {CURES[case.cure]}"
+
+
+def _text(x, y, words, kind, anchor="start"):
+    return f'<text class="{kind}" x="{x:g}" y="{y}" text-anchor="{anchor}">{escape(words)}</text>\n'

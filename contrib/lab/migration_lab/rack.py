@@ -1,0 +1,178 @@
+"""The three hypervisors of the analysis, the L3 switch between them, and VM2 and VM3 on host 2.
+
+All of it is in the network namespace of whoever imports this, the migration lab's outer host, and dies with that.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+from . import guest
+from .attachment import BY_NAME
+
+LAB = pathlib.Path(__file__).resolve().parent.parent
+HOOK = LAB.parent / "libvirt/hooks/qemu.d/50-announce"
+GATEWAYS = {100: "1.1.1.254", 200: "2.1.1.254"}
+# Name, VLAN, address and MAC.
+TENANTS = [
+    ("vm2", 100, guest.NEIGHBOUR, guest.NEIGHBOUR_MAC),
+    ("vm3", 200, "2.1.1.2", "fa:16:3e:00:00:33"),
+]
+PATIENCE = 60
+
+
+@dataclasses.dataclass
+class Site:
+    """Where things are: this run's own directory, our programs, the guest's kernel and initramfs, libvirtd's cache."""
+
+    directory: pathlib.Path
+    programs: pathlib.Path
+    guest: pathlib.Path
+    cache: pathlib.Path
+
+
+class Host:
+    """A hypervisor of contrib/lab/host."""
+
+    def __init__(self, number, site):
+        self.name, self.directory = f"h{number}", site.directory / f"h{number}"
+        outside = "/proc/1/ns/net"
+        self.process = subprocess.Popen(
+            [LAB / "host", "--ovs", "--libvirt", "--name", self.name,
+             "--cable", f"up0=p{number}@{outside}", "--cable", f"mg0=mg{number}@{outside}",
+             "--listen", f"mg0=10.77.0.{number}/24", self.directory],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"LAB_CACHE": str(site.cache)},
+        )
+
+    def await_ready(self):
+        if self.process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"{self.name} did not start")
+
+    def path(self, inside):
+        """A file of the host, as seen from outside."""
+        return f"{self.directory}{inside}"
+
+    def start(self, *command, **options):
+        """A program in the host, that ends at the latest with us."""
+        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        command = [LAB / "enter", self.directory, *command]
+        # Without a terminal, or virsh looks for polkit there, and complains.
+        return subprocess.Popen(list(map(str, command)), text=True, start_new_session=True, **options)
+
+    def sh(self, script):
+        """Runs a shell script that must succeed; returns what it printed."""
+        process = self.start("sh", "-euc", script, stdin=subprocess.DEVNULL)
+        out, err = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{self.name}: {script.strip()}\n{out}{err}")
+        return out
+
+
+class Rack:
+    """VM1 runs on host 1, and VM2 and VM3 reach it, when this is built."""
+
+    def __init__(self, case, site):
+        self.case, self.site, self.directory = case, site, site.directory
+        self.attachment = BY_NAME[case.attachment]
+        if case.cure == "hook":
+            self._install_hook("h3")
+        self.hosts = [Host(number, site) for number in (1, 2, 3)]
+        for host in self.hosts:
+            host.await_ready()
+        self.source, self.tenants, self.destination = self.hosts
+        outer("""
+            ip link add mg type bridge forward_delay 0 mcast_snooping 0
+            ip link set mg up
+            for number in 1 2 3; do ip link set mg$number master mg; done
+        """)
+        self.switch = self._start_switch()
+        for host in self.hosts:
+            self.attachment.build(host)
+        for tenant in TENANTS:
+            self._add_tenant(*tenant)
+        self.tenants.sh(f"ip -n vm2 neighbour replace {guest.ADDRESS} lladdr {guest.MAC} dev eth0")
+
+    def _install_hook(self, name):
+        # libvirtd looks for hooks when it starts.
+        directory = self.directory / name / "etc/libvirt/hooks/qemu.d"
+        directory.mkdir(parents=True)
+        shutil.copy(HOOK, directory)
+
+    def _start_switch(self):
+        switch = [self.site.programs / "examples/l3switch", "--vendor", self.case.vendor]
+        for number in (1, 2, 3):
+            switch += ["--port", f"p{number}"]
+        for vlan, address in GATEWAYS.items():
+            switch += ["--svi", f"{vlan}={address}/24"]
+        switch += ["--control", self.directory / "switch.sock", "--log", self.directory / "switch.log"]
+        process = subprocess.Popen(
+            list(map(str, switch)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError("the switch did not start")
+        return process
+
+    def _add_tenant(self, name, vlan, address, mac):
+        """A namespace that stands for a VM; all its neighbours are permanent, so that nothing heals by luck."""
+        gateway = GATEWAYS[vlan]
+        self.tenants.sh(f"""
+            ip netns add {name}
+            echo 1 | ip netns exec {name} tee /proc/sys/net/ipv6/conf/default/disable_ipv6 >/dev/null
+            ip link add tap-{name} type veth peer name eth0 address {mac} netns {name}
+            ip link set tap-{name} up
+            ip -n {name} link set eth0 up
+            ip -n {name} address add {address}/24 dev eth0
+            ip -n {name} route add default via {gateway}
+            ip -n {name} neighbour replace {gateway} lladdr {guest.GATEWAY_MAC} dev eth0
+            ovs-vsctl add-port br-int tap-{name} tag={self.attachment.tags[vlan]}
+        """)
+
+    def boot(self):
+        """Starts VM1 on host 1."""
+        self.attachment.expect(self.source)
+        domain = self.directory / "vm1.xml"
+        domain.write_text(guest.domain(self.attachment, self.case.guest_announce, self.site.guest))
+        self.source.sh(f"virsh --quiet create {domain}")
+
+    def probe(self, name, log):
+        """Pings VM1 every 10 ms from there."""
+        address = next(address for tenant, _, address, _ in TENANTS if tenant == name)
+        probe = [self.site.programs / "examples/probe", "--source", address, "--to", guest.ADDRESS]
+        process = self.tenants.start("ip", "netns", "exec", name, *probe, "--every", "10ms", "--log", log)
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"probe: {process.communicate()}")
+        return process
+
+    def await_guest(self):
+        """Waits until both tenants reach VM1."""
+        for name, *_ in TENANTS:
+            self.tenants.sh(f"""
+                timeout {PATIENCE} ip netns exec {name} \
+                    busybox sh -c 'until busybox ping -c 1 -W 1 {guest.ADDRESS}; do busybox usleep 20000; done'
+            """)
+
+    def start_daemon(self):
+        """Starts announced on host 3; returns when it hears libvirt."""
+        log = open(self.directory / "announced.log", "w")
+        self.daemon = self.destination.start(self.site.programs / "announced", stderr=log)
+        status = f"{self.site.programs}/announce status --json 2>/dev/null || true"
+        until(lambda: '"libvirt":true' in self.destination.sh(status), "announced does not hear libvirt")
+
+
+def outer(script):
+    """Runs a shell script out there, between the hosts."""
+    subprocess.run(["sh", "-euc", script], check=True)
+
+
+def until(look, complaint, patience=PATIENCE):
+    """Looks again and again until there is something to see, and returns it."""
+    end = time.monotonic() + patience
+    while not (seen := look()):
+        if time.monotonic() > end:
+            raise RuntimeError(complaint)
+        time.sleep(0.005)
+    return seen

@@ -1,0 +1,98 @@
+"""What was measured, as a table and as pictures."""
+
+import collections
+import json
+import math
+import statistics
+
+from . import picture
+from .case import CURES, SCENARIOS, Case
+
+NEVER = math.inf
+
+
+def write(directory, records):
+    """records.json, table.md and one picture of each case, of its worst run; of each scenario both cures in one."""
+    write_records(directory, records)
+    (directory / "table.md").write_text(table(records))
+    for case, runs in by_case(records).items():
+        (directory / f"{case.slug}.svg").write_text(picture.of_case(worst(runs)))
+    for number, case in SCENARIOS.items():
+        pair = [worst(runs) for of, runs in by_case(records).items() if of.is_scenario(case)]
+        if len(pair) == 2:
+            (directory / f"scenario-{number}.svg").write_text(picture.of_scenario(number, *pair))
+
+
+def write_records(directory, records):
+    """All that is known so far."""
+    (directory / "records.json").write_text(json.dumps(records, indent=1))
+
+
+def read_records(directory):
+    """What `write_records` wrote there."""
+    return json.loads((directory / "records.json").read_text())
+
+
+def by_case(records):
+    """The runs of each case that were measured."""
+    cases = collections.defaultdict(list)
+    for record in records:
+        if "error" not in record:
+            cases[Case(**record["case"])].append(record)
+    return cases
+
+
+def worst(runs):
+    """The run whose outages are the longest."""
+    return max(runs, key=lambda run: [never_or(run["probes"][name]["outage_ms"]) for name in ("vm3", "vm2")])
+
+
+def never_or(value):
+    """A number that is larger than all others instead of `None`."""
+    return NEVER if value is None else value
+
+
+HEAD = ["attachment", "migration", "tag", "vendor", "who announces", "runs", "VM2 out", "VM3 out",
+        "first frame", "VM2 asks", "hears", "VM3 asks", "hears", "frames"]
+NOTE = """
+Median / worst, in ms. Out: how long pings went unanswered; "never": to the end of the window. First frame on host 3's uplink;
+asks: the first ping that was answered was sent; hears: its answer came; all since the guest ran and its port had its VLAN.
+Frames: those of the run with the most.
+"""
+
+
+def table(records):
+    """In Markdown, one row per case: the median and the worst of its runs."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    for case, runs in by_case(records).items():
+        cells = [case.attachment, case.mode, case.tag_words, case.vendor, CURES[case.cure], str(len(runs))]
+        cells += [median_and_worst([run["probes"][name]["outage_ms"] for run in runs]) for name in ("vm2", "vm3")]
+        cells.append(median_and_worst([run["moments_ms"]["first_frame_after"] for run in runs]))
+        for name in ("vm2", "vm3"):
+            for what in ("asked_after_ms", "back_after_ms"):
+                cells.append(median_and_worst([run["probes"][name][what] for run in runs]))
+        cells.append(frames(runs))
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [f"\n{Case(**record['case']).slug} failed: {record['error']}" for record in records if "error" in record]
+    return "\n".join(lines) + "\n" + NOTE
+
+
+def median_and_worst(values):
+    """`90 / 120`, or `never`."""
+    values = [never_or(value) for value in values]
+    words = ["never" if value == NEVER else str(round(value)) for value in (statistics.median_high(values), max(values))]
+    return words[0] if words[0] == words[1] else " / ".join(words)
+
+
+def frames(runs):
+    """How many frames of each kind left host 3 in the run with the most of them."""
+    most = max((run["frames"] for run in runs), key=lambda frames: sum(frames.values()))
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(most.items())) or "none"
+
+
+def words(record):
+    """A run in a few words."""
+    if "error" in record:
+        return record["error"].splitlines()[-1]
+    said = [f"{name} {median_and_worst([probe['outage_ms']])}" for name, probe in record["probes"].items()]
+    return ", ".join(said) + f" ms; {frames([record])}"

@@ -1,0 +1,86 @@
+"""Who saw what: tcpdump on the far end of host 3's uplink, the switch's log, and the probes' logs."""
+
+import json
+import pathlib
+import struct
+import subprocess
+
+from .guest import ADDRESS, MAC
+
+KINDS = ("rarp", "arp-request", "arp-reply", "na")
+UPLINK = "p3"
+
+
+class Capture:
+    """What VM1 says of itself on host 3's uplink, as tcpdump sees it: ARP, RARP and IPv6."""
+
+    def __init__(self, file):
+        self.file = pathlib.Path(file)
+        # Without the word vlan: the kernel strips tags before filters look.
+        self.tcpdump = subprocess.Popen(
+            ["tcpdump", "-i", UPLINK, "-Q", "in", "-n", "-w", file, "-U", "--immediate-mode", "-Z", "root",
+             "ether", "src", MAC, "and", "(arp or rarp or ip6)"],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for line in self.tcpdump.stderr:
+            if "listening on" in line:
+                return
+        raise RuntimeError("tcpdump does not listen")
+
+    def stop(self):
+        """Returns the frames: when, in which VLAN (None: untagged), of what kind."""
+        self.tcpdump.terminate()
+        self.tcpdump.wait()
+        return list(frames(self.file.read_bytes()))
+
+
+def frames(pcap):
+    """Each frame of a capture file: seconds since the epoch, VLAN or None, and kind."""
+    magic, = struct.unpack_from("<I", pcap)
+    assert magic == 0xA1B2C3D4, "little-endian, with microseconds"
+    at = 24
+    while at + 16 <= len(pcap):
+        seconds, micros, length = struct.unpack_from("<III", pcap, at)
+        yield seconds + micros / 1e6, *dissect(pcap[at + 16:at + 16 + length])
+        at += 16 + length
+
+
+def dissect(frame):
+    """The frame's VLAN and its kind; a kind of its own, "other", is what is no announcement."""
+    vlan, offset = None, 12
+    if frame[12:14] == b"\x81\x00":
+        vlan, offset = struct.unpack_from(">H", frame, 14)[0] & 0xFFF, 16
+    ethertype, = struct.unpack_from(">H", frame, offset)
+    payload = frame[offset + 2:]
+    if ethertype == 0x8035:
+        return vlan, "rarp"
+    if ethertype == 0x0806 and payload[14:18] == payload[24:28]: # an announcement names the sender as the target
+        return vlan, "arp-request" if payload[7] == 1 else "arp-reply"
+    if ethertype == 0x86DD and payload[6] == 58 and payload[40] == 136:
+        return vlan, "na"
+    return vlan, "other"
+
+
+def switch_log(file, end):
+    """What the switch has noticed about VM1 until `end`: when its FDB and its ARP entry came to host 3's port, what
+    moved the entry, and the kinds of the announcements that came from there."""
+    seen = {"fdb_at": None, "arp_at": None, "arp_by": None, "announcements": []}
+    for line in pathlib.Path(file).read_text().splitlines():
+        event = json.loads(line)
+        if event.get("mac") != MAC or event["at"] >= end:
+            continue
+        if event["event"] == "announcement" and event["port"] == UPLINK:
+            seen["announcements"].append(event["kind"])
+        elif event["event"] == "fdb-moved" and event["to"] == UPLINK and seen["fdb_at"] is None:
+            seen["fdb_at"] = event["at"]
+        elif event["event"] == "arp-moved" and event["to"] == UPLINK and event["address"] == ADDRESS:
+            if seen["arp_at"] is None:
+                seen["arp_at"], seen["arp_by"] = event["at"], event["cause"]
+    return seen
+
+
+def probes(file):
+    """The pings of one tenant: seconds since the epoch when each was sent and when it was answered, or None."""
+    lines = pathlib.Path(file).read_text().splitlines()
+    parsed = [json.loads(line) for line in lines]
+    return sorted((probe["sent"], probe["answered"]) for probe in parsed)

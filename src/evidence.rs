@@ -114,22 +114,20 @@ impl Evidence {
         unanswered.into_iter().chain(stuck.chain(&self.stale).cloned())
     }
 
-    /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`.
-    pub fn words(&self) -> Option<String> {
-        let mut words = match (&self.departure, self.left_host_after_ms, &self.unseen) {
-            (Some(departure), Some(after), _) => format!("{} after {after} ms", departure.words),
-            (_, _, Some(why)) => format!("whether it left the host cannot be seen: {why}"),
-            _ => return None,
+    /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`, and what is amiss, each in a
+    /// line; nothing where there is nothing to tell of.
+    pub fn lines(&self) -> Vec<String> {
+        let departed = match (&self.departure, self.left_host_after_ms, &self.unseen) {
+            (Some(departure), Some(after), _) => {
+                let reply = self.returned_after_ms;
+                let reply = reply
+                    .map_or("no frame for it yet".into(), |at| format!("first frame for it after {at} ms"));
+                Some(format!("{} after {after} ms; {reply}", departure.words))
+            }
+            (_, _, Some(why)) => Some(format!("whether it left the host cannot be seen: {why}")),
+            _ => None,
         };
-        if let Some(after) = self.returned_after_ms {
-            words += &format!("; first frame for it after {after} ms");
-        } else if self.departure.is_some() {
-            words += "; no frame for it yet";
-        }
-        for trouble in self.stuck.iter().chain(&self.stale) {
-            words += &format!("; {trouble}");
-        }
-        Some(words)
+        departed.into_iter().chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
     }
 }
 
@@ -167,10 +165,10 @@ mod tests {
             (Some(&nowhere), "; no frame for it yet; this host's bridge has not learned it"),
         ] {
             let evidence = Evidence::of(&proof, None, None).with_learned(learned);
-            assert_eq!(evidence.words().unwrap(), format!("{departed}{expected}"));
+            assert_eq!(evidence.lines().join("; "), format!("{departed}{expected}"));
         }
         pass_for_guest(&mut proof, ETH0, Direction::In, ms(5));
-        let words = Evidence::of(&proof, None, None).words().unwrap();
+        let words = Evidence::of(&proof, None, None).lines().join("; ");
         assert_eq!(words, format!("{departed}; first frame for it after 5 ms"));
     }
 
@@ -180,17 +178,16 @@ mod tests {
         let stuck = |why| Evidence::of(&proof, None, why).stuck;
         assert_eq!(stuck(None), ["rarp did not leave br-int"]);
         assert_eq!(stuck(Some("a flow drops it")), ["rarp did not leave br-int: a flow drops it"]);
-        let words = Evidence::of(&proof, None, None).words().unwrap();
+        let words = Evidence::of(&proof, None, None).lines().join("; ");
         assert!(words.ends_with("no frame for it yet; rarp did not leave br-int"), "{words}");
-        // It is for whoever tells of the failure to say so.
-        assert_eq!(Evidence::of(&left(&[]), None, Some("why")).words(), None);
+        assert_eq!(Evidence::of(&left(&[]), None, Some("why")).lines(), ["did not leave br-int: why"]);
     }
 
     #[test]
     fn what_cannot_be_seen_is_not_counted() {
         let why = || Some("cannot see frames pass: no".to_owned());
         let unseen = Evidence::of(&left(&[]), why(), None);
-        let words = unseen.words().unwrap();
+        let words = unseen.lines().join("; ");
         assert_eq!(words, "whether it left the host cannot be seen: cannot see frames pass: no");
         assert_eq!((unseen.frames_left, unseen.left_host_after_ms), (None, None));
     }

@@ -77,12 +77,17 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String
     }
     // On a healthy host other bridges may drop it, too: those for other networks.
     let led_on = |bridge: &str| exits().any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge));
-    let end = verdict.ends.into_iter().find(|end| end.dropped && led_on(&end.bridge));
-    Some(end.map_or(verdict.deciding, |end| {
-        let ovs = &host.ovs.borrow().ovs;
-        let name = |ofport| port_by_number(ovs, &end.bridge, ofport).map(|port| port.interface.name.clone());
-        ofproto::with_port_names(&end.line, name)
-    }))
+    let end = verdict.ends.iter().find(|end| end.dropped && led_on(&end.bridge));
+    let bridge = &seen.attachment.as_ref()?.entry.ovs.as_ref()?.bridge;
+    Some(
+        end.map_or_else(|| named(host, bridge, &verdict.deciding), |end| named(host, &end.bridge, &end.line)),
+    )
+}
+
+fn named(host: &Host, bridge: &str, line: &str) -> String {
+    let ovs = &host.ovs.borrow().ovs;
+    let name = |ofport| port_by_number(ovs, bridge, ofport).map(|port| port.interface.name.clone());
+    ofproto::with_port_names(line, name)
 }
 
 fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged<'a>> {
@@ -90,10 +95,11 @@ fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged
     ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
 }
 
-/// What Open vSwitch says that it does with frames of which nobody sees whether they leave.
-pub async fn forecast(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String> {
-    let verdict = verdict(host, seen, proof.frames().first()?).await?;
-    Some(format!("Open vSwitch has for it {}", verdict.deciding))
+/// What Open vSwitch has for a frame, in one line; `None` where the frame does not come to it, or it does not say.
+pub async fn ofproto(host: &Host, seen: &Assessment, frame: &Frame) -> Option<String> {
+    let verdict = verdict(host, seen, frame).await?;
+    let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
+    Some(named(host, &entry.bridge, &verdict.deciding))
 }
 
 async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {

@@ -65,9 +65,11 @@ impl Observer {
     pub async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
         let why = inquiry::why(host, seen, &self.proof).await;
         let mut unseen = self.unseen();
-        if let (Some(unseen), None) = (&mut unseen, self.proof.departure()) {
-            let forecast = inquiry::forecast(host, seen, &self.proof).await;
-            *unseen += &forecast.map(|words| format!("; {words}")).unwrap_or_default();
+        if let (Some(unseen), None, Some(frame)) =
+            (&mut unseen, self.proof.departure(), self.proof.frames().first())
+            && let Some(words) = inquiry::ofproto(host, seen, frame).await
+        {
+            *unseen += &format!("; Open vSwitch has for it {words}");
         }
         Evidence::of(&self.proof, unseen, why.as_deref())
     }

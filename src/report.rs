@@ -205,7 +205,7 @@ impl Report {
         let first = self.first_frame_after_ms.unwrap_or_default();
         let by = self.injector.unwrap_or_default();
         let (subject, rounds, cause) = (self.subject(), self.rounds, self.cause.word());
-        let evidence = self.evidence.words().map(|words| format!("; {words}")).unwrap_or_default();
+        let evidence: String = self.evidence.lines().iter().map(|words| format!("; {words}")).collect();
         let lost = match self.evidence.lost_rounds {
             0 => String::new(),
             lost => format!(" and {lost} lost"),
@@ -255,9 +255,7 @@ impl fmt::Display for Report {
         if let (Some(ready), Some(first)) = (self.ready_after_ms, self.first_frame_after_ms) {
             write!(f, "\n  ready after {ready} ms, first frame after {first} ms")?;
         }
-        if let Some(words) = self.evidence.words() {
-            write!(f, "\n  {words}")?;
-        }
+        self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::announcer::{Host, Order};
 use crate::attachment::Role;
 use crate::evidence::Evidence;
+use crate::frame::Frame;
 use crate::injection;
 use crate::inquiry;
 use crate::observer::Observer;
@@ -36,6 +37,8 @@ pub struct Trace {
     frames: Vec<String>,
     /// Where they were let in, and where they showed from there on.
     path: Vec<Passage>,
+    /// What Open vSwitch has for them.
+    ofproto: Vec<Verdict>,
     #[serde(flatten)]
     evidence: Evidence,
     error: Option<String>,
@@ -52,6 +55,14 @@ struct Passage {
     frames: Vec<String>,
     /// The kernel does not show frames there.
     unseen: bool,
+}
+
+/// What Open vSwitch has for some frames.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Verdict {
+    frames: Vec<String>,
+    /// The flow that decides, with what it does.
+    deciding: String,
 }
 
 /// How a trace ended, for the exit status.
@@ -91,6 +102,7 @@ impl Trace {
             injector: None,
             frames: frames.collect(),
             path: Vec::new(),
+            ofproto: Vec::new(),
             evidence: Evidence::default(),
             error: None,
         }
@@ -119,6 +131,7 @@ impl Trace {
         }
         self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
         self.path = passages(&observer.proof);
+        self.ofproto = verdicts(host, seen, &frames).await;
         Ok(())
     }
 
@@ -130,6 +143,22 @@ impl Trace {
             _ => End::Stuck,
         }
     }
+}
+
+async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    for frame in frames {
+        let Some(deciding) = inquiry::ofproto(host, seen, frame).await else {
+            continue;
+        };
+        let kind = frame.kind.to_string();
+        match verdicts.iter_mut().find(|verdict| verdict.deciding == deciding) {
+            Some(same) if same.frames.contains(&kind) => {}
+            Some(same) => same.frames.push(kind),
+            None => verdicts.push(Verdict { frames: vec![kind], deciding }),
+        }
+    }
+    verdicts
 }
 
 fn passages(proof: &Proof) -> Vec<Passage> {
@@ -168,13 +197,13 @@ impl fmt::Display for Trace {
             vlan.map_or(Ok(()), |vlan| write!(f, "VLAN {vlan}  "))?;
             f.write_str(&frames.join(" "))?;
         }
-        let evidence = self.evidence.words().or_else(|| match &self.evidence.stuck[..] {
-            [] => None,
-            stuck => Some(stuck.join("; ")),
-        });
         let not_ready = (!self.unmet.is_empty()).then(|| format!("not ready: {}", self.unmet.join("; ")));
         // What is stuck is so for that reason.
-        let lines = [evidence, not_ready.filter(|_| self.evidence.stuck.is_empty()), self.error.clone()];
+        for Verdict { frames, deciding } in &self.ofproto {
+            write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;
+        }
+        self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+        let lines = [not_ready.filter(|_| self.evidence.stuck.is_empty()), self.error.clone()];
         lines.iter().flatten().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }

@@ -16,13 +16,14 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target"))
 ANNOUNCE = TARGET / "release/announce"
 
 
-def inside_a_host(options):
-    """Runs this program again, with `options` (and --inside DIRECTORY), in a host of its own, unless that is so already."""
-    if options.inside:
+def enter(*options):
+    """Runs this program again, inside a host with these options, which ends with it; inside, only returns."""
+    if "PRIVATE_HOST" in os.environ:
         return
     directory = subprocess.check_output(["mktemp", "-d"], text=True).strip()
-    host = [HERE.parent / "lab/host", "--ovs", "--libvirt", "--remove", directory, "--"]
-    sys.exit(subprocess.call([*host, os.path.realpath(sys.argv[0]), *sys.argv[1:], "--inside", directory]))
+    host = [HERE.parent / "lab/host", *options, "--remove", directory, "--"]
+    again = [os.path.realpath(sys.argv[0]), *sys.argv[1:]]
+    sys.exit(subprocess.call([*host, *again], env={**os.environ, "PRIVATE_HOST": directory}))
 
 
 def run(command, **more):
@@ -37,9 +38,10 @@ def uplink(number):
 
 
 def tap(name):
-    """A tap that has a carrier for as long as its descriptor is open."""
+    """A tap that is up, and has a carrier for as long as its descriptor is open."""
     device = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))  # TUNSETIFF, IFF_TAP | IFF_NO_PI
+    run(f"ip link set {name} up")
     return device
 
 
@@ -65,16 +67,16 @@ class Ovsdb:
 
 
 @contextlib.contextmanager
-def announced(configuration, **more):
+def announced(configuration, program=ANNOUNCE.with_name("announced"), **more):
     """The daemon, once it listens to libvirt."""
     file = Path("/run/announced.toml")
     file.write_text(configuration)
-    program = subprocess.Popen([ANNOUNCE.with_name("announced"), "--config", file], text=True, **more)
+    daemon = subprocess.Popen([program, "--config", file], text=True, **more)
     while not status().get("gauges", {}).get("libvirt"):
         time.sleep(0.01)
-    yield program
-    program.terminate()
-    program.wait()
+    yield daemon
+    daemon.terminate()
+    daemon.wait()
 
 
 def status():

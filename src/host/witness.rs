@@ -126,7 +126,7 @@ impl Witness {
                 _ = &mut stopped => break,
                 ready = waiting.readable() => match ready {
                     Ok(mut ready) => {
-                        self.lock().collect(ifindex);
+                        self.lock().collect(ifindex, Clocks::now());
                         ready.clear_ready();
                     }
                     Err(_) => break,
@@ -161,11 +161,11 @@ impl Default for Witness {
 
 impl Sockets {
     /// Hands what the sockets on a device have received to whom it concerns.
-    fn collect(&mut self, ifindex: u32) {
+    fn collect(&mut self, ifindex: u32, clocks: Clocks) {
         for socket in self.on.get_mut(&ifindex).into_iter().flatten() {
             // That the device went down is told once, as an error, and not our business.
             for _ in 0..2 {
-                while let Ok(Some(seen)) = receive(&socket.fd) {
+                while let Ok(Some(seen)) = receive(&socket.fd, clocks) {
                     socket.tell(ifindex, &seen);
                 }
             }
@@ -219,7 +219,8 @@ impl Watch {
     /// What has been seen and not been told yet; does not wait.
     pub fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
-        self.places.iter().for_each(|place| sockets.collect(place.ifindex));
+        let clocks = Clocks::now();
+        self.places.iter().for_each(|place| sockets.collect(place.ifindex, clocks));
         drop(sockets);
         std::iter::from_fn(|| self.sightings.try_recv().ok()).collect()
     }
@@ -314,8 +315,29 @@ impl Seen {
     }
 }
 
+/// One moment by two clocks: that of sightings, and that of the kernel's time stamps.
+///
+/// Frames that are collected together are told their times by the same moment, or they might change places.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    ours: Instant,
+    kernels: SystemTime,
+}
+
+impl Clocks {
+    fn now() -> Clocks {
+        Clocks { ours: Instant::now(), kernels: SystemTime::now() }
+    }
+
+    /// The time of a stamp; that of a frame that came just now is this moment.
+    fn at(self, stamp: SystemTime) -> Instant {
+        let age = self.kernels.duration_since(stamp).unwrap_or_default();
+        self.ours.checked_sub(age).unwrap_or(self.ours)
+    }
+}
+
 /// The next frame that a socket has received, if there is one.
-fn receive(fd: &OwnedFd) -> io::Result<Option<Seen>> {
+fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
     let mut buffer = [0; SNAPLEN];
     let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);
     let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -325,20 +347,18 @@ fn receive(fd: &OwnedFd) -> io::Result<Option<Seen>> {
         message => message?,
     };
     let outgoing = message.address.is_some_and(|address| address.pkttype() == libc::PACKET_OUTGOING);
-    let (mut vlan, mut age) = (None, Duration::ZERO);
+    let (mut vlan, mut at) = (None, clocks.ours);
     for control in message.cmsgs()? {
         match control {
             ControlMessageOwned::ScmTimestampns(stamp) => {
-                let stamp = SystemTime::UNIX_EPOCH + Duration::from(stamp);
-                age = stamp.elapsed().unwrap_or_default();
+                at = clocks.at(SystemTime::UNIX_EPOCH + Duration::from(stamp));
             }
             ControlMessageOwned::Unknown(auxdata) => vlan = tag(&auxdata.data_bytes),
             _ => {}
         }
     }
     let direction = if outgoing { Direction::Out } else { Direction::In };
-    let (length, now) = (message.bytes, Instant::now());
-    let at = now.checked_sub(age).unwrap_or(now);
+    let length = message.bytes;
     Ok(Some(Seen { buffer, length, direction, vlan, at }))
 }
 

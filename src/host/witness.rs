@@ -23,6 +23,12 @@ use crate::trail::{Direction, Place};
 
 /// What a socket holds that is not read yet: some fifty frames.
 const BUFFER: usize = 64 * 1024;
+/// So many frames are read from a socket at once, and then no more for a while: a guest that floods the network with
+/// announcements of its own keeps nobody from anything else.
+const BATCH: usize = 64;
+const PAUSE: Duration = Duration::from_millis(1);
+/// So many sightings are kept that nobody has asked for yet; what comes then is not told.
+const KEPT: usize = 1024;
 /// So many frames for a guest are told, at most, from one round to the next: only the first after a departure matters.
 const REPLIES: u32 = 32;
 // include/uapi/linux/if_packet.h
@@ -65,7 +71,7 @@ struct Watched {
     /// How many frames for the guest are still told.
     inward: u32,
     began: Instant,
-    to: mpsc::UnboundedSender<Sighting>,
+    to: mpsc::Sender<Sighting>,
 }
 
 /// What one announcement sees; the sockets that it alone has open are closed when it is dropped.
@@ -74,7 +80,7 @@ pub struct Watch {
     witness: Witness,
     number: u64,
     places: Vec<Place>,
-    sightings: mpsc::UnboundedReceiver<Sighting>,
+    sightings: mpsc::Receiver<Sighting>,
 }
 
 impl Witness {
@@ -85,7 +91,7 @@ impl Witness {
 
     /// Looks at `places` for the announcements of `mac`; tells their time since `began`.
     pub fn watch(&self, places: Vec<Place>, mac: MacAddr, began: Instant) -> Result<Watch, Error> {
-        let (to, sightings) = mpsc::unbounded_channel();
+        let (to, sightings) = mpsc::channel(KEPT);
         let mut sockets = self.lock();
         sockets.last += 1;
         let number = sockets.last;
@@ -126,8 +132,10 @@ impl Witness {
                 _ = &mut stopped => break,
                 ready = waiting.readable() => match ready {
                     Ok(mut ready) => {
-                        self.lock().collect(ifindex, Clocks::now());
                         ready.clear_ready();
+                        while self.lock().collect(ifindex, Clocks::now()) {
+                            tokio::time::sleep(PAUSE).await;
+                        }
                     }
                     Err(_) => break,
                 },
@@ -160,16 +168,23 @@ impl Default for Witness {
 }
 
 impl Sockets {
-    /// Hands what the sockets on a device have received to whom it concerns.
-    fn collect(&mut self, ifindex: u32, clocks: Clocks) {
+    /// Hands what the sockets on a device have received to whom it concerns; returns whether there may be more.
+    fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
+        let mut is_more = false;
         for socket in self.on.get_mut(&ifindex).into_iter().flatten() {
             // That the device went down is told once, as an error, and not our business.
             for _ in 0..2 {
-                while let Ok(Some(seen)) = receive(&socket.fd, clocks) {
+                let mut read = 0;
+                while read < BATCH
+                    && let Ok(Some(seen)) = receive(&socket.fd, clocks)
+                {
                     socket.tell(ifindex, &seen);
+                    read += 1;
                 }
+                is_more |= read == BATCH;
             }
         }
+        is_more
     }
 
     fn of(&mut self, ifindex: u32, number: u64) -> impl Iterator<Item = &mut Socket> {
@@ -192,7 +207,7 @@ impl Socket {
             let at = seen.at.saturating_duration_since(watched.began);
             let sighting = Sighting::new(ifindex, seen.direction, at, seen.vlan, seen.frame());
             // Who does not look any more need not be told.
-            let _ = watched.to.send(sighting);
+            let _ = watched.to.try_send(sighting);
         }
         if is_enough {
             let _ = self.refilter();
@@ -220,7 +235,9 @@ impl Watch {
     pub fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
-        self.places.iter().for_each(|place| sockets.collect(place.ifindex, clocks));
+        for place in &self.places {
+            sockets.collect(place.ifindex, clocks);
+        }
         drop(sockets);
         std::iter::from_fn(|| self.sightings.try_recv().ok()).collect()
     }

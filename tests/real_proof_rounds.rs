@@ -194,6 +194,31 @@ fn many_guests_are_not_mixed_up() {
     eventually("the end of the last socket", || (packet_sockets(&host) == before).then_some(()));
 }
 
+/// What the guest says itself looks like an announcement. There is no telling how much of ours is seen then.
+#[test]
+fn a_guest_that_floods_the_network_holds_nobody_up() {
+    require!(lab);
+    let stand = Stand::linux_bridge();
+    let mut frame = vec![0xff; 6];
+    frame.extend(stand.nic.mac.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()));
+    frame.extend([0x08, 0x06]);
+    frame.resize(60, 0);
+    let count = ["--count", "3", "--interval", "200ms", "--backoff", "1", "--json"];
+
+    let run = stand.flooded_by(&frame, || stand.announce(&count));
+
+    let report = report(&run);
+    println!(
+        "{}: {} rounds, {} lost, in {:?}",
+        report["outcome"], report["rounds"], report["lost_rounds"], run.took
+    );
+    assert!(run.took < DEADLINE / 3, "{run:#?}");
+    assert_eq!(
+        report["frames"]["rarp"],
+        report["rounds"].as_u64().unwrap() + report["lost_rounds"].as_u64().unwrap()
+    );
+}
+
 #[test]
 fn no_socket_outlives_an_announcement() {
     require!(lab, libvirt);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use announced::host::sys;
 use nix::sched::{CloneFlags, setns};
@@ -112,6 +113,22 @@ impl Stand {
         ovs::promise(&self.host, &port, VLAN);
         ovs::bind(&self.host, &port, VLAN);
         self
+    }
+
+    /// While `act` is going on, the guest sends `frame` as fast as it can.
+    pub fn flooded_by<T>(&self, frame: &[u8], act: impl FnOnce() -> T) -> T {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // Whether it takes one more is the kernel's affair.
+                    let _ = nix::unistd::write(&self.guest[0], frame);
+                }
+            });
+            let done = act();
+            is_over.store(true, Ordering::Relaxed);
+            done
+        })
     }
 
     /// Runs `announce` with `command`, for the guest with its two addresses.

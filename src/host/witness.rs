@@ -97,7 +97,9 @@ impl Witness {
         let number = sockets.last;
         let watch = Watch { witness: self.clone(), number, places, sightings };
         for place in &watch.places {
-            let watched = Watched { watch: number, mac, outward: false, inward: 0, began, to: to.clone() };
+            // From the start: to change a filter takes as long as all else that is left to do when the port is ready.
+            let inward = if place.is_uplink { REPLIES } else { 0 };
+            let watched = Watched { watch: number, mac, outward: false, inward, began, to: to.clone() };
             if let Err(error) = self.add(&mut sockets, place.ifindex, watched) {
                 // Dropping the watch takes the lock.
                 drop(sockets);
@@ -114,7 +116,8 @@ impl Witness {
             socket.watched.push(watched);
             return socket.refilter();
         }
-        let fd = packet::listener(ifindex, &filter::program(&[watched.mac], &[]))?;
+        let watched = vec![watched];
+        let fd = packet::listener(ifindex, &program(&watched))?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&fd, sockopt::RcvBuf, &BUFFER)?;
         // From Linux 4.20 on; before, what the host transmits costs it a copy for as long as somebody looks.
@@ -122,7 +125,7 @@ impl Witness {
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
         tokio::spawn(self.clone().read(ifindex, waiting, stopped));
-        on.push(Socket { fd, watched: vec![watched], _reader: reader });
+        on.push(Socket { fd, watched, _reader: reader });
         Ok(())
     }
 
@@ -224,10 +227,14 @@ impl Socket {
     }
 
     fn refilter(&self) -> io::Result<()> {
-        let outward: Vec<MacAddr> = self.watched.iter().map(|watched| watched.mac).collect();
-        let inward = self.watched.iter().filter(|watched| watched.inward > 0).map(|watched| watched.mac);
-        packet::filter(&self.fd, &filter::program(&outward, &inward.collect::<Vec<_>>()))
+        packet::filter(&self.fd, &program(&self.watched))
     }
+}
+
+fn program(watched: &[Watched]) -> Vec<filter::Instruction> {
+    let outward: Vec<MacAddr> = watched.iter().map(|watched| watched.mac).collect();
+    let inward = watched.iter().filter(|watched| watched.inward > 0).map(|watched| watched.mac);
+    filter::program(&outward, &inward.collect::<Vec<_>>())
 }
 
 impl Watch {

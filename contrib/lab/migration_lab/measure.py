@@ -176,12 +176,14 @@ def spells(probes):
 def outage(probes, begin, called, ms):
     """The longest spell without an answer since the migration was called; `None`: it did not end.
 
-    `rtt_ms` is the median before the migration. After that spell, `first_answered_ms` is when the first ping was sent that
-    was answered, `first_reply_ms` when its answer came, and `asked_after_ms` and `back_after_ms` are the same counted from
-    `begin`, when the guest ran and its port had its tag. Under TCG a guest needs some 15 ms for its first answer in a new QEMU.
+    `rtt_ms` is the median before the migration. `last_lost_ms` is when the last ping of that spell was sent,
+    `first_answered_ms` when the first one after it, `first_reply_ms` when its answer came; `asked_after_ms` and
+    `back_after_ms` are the latter two counted from `begin`, when the guest ran and its port had its tag. Under TCG a guest
+    needs some 15 ms for its first answer in a new QEMU.
     """
     lost = [spell for spell in spells(probes) if not spell[2] and spell[1] >= called]
     since, to, _ = max(lost, key=lambda spell: spell[1] - spell[0], default=(begin, begin, False))
+    last_lost = max((sent for sent, answered in probes if answered is None and since <= sent <= to), default=None)
     answers = [(sent, answered) for sent, answered in probes if answered is not None and sent >= to]
     asked, first = answers[0] if answers else (None, None)
     calm = [answered - sent for sent, answered in probes if answered is not None and sent < called]
@@ -189,6 +191,7 @@ def outage(probes, begin, called, ms):
         "rtt_ms": round(statistics.median(calm) * 1000, 1) if calm else None,
         "outage_ms": None if first is None else round((to - since) * 1000, 1),
         "lost": sum(answered is None for sent, answered in probes if sent >= called),
+        "last_lost_ms": ms(last_lost),
         "first_answered_ms": ms(asked),
         "first_reply_ms": ms(first),
         "asked_after_ms": None if first is None else round((asked - begin) * 1000, 1),

@@ -189,7 +189,8 @@ class _Panel:
         left, right = self._x(since), self._x(to)
         y = self.y - height / 2
         bar = f'<rect class="{kind}" x="{left}" y="{y}" width="{max(1, round(right - left, 1))}" height="{height}"/>\n'
-        return bar + (_text(left + 6, self.y + 4, words, INSIDE[kind]) if words and right - left > 45 else "")
+        fits = words and right - left > 6 + 5.5 * len(words)
+        return bar + (_text(left + 6, self.y + 4, words, INSIDE[kind]) if fits else "")
 
     def _x(self, ms):
         ms = min(max(ms, FROM_MS), self.end)

@@ -20,8 +20,8 @@ use crate::schedule::Schedule;
 
 /// How long a port that became ready is left alone when its change did not say when ovs-vswitchd has carried it out.
 ///
-/// It takes about 1.5 ms on an idle host (facts/injection.md section 18). A frame that is sent before would leave untagged, or
-/// be lost.
+/// It takes about 1.5 ms on an idle host (facts/injection.md section 18). A frame that is sent before would leave untagged; where
+/// it would only be lost, as from neutron's dead VLAN, it is sent at once, and again until it leaves.
 pub const UNCOUNTED_CHANGE: Duration = Duration::from_millis(20);
 
 /// How often the first round is sent again at once, when it was not seen to leave the host: after this long, and then
@@ -118,7 +118,8 @@ pub struct Announcement {
     deadline: Duration,
     /// Rounds to come; empty until ready.
     due: VecDeque<Duration>,
-    waited: bool,
+    /// A frame that was sent too early would have left, when the port was looked at last.
+    exposed: bool,
     /// Rounds that may still take the place of lost ones.
     spare: u32,
     /// Rounds that may still follow the schedule while the network does not answer.
@@ -136,7 +137,7 @@ impl Announcement {
             patience,
             deadline: patience,
             due: VecDeque::new(),
-            waited: false,
+            exposed: false,
             progress: Progress::default(),
         }
     }
@@ -162,7 +163,7 @@ impl Announcement {
         match self.progress.ready_at {
             _ if seen.has_left() => self.cancel(&words(&seen.unmet)),
             None if seen.is_ready() => self.become_ready(now, seen.counted),
-            None => self.waited = true,
+            None => self.exposed = !Condition::all_keep_frames_in(&seen.unmet),
             Some(_) if seen.is_gone() => self.cancel(&words(&seen.unmet)),
             Some(_) => {
                 // Without OVSDB, or before ovs-vswitchd has followed it, nothing new can be said of a port that was ready.
@@ -185,7 +186,7 @@ impl Announcement {
     }
 
     fn become_ready(&mut self, now: Duration, counted: bool) {
-        let hold = if self.waited && !counted { UNCOUNTED_CHANGE } else { Duration::ZERO };
+        let hold = if self.exposed && !counted { UNCOUNTED_CHANGE } else { Duration::ZERO };
         self.progress.ready_at = Some(now);
         self.due = self.schedule.offsets().map(|offset| now.saturating_add(hold + offset)).collect();
     }
@@ -390,6 +391,15 @@ mod tests {
         let mut it = two_rounds();
         it.observe(ms(10), &Assessment { counted: false, ..ready() });
         assert_eq!(it.step(ms(10)), Step::Send, "it has been so for long");
+    }
+
+    #[test]
+    fn from_the_dead_vlan_nothing_is_held_back() {
+        let mut it = two_rounds();
+        let dead = Condition::Tag { port: "tap0".into(), tag: Some(4095), wanted: None };
+        it.observe(ms(0), &seen(vec![dead], Some(1)));
+        it.observe(ms(10), &Assessment { counted: false, ..ready() });
+        assert_eq!(it.step(ms(10)), Step::Send);
     }
 
     #[test]

@@ -9,14 +9,16 @@ use crate::announcer::Host;
 use crate::evidence::Evidence;
 use crate::frame::Frame;
 use crate::host::witness::{Watch, Witness};
+use crate::injection::Method;
 use crate::inquiry;
 use crate::proof::{Fate, Proof};
 use crate::readiness::Assessment;
 use crate::trail::Trail;
 
-/// A frame that has not shown on the uplink by then is lost. Most ways in return when it has; a hybrid plug's frames are
-/// still on their way through Open vSwitch.
+/// A frame that has not shown on the uplink by then is lost: it may still be on its way through Open vSwitch.
 const LOST_AFTER: Duration = Duration::from_millis(5);
+/// The same, where Open vSwitch has said that it is through with it.
+const LOST_AFTER_PACKET_OUT: Duration = Duration::from_millis(1);
 
 /// The proof of one announcement, and what it is drawn from.
 #[derive(Debug)]
@@ -86,7 +88,11 @@ impl Observer {
         let Some(watch) = &mut self.watch else {
             return Fate::Unseen;
         };
-        let deadline = Instant::now() + LOST_AFTER;
+        let patience = match self.proof.trail().method() {
+            Method::PacketOut => LOST_AFTER_PACKET_OUT,
+            _ => LOST_AFTER,
+        };
+        let deadline = Instant::now() + patience;
         loop {
             watch.so_far().iter().for_each(|sighting| self.proof.saw(sighting));
             let fate = self.proof.fate();

@@ -10,6 +10,7 @@ use pnet_base::MacAddr;
 
 use crate::attachment::{Hop, Role, Via};
 use crate::frame::{Frame, Kind};
+use crate::readiness::DEAD_VLAN;
 use crate::trail::{Direction, Trail};
 
 const ETHERNET_HEADER: usize = 14;
@@ -153,6 +154,10 @@ impl Proof {
     }
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
+        // IEEE 802.1Q reserves that number, so no switch takes such a frame: neutron's dead VLAN is a dead end beyond a trunk, too.
+        if sighting.vlan == Some(DEAD_VLAN) && self.trail.hops()[at].role == Role::Exit {
+            return;
+        }
         let same = |frame: &Frame| {
             let length = sighting.frame.len().min(frame.bytes.len());
             length > ETHERNET_HEADER && frame.bytes[..length] == sighting.frame[..length]
@@ -532,6 +537,14 @@ pub(crate) mod tests {
             let entry = proof.trail.hops().first().filter(|hop| hop.role == Role::Ovs);
             assert_eq!(last, reached.last().copied().or(entry.map(|hop| hop.name.as_str())));
         }
+    }
+
+    #[test]
+    fn a_frame_in_the_dead_vlan_has_not_left() {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(1), Some(4095));
+        assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
     }
 
     /// As neutron's firewall made it.

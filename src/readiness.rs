@@ -19,7 +19,7 @@ use columns::Wanted;
 pub use condition::Condition;
 
 /// Neutron's agent parks a port that it has not wired yet in this VLAN.
-const DEAD_VLAN: u16 = 4095;
+pub const DEAD_VLAN: u16 = 4095;
 
 /// Who decides when a port carries traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

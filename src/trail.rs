@@ -48,6 +48,11 @@ impl Trail {
         &self.hops
     }
 
+    /// The way in.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
     /// Which way frames pass the hop on their way out; `None` where the kernel does not show them.
     pub fn outward(&self, hop: &Hop) -> Option<Direction> {
         hop.ifindex?;

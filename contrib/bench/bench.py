@@ -52,11 +52,12 @@ class Ovsdb:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect("/run/openvswitch/db.sock")
 
-    def set_tag(self, port, tag):
-        """Commits a tag (a list of one, or of none), counted in next_cfg; returns when that was sent, once it is committed."""
-        update = {"op": "update", "table": "Port", "where": [["name", "==", port]], "row": {"tag": ["set", tag]}}
+    def set_tag(self, port, tag, counted=True):
+        """Commits a tag (a list of one, or of none), counted in next_cfg or not; returns when that was sent, once it is committed."""
+        row = {"tag": ["set", tag], "vlan_mode": ["set", []], "trunks": ["set", []]}
+        update = {"op": "update", "table": "Port", "where": [["name", "==", port]], "row": row}
         bump = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
-        request = {"method": "transact", "id": 1, "params": ["Open_vSwitch", update, bump]}
+        request = {"method": "transact", "id": 1, "params": ["Open_vSwitch", update] + [bump] * counted}
         sent = time.time_ns()
         self.socket.sendall(json.dumps(request).encode())
         reply = b""

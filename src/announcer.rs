@@ -144,7 +144,7 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         run.machine.observe(run.now(), &seen);
         run.tell_what_is_unmet(&seen);
         run.prepare(&host, &seen).await;
-        run.look_along(&host, &seen);
+        run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
         match run.machine.step(run.now()) {
             // Much may change until it is our turn: look again then.
             Step::Send if !run.has_turn => run.take_turn(&host).await,
@@ -211,8 +211,12 @@ impl Run<'_> {
         if ways == self.offered && (self.way.is_some() || !seen.is_ready()) {
             return;
         }
-        self.offered = ways;
-        match host.injectors.prepare(&self.offered, self.order.inject).await {
+        self.offered.clone_from(&ways);
+        let (inject, likely) = (self.order.inject, ways.first().map(Way::method));
+        // Open vSwitch takes its time to answer.
+        let meanwhile = async { self.look_along(likely, host, seen) };
+        let (prepared, ()) = tokio::join!(host.injectors.prepare(&ways, inject), meanwhile);
+        match prepared {
             Ok(way) => self.way = Some(way),
             Err(error) => {
                 self.way = None;
@@ -224,19 +228,18 @@ impl Run<'_> {
         }
     }
 
-    /// Opens the witness's eyes on the way that the frames will take.
-    fn look_along(&mut self, host: &Host, seen: &Assessment) {
-        let (true, Some(way), Some(attachment)) = (self.order.proof.watch, &self.way, &seen.attachment)
+    /// Opens the witness's eyes on the way that frames will take which are let in by `method`.
+    fn look_along(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
+        let (true, Some(method), Some(attachment)) = (self.order.proof.watch, method, &seen.attachment)
         else {
             return;
         };
-        let trail = Trail::of(attachment, way.method());
+        let trail = Trail::of(attachment, method);
         match &mut self.observer {
             Some(observer) => observer.follow(trail),
             None => {
-                let mac = self.order.target.mac;
-                self.observer =
-                    Some(Observer::new(host.witness.clone(), self.began, mac, &self.frames, trail));
+                let (witness, mac) = (host.witness.clone(), self.order.target.mac);
+                self.observer = Some(Observer::new(witness, self.began, mac, &self.frames, trail));
             }
         }
     }

@@ -24,9 +24,10 @@ trace_from() { # STATUS DEVICE [OPTION...]
     evidence="$evidence $report $1.log"
     announce trace --dev "$@" --mac "$mac" --ip $ipv4 --ip $ipv6 --json >"$report" 2>"$1.log" || status=$?
     [ "$status" = "$expected" ] || fail "trace: exit status $status"
-    # shellcheck disable=SC2086 # several
-    [ -z "${lookers-}" ] || kill $lookers
-    wait ${lookers-} || true
+    for looker in ${lookers-}; do
+        kill "$looker"
+        wait "$looker" || true
+    done
     lookers=
 }
 

@@ -26,6 +26,8 @@ pub struct Observer {
     witness: Witness,
     began: Instant,
     mac: MacAddr,
+    /// The frames' way, all of it.
+    trail: Trail,
     watch: Option<Watch>,
     /// Why nothing can be seen.
     blind: Option<String>,
@@ -34,23 +36,33 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Sees the rounds of `frames` take `trail`, for an event at `began`.
+    /// Sees the rounds of `frames` take `trail`, for an event at `began`: leave the host, to begin with. Every socket more would
+    /// delay the first frame.
     pub fn new(witness: Witness, began: Instant, mac: MacAddr, frames: &[Frame], trail: Trail) -> Observer {
-        let proof = Proof::new(mac, frames, trail);
-        let mut observer = Observer { witness, began, mac, watch: None, blind: None, proof };
-        observer.look();
+        let proof = Proof::new(mac, frames, trail.clone());
+        let mut observer = Observer { witness, began, mac, trail, watch: None, blind: None, proof };
+        observer.look(observer.trail.unseen().is_some());
         observer
     }
 
     /// Sees to it that frames are looked for along `trail`.
     pub fn follow(&mut self, trail: Trail) {
-        if *self.proof.trail() != trail {
-            self.proof.follow(trail);
-            self.look();
+        if self.trail != trail {
+            self.trail = trail;
+            self.look(!self.proof.trail().is_exits_only());
         }
     }
 
-    fn look(&mut self) {
+    /// Looks at every hop.
+    pub fn look_everywhere(&mut self) {
+        if self.proof.trail().is_exits_only() {
+            self.look(true);
+        }
+    }
+
+    fn look(&mut self, everywhere: bool) {
+        let trail = self.trail.clone();
+        self.proof.follow(if everywhere { trail } else { trail.exits_only() });
         let watch = self.witness.watch(self.proof.trail().places(), self.mac, self.began);
         (self.watch, self.blind) = match watch {
             Ok(watch) => (Some(watch), None),
@@ -93,22 +105,29 @@ impl Observer {
             _ => LOST_AFTER,
         };
         let deadline = Instant::now() + patience;
-        loop {
+        let fate = loop {
             watch.so_far().iter().for_each(|sighting| self.proof.saw(sighting));
             let fate = self.proof.fate();
             // Of a round that had its time, what was seen meanwhile has been looked at once more.
             if matches!(fate, Fate::Left | Fate::Unseen) || Instant::now() >= deadline {
-                // On a busy host the frames of a round that was given up may be on their way still.
-                if fate != Fate::Lost {
-                    watch.end(self.proof.returned().is_none());
-                }
-                return fate;
+                watch.end(self.proof.returned().is_none());
+                break fate;
             }
             tokio::select! {
                 sighting = watch.next() => self.proof.saw(&sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
+        };
+        if matches!(fate, Fate::Lost | Fate::Partly) {
+            // Of the next round it is to be known where it ends.
+            self.look_everywhere();
         }
+        if fate == Fate::Lost {
+            // On a busy host the frames of a round that was given up may be on their way still.
+            let awaited = self.proof.returned().is_none();
+            self.watch.iter_mut().for_each(|watch| watch.begin(awaited));
+        }
+        fate
     }
 
     /// Takes the next sighting into account, between two rounds.

@@ -86,7 +86,7 @@ pub struct Stuck {
     pub kinds: Vec<Kind>,
     /// The last device on which they showed.
     pub reached: Option<String>,
-    /// What they did not leave: a bridge, several of Open vSwitch, or a device.
+    /// What they did not leave: a bridge, several of Open vSwitch, a device, or the host if nobody looked further.
     pub held_by: String,
 }
 
@@ -129,9 +129,10 @@ impl Proof {
 
     /// The frames take another trail from now on.
     pub fn follow(&mut self, trail: Trail) {
-        let hops = trail.hops().len();
-        self.seen = vec![vec![None; self.frames.len()]; hops];
-        self.vlans = vec![None; hops];
+        if trail.hops() != self.trail.hops() {
+            self.seen = vec![vec![None; self.frames.len()]; trail.hops().len()];
+            self.vlans = vec![None; trail.hops().len()];
+        }
         self.trail = trail;
     }
 
@@ -263,6 +264,9 @@ impl Proof {
     }
 
     fn held_by(&self, reached: Option<usize>) -> String {
+        if self.trail.is_exits_only() {
+            return "the host".into();
+        }
         let hops = self.trail.hops();
         let holds = |hop: &&Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
         if let (None, Some(first)) = (reached, hops.first())
@@ -545,6 +549,23 @@ pub(crate) mod tests {
         proof.begin();
         pass(&mut proof, "eth0", &ALL, ms(1), Some(4095));
         assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
+    }
+
+    #[test]
+    fn who_looks_at_the_exit_only_cannot_tell_where_it_ended() {
+        let mut proof = hybrid();
+        let whole = proof.trail().clone();
+        proof.follow(whole.clone().exits_only());
+        proof.begin();
+        pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
+        assert_eq!(
+            (proof.fate(), stuck(&proof)),
+            (Fate::Partly, vec!["rarp did not leave the host".to_owned()])
+        );
+        proof.follow(whole);
+        proof.begin();
+        pass(&mut proof, "qvo0", &ALL, ms(60), None);
+        assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
     }
 
     /// As neutron's firewall made it.

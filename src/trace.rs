@@ -117,6 +117,7 @@ impl Trace {
         let trail = Trail::of(attachment, way.method());
         let sent = Instant::now();
         let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, trail);
+        observer.look_everywhere();
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
         observer.judge().await;

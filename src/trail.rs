@@ -8,6 +8,8 @@ use crate::injection::Method;
 pub struct Trail {
     hops: Vec<Hop>,
     method: Method,
+    /// Frames are looked for only where they leave the host.
+    exits_only: bool,
 }
 
 /// Which way a frame passes a device, as a packet socket tells it.
@@ -40,7 +42,17 @@ impl Trail {
             (Method::Fdb, role) => role == Role::LinuxBridge,
         };
         let hops = attachment.hops.iter().skip_while(|hop| !enters(hop)).cloned();
-        Trail { hops: hops.collect(), method }
+        Trail { hops: hops.collect(), method, exits_only: false }
+    }
+
+    /// The same, on which frames are looked for only where they leave the host.
+    pub fn exits_only(self) -> Trail {
+        Trail { exits_only: true, ..self }
+    }
+
+    /// Whether frames are looked for only where they leave the host.
+    pub fn is_exits_only(&self) -> bool {
+        self.exits_only
     }
 
     /// The hops, from where frames are let in.
@@ -53,9 +65,9 @@ impl Trail {
         self.method
     }
 
-    /// Which way frames pass the hop on their way out; `None` where the kernel does not show them.
+    /// Which way frames pass the hop on their way out; `None` where the kernel does not show them, or nobody looks.
     pub fn outward(&self, hop: &Hop) -> Option<Direction> {
-        hop.ifindex?;
+        hop.ifindex.filter(|_| !self.exits_only || hop.role == Role::Exit)?;
         match (hop.role, self.method) {
             (Role::Nic, Method::Packet) | (Role::LinuxBridge, Method::Fdb) => Some(Direction::Out),
             (Role::Nic | Role::LinuxBridge | Role::VethPeer, _) => Some(Direction::In),
@@ -127,6 +139,13 @@ mod tests {
         for (method, expected) in trails {
             assert_eq!(shown(&Trail::of(&hybrid(), method)), expected);
         }
+    }
+
+    #[test]
+    fn it_can_be_looked_at_where_it_leaves_the_host_only() {
+        let trail = Trail::of(&hybrid(), Method::Redirect).exits_only();
+        assert_eq!(shown(&trail), "tap0, qbr0, qvb0, qvo0, br-int, eth0 Out");
+        assert_eq!(trail.unseen(), None);
     }
 
     #[test]

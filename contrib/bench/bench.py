@@ -37,11 +37,12 @@ def uplink(number):
     run(f"ip link set far{number} up")
 
 
-def tap(name):
-    """A tap that is up, and has a carrier for as long as its descriptor is open."""
+def tap(name, up=True):
+    """A tap that has a carrier for as long as its descriptor is open."""
     device = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))  # TUNSETIFF, IFF_TAP | IFF_NO_PI
-    run(f"ip link set {name} up")
+    if up:
+        run(f"ip link set {name} up")
     return device
 
 

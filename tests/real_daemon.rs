@@ -23,6 +23,19 @@ fn a_restored_guest_is_announced_and_a_settled_one_is_not() {
     let report = &daemon.reports(1)[0];
     is_announced(&site.nic, None, &wire.stop(), report, "restored");
 
+    let told = site.host.announce(&["status", "web1"]);
+    for moment in
+        ["guest runs", "port plugged", "port ready", "first frame", "left the host", "learned locally"]
+    {
+        let line = told.stdout.lines().find(|line| line.trim_start().starts_with(moment));
+        assert!(line.is_some_and(|line| line.contains(" ms ") && line.ends_with('●')), "{moment}: {told:#?}");
+    }
+    let told = site.host.announce(&["status", &site.nic.mac, "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap(), *report);
+    let told = site.host.announce(&["status", "web2"]);
+    assert_eq!(told.code, Some(4));
+    assert_eq!(told.stderr, "announce: the daemon remembers no announcement of web2\n");
+
     let wire = site.wire();
     site.host.sh("virsh suspend web1; virsh resume web1");
     let said = daemon.terminate();

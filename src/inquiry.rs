@@ -78,16 +78,15 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Option<String
     // On a healthy host other bridges may drop it, too: those for other networks.
     let led_on = |bridge: &str| exits().any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge));
     let end = verdict.ends.iter().find(|end| end.dropped && led_on(&end.bridge));
-    let bridge = &seen.attachment.as_ref()?.entry.ovs.as_ref()?.bridge;
-    Some(
-        end.map_or_else(|| named(host, bridge, &verdict.deciding), |end| named(host, &end.bridge, &end.line)),
-    )
+    let ovs = &host.ovs.borrow().ovs;
+    Some(match end {
+        Some(end) => ofproto::with_port_names(&end.line, |ofport| port_name(ovs, &end.bridge, ofport)),
+        None => verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)),
+    })
 }
 
-fn named(host: &Host, bridge: &str, line: &str) -> String {
-    let ovs = &host.ovs.borrow().ovs;
-    let name = |ofport| port_by_number(ovs, bridge, ofport).map(|port| port.interface.name.clone());
-    ofproto::with_port_names(line, name)
+fn port_name(ovs: &Ovs, bridge: &str, ofport: u32) -> Option<String> {
+    port_by_number(ovs, bridge, ofport).map(|port| port.interface.name.clone())
 }
 
 fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged<'a>> {
@@ -98,8 +97,8 @@ fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged
 /// What Open vSwitch has for a frame, in one line; `None` where the frame does not come to it, or it does not say.
 pub async fn ofproto(host: &Host, seen: &Assessment, frame: &Frame) -> Option<String> {
     let verdict = verdict(host, seen, frame).await?;
-    let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
-    Some(named(host, &entry.bridge, &verdict.deciding))
+    let ovs = &host.ovs.borrow().ovs;
+    Some(verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)))
 }
 
 async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {

@@ -333,6 +333,16 @@ fn passes_on(action: &str) -> bool {
     )
 }
 
+impl Verdict {
+    /// The deciding line with the names of ports in the place of their OpenFlow numbers, each in its own bridge, as far as `name`
+    /// knows them.
+    pub fn deciding_by_name(&self, name: impl Fn(&str, u32) -> Option<String>) -> String {
+        self.ends.iter().fold(self.deciding.clone(), |line, end| {
+            line.replacen(&end.line, &with_port_names(&end.line, |ofport| name(&end.bridge, ofport)), 1)
+        })
+    }
+}
+
 /// `line` with the names of ports in the place of their OpenFlow numbers in `in_port=`, as far as `name` knows them.
 pub fn with_port_names(line: &str, name: impl Fn(u32) -> Option<String>) -> String {
     let mut parts = line.split("in_port=");
@@ -381,6 +391,18 @@ mod tests {
         ($name:literal) => {
             include_str!(concat!("../tests/data/ofproto/", $name, ".txt"))
         };
+    }
+
+    #[test]
+    fn the_same_number_is_another_port_in_another_bridge() {
+        let line = |bridge: &str| format!("{bridge} table 0: priority=2,in_port=2 actions=drop");
+        let end = |bridge: &str| End { bridge: bridge.into(), dropped: true, line: line(bridge) };
+        let ends = vec![end("br-int"), end("br-ex")];
+        let verdict = Verdict { dropped: true, deciding: deciding(&ends, &[]), ends, outputs: Vec::new() };
+        let name = |bridge: &str, ofport| Some(format!("{bridge}-{ofport}"));
+        let named = "br-int table 0: priority=2,in_port=br-int-2 actions=drop; \
+                     br-ex table 0: priority=2,in_port=br-ex-2 actions=drop";
+        assert_eq!(verdict.deciding_by_name(name), named);
     }
 
     #[test]

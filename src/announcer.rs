@@ -127,7 +127,7 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         has_turn: false,
         told: String::new(),
         began,
-        ahead: Duration::ZERO,
+        supposed: None,
     };
     if run.frames.is_empty() {
         run.machine
@@ -142,6 +142,7 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
         let guest = *signals.guest.borrow_and_update();
         let seen = order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
+        run.leave_the_clock();
         run.tell_what_is_unmet(&seen);
         run.prepare(&host, &seen).await;
         run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
@@ -175,13 +176,20 @@ struct Run<'a> {
     /// What was last said to be unmet.
     told: String,
     began: Instant,
-    /// How far a dry run is ahead of the clock.
-    ahead: Duration,
+    /// What the time is in a dry run, once the port is ready.
+    supposed: Option<Duration>,
 }
 
 impl Run<'_> {
     fn now(&self) -> Duration {
-        self.began.elapsed() + self.ahead
+        self.supposed.unwrap_or_else(|| self.began.elapsed())
+    }
+
+    /// In a dry run, no clock makes a round late.
+    fn leave_the_clock(&mut self) {
+        if self.order.dry_run && self.supposed.is_none() {
+            self.supposed = self.machine.progress().ready_at;
+        }
     }
 
     /// Whoever waits at a terminal wants to know for what.
@@ -309,8 +317,8 @@ impl Run<'_> {
     }
 
     async fn wait(&mut self, until: Duration, host: &mut Host, signals: &mut Signals) {
-        if self.order.dry_run && self.machine.progress().ready_at.is_some() {
-            self.ahead += until.saturating_sub(self.now());
+        if self.supposed.is_some() {
+            self.supposed = Some(until);
             return;
         }
         let deadline = self.began + until;

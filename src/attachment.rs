@@ -95,7 +95,7 @@ pub enum Role {
     Veth,
     /// That other end: enters Open vSwitch.
     VethPeer,
-    /// A bridge, patch or bond of Open vSwitch: passes unseen by the kernel.
+    /// A bridge, a patch, a bond or a tunnel's port of Open vSwitch: passes unseen by the kernel.
     Ovs,
     /// An uplink with devices below it, a VLAN device or a bond: goes on to them.
     Upper,
@@ -103,6 +103,13 @@ pub enum Role {
     Exit,
     /// A tunnel of Open vSwitch: leaves the host wrapped up, if anybody at the other ends is to have it.
     Tunnel,
+}
+
+impl Role {
+    /// What passes there leaves the host.
+    pub fn is_exit(self) -> bool {
+        matches!(self, Role::Exit | Role::Tunnel)
+    }
 }
 
 impl Hop {
@@ -336,7 +343,19 @@ fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links, hops: &mut Vec<Hop>) {
             hops.push(Hop { via: Some(via.clone()), ..Hop::unseen(port, Role::Ovs) });
         }
         let role = if interface.is_tunnel() { Role::Tunnel } else { Role::Exit };
-        match links.named(&interface.name) {
+        // What DPDK or AF_XDP transmits does not pass the kernel, even where its device has the same name.
+        let is_kernels = matches!(interface.kind.as_str(), "" | "system");
+        let tunnel = interface.tunnel_device().and_then(|name| links.named(&name));
+        if let Some(device) = tunnel {
+            hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, Role::Ovs) });
+            // All tunnels of a kind have one.
+            if hops.iter().all(|hop| hop.ifindex != Some(device.index)) {
+                let via = Via::of(&uplink.bridge.name, &device.name);
+                hops.push(Hop { via: Some(via), ..Hop::of(device, Role::Tunnel) });
+            }
+            continue;
+        }
+        match links.named(&interface.name).filter(|_| is_kernels) {
             Some(link) => downward(link, links, &via, hops),
             None => hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, role) }),
         }
@@ -362,7 +381,7 @@ fn downward(link: &Link, links: &Links, via: &Via, hops: &mut Vec<Hop>) {
 fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
     let interface = plugged.interface;
     match interface.kind.as_str() {
-        "" | "system" | "afxdp" => {
+        "" | "system" | "afxdp" | "afxdp-nonpmd" => {
             !interface.name.starts_with(HYBRID_PORT) && links.named(&interface.name).is_none_or(is_uplink)
         }
         "dpdk" => true,
@@ -580,6 +599,35 @@ pub(crate) mod tests {
             let missing = resolve(&plug, &links, &Ovs::default()).unwrap_err().to_string();
             assert!(missing.contains(words), "{missing}");
         }
+    }
+
+    /// A card whose driver serves DPDK and the kernel at once keeps its device.
+    #[test]
+    fn what_dpdk_transmits_is_not_to_be_seen_on_a_device() {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
+        for (uplink, index) in [("eth0", Some(4)), ("eth0:dpdk", None), ("eth0:afxdp", None)] {
+            let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["tap0", uplink])])).unwrap();
+            let exit = attachment.hops.last().unwrap();
+            assert_eq!((exit.role, exit.ifindex), (Role::Exit, index), "{uplink}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_datapath_has_a_device_for_all_tunnels_of_a_kind() {
+        let tap = link(2, "tap0", "tun", 0, 0);
+        let mut ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan", "geneve-1:geneve"])]);
+        let in_user_space = resolve(&plug("tap0"), &Links::from_iter([tap.clone()]), &ovs).unwrap();
+        assert_eq!(names(&in_user_space), "tap0 br-int vxlan-1 vxlan-2 geneve-1");
+
+        let dst_port = ("dst_port".to_owned(), "6000".to_owned());
+        ovs.interfaces.get_mut("i-geneve-1").unwrap().options = [dst_port].into();
+        let devices = [link(3, "vxlan_sys_4789", "vxlan", 0, 0), link(4, "genev_sys_6000", "geneve", 0, 0)];
+        let links = Links::from_iter([tap].into_iter().chain(devices));
+        let attachment = resolve(&plug("tap0"), &links, &ovs).unwrap();
+        assert_eq!(names(&attachment), "tap0 br-int vxlan-1 vxlan_sys_4789 vxlan-2 geneve-1 genev_sys_6000");
+        let [.., port, device, _, _, _] = &attachment.hops[..] else { panic!() };
+        assert_eq!((port.role, device.role, device.ifindex), (Role::Ovs, Role::Tunnel, Some(3)));
+        assert_eq!(device.via, Some(Via::of("br-int", "vxlan_sys_4789")));
     }
 
     #[test]

@@ -199,6 +199,19 @@ impl Interface {
         matches!(self.kind.as_str(), "vxlan" | "geneve" | "gre" | "stt")
     }
 
+    /// The device that the kernel's datapath has for all tunnels of this kind (`netdev_vport_get_dpif_port`, Open vSwitch's
+    /// `lib/netdev-vport.c`); the datapath in user space has none.
+    pub fn tunnel_device(&self) -> Option<String> {
+        let (device, port) = match self.kind.as_str() {
+            "vxlan" => ("vxlan_sys", "4789"),
+            "geneve" => ("genev_sys", "6081"),
+            "stt" => ("stt_sys", "7471"),
+            "gre" => return Some("gre_sys".into()),
+            _ => return None,
+        };
+        Some(format!("{device}_{}", self.options.get("dst_port").map_or(port, String::as_str)))
+    }
+
     /// It belongs to a guest: libvirt or an agent has named the port.
     pub fn is_guests(&self) -> bool {
         self.is_vhost_user()

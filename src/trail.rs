@@ -67,37 +67,39 @@ impl Trail {
 
     /// Which way frames pass the hop on their way out; `None` where the kernel does not show them, or nobody looks.
     pub fn outward(&self, hop: &Hop) -> Option<Direction> {
-        hop.ifindex.filter(|_| !self.exits_only || hop.role == Role::Exit)?;
+        hop.ifindex.filter(|_| !self.exits_only || hop.role.is_exit())?;
         match (hop.role, self.method) {
             (Role::Nic, Method::Packet) | (Role::LinuxBridge, Method::Fdb) => Some(Direction::Out),
             (Role::Nic | Role::LinuxBridge | Role::VethPeer, _) => Some(Direction::In),
-            (Role::Veth | Role::Upper | Role::Exit, _) => Some(Direction::Out),
-            (Role::Ovs | Role::Tunnel, _) => None,
+            (Role::Veth | Role::Upper | Role::Exit | Role::Tunnel, _) => Some(Direction::Out),
+            (Role::Ovs, _) => None,
         }
     }
 
     /// Every device on which frames show.
     pub fn places(&self) -> Vec<Place> {
         let places = self.hops.iter().filter_map(|hop| {
-            let is_uplink = hop.role == Role::Exit;
+            let is_uplink = hop.role.is_exit();
             Some(Place { ifindex: hop.ifindex?, outward: self.outward(hop)?, is_uplink })
         });
         places.collect()
     }
 
-    /// Why it cannot be seen whether frames leave the host, where it cannot.
+    /// Why it cannot be seen whether frames leave the host, where it cannot: of what is not seen to leave, that is.
     pub fn unseen(&self) -> Option<String> {
-        let mut exits =
-            self.hops.iter().filter(|hop| matches!(hop.role, Role::Exit | Role::Tunnel)).peekable();
+        let mut exits = self.hops.iter().filter(|hop| hop.role.is_exit()).peekable();
         if exits.peek().is_none() {
             let bridge = self.hops.iter().rev().find(|hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs));
             let bridge = bridge.map_or("the bridge", |hop| &hop.name);
             return Some(format!("{bridge} has no uplink"));
         }
-        let hidden = exits.find(|hop| self.outward(hop).is_none())?;
-        Some(match hidden.role {
-            Role::Tunnel => format!("{} is a tunnel of Open vSwitch", hidden.name),
-            _ => format!("{} is no device of this kernel", hidden.name),
+        let hidden = exits.find(|hop| hop.role == Role::Tunnel || self.outward(hop).is_none())?;
+        Some(match (hidden.role, hidden.ifindex) {
+            (Role::Tunnel, None) => format!("{} is a tunnel of Open vSwitch", hidden.name),
+            (Role::Tunnel, Some(_)) => {
+                format!("nobody beyond the tunnel {} may be in its network", hidden.name)
+            }
+            _ => format!("what {} transmits does not pass the kernel", hidden.name),
         })
     }
 }
@@ -164,11 +166,16 @@ mod tests {
 
     #[test]
     fn it_is_known_when_departures_do_not_show() {
-        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
+        let links = Links::from_iter([
+            link(2, "tap0", "tun", 0, 0),
+            link(4, "eth0", "", 0, 0),
+            link(5, "gre_sys", "gretap", 0, 0),
+        ]);
         for (ports, why) in [
             (["tap0", "tap1:internal", "eth0"], None),
-            (["tap0", "tap1:internal", "dpdk0:dpdk"], Some("dpdk0 is no device of this kernel")),
+            (["tap0", "tap1:internal", "dpdk0:dpdk"], Some("what dpdk0 transmits does not pass the kernel")),
             (["tap0", "vxlan-1:vxlan", "eth0"], Some("vxlan-1 is a tunnel of Open vSwitch")),
+            (["tap0", "gre-1:gre", "eth0"], Some("nobody beyond the tunnel gre_sys may be in its network")),
             (["tap0", "tap1:internal", "tap2:internal"], Some("br-int has no uplink")),
         ] {
             let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &ports)])).unwrap();

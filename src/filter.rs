@@ -3,7 +3,7 @@
 
 use pnet_base::MacAddr;
 
-/// How much is copied of a frame that passes: the whole of any announcement, with a VLAN tag.
+/// How much is copied of a frame that passes: the whole of any announcement, with two VLAN tags.
 pub const SNAPLEN: usize = 128;
 /// The guests that one program has room for: its jumps reach 255 instructions far.
 pub const ROOM: usize = 64;
@@ -64,8 +64,12 @@ pub fn program(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
         op(LDX, 0),
         op(LDH, 12),
         jump(JEQ, TAGGED[0], 1, 0),
-        jump(JEQ, TAGGED[1], 0, 1),
-        op(LDX, 4), // a tag in the frame itself
+        jump(JEQ, TAGGED[1], 0, 6),
+        op(LDX, 4), // a tag in the frame itself,
+        op(LDH_X, 12),
+        jump(JEQ, TAGGED[0], 1, 0),
+        jump(JEQ, TAGGED[1], 0, 2),
+        op(LDX, 8), // or two
         op(LDH_X, 12),
         jump(JEQ, ARP, 6, 0),
         jump(JEQ, RARP, 5, 0),
@@ -185,8 +189,8 @@ mod tests {
         run(program, frame, outgoing) as usize == SNAPLEN
     }
 
-    fn tagged(frame: &[u8]) -> Vec<u8> {
-        [&frame[..12], &[0x81, 0, 0, 100], &frame[12..]].concat()
+    fn tagged(frame: &[u8], tags: &[[u8; 4]]) -> Vec<u8> {
+        [&frame[..12], &tags.concat(), &frame[12..]].concat()
     }
 
     fn unicast(to: MacAddr) -> Vec<u8> {
@@ -196,20 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn the_announcements_of_those_who_are_meant_pass_with_and_without_a_tag() {
+    fn the_announcements_of_those_who_are_meant_pass_with_and_without_tags() {
+        const INNER: [u8; 4] = [0x81, 0, 0, 100];
+        const OUTER: [u8; 4] = [0x88, 0xa8, 0, 7];
         let ips: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         for count in [1, 2, 3, 7, ROOM] {
             let macs: Vec<MacAddr> = (0..count as u8).map(mac).collect();
             let program = program(&macs, &[]);
             for (mac, meant) in macs.iter().map(|mac| (*mac, true)).chain([(mac(200), false)]) {
                 for frame in round(mac, &ips, &Style::default()) {
-                    assert_eq!(
-                        passes(&program, &frame.bytes, true),
-                        meant,
-                        "{count}: {} of {mac}",
-                        frame.kind
-                    );
-                    assert_eq!(passes(&program, &tagged(&frame.bytes), true), meant, "tagged {}", frame.kind);
+                    for tags in [&[][..], &[INNER], &[OUTER], &[OUTER, INNER], &[INNER, INNER]] {
+                        let frame_on_wire = tagged(&frame.bytes, tags);
+                        assert!(frame_on_wire.len() <= SNAPLEN);
+                        assert_eq!(
+                            passes(&program, &frame_on_wire, true),
+                            meant,
+                            "{count}: {} of {mac} with {tags:?}",
+                            frame.kind
+                        );
+                    }
                 }
             }
         }

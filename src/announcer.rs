@@ -294,12 +294,22 @@ impl Run<'_> {
         Round { at, left: fate != Fate::Lost, answered }
     }
 
-    /// Open vSwitch may learn half a second later from a frame that took a cached flow.
+    /// Open vSwitch may learn half a second later from a frame that took a cached flow. It may also unlearn what it has learned
+    /// from the first frame: the last word is that at the end.
     async fn ask_who_learned(&mut self, host: &Host, seen: &Assessment) {
-        let settled = matches!(self.learned, Some((Learned::Here(_), _)));
-        if self.observer.is_some() && !settled && self.machine.progress().rounds > 0 {
-            let learned = inquiry::learned(host, seen, self.order.target.mac).await;
-            self.learned = learned.map(|learned| (learned, self.now()));
+        let progress = self.machine.progress();
+        let is_settled = |known: &Learned| matches!(known, Learned::Here(_));
+        let was_settled = self.learned.as_ref().is_some_and(|(known, _)| is_settled(known));
+        let is_due = match progress.outcome {
+            None => !was_settled && progress.rounds > 0,
+            Some(outcome) => outcome == Outcome::Announced,
+        };
+        if let (Some(_), true, Some(frame)) = (&self.observer, is_due, self.frames.first()) {
+            let learned = inquiry::learned(host, seen, self.order.target.mac, frame).await;
+            // When it was learned first is the time to tell.
+            if !(was_settled && learned.as_ref().is_none_or(is_settled)) {
+                self.learned = learned.map(|learned| (learned, self.now()));
+            }
         }
     }
 
@@ -344,7 +354,11 @@ impl Run<'_> {
             None => Evidence::default(),
         };
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
-        let lost = lost.then(|| format!("no frame left the host: {}", evidence.stuck.join("; ")));
+        let lost = lost.then(|| match evidence.stuck.join("; ") {
+            // What nobody waited for has left after all.
+            stuck if stuck.is_empty() => "no frame was seen to leave the host in time".into(),
+            stuck => format!("no frame left the host: {stuck}"),
+        });
         Report {
             frames: self.tally,
             evidence: Evidence { lost_rounds: progress.lost, ..evidence },

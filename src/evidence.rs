@@ -63,12 +63,11 @@ pub enum Learned {
 }
 
 impl Evidence {
-    /// What `proof` tells; of what got stuck, `why` may know the reason.
-    pub fn of(proof: &Proof, unseen: Option<String>, why: Option<&str>) -> Evidence {
+    /// What `proof` tells; of frames that got stuck, `why` may know the reasons, by their numbers.
+    pub fn of(proof: &Proof, unseen: Option<String>, why: &[Option<String>]) -> Evidence {
         let departure = proof.departure();
         // Who is blind knows of nothing that it got stuck.
-        let stuck = if unseen.is_none() { proof.stuck() } else { Vec::new() };
-        let because = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
         Evidence {
             left_host_after_ms: departure.map(|departure| millis(departure.at)),
             departure: departure.map(|departure| {
@@ -78,7 +77,7 @@ impl Evidence {
             }),
             last_hop: proof.last_hop().map(|hop| hop.name.clone()),
             frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
-            stuck: stuck.iter().map(|stuck| format!("{stuck}{because}")).collect(),
+            stuck: stuck.iter().map(ToString::to_string).collect(),
             unseen,
             returned_after_ms: proof.returned().map(millis),
             ..Evidence::default()
@@ -99,19 +98,6 @@ impl Evidence {
             None => {}
         }
         self
-    }
-
-    /// It left the host, and no frame for the guest came in.
-    pub fn is_unanswered(&self) -> bool {
-        self.departure.is_some() && self.returned_after_ms.is_none()
-    }
-
-    /// What somebody should look at, although the announcement has left the host.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let unanswered =
-            self.is_unanswered().then(|| "no frame for it has come in since it was announced".into());
-        let stuck = self.stuck.iter().filter(|_| self.departure.is_some());
-        unanswered.into_iter().chain(stuck.chain(&self.stale).cloned())
     }
 
     /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`, and what is amiss, each in a
@@ -164,11 +150,11 @@ mod tests {
             (Some(&elsewhere), "; no frame for it yet; this host's bridge still has it behind eth0"),
             (Some(&nowhere), "; no frame for it yet; this host's bridge has not learned it"),
         ] {
-            let evidence = Evidence::of(&proof, None, None).with_learned(learned);
+            let evidence = Evidence::of(&proof, None, &[]).with_learned(learned);
             assert_eq!(evidence.lines().join("; "), format!("{departed}{expected}"));
         }
         pass_for_guest(&mut proof, ETH0, Direction::In, ms(5));
-        let words = Evidence::of(&proof, None, None).lines().join("; ");
+        let words = Evidence::of(&proof, None, &[]).lines().join("; ");
         assert_eq!(words, format!("{departed}; first frame for it after 5 ms"));
     }
 
@@ -176,17 +162,19 @@ mod tests {
     fn what_is_stuck_is_told_with_its_reason_if_that_is_known() {
         let proof = left(&[0, 1]);
         let stuck = |why| Evidence::of(&proof, None, why).stuck;
-        assert_eq!(stuck(None), ["rarp did not leave br-int"]);
-        assert_eq!(stuck(Some("a flow drops it")), ["rarp did not leave br-int: a flow drops it"]);
-        let words = Evidence::of(&proof, None, None).lines().join("; ");
+        let why = [None, None, Some("a flow drops it".to_owned())];
+        assert_eq!(stuck(&[]), ["rarp did not leave br-int"]);
+        assert_eq!(stuck(&why), ["rarp did not leave br-int: a flow drops it"]);
+        let words = Evidence::of(&proof, None, &[]).lines().join("; ");
         assert!(words.ends_with("no frame for it yet; rarp did not leave br-int"), "{words}");
-        assert_eq!(Evidence::of(&left(&[]), None, Some("why")).lines(), ["did not leave br-int: why"]);
+        let why = [0; 3].map(|_| Some("why".to_owned()));
+        assert_eq!(Evidence::of(&left(&[]), None, &why).lines(), ["did not leave br-int: why"]);
     }
 
     #[test]
     fn what_cannot_be_seen_is_not_counted() {
         let why = || Some("cannot see frames pass: no".to_owned());
-        let unseen = Evidence::of(&left(&[]), why(), None);
+        let unseen = Evidence::of(&left(&[]), why(), &[]);
         let words = unseen.lines().join("; ");
         assert_eq!(words, "whether it left the host cannot be seen: cannot see frames pass: no");
         assert_eq!((unseen.frames_left, unseen.left_host_after_ms), (None, None));
@@ -195,7 +183,7 @@ mod tests {
     #[test]
     fn the_record_has_all_of_it() {
         let here = (Learned::Here("tap0".into()), ms(3));
-        let evidence = Evidence::of(&left(&[0, 1, 2]), None, None).with_learned(Some(&here));
+        let evidence = Evidence::of(&left(&[0, 1, 2]), None, &[]).with_learned(Some(&here));
         let departure =
             serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100});
         assert_eq!(serde_json::to_value(&evidence.departure).unwrap(), departure);

@@ -89,7 +89,7 @@ impl Metrics {
             u64::from(report.outcome == Outcome::Failed && report.ready_after_ms.is_some());
         let evidence = &report.evidence;
         self.lost_rounds += u64::from(evidence.lost_rounds);
-        self.unanswered += u64::from(evidence.is_unanswered());
+        self.unanswered += u64::from(report.is_unanswered());
         self.unseen += u64::from(evidence.unseen.is_some());
         self.stale += u64::from(evidence.stale.is_some());
         for (histogram, ms) in [

@@ -6,6 +6,7 @@ use pnet_base::MacAddr;
 use tokio::time::Instant;
 
 use crate::announcer::Host;
+use crate::attachment::Hop;
 use crate::evidence::Evidence;
 use crate::frame::Frame;
 use crate::host::witness::{Watch, Witness};
@@ -72,25 +73,38 @@ impl Observer {
 
     /// Why it cannot be seen whether frames leave the host, where it cannot.
     pub fn unseen(&self) -> Option<String> {
-        self.blind.clone().or_else(|| self.proof.trail().unseen())
+        self.blind.clone().or_else(|| self.proof.unseen())
+    }
+
+    /// Whether frames that pass this hop show.
+    pub fn is_seen(&self, hop: &Hop) -> bool {
+        self.blind.is_none() && self.proof.trail().outward(hop).is_some()
     }
 
     /// What it has come to, with what the host's bridges can add.
     pub async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
-        let why = inquiry::why(host, seen, &self.proof).await;
         let mut unseen = self.unseen();
+        let why = match unseen {
+            None => inquiry::why(host, seen, &self.proof).await,
+            Some(_) => Vec::new(),
+        };
         if let (Some(unseen), None, Some(frame)) =
             (&mut unseen, self.proof.departure(), self.proof.frames().first())
-            && let Some(words) = inquiry::ofproto(host, seen, frame).await
+            && let Some(words) = inquiry::ofproto(host, seen, std::slice::from_ref(frame)).await.pop()
         {
             *unseen += &format!("; Open vSwitch has for it {words}");
         }
-        Evidence::of(&self.proof, unseen, why.as_deref())
+        Evidence::of(&self.proof, unseen, &why)
     }
 
     /// A round is about to be sent.
     pub fn begin(&mut self) {
         self.proof.begin();
+        self.look_on();
+    }
+
+    /// What passes from now on is of the round that began last.
+    pub fn look_on(&mut self) {
         let awaited = self.proof.returned().is_none();
         self.watch.iter_mut().for_each(|watch| watch.begin(awaited));
     }
@@ -104,12 +118,14 @@ impl Observer {
             Method::PacketOut => LOST_AFTER_PACKET_OUT,
             _ => LOST_AFTER,
         };
-        let deadline = Instant::now() + patience;
+        // Elsewhere nothing is to be expected.
+        let has_exits = self.proof.trail().places().iter().any(|place| place.is_uplink);
+        let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
         let fate = loop {
             watch.so_far().iter().for_each(|sighting| self.proof.saw(sighting));
             let fate = self.proof.fate();
             // Of a round that had its time, what was seen meanwhile has been looked at once more.
-            if matches!(fate, Fate::Left | Fate::Unseen) || Instant::now() >= deadline {
+            if fate == Fate::Left || Instant::now() >= deadline {
                 watch.end(self.proof.returned().is_none());
                 break fate;
             }
@@ -124,8 +140,7 @@ impl Observer {
         }
         if fate == Fate::Lost {
             // On a busy host the frames of a round that was given up may be on their way still.
-            let awaited = self.proof.returned().is_none();
-            self.watch.iter_mut().for_each(|watch| watch.begin(awaited));
+            self.look_on();
         }
         fate
     }

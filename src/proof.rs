@@ -14,7 +14,11 @@ use crate::readiness::DEAD_VLAN;
 use crate::trail::{Direction, Trail};
 
 const ETHERNET_HEADER: usize = 14;
+/// The two MAC addresses, before any tag.
+const ADDRESSES: usize = 12;
 const VLAN_TAG: usize = 4;
+/// A frame with more tags is none of ours.
+const MOST_TAGS: usize = 2;
 /// The tags that a frame may carry in itself: 802.1Q, and 802.1ad.
 const TAGGED: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 
@@ -27,28 +31,32 @@ pub struct Sighting {
     pub direction: Direction,
     /// When.
     pub at: Duration,
-    /// Its VLAN tag, whether the kernel told it or the frame carried it.
+    /// Its VLAN tag, whether the kernel told it or the frame carried it; of several, the outermost.
     pub vlan: Option<u16>,
-    /// The frame without its tag; perhaps not to its end.
+    /// The frame without its tags; perhaps not to its end.
     pub frame: Vec<u8>,
 }
 
 impl Sighting {
-    /// A sighting of `frame`, which may carry a tag; `vlan` is that which the kernel has taken out of it.
+    /// A sighting of `frame`, which may carry tags; `vlan` is that which the kernel has taken out of it.
     pub fn new(
         ifindex: u32,
         direction: Direction,
         at: Duration,
-        vlan: Option<u16>,
+        mut vlan: Option<u16>,
         frame: &[u8],
     ) -> Sighting {
-        let (vlan, frame) = match (vlan, frame.get(12..14), frame.get(14..16)) {
-            (None, Some(kind), Some(tag)) if TAGGED.iter().any(|tagged| tagged == kind) => {
-                let tag = u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff;
-                (Some(tag), [&frame[..12], &frame[12 + VLAN_TAG..]].concat())
+        let mut frame = frame.to_vec();
+        // Below a VLAN device on a VLAN device, or where a provider's bridge adds a tag, there are two.
+        for _ in 0..MOST_TAGS {
+            match frame.get(ADDRESSES..ADDRESSES + VLAN_TAG) {
+                Some(&[a, b, c, d]) if TAGGED.contains(&[a, b]) => {
+                    vlan.get_or_insert(u16::from_be_bytes([c, d]) & 0x0fff);
+                    frame.drain(ADDRESSES..ADDRESSES + VLAN_TAG);
+                }
+                _ => break,
             }
-            _ => (vlan, frame.to_vec()),
-        };
+        }
         Sighting { ifindex, direction, at, vlan, frame }
     }
 }
@@ -79,15 +87,17 @@ pub struct Departure {
     pub vlan: Option<u16>,
 }
 
-/// What came of a frame that never left.
+/// What came of frames that never left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// The kinds of frames; none where that are all of a round.
-    pub kinds: Vec<Kind>,
+    /// The frames, in words; none where that are all of a round.
+    pub frames: Vec<String>,
     /// The last device on which they showed.
     pub reached: Option<String>,
     /// What they did not leave: a bridge, several of Open vSwitch, a device, or the host if nobody looked further.
     pub held_by: String,
+    /// For what reason, as far as that is known.
+    pub why: Option<String>,
 }
 
 /// What the sightings of an announcement prove.
@@ -156,7 +166,7 @@ impl Proof {
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
         // IEEE 802.1Q reserves that number, so no switch takes such a frame: neutron's dead VLAN is a dead end beyond a trunk, too.
-        if sighting.vlan == Some(DEAD_VLAN) && self.trail.hops()[at].role == Role::Exit {
+        if sighting.vlan == Some(DEAD_VLAN) && self.trail.hops()[at].role.is_exit() {
             return;
         }
         let same = |frame: &Frame| {
@@ -170,7 +180,7 @@ impl Proof {
         let had_left = self.has_left(which);
         self.seen[at][which].get_or_insert(sighting.at);
         let hop = &self.trail.hops()[at];
-        if hop.role == Role::Exit && !had_left {
+        if hop.role.is_exit() && !had_left {
             self.left[which] += 1;
             let (device, via) = (hop.name.clone(), hop.via.clone());
             let departure = Departure { at: sighting.at, device, via, vlan: sighting.vlan };
@@ -179,26 +189,31 @@ impl Proof {
     }
 
     fn is_reply(&self, at: usize, sighting: &Sighting) -> bool {
-        let after = self.departure.as_ref().is_some_and(|left| left.at <= sighting.at);
+        // In another VLAN, somebody else may have the same MAC. Tag 0 says nothing but a priority.
+        let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
+        let is_answer = |left: &Departure| left.at <= sighting.at && vlan(left.vlan) == vlan(sighting.vlan);
         let to_guest = sighting.frame.get(..6) == Some(&self.mac.octets());
-        after && to_guest && self.trail.hops()[at].role == Role::Exit
+        to_guest && self.departure.as_ref().is_some_and(is_answer) && self.trail.hops()[at].role.is_exit()
     }
 
     fn has_left(&self, frame: usize) -> bool {
         let hops = self.trail.hops().iter().zip(&self.seen);
-        hops.filter(|(hop, _)| hop.role == Role::Exit).any(|(_, seen)| seen[frame].is_some())
+        hops.filter(|(hop, _)| hop.role.is_exit()).any(|(_, seen)| seen[frame].is_some())
     }
 
     /// How the last round fared, by what was seen until now.
     pub fn fate(&self) -> Fate {
-        if self.trail.unseen().is_some() {
-            return Fate::Unseen;
-        }
         match (0..self.frames.len()).filter(|frame| self.has_left(*frame)).count() {
-            0 => Fate::Lost,
             left if left == self.frames.len() => Fate::Left,
+            _ if self.trail.unseen().is_some() => Fate::Unseen,
+            0 => Fate::Lost,
             _ => Fate::Partly,
         }
+    }
+
+    /// Why it cannot be seen whether frames leave the host, where it cannot, and not all of them were seen to.
+    pub fn unseen(&self) -> Option<String> {
+        self.trail.unseen().filter(|_| self.left.contains(&0))
     }
 
     /// The first departure from the host.
@@ -214,7 +229,7 @@ impl Proof {
     /// The frames that left the host, by kind; `None` where departures do not show.
     pub fn left(&self) -> Option<impl Iterator<Item = (Kind, u64)>> {
         let counts = self.frames.iter().zip(&self.left).map(|(frame, left)| (frame.kind, *left));
-        self.trail.unseen().is_none().then_some(counts)
+        self.unseen().is_none().then_some(counts)
     }
 
     /// The last hop at which any frame of the last round showed; where they enter Open vSwitch unseen, its bridge.
@@ -235,60 +250,91 @@ impl Proof {
         &self.frames
     }
 
-    /// The first of the frames that never left, where departures show.
-    pub fn first_stuck(&self) -> Option<&Frame> {
-        let mut frames = self.frames.iter().zip(&self.left).filter(|(_, left)| **left == 0);
-        frames.next().filter(|_| self.trail.unseen().is_none()).map(|(frame, _)| frame)
+    /// The frames that never left, with their numbers, where departures show.
+    pub fn held(&self) -> impl Iterator<Item = (usize, &Frame)> {
+        let held = self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
+        held.filter(|_| self.trail.unseen().is_none())
     }
 
-    /// The frames that never left, where departures show; those that came equally far together.
-    pub fn stuck(&self) -> Vec<Stuck> {
-        let mut all: Vec<Stuck> = Vec::new();
-        if self.trail.unseen().is_some() {
-            return all;
-        }
-        for (number, frame) in self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0) {
-            let reached = self.seen.iter().rposition(|seen| seen[number].is_some());
-            let (name, held_by) =
-                (reached.map(|at| self.trail.hops()[at].name.clone()), self.held_by(reached));
-            match all.iter_mut().find(|stuck| stuck.reached == name) {
-                Some(stuck) if stuck.kinds.contains(&frame.kind) => {}
-                Some(stuck) => stuck.kinds.push(frame.kind),
-                None => all.push(Stuck { kinds: vec![frame.kind], reached: name, held_by }),
+    /// Whether such a frame was seen to end before it came to Open vSwitch.
+    pub fn is_held_before_ovs(&self, number: usize) -> bool {
+        let is_ovs = |hop: &Hop| hop.role == Role::Ovs;
+        let onward = &self.trail.hops()[self.holder(self.reached(number))..];
+        !self.trail.is_exits_only() && onward.iter().any(is_ovs) && !onward.first().is_some_and(is_ovs)
+    }
+
+    /// The frames that never left, where departures show; those together that came equally far, for the same reason. `why`
+    /// has the reasons by the frames' numbers.
+    pub fn stuck(&self, why: &[Option<String>]) -> Vec<Stuck> {
+        let mut places: Vec<(Option<usize>, Option<&String>, Vec<usize>)> = Vec::new();
+        for (number, _) in self.held() {
+            let (reached, why) = (self.reached(number), why.get(number).and_then(Option::as_ref));
+            match places.iter_mut().find(|place| (place.0, place.1) == (reached, why)) {
+                Some((_, _, frames)) => frames.push(number),
+                None => places.push((reached, why, vec![number])),
             }
         }
-        if let ([stuck], true) = (&mut all[..], self.left.iter().all(|left| *left == 0)) {
-            stuck.kinds.clear();
-        }
-        all
+        let stuck = places.into_iter().map(|(reached, why, frames)| {
+            let all = frames.len() == self.frames.len();
+            Stuck {
+                frames: if all { Vec::new() } else { names(&self.frames, |number| frames.contains(&number)) },
+                reached: reached.map(|at| self.trail.hops()[at].name.clone()),
+                held_by: self.held_by(reached),
+                why: why.cloned(),
+            }
+        });
+        stuck.collect()
+    }
+
+    /// The last hop at which a frame showed.
+    fn reached(&self, number: usize) -> Option<usize> {
+        self.seen.iter().rposition(|seen| seen[number].is_some())
     }
 
     fn held_by(&self, reached: Option<usize>) -> String {
         if self.trail.is_exits_only() {
             return "the host".into();
         }
-        let hops = self.trail.hops();
-        let holds = |hop: &&Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
-        if let (None, Some(first)) = (reached, hops.first())
-            && self.trail.outward(first).is_some()
-        {
-            return first.name.clone();
-        }
-        // A bridge that shows them has them; any other device has passed them on.
-        let from = reached.map_or(0, |at| if holds(&&hops[at]) { at } else { at + 1 });
-        let unseen =
-            hops[from.min(hops.len())..].iter().take_while(|hop| hop.role == Role::Ovs && hop.via.is_none());
-        let unseen: Vec<&str> = unseen.map(|hop| hop.name.as_str()).collect();
-        match unseen[..] {
-            [] => hops[from.min(hops.len())..]
-                .iter()
-                .find(holds)
-                .or(hops.last())
-                .map_or(String::new(), |hop| hop.name.clone()),
+        let onward = &self.trail.hops()[self.holder(reached)..];
+        let bridges = onward.iter().take_while(|hop| hop.role == Role::Ovs && hop.via.is_none());
+        match bridges.map(|hop| hop.name.as_str()).collect::<Vec<_>>()[..] {
+            [] => onward.first().map_or(String::new(), |hop| hop.name.clone()),
             [bridge] => bridge.to_owned(),
-            _ => format!("Open vSwitch ({})", unseen.join(" → ")),
+            ref bridges => format!("Open vSwitch ({})", bridges.join(" → ")),
         }
     }
+
+    /// The hop that a frame did not leave which was last seen at that one.
+    fn holder(&self, reached: Option<usize>) -> usize {
+        let hops = self.trail.hops();
+        let holds = |hop: &Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
+        match reached {
+            None if hops.first().is_some_and(|hop| self.trail.outward(hop).is_some()) => 0,
+            // A bridge that shows them has them; any other device has passed them on.
+            _ => {
+                let from = reached.unwrap_or_default();
+                (from..hops.len()).find(|at| holds(&hops[*at])).unwrap_or(hops.len().saturating_sub(1))
+            }
+        }
+    }
+}
+
+/// Some frames of a round in words: their kinds, with the address where not all of a kind are among them.
+pub fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (_, frame) in round.iter().enumerate().filter(|(number, _)| is_one(*number)) {
+        let all = round.iter().enumerate().all(|(number, other)| other.kind != frame.kind || is_one(number));
+        let name = if all { frame.kind.to_string() } else { name(frame) };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// `arp-request 192.0.2.10`.
+pub fn name(frame: &Frame) -> String {
+    frame.ip.map_or_else(|| frame.kind.to_string(), |ip| format!("{} {ip}", frame.kind))
 }
 
 impl fmt::Display for Departure {
@@ -309,14 +355,14 @@ impl fmt::Display for Departure {
 }
 
 impl fmt::Display for Stuck {
-    /// `rarp reached qvo6f7d3c1a-11, did not leave br-int`.
+    /// `rarp reached qvo6f7d3c1a-11, did not leave br-int: a flow drops it`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds: Vec<&str> = self.kinds.iter().map(|kind| kind.word()).collect();
-        write!(f, "{}{}", kinds.join(", "), if kinds.is_empty() { "" } else { " " })?;
+        write!(f, "{}{}", self.frames.join(", "), if self.frames.is_empty() { "" } else { " " })?;
         if let Some(reached) = self.reached.as_ref().filter(|reached| **reached != self.held_by) {
             write!(f, "reached {reached}, ")?;
         }
-        write!(f, "did not leave {}", self.held_by)
+        write!(f, "did not leave {}", self.held_by)?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
     }
 }
 
@@ -413,7 +459,7 @@ pub(crate) mod tests {
     pub(crate) fn pass_for_guest(proof: &mut Proof, ifindex: u32, direction: Direction, at: Duration) {
         let mut frame = [0; 60];
         frame[..6].copy_from_slice(&GUEST.octets());
-        proof.saw(&Sighting::new(ifindex, direction, at, None, &frame));
+        proof.saw(&Sighting::new(ifindex, direction, at, Some(100), &frame));
     }
 
     fn departed(proof: &Proof) -> String {
@@ -421,7 +467,7 @@ pub(crate) mod tests {
     }
 
     fn stuck(proof: &Proof) -> Vec<String> {
-        proof.stuck().iter().map(ToString::to_string).collect()
+        proof.stuck(&[]).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -438,10 +484,16 @@ pub(crate) mod tests {
             let sighting = Sighting::new(1, Direction::In, ms(0), told, &bytes);
             assert_eq!((sighting.vlan, &sighting.frame), (vlan, &frame), "{told:?} {bytes:02x?}");
         }
-        // A tag within a tag is the guest's own affair: such a frame is none of ours.
-        let double = tagged(&[0x81, 0, 0, 7]);
-        assert_eq!(Sighting::new(1, Direction::In, ms(0), Some(100), &double).frame, double);
-        for length in 0..18 {
+        // The outermost counts, whoever took it out.
+        let inner = [0x81, 0, 0, 7];
+        let double = tagged(&[&[0x88, 0xa8, 0, 100][..], &inner].concat());
+        for (told, bytes) in [(Some(100), tagged(&inner)), (None, double.clone())] {
+            let sighting = Sighting::new(1, Direction::In, ms(0), told, &bytes);
+            assert_eq!((sighting.vlan, &sighting.frame), (Some(100), &frame));
+        }
+        let triple = tagged(&[inner; 3].concat());
+        assert_ne!(Sighting::new(1, Direction::In, ms(0), None, &triple).frame, frame);
+        for length in 0..24 {
             let runt = &double[..length];
             Sighting::new(1, Direction::In, ms(0), None, runt);
         }
@@ -482,6 +534,38 @@ pub(crate) mod tests {
         let mut unseen = dpdk();
         unseen.begin();
         assert_eq!((unseen.fate(), unseen.left().is_none(), stuck(&unseen)), (Fate::Unseen, true, vec![]));
+    }
+
+    /// All tunnels have one device, in the kernel's datapath.
+    #[test]
+    fn what_goes_into_a_tunnel_has_left() {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "vxlan_sys_4789", "vxlan", 0, 0)];
+        let ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan"])]);
+        let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
+        proof.begin();
+        assert_eq!((proof.fate(), stuck(&proof)), (Fate::Unseen, vec![]));
+        for _remote in 1..=2 {
+            pass(&mut proof, "vxlan_sys_4789", &ALL, ms(1), None);
+        }
+        assert_eq!((proof.fate(), departed(&proof).as_str()), (Fate::Left, "left br-int by vxlan_sys_4789"));
+        let mut answer = [0; 60];
+        answer[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(4, Direction::In, ms(2), None, &answer));
+        assert_eq!(proof.returned(), Some(ms(2)));
+    }
+
+    /// As on a host whose other networks are in tunnels.
+    #[test]
+    fn what_is_seen_to_leave_has_left_wherever_else_it_might_have() {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
+        let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
+        proof.begin();
+        pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
+        assert_eq!((proof.fate(), proof.left().is_none(), stuck(&proof)), (Fate::Unseen, true, vec![]));
+        assert_eq!(proof.unseen().as_deref(), Some("vxlan-1 is a tunnel of Open vSwitch"));
+        pass(&mut proof, "eth0", &ALL, ms(1), Some(100));
+        assert_eq!((proof.fate(), proof.unseen(), proof.left().unwrap().count()), (Fate::Left, None, 3));
     }
 
     #[test]
@@ -577,7 +661,10 @@ pub(crate) mod tests {
         pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
         assert_eq!(proof.fate(), Fate::Partly);
         assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
-        assert_eq!(proof.first_stuck().map(|frame| frame.kind), Some(Kind::Rarp));
+        assert_eq!(
+            proof.held().map(|(number, frame)| (number, frame.kind)).collect::<Vec<_>>(),
+            [(2, Kind::Rarp)]
+        );
         assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
     }
 
@@ -596,13 +683,51 @@ pub(crate) mod tests {
         );
     }
 
+    /// As where one of a guest's addresses is not allowed.
+    #[test]
+    fn frames_that_ended_for_different_reasons_are_told_apart_and_by_their_addresses() {
+        let ips = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
+        let trail = on_br_int().trail;
+        let mut proof = Proof::new(GUEST, &round(GUEST, &ips, &Style::default()), trail);
+        proof.begin();
+        let first = (0..proof.frames.len()).filter(|number| proof.frames[*number].ip == Some(ips[0]));
+        let first: Vec<usize> = first.collect();
+        pass(&mut proof, "eth0", &first, ms(1), None);
+        let why =
+            |frame: &Frame| Some(format!("no {}", if frame.kind == Kind::Rarp { "rarp" } else { "arp" }));
+        let why: Vec<_> = proof.frames.iter().map(why).collect();
+        let words: Vec<String> = proof.stuck(&why).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "arp-request 192.0.2.2, arp-reply 192.0.2.2 did not leave br-int: no arp",
+                "rarp did not leave br-int: no rarp"
+            ]
+        );
+    }
+
+    #[test]
+    fn it_is_known_what_did_not_come_to_open_vswitch() {
+        for (mut proof, reached, expected) in [
+            (on_br_int(), &[][..], false),
+            (linux_bond(), &[], false),
+            (hybrid(), &[], true),
+            (hybrid(), &["tap0", "qbr0"], true),
+            (hybrid(), &["tap0", "qbr0", "qvb0"], false),
+        ] {
+            proof.begin();
+            reached.iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
+            assert_eq!(proof.is_held_before_ovs(0), expected, "{reached:?}");
+        }
+    }
+
     #[test]
     fn what_has_left_once_is_not_stuck() {
         let mut proof = on_br_int();
         proof.begin();
         pass(&mut proof, "eth0", &ALL, ms(1), None);
         proof.begin();
-        assert_eq!((proof.fate(), stuck(&proof), proof.first_stuck()), (Fate::Lost, vec![], None));
+        assert_eq!((proof.fate(), stuck(&proof), proof.held().next()), (Fate::Lost, vec![], None));
     }
 
     #[test]
@@ -624,8 +749,12 @@ pub(crate) mod tests {
         }
         let mut for_another = [0; 60];
         for_another[..6].copy_from_slice(&[0xfa, 0x16, 0x3e, 0, 0, 0x12]);
-        proof.saw(&Sighting::new(eth1, Direction::In, ms(11), None, &for_another));
+        proof.saw(&Sighting::new(eth1, Direction::In, ms(11), Some(100), &for_another));
         assert_eq!(proof.returned(), None, "for another guest");
+        let mut in_another_vlan = for_another;
+        in_another_vlan[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(eth1, Direction::In, ms(11), Some(7), &in_another_vlan));
+        assert_eq!(proof.returned(), None, "for a guest in another VLAN that has the same MAC");
 
         pass_for_guest(&mut proof, eth1, Direction::In, ms(12));
         pass_for_guest(&mut proof, eth0, Direction::In, ms(13));

@@ -190,6 +190,25 @@ impl Report {
         }
     }
 
+    /// It left the host, and no frame for the guest came in as long as the schedule lasted.
+    pub fn is_unanswered(&self) -> bool {
+        let Evidence { departure, returned_after_ms, .. } = &self.evidence;
+        self.outcome == Outcome::Announced && departure.is_some() && returned_after_ms.is_none()
+    }
+
+    /// What somebody should look at. Of an announcement that ended before its time, only what has not left the host.
+    pub fn warnings(&self) -> Vec<String> {
+        let Evidence { stuck, stale, .. } = &self.evidence;
+        let mut warnings = stuck.clone();
+        if self.is_unanswered() {
+            // Both look the same from here.
+            let words = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
+            warnings.push(words.into());
+        }
+        warnings.extend(stale.clone().filter(|_| self.outcome == Outcome::Announced));
+        warnings
+    }
+
     /// Whom it is about: domain, device and MAC.
     pub fn subject(&self) -> String {
         subject(self.domain.as_ref(), self.device.as_deref(), self.mac)

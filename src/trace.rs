@@ -8,19 +8,18 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::announcer::{Host, Order};
-use crate::attachment::Role;
 use crate::evidence::Evidence;
 use crate::frame::Frame;
 use crate::injection;
 use crate::inquiry;
 use crate::observer::Observer;
-use crate::proof::Proof;
+use crate::proof::{self, Fate};
 use crate::readiness::{Assessment, Condition, GuestState};
 use crate::report::{Path, VERSION, millis};
 use crate::target::{DomainId, subject};
 use crate::trail::Trail;
 
-/// How long the network may take to send the guest something.
+/// How long the network may take to send the guest something, and a busy host to send what is late.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The way of one round.
@@ -90,8 +89,6 @@ impl Trace {
     }
 
     fn new(order: &Order, seen: &Assessment) -> Trace {
-        let frames = order.round().into_iter();
-        let frames = frames.map(|f| f.ip.map_or(f.kind.to_string(), |ip| format!("{} {ip}", f.kind)));
         Trace {
             version: VERSION,
             domain: order.target.domain.clone(),
@@ -100,7 +97,7 @@ impl Trace {
             attachment: Path::of(seen),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
             injector: None,
-            frames: frames.collect(),
+            frames: order.round().iter().map(proof::name).collect(),
             path: Vec::new(),
             ofproto: Vec::new(),
             evidence: Evidence::default(),
@@ -120,18 +117,25 @@ impl Trace {
         observer.look_everywhere();
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
-        observer.judge().await;
-        let learned = inquiry::learned(host, seen, mac).await.map(|learned| (learned, sent.elapsed()));
+        if !matches!(observer.judge().await, Fate::Left | Fate::Lost) {
+            // Nothing is sent again: what is late is to be seen all the same.
+            observer.look_on();
+        }
+        let learned = match frames.first() {
+            Some(frame) => inquiry::learned(host, seen, mac, frame).await,
+            None => None,
+        };
+        let learned = learned.map(|learned| (learned, sent.elapsed()));
         if observer.unseen().is_none() {
-            let reply = async {
-                while observer.proof.returned().is_none() {
+            let all = async {
+                while observer.proof.returned().is_none() || observer.proof.fate() != Fate::Left {
                     observer.see().await;
                 }
             };
-            let _ = tokio::time::timeout(LINGER, reply).await;
+            let _ = tokio::time::timeout(LINGER, all).await;
         }
         self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
-        self.path = passages(&observer.proof);
+        self.path = passages(&observer);
         self.ofproto = verdicts(host, seen, &frames).await;
         Ok(())
     }
@@ -147,37 +151,25 @@ impl Trace {
 }
 
 async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdict> {
-    let mut verdicts: Vec<Verdict> = Vec::new();
-    for frame in frames {
-        let Some(deciding) = inquiry::ofproto(host, seen, frame).await else {
-            continue;
-        };
-        let kind = frame.kind.to_string();
-        match verdicts.iter_mut().find(|verdict| verdict.deciding == deciding) {
-            Some(same) if same.frames.contains(&kind) => {}
-            Some(same) => same.frames.push(kind),
-            None => verdicts.push(Verdict { frames: vec![kind], deciding }),
-        }
-    }
-    verdicts
+    let lines = inquiry::ofproto(host, seen, frames).await;
+    let is_new = |(number, line): &(usize, &String)| !lines[..*number].contains(line);
+    let verdicts = lines.iter().enumerate().filter(is_new).map(|(_, line)| Verdict {
+        frames: proof::names(frames, |number| lines.get(number) == Some(line)),
+        deciding: line.clone(),
+    });
+    verdicts.collect()
 }
 
-fn passages(proof: &Proof) -> Vec<Passage> {
-    let frames = proof.frames();
-    let passage = |(hop, vlan, seen): (&crate::attachment::Hop, Option<u16>, &[Option<Duration>])| {
-        let passed =
-            frames.iter().zip(seen).filter(|(_, at)| at.is_some()).map(|(frame, _)| frame.kind.to_string());
-        let mut passed: Vec<String> = passed.collect();
-        passed.dedup();
-        Passage {
-            hop: hop.name.clone(),
-            after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
-            vlan,
-            frames: passed,
-            unseen: hop.ifindex.is_none() || matches!(hop.role, Role::Ovs | Role::Tunnel),
-        }
-    };
-    proof.hops().map(passage).collect()
+fn passages(observer: &Observer) -> Vec<Passage> {
+    let frames = observer.proof.frames();
+    let passages = observer.proof.hops().map(|(hop, vlan, seen)| Passage {
+        hop: hop.name.clone(),
+        after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
+        vlan,
+        frames: proof::names(frames, |number| seen[number].is_some()),
+        unseen: !observer.is_seen(hop),
+    });
+    passages.collect()
 }
 
 impl fmt::Display for Trace {

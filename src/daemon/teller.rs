@@ -63,7 +63,7 @@ impl Teller {
             lost_rounds = evidence.lost_rounds,
             "{line}"
         );
-        for warning in evidence.warnings() {
+        for warning in report.warnings() {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
         }
         self.metrics.ended(report);

@@ -104,6 +104,28 @@ announce_from tap0 --ip $ipv4 --count 2 || status=$?
 report_says '"outcome":"failed"' '"rounds":0' '"lost_rounds":9' \
     '"error":"no frame left the host: did not leave br0: up0 is down; up1 is down"'
 
+part 'a VLAN within a VLAN'
+uplink up4 far4
+tap tap4
+ip link add link up4 name up4.100 up type vlan proto 802.1ad id 100
+ip link add link up4.100 name up4.100.5 up type vlan id 5
+bridge_of br4 '' up4.100.5 tap4
+until_true forwards up4.100.5
+look in tap4 br4
+look out up4.100.5 up4.100 up4
+trace_from 0 tap4
+passed up4.100.5 '' "$all"
+passed up4.100 5 "$all"
+passed up4 100 "$all"
+report_says '"departure":{"device":"up4","bridge":"br4","port":"up4.100.5","vlan":100}' '"stuck":[]'
+
+part 'a VLAN device that is down, above an uplink that is up'
+ip link set up4.100 down
+look in tap4 br4
+trace_from 1 tap4
+passed br4 '' "$all"
+report_says '"departure":null' '"stuck":["did not leave br4: up4.100' # no carrier, says the device above it
+
 part 'the datapath of the kernel'
 start_open_vswitch
 uplink up2 far2
@@ -122,6 +144,24 @@ look out up2
 trace_from 1 tap2
 passed up2 100 '"arp-request","arp-reply","na"'
 report_says '"stuck":["rarp did not leave br-int: br-int table 0: priority=100,rarp,in_port=tap2 actions=drop"]'
+
+part 'a tunnel of the datapath of the kernel'
+uplink up5 far5
+ip address add 198.51.100.1/24 dev up5
+ip neighbour add 198.51.100.2 lladdr 52:54:00:bb:00:02 dev up5 nud permanent
+tap tap5
+ovs-vsctl add-br br-tun -- add-port br-tun tap5 \
+    -- add-port br-tun vxlan-1 -- set interface vxlan-1 type=vxlan options:remote_ip=198.51.100.2 options:key=7
+until_true ip link show vxlan_sys_4789
+look out vxlan_sys_4789
+tcpdump -i far5 -nl --immediate-mode udp port 4789 >far5.seen 2>far5.looks &
+outer=$!
+until_true grep 'listening on' far5.looks
+trace_from 0 tap5
+passed vxlan_sys_4789 '' "$all"
+[ "$(grep -c 'VXLAN.*vni 7' far5.seen)" = 4 ] || fail "$(cat far5.seen)"
+kill $outer
+report_says '"departure":{"device":"vxlan_sys_4789","bridge":"br-tun","port":"vxlan_sys_4789","vlan":null}' '"unseen":null'
 
 part 'the datapath of the kernel, behind a hybrid plug, and its tag is the dead VLAN'
 tap tap3

@@ -8,7 +8,7 @@ mod common;
 use common::Direction::{In, Out};
 use common::proof::{Shows, announce, trace, trace_by, trace_is_not_sent};
 use common::stand::PROVIDER;
-use common::{Place, Stand, VLAN, eventually, guest, ovs, require};
+use common::{IPV4, Place, Stand, VLAN, eventually, guest, ovs, require};
 use serde_json::json;
 
 const UP0: Shows<'static> = ("up0", Out);
@@ -136,6 +136,61 @@ fn a_flow_that_drops_rarp() {
         told.is_announced();
         assert_eq!((&told.json["stuck"], &told.json["frames_left"]["rarp"]), (&json!([stuck]), &json!(0)));
     }
+}
+
+/// Each frame has its own reason: an anti-spoofing flow, and a firewall that knows no RARP.
+#[test]
+fn flows_that_drop_different_frames() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::open_vswitch();
+    let port = stand.nic.tap();
+    stand.host.sh(&format!(
+        "ovs-ofctl add-flow br-int priority=100,rarp,in_port={port},actions=drop
+         ovs-ofctl add-flow br-int priority=90,arp,in_port={port},arp_spa={IPV4},actions=drop"
+    ));
+    let told = trace(&stand, &[UP0]);
+    let arp = format!(
+        "arp-request, arp-reply did not leave br-int: \
+         br-int table 0: priority=90,arp,in_port={port},arp_spa={IPV4} actions=drop"
+    );
+    let rarp =
+        format!("rarp did not leave br-int: br-int table 0: priority=100,rarp,in_port={port} actions=drop");
+    assert_eq!(told.json["stuck"], json!([arp, rarp]), "{told:#?}");
+    told.is_stuck_for(&rarp);
+    told.names_departure("up0", "br-int", Some(VLAN));
+}
+
+/// What does not come to Open vSwitch is not held up by it.
+#[test]
+fn a_filter_on_the_bridge_of_a_hybrid_plug() {
+    require!(lab, ovs, tshark, nft);
+    let stand = Stand::hybrid_plug();
+    stand.host.sh("nft add table bridge filter
+        nft 'add chain bridge filter first { type filter hook prerouting priority 0; }'
+        nft add rule bridge filter first ether type 0x8035 drop");
+    let [tap, qbr] = ["tap", "qbr"].map(|prefix| stand.nic.device(prefix));
+    let stuck = format!(
+        "rarp reached {tap}, did not leave {qbr}: a filter, perhaps: see nft list ruleset, and ebtables"
+    );
+    trace(&stand, &HYBRID).is_stuck(&stuck);
+}
+
+/// As on most hosts of OpenStack: some networks are in tunnels, this one is not.
+#[test]
+fn a_tunnel_beside_the_provider_bridge() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::provider_bridge();
+    stand.host.sh("ovs-vsctl add-br br-tun -- set Bridge br-tun datapath_type=netdev \
+             -- add-port br-tun vxlan-1 -- set Interface vxlan-1 type=vxlan options:remote_ip=198.51.100.2 \
+             -- add-port br-tun patch-int -- set Interface patch-int type=patch options:peer=patch-tun \
+             -- add-port br-int patch-tun -- set Interface patch-tun type=patch options:peer=patch-int");
+    is_healthy(&stand, &[UP0], ("br-ex", Some(PROVIDER)));
+    trace_by(&stand, "redirect", &[("tap", In), UP0]).has_left("up0", "br-ex", Some(PROVIDER));
+
+    stand.host.sh("ip link set up0 down");
+    let told = stand.announce(&["trace"]);
+    let words = "whether it left the host cannot be seen: vxlan-1 is a tunnel of Open vSwitch; ";
+    assert!(told.code == Some(0) && told.stdout.contains(words), "{told:#?}");
 }
 
 #[test]

@@ -139,6 +139,57 @@ fn what_is_no_answer_does_not_count() {
     assert_eq!((&lost["outcome"], &lost["returned_after_ms"]), (&json!("failed"), &Value::Null));
 }
 
+/// As Open vSwitch may unlearn what it has learned from the first round.
+#[test]
+fn who_has_learned_the_guest_is_told_as_it_is_in_the_end() {
+    require!(lab, bridge, tshark);
+    let stand = Stand::linux_bridge();
+    let announce = |act: &dyn Fn()| {
+        let left = Capture::start(&stand.host, "up0", Direction::Out, &stand.nic.sent());
+        let announce = stand.start_announce(&["--count", "2", "--interval", "1s", "--json"]);
+        assert!(left.sees(4, DEADLINE));
+        act();
+        report(&announce.finish())
+    };
+    let (tap, mac) = (stand.nic.tap(), &stand.nic.mac);
+
+    let told = announce(&|| ());
+    assert_eq!((&told["learned_on"], &told["stale"]), (&json!(tap), &Value::Null));
+    let (learned, apart) =
+        (told["learned_after_ms"].as_f64().unwrap(), told["first_frame_after_ms"].as_f64());
+    assert!(learned < apart.unwrap() + 1000.0, "it is the first time that is told: {told:#}");
+
+    let told = announce(&|| {
+        let script = format!(
+            "bridge link set dev {tap} learning off; bridge fdb replace {mac} dev up0 master dynamic"
+        );
+        drop(stand.host.sh(&script));
+    });
+    let stale = json!("this host's bridge still has it behind up0");
+    assert_eq!(
+        (&told["learned_on"], &told["learned_after_ms"], &told["stale"]),
+        (&json!("up0"), &Value::Null, &stale)
+    );
+}
+
+/// As with neutron's `explicitly_egress_direct`.
+#[test]
+fn where_flows_alone_forward_nobody_needs_to_learn() {
+    require!(lab, ovs);
+    let stand = Stand::open_vswitch();
+    let (tap, not_learned) = (stand.nic.tap(), json!("this host's bridge has not learned it"));
+    let uplink = stand.host.sh("ovs-vsctl get Interface up0 ofport");
+    stand.host.sh("ovs-vsctl set Bridge br-int flood_vlans=100");
+    for (actions, stale) in
+        [(format!("output:{}", uplink.trim()), Value::Null), ("NORMAL".into(), not_learned)]
+    {
+        stand.host.sh(&format!("ovs-ofctl add-flow br-int priority=100,in_port={tap},actions={actions}"));
+        let told = report(&stand.announce(&["--count", "2", "--interval", "50ms", "--json"]));
+        assert_eq!((&told["outcome"], &told["stuck"]), (&json!("announced"), &json!([])), "{told:#}");
+        assert_eq!((&told["learned_on"], &told["stale"]), (&Value::Null, &stale), "{actions}: {told:#}");
+    }
+}
+
 /// More than one socket's filter has room for, on one uplink, side by side: of every second guest the bridge drops all, and
 /// of those that remain, every second is answered.
 #[test]
@@ -286,6 +337,7 @@ fn who_may_not_look_announces_all_the_same() {
         let told = run(command);
         let words = format!("\n  whether it left the host cannot be seen: {why}\n");
         assert!(told.code == Some(0) && told.stdout.contains(&words), "{told:#?}");
+        assert!(!told.stdout.contains("nothing passed"), "{told:#?}");
     }
     assert_eq!(rounds(&wire.stop(), Some(VLAN)).len(), 4);
 }

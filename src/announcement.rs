@@ -24,10 +24,10 @@ use crate::schedule::Schedule;
 /// it would only be lost, as from neutron's dead VLAN, it is sent at once, and again until it leaves.
 pub const UNCOUNTED_CHANGE: Duration = Duration::from_millis(20);
 
-/// How often the first round is sent again at once, when it was not seen to leave the host: after this long, and then
-/// after twice as long each time.
-const FIRST_RETRY: Duration = Duration::from_millis(2);
-const RETRIES: u32 = 5;
+/// How often the first round is sent again at once, when it was not seen to leave the host: as soon as that is known, but not
+/// sooner than this long after it was sent, and then twice as long each time.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const RETRIES: u32 = 6;
 
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -191,14 +191,14 @@ impl Announcement {
         self.due = self.schedule.offsets().map(|offset| now.saturating_add(hold + offset)).collect();
     }
 
-    /// A round was sent; it is `now`.
-    pub fn sent(&mut self, now: Duration, round: Round) {
+    /// A round was sent.
+    pub fn sent(&mut self, round: Round) {
         self.progress.first_frame_at.get_or_insert(round.at);
         self.progress.error = None;
         if !round.left {
             self.progress.lost += 1;
             if self.progress.rounds == 0 && self.progress.lost <= RETRIES {
-                let again = now.saturating_add(FIRST_RETRY * 2u32.pow(self.progress.lost - 1));
+                let again = round.at.saturating_add(FIRST_RETRY * 2u32.pow(self.progress.lost - 1));
                 self.due.iter_mut().take(1).for_each(|due| *due = again);
                 return;
             }
@@ -347,10 +347,10 @@ mod tests {
         let mut it = two_rounds();
         it.observe(ms(1), &ready());
         assert_eq!(it.step(ms(1)), Step::Send);
-        it.sent(ms(2), left(2));
+        it.sent(left(2));
         assert_eq!(it.step(ms(2)), Step::WaitUntil(ms(51)));
         assert_eq!(it.step(ms(51)), Step::Send);
-        it.sent(ms(51), left(51));
+        it.sent(left(51));
         assert_eq!(it.step(ms(51)), Step::Done);
         let progress = it.progress();
         assert_eq!((progress.outcome, progress.rounds), (Some(Outcome::Announced), 2));
@@ -406,7 +406,7 @@ mod tests {
     fn a_guest_that_leaves_ends_the_burst() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
+        it.sent(left(0));
         it.observe(ms(20), &gone());
         assert_eq!(it.step(ms(50)), Step::Done);
         assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
@@ -435,7 +435,7 @@ mod tests {
     fn a_port_that_loses_its_tag_is_waited_for_again() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
+        it.sent(left(0));
         it.observe(ms(20), &no_tag());
         assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same patience");
         it.observe(ms(80), &ready());
@@ -447,11 +447,11 @@ mod tests {
         let schedule = Schedule { count: 4, ..Schedule::default() };
         let mut it = Announcement::new(schedule, ms(1000));
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
+        it.sent(left(0));
         it.observe(ms(20), &no_tag());
         it.observe(ms(900), &ready());
         assert_eq!(it.step(ms(900)), Step::Send);
-        it.sent(ms(900), left(900));
+        it.sent(left(900));
         assert_eq!(it.step(ms(900)), Step::WaitUntil(ms(1000)), "the gap of the schedule");
     }
 
@@ -459,7 +459,7 @@ mod tests {
     fn losing_ovsdb_does_not_stop_a_burst() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
+        it.sent(left(0));
         let why = "closed".into();
         it.observe(ms(20), &seen(vec![Condition::NoOvsdb { why }], Some(1)));
         assert_eq!(it.step(ms(50)), Step::Send);
@@ -471,7 +471,7 @@ mod tests {
         it.observe(ms(0), &ready());
         it.failed("no buffer".into());
         assert_eq!(it.step(ms(50)), Step::Send);
-        it.sent(ms(50), left(50));
+        it.sent(left(50));
         assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 1));
     }
 
@@ -479,14 +479,16 @@ mod tests {
     fn a_first_round_that_is_lost_is_sent_again_at_once_until_it_leaves() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(5), lost(0));
-        assert_eq!(it.step(ms(5)), Step::WaitUntil(ms(7)));
-        it.sent(ms(12), lost(7));
-        assert_eq!(it.step(ms(12)), Step::WaitUntil(ms(16)));
-        it.sent(ms(16), left(16));
-        assert_eq!((it.progress().rounds, it.progress().lost), (1, 2));
-        assert_eq!(it.step(ms(16)), Step::WaitUntil(ms(50)), "the schedule is what it was");
-        it.sent(ms(50), left(50));
+        it.sent(lost(0));
+        assert_eq!(it.step(ms(5)), Step::Send, "it took long to know");
+        it.sent(lost(5));
+        assert_eq!(it.step(ms(6)), Step::WaitUntil(ms(7)));
+        it.sent(lost(7));
+        assert_eq!(it.step(ms(8)), Step::WaitUntil(ms(11)));
+        it.sent(left(11));
+        assert_eq!((it.progress().rounds, it.progress().lost), (1, 3));
+        assert_eq!(it.step(ms(11)), Step::WaitUntil(ms(50)), "the schedule is what it was");
+        it.sent(left(50));
         assert_eq!(it.progress().outcome, Some(Outcome::Announced));
     }
 
@@ -494,10 +496,10 @@ mod tests {
     fn the_schedule_counts_rounds_that_left() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
-        it.sent(ms(55), lost(50));
+        it.sent(left(0));
+        it.sent(lost(50));
         assert_eq!(it.step(ms(55)), Step::WaitUntil(ms(150)));
-        it.sent(ms(150), left(150));
+        it.sent(left(150));
         assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
     }
 
@@ -510,7 +512,7 @@ mod tests {
             if let Step::WaitUntil(at) = it.step(now) {
                 now = at;
             }
-            it.sent(now, Round { at: now, left: false, answered: false });
+            it.sent(Round { at: now, left: false, answered: false });
         }
         assert_eq!(it.progress().outcome, Some(Outcome::Failed));
         assert_eq!((it.progress().rounds, it.progress().lost), (0, RETRIES + 4));
@@ -520,10 +522,10 @@ mod tests {
     fn it_goes_on_while_the_network_does_not_answer_if_it_is_told_to() {
         let mut it = two_rounds().insisting(2);
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
-        it.sent(ms(50), Round { answered: false, ..left(50) });
+        it.sent(left(0));
+        it.sent(Round { answered: false, ..left(50) });
         assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(150)));
-        it.sent(ms(150), left(150));
+        it.sent(left(150));
         assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 3));
     }
 
@@ -545,7 +547,7 @@ mod tests {
     fn a_last_round_that_fails_is_a_failure() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(ms(0), left(0));
+        it.sent(left(0));
         it.failed("no buffer".into());
         assert_eq!(it.progress().outcome, Some(Outcome::Failed));
         assert_eq!(it.progress().error.as_deref(), Some("no buffer"));

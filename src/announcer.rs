@@ -273,7 +273,7 @@ impl Run<'_> {
                 self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
                 self.record(at);
                 let round = self.judge(at).await;
-                self.machine.sent(self.now(), round);
+                self.machine.sent(round);
             }
             Err(error) => {
                 // The report tells the last one.

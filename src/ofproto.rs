@@ -15,6 +15,8 @@ pub use flow::flow;
 const MOST_LINES: usize = 50_000;
 const MOST_BRIDGES: usize = 64;
 const MOST_OUTPUTS: usize = 10_000;
+/// Copies of copies, from patch port to patch port.
+const DEEPEST: usize = 16;
 /// As many bridges and ports are told of in words.
 const FEW: usize = 8;
 const NO_MATCH: &str = "no flow matches,";
@@ -132,8 +134,18 @@ fn list(outputs: &[&Output]) -> String {
 
 /// The ports in a list of datapath actions, each with the VLAN that the frame has by then.
 fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
-    let mut vlans: Vec<u16> = Vec::new();
     let mut outputs = Vec::new();
+    carry_out(actions, names, Vec::new(), DEEPEST, &mut outputs);
+    outputs
+}
+
+fn carry_out(
+    actions: &str,
+    names: &BTreeMap<&str, &str>,
+    mut vlans: Vec<u16>,
+    depth: usize,
+    outputs: &mut Vec<Output>,
+) {
     for action in top_level(actions).take(MOST_OUTPUTS) {
         match action {
             "" | "drop" | "pop_eth" | "ct_clear" => {}
@@ -143,15 +155,20 @@ fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
                     let vlan = tag.split(',').find_map(|field| field.strip_prefix("vid="));
                     vlans.extend(vlan.and_then(|vlan| vlan.trim_end_matches(')').parse::<u16>().ok()));
                 }
+                // What is done to the copy is not done to the frame.
+                Some(("clone", inner)) if depth > 0 => {
+                    let inner = inner.strip_suffix(')').unwrap_or(inner);
+                    carry_out(inner, names, vlans.clone(), depth - 1, outputs);
+                }
                 Some(_) => {}
-                None => {
+                None if outputs.len() < MOST_OUTPUTS => {
                     let port = quoted(names.get(action).unwrap_or(&action));
                     outputs.push(Output { port, vlan: vlans.last().copied() });
                 }
+                None => {}
             },
         }
     }
-    outputs
 }
 
 /// Cuts at commas that are in no brackets.
@@ -539,6 +556,10 @@ mod tests {
         );
         let told: Vec<String> = outputs.iter().map(ToString::to_string).collect();
         assert_eq!(told, ["2 untagged", "br-int in VLAN 7", "3 in VLAN 8", "4 in VLAN 7", "5 untagged"]);
+        let told = leaves_by("push_vlan(vid=7,pcp=0),clone(pop_vlan,clone(2),3),4", &BTreeMap::new());
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["2 untagged", "3 untagged", "4 in VLAN 7"]);
+        assert_eq!(leaves_by(&"clone(".repeat(100_000), &BTreeMap::new()), []);
         assert_eq!(leaves_by("hash(hash_l4(0)),recirc(0x1)", &BTreeMap::new()), []);
     }
 

@@ -36,8 +36,15 @@ const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
 /// Why frames cannot be seen.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot see frames pass: {0} (needs CAP_NET_RAW)")]
+#[error("cannot see frames pass: {0}{remedy}", remedy = remedy(.0))]
 pub struct Error(#[from] io::Error);
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (needs CAP_NET_RAW)",
+        _ => "",
+    }
+}
 
 /// Lets announcements see frames pass.
 #[derive(Debug, Clone)]

@@ -169,10 +169,10 @@ impl Told {
         assert_eq!(self.json["error"], Value::Null);
     }
 
-    /// No round left. The first was tried six times, then the second, and as many more as were asked for.
+    /// No round left. The first was tried seven times, then the second, and as many more as were asked for.
     pub fn has_failed(&self, why: &str) {
         assert_eq!((self.run.code, &self.json["outcome"]), (Some(1), &"failed".into()), "{self:#?}");
-        assert_eq!((&self.json["rounds"], &self.json["lost_rounds"]), (&0.into(), &9.into()), "{self:#?}");
+        assert_eq!((&self.json["rounds"], &self.json["lost_rounds"]), (&0.into(), &10.into()), "{self:#?}");
         let error = self.json["error"].as_str().unwrap();
         assert!(error.starts_with("no frame left the host: ") && error.contains(why), "{error}");
         assert!(self.run.stderr.contains(why) && self.run.stderr.lines().count() == 1, "{self:#?}");

@@ -65,7 +65,7 @@ async fn learned_by_linux_bridge(
 /// `explicitly_egress_direct`, nobody asks what was learned, and a frame that it drops is told of as such.
 async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
     let verdict = verdict(host, seen, frame).await;
-    let ends = verdict.iter().flat_map(|verdict| &verdict.ends);
+    let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
     ends.filter(|end| end.bridge == bridge).any(|end| !end.dropped && end.line.ends_with("actions=NORMAL"))
 }
 
@@ -91,9 +91,13 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Vec<Option<St
     let (filtered, asked): (Vec<_>, Vec<_>) =
         held.into_iter().partition(|(number, _)| !in_ovs || proof.is_held_before_ovs(*number));
     filtered.iter().for_each(|(number, _)| why[*number] = Some(FILTER.into()));
-    let verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await;
-    for ((number, _), verdict) in asked.iter().zip(&verdicts) {
-        why[*number] = reason(host, proof.trail().hops(), verdict);
+    let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
+    for (number, _) in asked {
+        why[number] = match verdicts.next() {
+            Some(Ok(verdict)) => reason(host, proof.trail().hops(), &verdict),
+            Some(Err(error)) => Some(format!("why cannot be told: {error}")),
+            None => None,
+        };
     }
     why
 }
@@ -133,26 +137,36 @@ pub async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<St
     let ovs = &host.ovs.borrow().ovs;
     let lines = verdicts
         .iter()
+        .flatten()
         .map(|verdict| verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)));
     lines.collect()
 }
 
-/// The verdicts on these frames, up to the first of which there is none: who does not answer is not asked again.
-async fn verdicts(host: &Host, seen: &Assessment, frames: impl Iterator<Item = &Frame>) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
+/// The verdicts on these frames, or why there are none: who does not answer is not asked again.
+async fn verdicts(
+    host: &Host,
+    seen: &Assessment,
+    frames: impl Iterator<Item = &Frame>,
+) -> Vec<Result<Verdict, String>> {
+    let mut verdicts: Vec<Result<Verdict, String>> = Vec::new();
     for frame in frames {
-        match verdict(host, seen, frame).await {
-            Some(verdict) => verdicts.push(verdict),
-            None => break,
-        }
+        let next = match verdicts.last() {
+            Some(Err(error)) => Some(Err(error.clone())),
+            _ => verdict(host, seen, frame).await,
+        };
+        verdicts.extend(next);
     }
     verdicts
 }
 
-async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
+/// `None` where the frame does not come to Open vSwitch.
+async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result<Verdict, String>> {
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes);
-    tokio::time::timeout(PATIENCE, traced).await.ok()?.ok()
+    Some(match tokio::time::timeout(PATIENCE, traced).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("ovs-vswitchd does not answer".into()),
+    })
 }
 
 /// What keeps each of these uplinks from passing frames on, if something does with every one.

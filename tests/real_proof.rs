@@ -175,6 +175,18 @@ fn a_filter_on_the_bridge_of_a_hybrid_plug() {
     trace(&stand, &HYBRID).is_stuck(&stuck);
 }
 
+#[test]
+fn an_open_vswitch_that_stands_still() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::hybrid_plug();
+    stand.host.sh("kill -STOP $(cat /run/openvswitch/ovs-vswitchd.pid)");
+    let qvo = stand.nic.device("qvo");
+    let stuck =
+        format!("reached {qvo}, did not leave br-int: why cannot be told: ovs-vswitchd does not answer");
+    trace_by(&stand, "redirect", &HYBRID[..4]).is_stuck(&stuck);
+    stand.host.sh("kill -KILL $(cat /run/openvswitch/ovs-vswitchd.pid)");
+}
+
 /// As on most hosts of OpenStack: some networks are in tunnels, this one is not.
 #[test]
 fn a_tunnel_beside_the_provider_bridge() {

@@ -293,3 +293,51 @@ impl FromIterator<(frame::Kind, u64)> for Tally {
 pub fn millis(d: Duration) -> f64 {
     (d.as_micros() as f64) / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::Departure;
+    use crate::metrics::{Gauges, Metrics};
+
+    const UNANSWERED: &str = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
+
+    fn ended(outcome: Outcome, evidence: Evidence) -> Report {
+        let nic = Unannounceable {
+            domain: DomainId { name: "web1".into(), uuid: String::new() },
+            device: None,
+            mac: None,
+            reason: String::new(),
+        };
+        Report { outcome, evidence, ..Report::refused(&nic, Cause::Migrated) }
+    }
+
+    fn left() -> Evidence {
+        let departure =
+            Departure { device: "up0".into(), bridge: None, port: None, vlan: None, words: String::new() };
+        let stale = Some("not learned".into());
+        Evidence { departure: Some(departure), stuck: vec!["rarp".into()], stale, ..Evidence::default() }
+    }
+
+    #[test]
+    fn what_is_missing_in_the_end_is_warned_of_if_the_end_was_waited_for() {
+        let warnings = |outcome| ended(outcome, left()).warnings();
+        assert_eq!(warnings(Outcome::Announced), ["rarp", UNANSWERED, "not learned"]);
+        for early in [Outcome::Cancelled, Outcome::Superseded, Outcome::NotReady] {
+            assert_eq!(warnings(early), ["rarp"], "{early:?}");
+        }
+        let answered = Evidence { returned_after_ms: Some(1.0), stuck: Vec::new(), stale: None, ..left() };
+        let nothing_left = Evidence { departure: None, ..left() };
+        assert_eq!(ended(Outcome::Announced, answered).warnings(), Vec::<String>::new());
+        assert_eq!(ended(Outcome::Failed, nothing_left).warnings(), ["rarp"]);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_counted() {
+        let mut metrics = Metrics::default();
+        metrics.ended(&ended(Outcome::Announced, left()));
+        metrics.ended(&ended(Outcome::Superseded, left()));
+        let text = metrics.text(&Gauges::default());
+        assert!(text.contains("\nannounced_unanswered_total 1\n"), "{text}");
+    }
+}

@@ -336,28 +336,32 @@ fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links, hops: &mut Vec<Hop>) {
         }
     }
     hops.extend(bridges.into_iter().map(|bridge| Hop::unseen(&bridge.name, Role::Ovs)));
-    for uplink in uplinks {
-        let (port, interface) = (&uplink.port.name, uplink.interface);
-        let via = Via::of(&uplink.bridge.name, port);
-        if port != &interface.name && hops.iter().all(|hop| &hop.name != port) {
-            hops.push(Hop { via: Some(via.clone()), ..Hop::unseen(port, Role::Ovs) });
+    uplinks.iter().for_each(|uplink| leave_by(uplink, links, hops));
+}
+
+/// An uplink of Open vSwitch, and the devices that its frames go on to.
+fn leave_by(uplink: &Plugged<'_>, links: &Links, hops: &mut Vec<Hop>) {
+    let (port, interface) = (&uplink.port.name, uplink.interface);
+    let via = Via::of(&uplink.bridge.name, port);
+    if port != &interface.name && hops.iter().all(|hop| &hop.name != port) {
+        hops.push(Hop { via: Some(via.clone()), ..Hop::unseen(port, Role::Ovs) });
+    }
+    if let Some(device) = interface.tunnel_device().and_then(|name| links.named(&name)) {
+        hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, Role::Ovs) });
+        // All tunnels of a kind have one.
+        if hops.iter().all(|hop| hop.ifindex != Some(device.index)) {
+            let via = Via::of(&uplink.bridge.name, &device.name);
+            hops.push(Hop { via: Some(via), ..Hop::of(device, Role::Tunnel) });
         }
-        let role = if interface.is_tunnel() { Role::Tunnel } else { Role::Exit };
-        // What DPDK or AF_XDP transmits does not pass the kernel, even where its device has the same name.
-        let is_kernels = matches!(interface.kind.as_str(), "" | "system");
-        let tunnel = interface.tunnel_device().and_then(|name| links.named(&name));
-        if let Some(device) = tunnel {
-            hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, Role::Ovs) });
-            // All tunnels of a kind have one.
-            if hops.iter().all(|hop| hop.ifindex != Some(device.index)) {
-                let via = Via::of(&uplink.bridge.name, &device.name);
-                hops.push(Hop { via: Some(via), ..Hop::of(device, Role::Tunnel) });
-            }
-            continue;
-        }
-        match links.named(&interface.name).filter(|_| is_kernels) {
-            Some(link) => downward(link, links, &via, hops),
-            None => hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, role) }),
+        return;
+    }
+    // What DPDK or AF_XDP transmits does not pass the kernel, even where its device has the same name.
+    let is_kernels = matches!(interface.kind.as_str(), "" | "system");
+    match links.named(&interface.name).filter(|_| is_kernels) {
+        Some(link) => downward(link, links, &via, hops),
+        None => {
+            let role = if interface.is_tunnel() { Role::Tunnel } else { Role::Exit };
+            hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, role) });
         }
     }
 }

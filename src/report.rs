@@ -190,10 +190,11 @@ impl Report {
         }
     }
 
-    /// It left the host, and no frame for the guest came in as long as the schedule lasted.
+    /// It left the host, and no frame for the guest came in as long as the schedule lasted: that of one round is over at once.
     pub fn is_unanswered(&self) -> bool {
         let Evidence { departure, returned_after_ms, .. } = &self.evidence;
-        self.outcome == Outcome::Announced && departure.is_some() && returned_after_ms.is_none()
+        let is_over = self.outcome == Outcome::Announced && self.rounds > 1;
+        is_over && departure.is_some() && returned_after_ms.is_none()
     }
 
     /// What somebody should look at. Of an announcement that ended before its time, only what has not left the host.
@@ -309,7 +310,7 @@ mod tests {
             mac: None,
             reason: String::new(),
         };
-        Report { outcome, evidence, ..Report::refused(&nic, Cause::Migrated) }
+        Report { outcome, evidence, rounds: 2, ..Report::refused(&nic, Cause::Migrated) }
     }
 
     fn left() -> Evidence {
@@ -337,6 +338,7 @@ mod tests {
         let mut metrics = Metrics::default();
         metrics.ended(&ended(Outcome::Announced, left()));
         metrics.ended(&ended(Outcome::Superseded, left()));
+        metrics.ended(&Report { rounds: 1, ..ended(Outcome::Announced, left()) });
         let text = metrics.text(&Gauges::default());
         assert!(text.contains("\nannounced_unanswered_total 1\n"), "{text}");
     }

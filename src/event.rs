@@ -61,13 +61,14 @@ pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
     const PMSUSPENDED: i32 = 7;
     const CRASHED: i32 = 8;
     Some(match (event, detail) {
-        (STARTED, 0 | 4) => Change::Booted,
+        (STARTED, 0) => Change::Booted,
         (STARTED, 1) => Change::Arriving(Cause::Migrated),
         (STARTED, 2 | 3) => Change::Arriving(Cause::Restored),
         // MIGRATED, POSTCOPY at the switch-over, POSTCOPY_FAILED: the guest runs here all the same.
         (RESUMED, 1 | 3 | 4) => Change::Runs(Some(Cause::Migrated)),
         (RESUMED, 2) => Change::Runs(Some(Cause::Restored)),
-        (RESUMED, _) => Change::Runs(None),
+        // So does one that wakes up: STARTED/WAKEUP.
+        (RESUMED, _) | (STARTED, 4) => Change::Runs(None),
         (SUSPENDED | PMSUSPENDED, _) => Change::Paused,
         (STOPPED | SHUTDOWN | CRASHED, _) => Change::Left,
         _ => return None,

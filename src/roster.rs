@@ -109,6 +109,8 @@ impl Roster {
             let entry = entry.or_insert(Entry { id: guest.id, pending: came });
             if entry.id.is_some() && entry.id != guest.id {
                 entry.pending = came;
+                // Whatever is still under way was for its last life.
+                verdicts.push((guest.uuid.clone(), Verdict::Forget));
             }
             entry.id = guest.id;
             let verdict = match entry.pending {
@@ -238,7 +240,8 @@ mod tests {
         let mut roster = Roster::default();
         roster.reconcile(&[present(1, true, None)], false, &CAUSES);
         let back = [present(2, true, Some(Cause::Migrated))];
-        assert_eq!(roster.reconcile(&back, true, &CAUSES), [("u".into(), ANNOUNCE)]);
+        let expected = [("u".into(), Verdict::Forget), ("u".into(), ANNOUNCE)];
+        assert_eq!(roster.reconcile(&back, true, &CAUSES), expected, "nothing of its last life goes on");
     }
 
     #[test]
@@ -246,7 +249,15 @@ mod tests {
         let mut roster = Roster::default();
         verdicts(&mut roster, &[(4, 0), (2, 0)]);
         let back = [present(2, true, Some(Cause::Migrated))];
-        assert_eq!(roster.reconcile(&back, true, &CAUSES), [("u".into(), ANNOUNCE)]);
+        let expected = [("u".into(), Verdict::Forget), ("u".into(), ANNOUNCE)];
+        assert_eq!(roster.reconcile(&back, true, &CAUSES), expected);
+    }
+
+    #[test]
+    fn a_guest_that_sleeps_in_mid_burst_is_announced_again_when_it_wakes_up() {
+        let mut roster = Roster::default();
+        verdicts(&mut roster, &[(2, 1), (4, 1)]);
+        assert_eq!(verdicts(&mut roster, &[(7, 0), (2, 4)]), [Verdict::Nothing, ANNOUNCE]);
     }
 
     #[test]

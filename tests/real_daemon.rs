@@ -178,6 +178,37 @@ fn a_guest_that_is_paused_in_mid_burst_is_announced_anew_when_it_goes_on() {
     is_announced(&site.nic, site.vlan(), &wire.stop(), report, "restored");
 }
 
+#[test]
+fn a_guest_that_gets_a_nic_before_it_runs_is_announced_with_all_its_nics() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let second = Nic::new(21, Plug::Bridge("br0"));
+    let daemon = Daemon::start(&site.host, QUICK);
+    site.save();
+    let wires = [&site.nic, &second]
+        .map(|nic| Capture::start(&site.host.wire(), "wire0", Direction::In, &nic.sent()));
+    site.restore("--paused");
+    daemon.knows(1);
+    guest::attach(&site.host, "web1", &second);
+    daemon.comes_to("the second NIC", |status| status["metrics"]["events"]["plugged"] == 1);
+    site.host.sh("virsh resume web1");
+    daemon.reports(2);
+    let [first, second] = wires.map(Capture::stop);
+    assert_eq!(rounds(&first, None).len(), 3);
+    assert_eq!(common::kinds(&second), ["rarp"; 3], "it has no address");
+}
+
+#[test]
+fn a_guest_that_is_paused_for_a_moment_only_is_announced_all_the_same() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = mid_burst(&site);
+    for _ in 0..5 {
+        site.host.sh("virsh 'suspend web1; resume web1'");
+        assert!(site.wire().sees(4, common::DEADLINE), "{}", daemon.program.stderr.so_far());
+    }
+}
+
 /// Restored, and already announced for some rounds.
 fn mid_burst(site: &Site) -> Daemon<'_> {
     let daemon = Daemon::start(&site.host, LONG);

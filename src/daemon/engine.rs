@@ -7,7 +7,7 @@ use std::time::Duration;
 use pnet_base::MacAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{self, AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::site::Site;
@@ -29,6 +29,8 @@ mod announcing;
 
 /// A libvirt that has not answered by then is not waited for any more.
 const UNHEARD: Duration = Duration::from_secs(10);
+/// libvirt's word for a guest that may go on.
+const PAUSED: &str = "paused";
 
 /// A guest of this host.
 struct Guest {
@@ -37,14 +39,17 @@ struct Guest {
     prepared: Option<Known>,
     /// It is being read.
     reading: Option<AbortHandle>,
+    /// NICs of it are still to be announced for which nothing is under way: it does not run yet, it has not been read yet,
+    /// or it was paused in mid-burst.
+    owed: bool,
 }
 
 /// An announcement under way.
 struct Running {
     subject: String,
     stop: watch::Sender<Option<Stop>>,
-    /// Tells it from the one that it superseded.
-    began: Instant,
+    /// Tells it from one of the same NIC that it superseded, or whose guest has left.
+    task: task::Id,
 }
 
 /// A NIC: the guest's UUID and the MAC.
@@ -66,7 +71,7 @@ pub struct Engine {
     changed: bool,
     guests: HashMap<String, Guest>,
     running: BTreeMap<Nic, Running>,
-    tasks: JoinSet<(usize, Nic, Instant, Report)>,
+    tasks: JoinSet<(usize, Nic, Report)>,
     reads: JoinSet<Read>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
     teller: Teller,
@@ -136,7 +141,7 @@ impl Engine {
             tokio::select! {
                 Some((site, notice)) = self.heard.recv() => self.notice(site, notice),
                 Some(read) = self.reads.join_next() => self.read(read),
-                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),
                 () = watchdog.due() => {}
                 () = &mut unheard, if waiting => {
@@ -162,7 +167,7 @@ impl Engine {
         while let Some(read) = self.reads.try_join_next() {
             self.read(read);
         }
-        while let Some(ended) = self.tasks.try_join_next() {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.ended(ended);
         }
     }
@@ -197,7 +202,7 @@ impl Engine {
                 let verdicts = site.roster.reconcile(&present, site.known, &self.config.libvirt.events);
                 site.known = true;
                 for guest in &present {
-                    let state = if guest.runs { GuestState::Running } else { GuestState::Paused("paused") };
+                    let state = if guest.runs { GuestState::Running } else { GuestState::Paused(PAUSED) };
                     self.note_state(&guest.uuid, state);
                 }
                 let now = Instant::now();
@@ -219,9 +224,9 @@ impl Engine {
         }
         match change {
             Change::Runs(_) | Change::Booted => self.note_state(&uuid, GuestState::Running),
-            Change::Paused => self.note_state(&uuid, GuestState::Paused("paused")),
+            Change::Arriving(_) | Change::Paused => self.note_state(&uuid, GuestState::Paused(PAUSED)),
             Change::Left => self.note_state(&uuid, GuestState::Left("shut off")),
-            Change::Arriving(_) | Change::Plugged(_) => {}
+            Change::Plugged(_) => {}
         }
         let verdict = self.sites[number].roster.change(&uuid, id, change, &self.config.libvirt.events);
         let plugged = match change {

@@ -2,9 +2,10 @@
 
 use pnet_base::MacAddr;
 use tokio::sync::watch;
+use tokio::task;
 use tokio::time::Instant;
 
-use super::{Engine, Guest, Nic, Read, Running};
+use super::{Engine, Guest, Nic, PAUSED, Read, Running};
 use crate::announcement::Outcome;
 use crate::announcer::{self, Signals, Stop};
 use crate::daemon::reading::patiently;
@@ -12,7 +13,7 @@ use crate::event::Cause;
 use crate::guest::Known;
 use crate::orders;
 use crate::pace;
-use crate::readiness::GuestState;
+use crate::readiness::{Condition, GuestState};
 use crate::report::Report;
 use crate::roster::Verdict;
 use crate::target;
@@ -32,32 +33,51 @@ impl Engine {
     ) {
         match verdict {
             Verdict::Nothing => {}
-            Verdict::Forget => {
-                if let Some(guest) = self.guests.remove(&uuid) {
-                    guest.state.send_replace(GuestState::Left("shut off"));
-                }
-            }
+            Verdict::Forget => self.forget(&uuid),
             Verdict::Prepare => {
-                self.guest(&uuid);
+                self.guest(&uuid).owed = true;
                 self.start_reading(number, uuid, None, None);
             }
+            Verdict::Announce(cause) if plugged.is_some() => {
+                self.teller.event(cause);
+                let guest = self.guest(&uuid);
+                // What was read before lacks this NIC, which is announced with all the others when the guest runs.
+                guest.prepared = None;
+                let is_owed = guest.owed && *guest.state.borrow() == GuestState::Paused(PAUSED);
+                let (wanted, plugged) = if is_owed { (None, None) } else { (Some((cause, at)), plugged) };
+                self.start_reading(number, uuid, wanted, plugged);
+            }
             Verdict::Announce(cause) => {
-                if self.is_under_way(&uuid) && plugged.is_none() {
+                let is_under_way = self.is_under_way(&uuid);
+                let guest = self.guest(&uuid);
+                if is_under_way && !guest.owed {
                     return;
                 }
+                guest.owed = true;
+                let prepared = guest.prepared.take();
                 self.teller.event(cause);
-                let prepared = self.guest(&uuid).prepared.take();
                 match prepared {
                     Some(known) => self.launch(number, &uuid, known, (cause, at), None),
-                    None => self.start_reading(number, uuid, Some((cause, at)), plugged),
+                    None => self.start_reading(number, uuid, Some((cause, at)), None),
                 }
             }
         }
     }
 
+    /// The guest has left: nothing that is still under way for it counts any more, should it come back.
+    fn forget(&mut self, uuid: &str) {
+        if let Some(guest) = self.guests.remove(uuid) {
+            guest.state.send_replace(GuestState::Left("shut off"));
+            if let Some(reading) = guest.reading {
+                reading.abort();
+            }
+        }
+        self.running.retain(|(guest, _), _| guest != uuid);
+    }
+
     pub(super) fn guest(&mut self, uuid: &str) -> &mut Guest {
         let state = || watch::channel(GuestState::Running).0;
-        let new = || Guest { state: state(), prepared: None, reading: None };
+        let new = || Guest { state: state(), prepared: None, reading: None, owed: false };
         self.guests.entry(uuid.to_owned()).or_insert_with(new)
     }
 
@@ -89,7 +109,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn read(&mut self, read: Result<Read, tokio::task::JoinError>) {
+    pub(super) fn read(&mut self, read: Result<Read, task::JoinError>) {
         match read {
             Ok((number, uuid, Some(wanted), plugged, Ok(known))) => {
                 self.launch(number, &uuid, known, wanted, plugged);
@@ -120,9 +140,10 @@ impl Engine {
         (cause, at): (Cause, Instant),
         plugged: Option<String>,
     ) {
-        let Some(guest) = self.guests.get(uuid) else {
+        let Some(guest) = self.guests.get_mut(uuid) else {
             return;
         };
+        guest.owed &= plugged.is_some();
         let state = guest.state.subscribe();
         let meant = |alias: &Option<String>| plugged.is_none() || *alias == plugged;
         let mut addresses = known.addresses.into_iter();
@@ -139,10 +160,7 @@ impl Engine {
                 Err(refused) => self.teller.finished(&Report::refused(&refused, cause)),
             }
         }
-        if !self.is_under_way(uuid) {
-            self.sites[number].roster.done(uuid);
-        }
-        self.changed = true;
+        self.settle(number, uuid);
     }
 
     fn start(
@@ -156,38 +174,60 @@ impl Engine {
         let nic = (uuid.to_owned(), order.target.mac);
         let (stop, stopped) = watch::channel(None);
         let subject = order.target.subject(order.target.plug.device.clone());
-        let began = Instant::now();
-        if let Some(old) = self.running.insert(nic.clone(), Running { subject, stop, began }) {
-            old.stop.send_replace(Some(Stop::Superseded));
-        }
-        let host = self.host.clone();
+        let (host, whose) = (self.host.clone(), nic.clone());
         let signals = Signals { guest, stop: stopped };
         let jitter = pace::jitter(order.target.mac, self.config.limits.jitter);
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             if !jitter.is_zero() {
                 tokio::time::sleep(jitter).await;
             }
-            let report = announcer::announce(order, host, signals, at).await;
-            (number, nic, began, report)
+            (number, whose, announcer::announce(order, host, signals, at).await)
         });
+        if let Some(old) = self.running.insert(nic, Running { subject, stop, task: task.id() }) {
+            old.stop.send_replace(Some(Stop::Superseded));
+        }
     }
 
-    pub(super) fn ended(&mut self, ended: Result<(usize, Nic, Instant, Report), tokio::task::JoinError>) {
-        let (number, nic, began, report) = match ended {
+    pub(super) fn ended(&mut self, ended: Result<(task::Id, (usize, Nic, Report)), task::JoinError>) {
+        let (task, (number, nic, report)) = match ended {
             Ok(ended) => ended,
-            Err(error) => return tracing::error!("an announcement broke off: {error}"),
+            Err(error) => {
+                // It stays pending, so that it is tried again with the next connection to libvirt.
+                self.running.retain(|_, running| running.task != error.id());
+                return tracing::error!("an announcement broke off: {error}");
+            }
         };
         self.teller.finished(&report);
-        if self.running.get(&nic).is_some_and(|running| running.began == began) {
-            self.running.remove(&nic);
+        if self.running.get(&nic).is_none_or(|running| running.task != task) {
+            return;
         }
-        let uuid = &nic.0;
-        let state = self.guests.get(uuid).map(|guest| *guest.state.borrow());
-        // One that was paused in mid-burst is announced when it goes on.
-        let goes_on = report.outcome == Outcome::Cancelled && matches!(state, Some(GuestState::Paused(_)));
-        if !goes_on && !self.is_under_way(uuid) {
-            self.sites[number].roster.done(uuid);
-            self.changed = true;
+        self.running.remove(&nic);
+        let (uuid, _) = nic;
+        let Some(guest) = self.guests.get_mut(&uuid) else {
+            return;
+        };
+        if was_held_up_by_a_pause(&report) {
+            // It is announced again when it goes on, which it may have done meanwhile.
+            guest.owed = true;
+            if *guest.state.borrow() == GuestState::Running {
+                let again = Verdict::Announce(report.cause);
+                return self.act(number, uuid, again, None, Instant::now());
+            }
         }
+        self.settle(number, &uuid);
     }
+
+    /// With nothing under way and nothing owed, a guest is done.
+    fn settle(&mut self, number: usize, uuid: &str) {
+        let is_owed = self.guests.get(uuid).is_some_and(|guest| guest.owed);
+        if !is_owed && !self.is_under_way(uuid) {
+            self.sites[number].roster.done(uuid);
+        }
+        self.changed = true;
+    }
+}
+
+fn was_held_up_by_a_pause(report: &Report) -> bool {
+    let pause = Condition::Paused(PAUSED).to_string();
+    matches!(report.outcome, Outcome::Cancelled | Outcome::NotReady) && report.unmet.contains(&pause)
 }

@@ -22,7 +22,7 @@ use crate::host::libvirt::watch_guests::Notice;
 use crate::metrics::Gauges;
 use crate::readiness::GuestState;
 use crate::report::Report;
-use crate::roster::Verdict;
+use crate::roster::{Present, Verdict};
 use crate::status::Status;
 
 mod announcing;
@@ -196,26 +196,36 @@ impl Engine {
         let site = &mut self.sites[number];
         site.heard = true;
         match notice {
-            Notice::Connected(mut present) => {
-                present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
-                site.connected = true;
-                let verdicts = site.roster.reconcile(&present, site.known, &self.config.libvirt.events);
-                site.known = true;
-                for guest in &present {
-                    let state = if guest.runs { GuestState::Running } else { GuestState::Paused(PAUSED) };
-                    self.note_state(&guest.uuid, state);
-                }
-                let now = Instant::now();
-                verdicts.into_iter().for_each(|(uuid, verdict)| self.act(number, uuid, verdict, None, now));
-                self.changed = true;
+            Notice::Connected(present) => {
+                self.connected(number, present);
+                let early = std::mem::take(&mut self.sites[number].early);
+                early.into_iter().for_each(|notice| self.notice(number, notice));
             }
+            Notice::Changed { .. } if !site.connected => site.early.push(notice),
             Notice::Changed { uuid, id, change, at } => self.changed(number, uuid, id, &change, at),
             Notice::Lost(why) => {
+                site.early.clear();
                 if std::mem::take(&mut site.connected) || !self.teller.is_ready() {
                     tracing::warn!("{why}; trying again");
                 }
             }
         }
+    }
+
+    fn connected(&mut self, number: usize, mut present: Vec<Present>) {
+        present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
+        let site = &mut self.sites[number];
+        site.connected = true;
+        let verdicts = site.roster.reconcile(&present, site.known, &self.config.libvirt.events);
+        site.known = true;
+        let now = Instant::now();
+        verdicts.into_iter().for_each(|(uuid, verdict)| self.act(number, uuid, verdict, None, now));
+        for guest in &present {
+            let state = if guest.runs { GuestState::Running } else { GuestState::Paused(PAUSED) };
+            self.note_state(&guest.uuid, state);
+        }
+        tracing::info!("listening to {}: {} guests are here", self.sites[number].title(), present.len());
+        self.changed = true;
     }
 
     fn changed(&mut self, number: usize, uuid: String, id: Option<u32>, change: &Change, at: Instant) {

@@ -22,6 +22,8 @@ pub struct Site {
     pub heard: bool,
     /// It is listened to.
     pub connected: bool,
+    /// What has happened since it is listened to, before its guests were listed: newer than the list, or in it already.
+    pub early: Vec<Notice>,
 }
 
 impl Site {
@@ -38,13 +40,18 @@ impl Site {
         let roster = rosters.remove(&name);
         let known = roster.is_some();
         let (libvirt, roster) = (Arc::new(libvirt), roster.unwrap_or_default());
-        Ok(Site { name, libvirt, roster, known, heard: false, connected: false })
+        Ok(Site { name, libvirt, roster, known, heard: false, connected: false, early: Vec::new() })
+    }
+
+    /// What it is called in the log.
+    pub fn title(&self) -> String {
+        if self.name.is_empty() { "libvirt".into() } else { format!("libvirt at {}", self.name) }
     }
 
     /// It has not answered in time: go on without it, until it does.
     pub fn give_up_hearing(&mut self) {
         if !std::mem::replace(&mut self.heard, true) {
-            tracing::warn!("libvirt does not answer; still trying");
+            tracing::warn!("{} does not answer; still trying", self.title());
         }
     }
 }

@@ -17,7 +17,8 @@ use crate::host::sys::libvirt::{CloseCallback, EventLoop, Subscription};
 use crate::roster::Present;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(10);
+/// A guest that comes when libvirt is there again waits for so long at most.
+const LAST_RETRY: Duration = Duration::from_secs(2);
 /// How long the thread may take to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -117,17 +118,21 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
     fn run(self, controlled: &Receiver<Control>) {
         let mut pause = FIRST_RETRY;
         loop {
+            let since = Instant::now();
             match self.listen(controlled) {
                 Ok(Control::Stop) => return,
                 Ok(Control::Closed) => {
-                    pause = FIRST_RETRY;
-                    (self.to)(Notice::Lost("libvirt closed the connection".into()));
+                    // One that ends as soon as it is asked, again and again, is not asked ten times a second.
+                    if since.elapsed() > LAST_RETRY {
+                        pause = FIRST_RETRY;
+                    }
+                    let place = self.uri.as_ref().map(|uri| format!(" at {uri}")).unwrap_or_default();
+                    (self.to)(Notice::Lost(format!("libvirt{place} closed the connection")));
                 }
                 Err(why) => (self.to)(Notice::Lost(why)),
             }
-            match controlled.recv_timeout(pause) {
-                Ok(Control::Closed) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            if must_stop(controlled, pause) {
+                return;
             }
             pause = LAST_RETRY.min(pause * 2);
         }
@@ -152,11 +157,27 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
         let active = virt::sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE;
         let guests = connection.list_all_domains(active).map_err(failed)?;
         let present = guests.iter().filter_map(present).collect();
+        // Guests whose state could not be asked for any more are missing, and have not left.
+        if !connection.is_alive().unwrap_or(false) {
+            return Ok(Control::Closed);
+        }
         *lock(&self.shared) = Some(connection);
         (self.to)(Notice::Connected(present));
         let control = controlled.recv().unwrap_or(Control::Stop);
         *lock(&self.shared) = None;
         Ok(control)
+    }
+}
+
+/// Pauses; returns whether there is nothing to be done afterwards. What the last connection may still say does not count.
+fn must_stop(controlled: &Receiver<Control>, pause: Duration) -> bool {
+    let until = Instant::now() + pause;
+    loop {
+        match controlled.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Control::Closed) => {}
+            Err(RecvTimeoutError::Timeout) => return false,
+            Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return true,
+        }
     }
 }
 

@@ -48,6 +48,14 @@ pub enum Change {
     Plugged(String),
 }
 
+/// What it means that a device of this alias was plugged: nothing, unless it may be a NIC.
+///
+/// libvirt calls NICs `net0`, `net1` and so on; an alias that a user chose begins with `ua-`, whatever the device is.
+pub fn plugged(alias: &str) -> Option<Change> {
+    let may_be_a_nic = alias.starts_with("net") || alias.starts_with("ua-");
+    may_be_a_nic.then(|| Change::Plugged(alias.into()))
+}
+
 /// What a lifecycle event means (`virDomainEventType` and its details, `include/libvirt/libvirt-domain.h`).
 ///
 /// The order of events per operation is measured (facts/lab.md section 4): a migrated guest comes as STARTED/MIGRATED,
@@ -73,4 +81,16 @@ pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
         (STOPPED | SHUTDOWN | CRASHED, _) => Change::Left,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_plugged_is_no_nic() {
+        assert_eq!(plugged("virtio-disk1"), None);
+        assert_eq!(plugged("net1"), Some(Change::Plugged("net1".into())));
+        assert_eq!(plugged("ua-uplink"), Some(Change::Plugged("ua-uplink".into())));
+    }
 }

@@ -11,7 +11,7 @@ use virt::error::Error;
 use virt::network::Network;
 use virt::sys;
 
-use crate::event::{Change, lifecycle};
+use crate::event::{Change, lifecycle, plugged};
 
 /// What is called with a domain's UUID and id, and what happened to it.
 type Handler = Box<dyn Fn(&str, Option<u32>, Change) + Send + Sync>;
@@ -168,9 +168,11 @@ unsafe extern "C" fn on_device_added(
         return;
     }
     // SAFETY: libvirt passes a text that ends with zero.
-    let alias = unsafe { CStr::from_ptr(alias) }.to_string_lossy().into_owned();
-    // SAFETY: the caller's promise.
-    unsafe { handle(domain, Change::Plugged(alias), opaque) };
+    let alias = unsafe { CStr::from_ptr(alias) }.to_string_lossy();
+    if let Some(change) = plugged(&alias) {
+        // SAFETY: the caller's promise.
+        unsafe { handle(domain, change, opaque) };
+    }
 }
 
 /// # Safety

@@ -62,7 +62,7 @@ pub fn main(file: Option<PathBuf>) -> ExitCode {
 ///
 /// Leaves it to the daemon where that runs. Returns once the guest is announced, has left, or needs no announcement.
 pub fn for_hook(guest: String, hook: i32, config: Config) -> Result<(), String> {
-    if status::ask().is_ok() {
+    if status::is_served() {
         return Ok(());
     }
     block_on(async {

@@ -1,4 +1,5 @@
 //! Everything that touches the machine, one adapter per thing touched; adapters never call each other.
+pub mod clients;
 pub mod http;
 pub mod injector;
 pub mod jsonrpc;

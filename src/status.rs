@@ -1,9 +1,12 @@
 //! What the daemon did and is doing: told by it, read by `announce status`.
 
 use std::fmt;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::task::Context;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,12 +14,17 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+use crate::host::clients;
 use crate::metrics::{Gauges, Metrics};
 
 /// The daemon's directory when systemd names none.
 const RUNTIME_DIRECTORY: &str = "/run/announced";
 /// The socket in it.
 pub const SOCKET: &str = "status.sock";
+/// A client that is slower than this does not read.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the daemon may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The daemon at one moment.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -47,23 +55,28 @@ pub async fn serve(directory: &Path, status: watch::Receiver<Status>) -> io::Res
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
-    loop {
-        let (mut stream, _) = listener.accept().await?;
+    let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
+    let tell = |mut stream: tokio::net::UnixStream| {
         let text = serde_json::to_vec(&*status.borrow()).unwrap_or_default();
-        // One that does not read must not hold up the next.
-        tokio::spawn(async move {
-            let patience = std::time::Duration::from_secs(1);
-            let _ = tokio::time::timeout(patience, stream.write_all(&text)).await;
-        });
-    }
+        async move { stream.write_all(&text).await }
+    };
+    clients::serve(accept, PATIENCE, tell).await
 }
 
 /// Asks the daemon.
 pub fn ask() -> io::Result<Status> {
-    let socket = runtime_directory().join(SOCKET);
-    let stream = std::os::unix::net::UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
-    Ok(serde_json::from_reader(stream)?)
+    Ok(serde_json::from_reader(BufReader::new(connect()?))?)
+}
+
+/// A daemon answers, of whatever version it is.
+pub fn is_served() -> bool {
+    connect().is_ok_and(|mut stream| stream.read_exact(&mut [0]).is_ok())
+}
+
+fn connect() -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(runtime_directory().join(SOCKET))?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    Ok(stream)
 }
 
 impl fmt::Display for Status {

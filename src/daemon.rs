@@ -90,7 +90,7 @@ fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String
 
 async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
     let directory = status::runtime_directory();
-    std::fs::create_dir_all(&directory).map_err(|e| format!("cannot make {}: {e}", directory.display()))?;
+    let keep = Keep::open(&directory)?;
     let host = host(&config).await?;
     for why in host.injectors.warm_up() {
         tracing::warn!("a way in is not there: {why}");
@@ -98,7 +98,7 @@ async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
     give_up_privileges(&config, &host.injectors)?;
     let (status, shown) = watch::channel(Status::default());
     serve(&directory, shown, &config);
-    Engine::new(file, config, host, Keep::new(&directory), status)?.run().await
+    Engine::new(file, config, host, keep, status)?.run().await
 }
 
 async fn host(config: &Config) -> Result<Host, String> {

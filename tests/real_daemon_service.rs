@@ -4,11 +4,14 @@
 
 mod common;
 
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::daemon::QUICK;
-use common::{Attachment, Daemon, Host, Place, Running, Site, require};
+use common::{Attachment, Daemon, Host, Place, Running, Site, require, stand};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -157,6 +160,79 @@ fn a_systemd_that_does_not_read_holds_nothing_up() {
     site.restore("");
     assert_eq!(daemon.reports(1)[0]["outcome"], "announced");
     ends(daemon);
+}
+
+#[test]
+fn a_second_one_does_not_start() {
+    require!(lab, libvirt);
+    let host = Host::build().libvirt().start();
+    let daemon = Daemon::start(&host, QUICK);
+    let second = Daemon::launch(&host, "", &[]).terminated();
+    assert_eq!((second.code, second.stderr.lines().count()), (Some(1), 1), "{second:#?}");
+    assert!(second.stderr.contains("another announced runs already"), "{second:#?}");
+    daemon.status();
+}
+
+#[test]
+fn what_cannot_be_kept_is_told_of_once_and_kept_later() {
+    require!(lab, libvirt);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, QUICK);
+    // In the way of the file that is to be written.
+    site.host.sh("mkdir /run/announced/roster.new");
+    site.save();
+    site.restore("");
+    daemon.reports(1);
+    daemon.program.stderr.line_with("cannot keep what is under way: ");
+    site.host.sh("rmdir /run/announced/roster.new; ip link add later type veth");
+    daemon.program.stderr.line_with("what is under way is kept again");
+    let said = daemon.kill().stderr;
+    assert_eq!(said.matches("cannot keep").count(), 1, "{said}");
+    assert!(site.host.sh("cat /run/announced/roster.json").contains("\"pending\":null"));
+}
+
+#[test]
+fn clients_that_only_hold_the_line_keep_nobody_from_asking() {
+    require!(lab, libvirt, curl);
+    let host = Host::build().libvirt().start();
+    let daemon = Daemon::start(&host, &format!("{QUICK}[metrics]\nlisten = \"127.0.0.1:9999\"\n"));
+    let socket = host.directory().join("run/announced/status.sock");
+    let metrics =
+        || host.sh("curl --silent --show-error --retry 9 --retry-all-errors http://127.0.0.1:9999/");
+    metrics();
+    let (mute, deaf): (Vec<_>, Vec<_>) = stand::inside(&host, || {
+        let clients = (0..100)
+            .map(|_| (TcpStream::connect("127.0.0.1:9999").unwrap(), UnixStream::connect(&socket).unwrap()));
+        clients.unzip()
+    });
+    daemon.status();
+    assert!(metrics().contains("announced_build_info"));
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.program.pid())).unwrap().count();
+    println!("{open} descriptors are open");
+    assert!(open < 100, "{open} descriptors");
+    drop((mute, deaf));
+}
+
+#[test]
+fn a_want_of_file_descriptors_passes() {
+    require!(lab, libvirt);
+    let host = Host::build().libvirt().start();
+    let daemon = Daemon::start(&host, &format!("{QUICK}[metrics]\nlisten = \"127.0.0.1:9999\"\n"));
+    let limit = |files: &str| {
+        let pid = daemon.program.pid().to_string();
+        let run = Running::start(Command::new("prlimit").args(["--pid", &pid, files])).finish();
+        assert_eq!(run.code, Some(0), "{run:#?}");
+    };
+    daemon.status();
+    limit("--nofile=4:");
+    let mut status = UnixStream::connect(host.directory().join("run/announced/status.sock")).unwrap();
+    let mut metrics = stand::inside(&host, || TcpStream::connect("127.0.0.1:9999").unwrap());
+    metrics.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    limit("--nofile=1024:");
+    let mut answers = [String::new(), String::new()];
+    status.read_to_string(&mut answers[0]).unwrap();
+    metrics.read_to_string(&mut answers[1]).unwrap();
+    assert!(answers.iter().all(|answer| !answer.is_empty()), "{answers:?}");
 }
 
 #[test]

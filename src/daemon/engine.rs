@@ -69,6 +69,8 @@ pub struct Engine {
     keep: Option<Keep>,
     /// Something is under way, or done, that is not kept yet.
     changed: bool,
+    /// It could not be kept when that was tried last.
+    unkept: bool,
     guests: HashMap<String, Guest>,
     running: BTreeMap<Nic, Running>,
     tasks: JoinSet<(usize, Nic, Report)>,
@@ -118,6 +120,7 @@ impl Engine {
             sites,
             keep: None,
             changed: false,
+            unkept: false,
             guests: HashMap::new(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -260,13 +263,18 @@ impl Engine {
 
     /// Keeps what is under way, if that has changed. Whatever follows from a change is done after this.
     fn save(&mut self) {
-        let changed = std::mem::take(&mut self.changed);
-        let Some(keep) = self.keep.as_ref().filter(|_| changed) else {
+        let Some(keep) = self.keep.as_ref().filter(|_| self.changed) else {
             return;
         };
-        let rosters = self.sites.iter().map(|site| (site.name.clone(), site.roster.clone()));
-        if let Err(error) = keep.save(&rosters.collect::<Rosters>()) {
-            tracing::warn!("cannot keep what is under way: {error}");
+        let saved = keep.save(self.sites.iter().map(|site| (site.name.as_str(), &site.roster)));
+        // What could not be saved is tried again with whatever happens next, and told of once.
+        self.changed = saved.is_err();
+        match (saved, std::mem::replace(&mut self.unkept, self.changed)) {
+            (Err(error), false) => tracing::warn!(
+                "cannot keep what is under way: {error}; if this daemon ends now, the next one does not finish it"
+            ),
+            (Ok(()), true) => tracing::info!("what is under way is kept again"),
+            _ => {}
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Budget<T> {
 struct Waiting<T> {
     /// The round, then the order of asking.
     turn: (u32, u64),
-    cost: Duration,
+    frames: u32,
     who: T,
 }
 
@@ -52,18 +52,25 @@ impl<T> Budget<T> {
     /// A rate of at least one frame a second.
     pub fn new(per_second: u32) -> Self {
         Budget {
-            per_frame: Duration::from_secs(1) / per_second.max(1),
+            per_frame: per_frame(per_second),
             paid_until: Duration::ZERO,
             waiting: BinaryHeap::new(),
             arrivals: 0,
         }
     }
 
+    /// Another rate from `now` on, also for those who wait already, and for the frames that are owed.
+    pub fn change(&mut self, per_second: u32, now: Duration) {
+        let owed = self.paid_until.saturating_sub(now).div_duration_f64(self.per_frame);
+        self.per_frame = per_frame(per_second);
+        self.paid_until = now + self.per_frame.mul_f64(owed);
+    }
+
     /// `who` wants to send `frames` as its round `round`, from 0.
     pub fn ask(&mut self, round: u32, frames: u32, who: T) {
         self.arrivals += 1;
         let turn = (round, self.arrivals);
-        self.waiting.push(Reverse(Waiting { turn, cost: self.per_frame * frames, who }));
+        self.waiting.push(Reverse(Waiting { turn, frames, who }));
     }
 
     /// The next one who may send now.
@@ -72,7 +79,7 @@ impl<T> Budget<T> {
             return None;
         }
         let Reverse(first) = self.waiting.pop()?;
-        self.paid_until = self.paid_until.max(now) + first.cost;
+        self.paid_until = self.paid_until.max(now) + self.per_frame * first.frames;
         Some(first.who)
     }
 
@@ -80,9 +87,14 @@ impl<T> Budget<T> {
     pub fn pause(&self, now: Duration) -> Option<Duration> {
         let Reverse(first) = self.waiting.peek()?;
         // A round that costs more than a burst goes when nothing is owed, and leaves a debt.
-        let owed_after = self.paid_until.max(now) + first.cost.min(BURST);
+        let owed_after = self.paid_until.max(now) + (self.per_frame * first.frames).min(BURST);
         Some(owed_after.saturating_sub(now + BURST))
     }
+}
+
+fn per_frame(per_second: u32) -> Duration {
+    // Above zero, so that one can divide by it.
+    (Duration::from_secs(1) / per_second.max(1)).max(Duration::from_nanos(1))
 }
 
 #[cfg(test)]
@@ -121,6 +133,18 @@ mod tests {
         assert_eq!(budget.next(ms(0)), Some("large"));
         assert_eq!(budget.next(ms(400)), None);
         assert_eq!(budget.next(ms(500)), Some("small"));
+    }
+
+    #[test]
+    fn another_rate_holds_for_those_who_wait_already() {
+        let mut budget = Budget::new(10);
+        (0..3).for_each(|n| budget.ask(0, 5, n));
+        assert_eq!((budget.next(ms(0)), budget.pause(ms(0))), (Some(0), Some(ms(500))));
+        budget.change(100, ms(0));
+        assert_eq!(
+            (budget.pause(ms(0)), budget.next(ms(50)), budget.pause(ms(50))),
+            (Some(ms(0)), Some(1), Some(ms(0)))
+        );
     }
 
     #[test]

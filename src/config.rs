@@ -322,6 +322,19 @@ impl Config {
         Ok(Schedule { count, interval, backoff, max_interval })
     }
 
+    /// The keys that are only read at the start, and have changed since the daemon was started with `first`.
+    pub fn needs_restart(&self, first: &Config) -> impl Iterator<Item = &'static str> {
+        let for_fdb = |config: &Config| config.ports.inject == Some(Method::Fdb);
+        let keys = [
+            ("libvirt.uri", self.libvirt.uri != first.libvirt.uri),
+            ("libvirt.more-uris", self.libvirt.more_uris != first.libvirt.more_uris),
+            ("ovs.socket", self.ovs.socket != first.ovs.socket),
+            ("metrics.listen", self.metrics.listen != first.metrics.listen),
+            ("ports.inject", for_fdb(self) && !for_fdb(first)),
+        ];
+        keys.into_iter().filter_map(|(key, has_changed)| has_changed.then_some(key))
+    }
+
     /// How the frames of `target` look.
     pub fn style(&self, target: &Target) -> Style {
         Style {
@@ -432,6 +445,16 @@ mod tests {
         expect("network.blue", "nobody", InCharge::Nobody);
         expect("vm.web1", "ovn", InCharge::Ovn);
         expect("nic.\"52:54:00:00:00:01\"", "neutron", InCharge::Neutron);
+    }
+
+    #[test]
+    fn some_keys_hold_until_the_next_start() {
+        let keys = |text: &str| parse(text).unwrap().needs_restart(&Config::default()).collect::<Vec<_>>();
+        assert_eq!(keys("[limits]\nframes-per-second = 5\n[ports]\ninject = \"redirect\""), [""; 0]);
+        let text = "libvirt.uri = \"a\"\nlibvirt.more-uris = [\"b\"]\novs.socket = \"/c\"\n\
+                    metrics.listen = \"[::1]:1\"\nports.inject = \"fdb\"";
+        let all = ["libvirt.uri", "libvirt.more-uris", "ovs.socket", "metrics.listen", "ports.inject"];
+        assert_eq!(keys(text), all);
     }
 
     #[test]

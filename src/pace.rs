@@ -18,15 +18,23 @@ struct Shared {
     budget: Mutex<Budget<oneshot::Sender<()>>>,
     began: Instant,
     asked: Notify,
+    changed: Notify,
 }
 
 impl Pace {
     /// A pace of so many frames a second; gives turns for as long as the runtime lives.
     pub fn start(frames_per_second: u32) -> Self {
         let budget = Mutex::new(Budget::new(frames_per_second));
-        let shared = Arc::new(Shared { budget, began: Instant::now(), asked: Notify::new() });
+        let (asked, changed) = (Notify::new(), Notify::new());
+        let shared = Arc::new(Shared { budget, began: Instant::now(), asked, changed });
         tokio::spawn(give_turns(shared.clone()));
         Pace(shared)
+    }
+
+    /// Another pace, from now on.
+    pub fn change(&self, frames_per_second: u32) {
+        self.0.lock().change(frames_per_second, self.0.began.elapsed());
+        self.0.changed.notify_one();
     }
 
     /// Waits until `frames` may be sent as somebody's round `round`, from 0.
@@ -75,7 +83,7 @@ async fn give_turns(shared: Arc<Shared>) {
             budget.pause(shared.began.elapsed())
         };
         match pause {
-            Some(pause) => tokio::time::sleep(pause).await,
+            Some(pause) => drop(tokio::time::timeout(pause, shared.changed.notified()).await),
             None => shared.asked.notified().await,
         }
     }
@@ -115,5 +123,22 @@ mod tests {
         }
         let rounds: Vec<u32> = sent.lock().unwrap().clone();
         assert_eq!(rounds, [0, 0, 0, 1, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_pace_that_holds_no_more() {
+        let pace = Pace::start(1);
+        pace.turn(0, 1000).await;
+        let began = Instant::now();
+        let waiting = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.turn(0, 1).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        pace.change(1000);
+        pace.turn(0, 1).await;
+        waiting.await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
 }

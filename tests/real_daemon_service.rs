@@ -146,6 +146,8 @@ fn what_is_unwise_is_in_the_log() {
     assert!(line.contains("WARN") && line.contains("announced.toml: "), "{line}");
     let line = daemon.reload("[limits]\njitter = \"1m\"\n", "limits.jitter is 60s: ");
     assert!(line.contains("WARN"), "{line}");
+    let line = daemon.reload("[libvirt]\nuri = \"qemu:///session\"\n", "libvirt.uri has changed");
+    assert!(line.contains("WARN") && line.ends_with("restart announced"), "{line}");
 }
 
 #[test]

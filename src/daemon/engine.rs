@@ -63,6 +63,8 @@ pub struct Engine {
     /// The one guest that is meant, by name; the loop ends when nothing is left to be done for it.
     only: Option<String>,
     config: Config,
+    /// That of the start, of which some keys hold until the end.
+    first: Config,
     host: Host,
     sites: Vec<Site>,
     /// Where what is under way is kept, and told.
@@ -115,6 +117,7 @@ impl Engine {
         Ok(Engine {
             file: None,
             only: None,
+            first: config.clone(),
             config,
             host,
             sites,
@@ -254,6 +257,12 @@ impl Engine {
         match Config::load(self.file.as_deref()) {
             Ok(config) => {
                 advise(self.file.as_deref(), &config);
+                for key in config.needs_restart(&self.first) {
+                    tracing::warn!("{key} has changed, which holds from the next start: restart announced");
+                }
+                if let Some(pace) = &self.host.pace {
+                    pace.change(config.limits.frames_per_second);
+                }
                 self.config = config;
                 tracing::info!("the configuration is loaded anew, for the announcements to come");
             }

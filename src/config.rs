@@ -277,6 +277,12 @@ impl Config {
         if self.limits.frames_per_second == 0 {
             return Err("limits.frames-per-second is 0: nothing would be sent".into());
         }
+        if self.libvirt.uri.iter().chain(&self.libvirt.more_uris).any(String::is_empty) {
+            return Err("libvirt names an empty URI: leave it out".into());
+        }
+        if self.ovs.socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
+            return Err("ovs.socket is no absolute path".into());
+        }
         if self.libvirt.events.contains(&Cause::Asked) {
             return Err("libvirt.events: \"asked\" is no event of libvirt".into());
         }
@@ -417,6 +423,9 @@ mod tests {
             ("schedule.backoff = 0.5", "backoff 0.5"),
             ("schedule.interval = \"0s\"", "above 0"),
             ("frames.send = []", "nothing would be sent"),
+            ("libvirt.uri = \"\"", "empty URI"),
+            ("libvirt.more-uris = [\"\"]", "empty URI"),
+            ("ovs.socket = \"db.sock\"", "no absolute path"),
             ("[nic.tap0]", "no MAC address"),
             ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"127.0.0.1\"]", "loopback"),
             ("[nic.\"52:54:00:00:00:01\"]\nvlan = 4095", "VLAN 4095"),

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// Reads a duration; every number needs a unit, but for a lone zero.
+/// Nobody waits for longer, and clocks can count that far.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Reads a duration of up to a year; every number needs a unit, but for a lone zero.
 pub fn parse(text: &str) -> Result<Duration, String> {
     if text.trim() == "0" {
         return Ok(Duration::ZERO);
     }
     let parsed = text.trim().parse::<SignedDuration>().ok();
-    parsed
-        .and_then(|d| Duration::try_from(d).ok())
-        .ok_or_else(|| format!("{text:?} is no duration: write a number and a unit, such as 50ms or 2s"))
+    match parsed.and_then(|d| Duration::try_from(d).ok()) {
+        Some(duration) if duration <= LONGEST => Ok(duration),
+        Some(_) => Err(format!("{text:?} is longer than a year")),
+        None => Err(format!("{text:?} is no duration: write a number and a unit, such as 50ms or 2s")),
+    }
 }
 
 #[cfg(test)]
@@ -25,6 +30,14 @@ mod tests {
         assert_eq!(parse("2s"), Ok(Duration::from_secs(2)));
         assert_eq!(parse("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse("0"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_no_clock_can_count_is_refused() {
+        assert!(parse("8760h").is_ok());
+        for text in ["8761h", "9223372036854775807s"] {
+            assert!(parse(text).unwrap_err().ends_with("is longer than a year"), "{text}");
+        }
     }
 
     #[test]

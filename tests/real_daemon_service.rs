@@ -11,7 +11,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::daemon::QUICK;
-use common::{Attachment, Daemon, Host, Place, Running, Site, require, stand};
+use common::{
+    Attachment, Daemon, Guest, Host, Nic, Place, Plug, Running, Site, eventually, guest, require, stand,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -235,6 +237,28 @@ fn a_want_of_file_descriptors_passes() {
     status.read_to_string(&mut answers[0]).unwrap();
     metrics.read_to_string(&mut answers[1]).unwrap();
     assert!(answers.iter().all(|answer| !answer.is_empty()), "{answers:?}");
+}
+
+#[test]
+fn guests_that_come_and_go_leave_nothing_open() {
+    require!(lab, libvirt);
+    let _lock = guest::macvtaps();
+    let host = Host::build().libvirt().start();
+    // Each time, its device is another one, with a socket of its own.
+    let nic = Nic::new(10, Plug::Direct("up0")).address("192.0.2.10");
+    Guest::new("web1").nova().quiet().nic(&nic).start(&host);
+    let daemon = Daemon::start(&host, QUICK);
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", daemon.program.pid())).unwrap().count();
+    let mut at_first = 0;
+    for lives in 1..=3 {
+        host.sh("virsh --quiet save web1 /run/web1; virsh --quiet restore /run/web1");
+        daemon.reports(lives);
+        daemon.is_at(0);
+        if lives == 1 {
+            at_first = open();
+        }
+    }
+    eventually("no more descriptors than at first", || (open() <= at_first).then_some(()));
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! Making it may need capabilities; using it needs none.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use nix::net::if_::if_indextoname;
 
 use crate::frame::Frame;
 use crate::injection::{Method, Way};
@@ -132,11 +133,12 @@ impl Injectors {
     }
 
     fn open_socket(&self, ifindex: u32) -> Result<(), String> {
-        match lock(&self.sockets).entry(ifindex) {
-            Entry::Occupied(_) => {}
-            Entry::Vacant(free) => {
-                free.insert(packet::Socket::open(ifindex)?);
-            }
+        let mut sockets = lock(&self.sockets);
+        if !sockets.contains_key(&ifindex) {
+            // Devices come and go with the guests, and no index comes back. To close takes milliseconds: elsewhere.
+            let of_gone: Vec<_> = sockets.extract_if(|of, _| !exists(*of)).collect();
+            tokio::task::spawn_blocking(|| drop(of_gone));
+            sockets.insert(ifindex, packet::Socket::open(ifindex)?);
         }
         Ok(())
     }
@@ -165,14 +167,24 @@ impl Injectors {
     }
 
     fn bridge(&self, name: &str) -> SharedBridge {
-        lock(&self.bridges).entry(name.to_owned()).or_default().clone()
+        let mut bridges = lock(&self.bridges);
+        if !bridges.contains_key(name) {
+            // Neutron makes and removes a bridge for each guest with a trunk.
+            bridges.retain(|of, _| self.management(of).exists());
+        }
+        bridges.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// The socket of a bridge.
+    fn management(&self, bridge: &str) -> PathBuf {
+        self.ovs_directory.join(format!("{bridge}.mgmt"))
     }
 
     async fn connect(&self, bridge: &str) -> Result<openflow::Connection, String> {
         if bridge.contains('/') {
             return Err(format!("{bridge:?} is no name of a bridge"));
         }
-        let socket = self.ovs_directory.join(format!("{bridge}.mgmt"));
+        let socket = self.management(bridge);
         let opened = tokio::time::timeout(PATIENCE, openflow::Connection::open(&socket)).await;
         let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no answer")));
         opened.map_err(|error| format!("cannot connect to {}: {error}", socket.display()))
@@ -192,6 +204,12 @@ fn each(frames: &[Frame], send: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<
 
 fn not_ready() -> io::Error {
     io::Error::other("it was not made ready")
+}
+
+/// There is a device of this index.
+fn exists(ifindex: u32) -> bool {
+    // nix 0.31 takes the null pointer of a failure for an empty name.
+    if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
 }
 
 /// What is behind these locks is whole between any two statements, so a panic elsewhere has not broken it.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::host::clients;
 use crate::metrics::{Gauges, Metrics};
+use crate::target::printable;
 
 /// The daemon's directory when systemd names none.
 const RUNTIME_DIRECTORY: &str = "/run/announced";
@@ -105,7 +106,7 @@ impl Status {
 /// A report that is remembered, in one line.
 pub fn line(report: &Value) -> String {
     let text = |key: &str| report[key].as_str().unwrap_or_default();
-    let name = report["domain"]["name"].as_str().unwrap_or_default();
+    let name = printable(report["domain"]["name"].as_str().unwrap_or_default());
     let mut line = format!("{} {name} {} {}: ", text("at"), text("device"), text("mac"));
     line += &format!("{} ({})", text("outcome"), text("cause"));
     if let Some(first) = report["first_frame_after_ms"].as_f64() {

@@ -53,9 +53,14 @@ impl Target {
 
 /// Who is meant, as far as it is known: the guest, the host's end of its NIC and the MAC.
 pub fn subject(domain: Option<&DomainId>, device: Option<&str>, mac: Option<MacAddr>) -> String {
-    let mac = mac.map(|mac| mac.to_string());
-    let words = [domain.map(|domain| domain.name.as_str()), device, mac.as_deref()];
+    let (name, mac) = (domain.map(|domain| printable(&domain.name)), mac.map(|mac| mac.to_string()));
+    let words = [name.as_deref(), device, mac.as_deref()];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// A guest's name in one line of text: whoever chose it must not write lines of the log.
+pub fn printable(name: &str) -> String {
+    name.replace(char::is_control, "?")
 }
 
 /// The names by which a NIC's host end may be found.
@@ -156,6 +161,12 @@ mod tests {
 
     fn nova_domain() -> Domain {
         Domain::parse(include_str!("../tests/data/nova-domain.xml")).unwrap()
+    }
+
+    #[test]
+    fn a_name_cannot_break_a_line() {
+        let domain = DomainId { name: "web1\nERROR \u{1b}[31m".into(), uuid: String::new() };
+        assert_eq!(subject(Some(&domain), Some("tap0"), None), "web1?ERROR ?[31m tap0");
     }
 
     fn ips(target: &Target) -> Vec<String> {

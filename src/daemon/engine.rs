@@ -292,6 +292,9 @@ impl Engine {
         self.teller.stopping();
         self.changed = true;
         self.save();
+        if !self.running.is_empty() {
+            tracing::info!("{} announcements are left to the next daemon", self.running.len());
+        }
         for running in self.running.values() {
             running.stop.send_replace(Some(Stop::Interrupted));
         }

@@ -61,10 +61,12 @@ pub fn main(file: Option<PathBuf>) -> ExitCode {
 /// Announces one guest when it has come to run here, on behalf of the libvirt hook whose process is `hook`.
 ///
 /// Leaves it to the daemon where that runs. Returns once the guest is announced, has left, or needs no announcement.
-pub fn for_hook(guest: String, hook: i32, config: Config) -> Result<(), String> {
+pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), String> {
     if status::is_served() {
         return Ok(());
     }
+    // The hook is that of the first libvirt, and others need not be there.
+    config.libvirt.more_uris.clear();
     block_on(async {
         // While libvirt waits for the hook, it must not be asked for anything.
         sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;

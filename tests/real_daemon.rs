@@ -323,6 +323,25 @@ fn a_guest_that_came_while_no_daemon_ran_is_announced() {
 }
 
 #[test]
+fn a_guest_that_came_paused_while_no_daemon_ran_is_announced_when_it_goes_on() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, QUICK);
+    daemon.knows(1);
+    daemon.kill();
+    site.save();
+    // As after a migration with --suspend: paused by the user.
+    site.restore("");
+    site.host.sh("virsh suspend web1");
+    let wire = site.wire();
+    let daemon = Daemon::start(&site.host, QUICK);
+    has_announced_nothing(&daemon.knows(1));
+    site.host.sh("virsh resume web1");
+    let report = &daemon.reports(1)[0];
+    is_announced(&site.nic, None, &wire.stop(), report, "migrated");
+}
+
+#[test]
 fn a_restarted_ovsdb_does_not_lose_an_announcement() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::build(Attachment::Ovs);

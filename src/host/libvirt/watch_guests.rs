@@ -212,7 +212,8 @@ fn running_cause(reason: DomainStateReason) -> Option<Cause> {
 fn paused_cause(reason: DomainStateReason) -> Option<Cause> {
     use virt::domain::DomainPausedReason::*;
     match reason {
-        DomainStateReason::Paused(Enum::Known(Migration | PostCopy)) => Some(Cause::Migrated),
+        // By the user: it may have been migrated with --suspend.
+        DomainStateReason::Paused(Enum::Known(Migration | PostCopy | User)) => Some(Cause::Migrated),
         DomainStateReason::Paused(Enum::Known(FromSnapshot)) => Some(Cause::Restored),
         _ => None,
     }

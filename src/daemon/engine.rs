@@ -200,16 +200,18 @@ impl Engine {
 
     fn notice(&mut self, number: usize, notice: Notice) {
         let site = &mut self.sites[number];
-        site.heard = true;
         match notice {
-            Notice::Connected(present) => {
-                self.connected(number, present);
+            Notice::Listing => site.listing = true,
+            Notice::Present(present) => {
+                self.present(number, present);
                 let early = std::mem::take(&mut self.sites[number].early);
                 early.into_iter().for_each(|notice| self.notice(number, notice));
             }
-            Notice::Changed { .. } if !site.connected => site.early.push(notice),
+            Notice::Changed { .. } if site.listing => site.early.push(notice),
             Notice::Changed { uuid, id, change, at } => self.changed(number, uuid, id, &change, at),
             Notice::Lost(why) => {
+                site.heard = true;
+                site.listing = false;
                 site.early.clear();
                 if std::mem::take(&mut site.connected) || !self.teller.is_ready() {
                     tracing::warn!("{why}; trying again");
@@ -218,10 +220,14 @@ impl Engine {
         }
     }
 
-    fn connected(&mut self, number: usize, mut present: Vec<Present>) {
+    /// These guests are here.
+    fn present(&mut self, number: usize, mut present: Vec<Present>) {
         present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
         let site = &mut self.sites[number];
-        site.connected = true;
+        (site.heard, site.listing) = (true, false);
+        if !std::mem::replace(&mut site.connected, true) {
+            tracing::info!("listening to {}: {} guests are here", site.title(), present.len());
+        }
         let verdicts = site.roster.reconcile(&present, site.known, &self.config.libvirt.events);
         site.known = true;
         let now = Instant::now();
@@ -230,7 +236,6 @@ impl Engine {
             let state = if guest.runs { GuestState::Running } else { GuestState::Paused(PAUSED) };
             self.note_state(&guest.uuid, state);
         }
-        tracing::info!("listening to {}: {} guests are here", self.sites[number].title(), present.len());
         self.changed = true;
     }
 

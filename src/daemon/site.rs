@@ -22,7 +22,9 @@ pub struct Site {
     pub heard: bool,
     /// It is listened to.
     pub connected: bool,
-    /// What has happened since it is listened to, before its guests were listed: newer than the list, or in it already.
+    /// Its guests are being listed.
+    pub listing: bool,
+    /// What has happened meanwhile: newer than the list, or in it already.
     pub early: Vec<Notice>,
 }
 
@@ -40,7 +42,16 @@ impl Site {
         let roster = rosters.remove(&name);
         let known = roster.is_some();
         let (libvirt, roster) = (Arc::new(libvirt), roster.unwrap_or_default());
-        Ok(Site { name, libvirt, roster, known, heard: false, connected: false, early: Vec::new() })
+        Ok(Site {
+            name,
+            libvirt,
+            roster,
+            known,
+            heard: false,
+            connected: false,
+            listing: false,
+            early: vec![],
+        })
     }
 
     /// What it is called in the log.

@@ -19,14 +19,19 @@ use crate::roster::Present;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// A guest that comes when libvirt is there again waits for so long at most.
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// The pauses before the lists of the guests. A libvirtd that has just started has guests on its list of which it finds out
+/// only later that they have not survived, and tells nobody.
+const LISTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(30)];
 /// How long the thread may take to end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is heard of a libvirt's guests.
 #[derive(Debug)]
 pub enum Notice {
-    /// A connection was made; these guests are here.
-    Connected(Vec<Present>),
+    /// The guests are being listed: what happens from now on may be in the list, or not.
+    Listing,
+    /// There is a connection, and these guests are here.
+    Present(Vec<Present>),
     /// Something happened to a guest.
     Changed {
         /// Its UUID.
@@ -154,18 +159,34 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
         // Before the guests are listed, so that no change falls in between.
         let _lifecycle = Subscription::lifecycle(&connection, handler()).map_err(failed)?;
         let _devices = Subscription::device_added(&connection, handler()).map_err(failed)?;
-        let active = virt::sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE;
-        let guests = connection.list_all_domains(active).map_err(failed)?;
-        let present = guests.iter().filter_map(present).collect();
-        // Guests whose state could not be asked for any more are missing, and have not left.
-        if !connection.is_alive().unwrap_or(false) {
-            return Ok(Control::Closed);
-        }
-        *lock(&self.shared) = Some(connection);
-        (self.to)(Notice::Connected(present));
-        let control = controlled.recv().unwrap_or(Control::Stop);
+        *lock(&self.shared) = Some(connection.clone());
+        let control = self.attend(&connection, controlled);
         *lock(&self.shared) = None;
-        Ok(control)
+        control.map_err(failed)
+    }
+
+    /// Lists the guests, now and twice later, until something ends the connection.
+    fn attend(
+        &self,
+        connection: &Connect,
+        controlled: &Receiver<Control>,
+    ) -> Result<Control, virt::error::Error> {
+        for pause in LISTS {
+            match controlled.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(Control::Stop),
+                Ok(control) => return Ok(control),
+            }
+            (self.to)(Notice::Listing);
+            let guests = connection.list_all_domains(virt::sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
+            let present = guests.iter().filter_map(present).collect();
+            // Guests whose state could not be asked for any more are missing, and have not left.
+            if !connection.is_alive().unwrap_or(false) {
+                return Ok(Control::Closed);
+            }
+            (self.to)(Notice::Present(present));
+        }
+        Ok(controlled.recv().unwrap_or(Control::Stop))
     }
 }
 

@@ -154,7 +154,8 @@ pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began:
                 run.ask_who_learned(&host, &seen).await;
             }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
-            Step::Done => return run.report(&host, &seen).await,
+            // In a box of its own: announcements that wait, perhaps thousands, need no room for it.
+            Step::Done => return Box::pin(run.report(&host, &seen)).await,
         }
     }
 }

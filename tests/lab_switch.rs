@@ -14,6 +14,8 @@ use common::{Arp, Capture, Direction, Host, Kind, Place, Run, Running, eventuall
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+/// However slow the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 const SWITCH_MAC: &str = "00:00:5e:00:53:fe";
 const VM1_MAC: &str = "fa:16:3e:00:00:11";
 const RARP: &str = "fffffffffffffa163e00001180350001080006040003fa163e00001100000000fa163e0000110000000000000000\
@@ -83,7 +85,7 @@ impl Lab {
     fn probe(&self, tenant: &str) -> Running {
         let log = self.host.directory().join(format!("{tenant}.log"));
         let mut probe = self.host.namespace(tenant).command(&example("probe"));
-        probe.args(["--to", "1.1.1.1", "--linger", "300ms", "--json", "--log"]).arg(log);
+        probe.args(["--to", "1.1.1.1", "--linger", "20s", "--json", "--log"]).arg(log);
         let probe = Running::start(&mut probe);
         probe.stdout.line_with("ready");
         probe
@@ -213,7 +215,10 @@ fn on_vendor_b_a_rarp_brings_back_the_subnet_and_a_gratuitous_arp_the_rest() {
     assert!(moved < rarp && rarp < garp);
     assert!(was_out(&vm2, moved, rarp) && !was_out(&vm2, moved, garp), "{vm2:#?}");
     assert!(was_out(&vm3, moved, garp), "{vm3:#?}");
-    assert!(gap["longest_gap_ms"].as_f64().unwrap() >= (garp - moved) * 1e3 - 20.0, "{gap}");
+    let sent = vm3.iter().map(|line| line["sent"].as_f64().unwrap());
+    let lost: Vec<f64> = sent.filter(|sent| (moved..garp).contains(sent)).collect();
+    let at_least = (lost[lost.len() - 1] - lost[0]) * 1e3;
+    assert!(gap["longest_gap_ms"].as_f64().unwrap() >= at_least, "{gap}: {at_least}");
     assert_eq!(gap["answered_last"], true);
 }
 
@@ -253,7 +258,7 @@ fn what_has_no_tag_or_that_of_another_vlan_goes_nowhere() {
     lab.host.sh("ovs-vsctl set port vm1 tag=100");
     ovs::inject(&lab.host, "br1", "vm1", RARP);
 
-    assert!(leaving.sees(1, Duration::from_secs(5)));
+    assert!(leaving.sees(1, PATIENCE));
     let frames = leaving.stop();
     assert!(frames.len() == 1 && frames[0].vlan == Some(100), "{frames:#?}");
     let log = lab.log();
@@ -278,7 +283,7 @@ fn tshark_finds_nothing_wrong_with_what_the_switch_says() {
 
     lab.reaches("vm3", "1.1.1.1");
 
-    assert!(said.sees(2, Duration::from_secs(5)));
+    assert!(said.sees(2, PATIENCE));
     let frames = said.stop();
     assert!(
         frames.iter().all(|frame| frame.complaints.is_empty() && frame.source == SWITCH_MAC),
@@ -305,6 +310,8 @@ fn the_switch_can_be_pinged_and_shows_its_tables() {
     assert_eq!(fdb[1], ["100", SWITCH_MAC, "static", "-", "CPU"]);
     let vm1 = fdb.iter().find(|row| row[1] == VM1_MAC).unwrap();
     assert_eq!([&vm1[0], &vm1[2], &vm1[4]], ["100", "dynamic", "p1"]);
+    let age = vm1[3].strip_suffix('s').and_then(|seconds| seconds.parse::<u32>().ok());
+    assert!(age.is_some(), "{vm1:?}");
     assert_eq!(arp[0], ["ADDRESS", "AGE", "MAC", "INTERFACE", "PORT"]);
     assert_eq!(arp[1], ["1.1.1.254", "-", SWITCH_MAC, "Vlan100", "-"]);
     let vm1 = arp.iter().find(|row| row[0] == "1.1.1.1").unwrap();

@@ -81,7 +81,7 @@ fn arp(rows: &[ArpRow]) -> String {
 }
 
 fn age(seconds: Option<f64>) -> String {
-    seconds.map_or("-".into(), |seconds| format!("{seconds:.0}"))
+    seconds.map_or("-".into(), |seconds| format!("{seconds:.0}s"))
 }
 
 /// Listens there, in a thread; `ask` gets each question's answer from the switch.

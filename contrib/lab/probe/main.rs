@@ -38,7 +38,7 @@ struct Arguments {
     /// End after so many requests
     #[arg(long)]
     count: Option<usize>,
-    /// For how long answers are waited for in the end
+    /// For how long the answer to the last request is waited for
     #[arg(long, default_value = "1s", value_parser = announced::duration::parse)]
     linger: Duration,
     /// One JSON line for each request, written in the end
@@ -115,7 +115,7 @@ fn probe(echo: &Echo, told: &Receiver<Input>, arguments: &Arguments) -> Result<V
         }
     }
     let deadline = Instant::now() + arguments.linger;
-    while probes.iter().any(|probe| probe.answered.is_none()) {
+    while probes.last().is_some_and(|probe| probe.answered.is_none()) {
         match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Input::Reply(seq, at)) => note(&mut probes, seq, at),
             Ok(Input::Failed(error)) => return Err(error),

@@ -15,10 +15,16 @@ VENDORS = {
     "B": "only ARP moves the ARP entry",
 }
 MODES = ("pre-copy", "post-copy")
+TENANTS = ("vm2", "vm3")
 ATTACHMENTS = {
     "ovs": "tap on br-int",
     "hybrid": "tap, qbr, qvb, qvo on br-int",
     "provider": "tap on br-int, VLAN translated on the way to br-ex",
+}
+# What the matrix varies, the slowest first: an option's name and the values.
+AXES = {
+    "attachments": list(ATTACHMENTS), "modes": list(MODES), "lates": list(LATE),
+    "vendors": list(VENDORS), "cures": list(CURES),
 }
 
 
@@ -34,8 +40,10 @@ class Case:
     since: str = "resumed"
     # The guest's own driver speaks, too: not so with e1000, vmxnet3, Windows without that driver.
     guest_announce: bool = False
-    # Seconds to watch from the moment when the guest runs and its port has its tag.
-    window: float = 8.0
+    # Seconds to watch from the moment when the guest runs and its port has its tag; a case is the same with another.
+    window: float = dataclasses.field(default=8.0, compare=False)
+    # And until these tenants are answered again, or a minute has passed.
+    until_back: list = dataclasses.field(default_factory=list, compare=False)
 
     @property
     def slug(self):
@@ -45,9 +53,15 @@ class Case:
         return "_".join(words)
 
     def is_scenario(self, other):
-        """The same but for the window, and with one of the two cures that scenarios are shown with."""
-        same = dataclasses.replace(self, cure=other.cure, window=other.window) == other
-        return same and self.cure in ("qemu", "announced")
+        """The same, and with one of the two cures that scenarios are shown with."""
+        return dataclasses.replace(self, cure=other.cure) == other and self.cure in ("qemu", "announced")
+
+    @property
+    def rank(self):
+        """Its place in a table."""
+        values = (self.attachment, self.mode, self.late, self.vendor, self.cure)
+        places = [axis.index(value) if value in axis else len(axis) for axis, value in zip(AXES.values(), values)]
+        return *places, self.late, self.since, self.guest_announce
 
     @property
     def tag_words(self):
@@ -73,9 +87,9 @@ def scenarios(window):
     ]
 
 
-def matrix(attachments, modes, window):
-    """All cases, in the order of the table."""
-    product = itertools.product(attachments, modes, LATE, VENDORS, CURES)
+def matrix(attachments, modes, lates, vendors, cures, window):
+    """All combinations, in the order of the table."""
+    product = itertools.product(attachments, modes, lates, vendors, cures)
     return [
         Case(cure, late, vendor, mode, attachment, window=window)
         for attachment, mode, late, vendor, cure in product

@@ -10,10 +10,14 @@ import time
 from . import witness
 from .agent import Agent
 from .events import Events
-from .rack import LAB, PATIENCE, TENANTS, Rack
+from .case import TENANTS
+from .rack import LAB, PATIENCE, Rack, until
 
 # Pings before the migration, for the picture.
 BEFORE_S = 0.5
+# For how long QEMU may stop the guest: as nova begins ([libvirt] live_migration_downtime, divided by its steps). QEMU's own
+# default is 300, and it makes use of that: it stops the guest as soon as it expects to send the rest in this time.
+DOWNTIME_MS = 50
 
 
 def measure(case, site):
@@ -50,7 +54,7 @@ class _Lab:
 
     def __init__(self, rack):
         self.rack, self.case, self.directory = rack, rack.case, rack.directory
-        self.logs = {name: self.directory / f"{name}.log" for name, *_ in TENANTS}
+        self.logs = {name: self.directory / f"{name}.log" for name in TENANTS}
 
     def prepare(self):
         """VM1 runs on host 1, and both tenants reach it; host 3 expects it."""
@@ -62,8 +66,11 @@ class _Lab:
         if self.case.cure == "announced":
             rack.start_daemon()
         at_home.bound.wait(PATIENCE)
-        rack.await_guest()
-        self.capture = witness.Capture(self.directory / "p3.pcap")
+        for name in self.logs:
+            if not rack.is_answered(name):
+                raise RuntimeError(f"VM1 does not answer {name}, before anything happens")
+        self.uplink = witness.Uplink(self.directory / "p3.pcap")
+        self.port = witness.Port(rack.destination, self.directory / "tap.pcap")
         self.agent = Agent(rack.destination, port, tag, self.case, self.arrived.resumed)
         rack.attachment.expect(rack.destination)
 
@@ -72,6 +79,7 @@ class _Lab:
         self.probes = [self.rack.probe(name, log) for name, log in self.logs.items()]
         time.sleep(BEFORE_S)
         options = ["--postcopy", "--bandwidth", "30"] if self.case.mode == "post-copy" else []
+        self.rack.source.sh(f"virsh --quiet migrate-setmaxdowntime vm1 {DOWNTIME_MS}")
         called = time.time()
         virsh = self.rack.source.start(
             "virsh", "migrate", "--live", "--p2p", *options, "vm1", "qemu+tcp://10.77.0.3/system"
@@ -93,7 +101,11 @@ class _Lab:
             self._announce_as_nova()
         if not self.arrived.resumed.wait(PATIENCE) or not self.agent.bound.wait(PATIENCE):
             raise RuntimeError("the guest or its tag did not come to host 3")
-        self.window_end = max(self.arrived.resumed.at, self.agent.bound_at) + self.case.window
+        begin = max(self.arrived.resumed.at, self.agent.bound_at)
+        for name in self.case.until_back:
+            self.rack.is_answered(name)
+            begin = time.time()
+        self.window_end = begin + self.case.window
         time.sleep(max(0, self.window_end - time.time()))
 
     def _announce_as_nova(self):
@@ -108,17 +120,30 @@ class _Lab:
             _, err = probe.communicate() # it ends with its standard input, and waits for the last answers
             if probe.returncode:
                 raise RuntimeError(err)
-        # The probes have waited for late answers meanwhile.
-        frames = [frame for frame in self.capture.stop() if frame[0] < self.window_end]
+        frames, switch = self._heard()
         return {
             "suspended": self.left.suspended.at,
             "resumed": self.arrived.resumed.at,
             "dead_tag": self.agent.dead_at,
             "tag": self.agent.bound_at,
+            "port": self.port.frames(self.window_end),
             "frames": frames,
-            "switch": witness.switch_log(self.directory / "switch.log", self.window_end),
-            "probes": {name: witness.probes(log) for name, log in self.logs.items()},
+            "switch": switch,
+            "probes": {name: witness.probes(log, self.window_end) for name, log in self.logs.items()},
         }
+
+    def _heard(self):
+        """The frames of the uplink, and what the switch made of them, when both have seen the same, or do not come to."""
+        def look():
+            self.seen = self.uplink.frames(self.window_end), witness.switch_log(self.directory / "switch.log", self.window_end)
+            frames, switch = self.seen
+            return sorted(kind for _, vlan, kind in frames if vlan == 100) == sorted(switch["announcements"])
+
+        try:
+            until(look, "tcpdump and the switch do not agree", patience=5)
+        except TimeoutError:
+            pass # as the record will show
+        return self.seen
 
 
 def record(case, moments, seen):
@@ -154,6 +179,7 @@ def record(case, moments, seen):
         "frames_astray": sum(vlan != 100 for _, vlan, _ in seen["frames"]),
         "frames_seen_by_the_switch": dict(collections.Counter(seen["switch"]["announcements"])),
         "timeline": {
+            "port": [[ms(at), kind] for at, kind in seen["port"]],
             "frames": [[ms(at), kind] for at, kind in vlan],
             **{name: [[ms(since), ms(to), well] for since, to, well in spells(probes)]
                for name, probes in seen["probes"].items()},

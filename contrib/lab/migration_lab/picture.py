@@ -7,7 +7,7 @@ from .case import ATTACHMENTS, CURES, VENDORS, Case
 
 WIDTH, LEFT, RIGHT = 1000, 150, 180
 PLOT = WIDTH - LEFT - RIGHT
-LANE, BAR = 30, 16
+LANE, BAR, TICK = 30, 16, 4
 FROM_MS = -1000
 
 STYLE = """
@@ -18,13 +18,13 @@ STYLE = """
   .mark { stroke: #59636e; stroke-dasharray: 3 3 }
   .host { fill: #59636e } .new { fill: #0969da } .dead { fill: #afb8c1 } .well { fill: #2da44e } .lost { fill: #cf222e }
   .good { fill: #1a7f37; font-weight: 600 } .bad { fill: #cf222e; font-weight: 600 }
-  .rarp { fill: #bc4c00 } .arp-request { fill: #0969da } .arp-reply { fill: #8250df } .na { fill: #1b7c83 }
+  .rarp { fill: #bc4c00 } .arp-request { fill: #0b7285 } .arp-reply { fill: #8250df } .na { fill: #bf3989 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .muted { fill: #9198a1 } .inside { fill: #ffffff }
     .paper { fill: #0d1117 } .panel { fill: #161b22 } .grid { stroke: #30363d } .mark { stroke: #9198a1 }
-    .host { fill: #656c76 } .new { fill: #1f6feb } .dead { fill: #484f58 } .well { fill: #238636 } .lost { fill: #f85149 }
+    .host { fill: #656c76 } .new { fill: #1f6feb } .dead { fill: #484f58 } .well { fill: #238636 } .lost { fill: #da3633 }
     .good { fill: #3fb950 } .bad { fill: #ff7b72 }
-    .rarp { fill: #f0883e } .arp-request { fill: #58a6ff } .arp-reply { fill: #bc8cff } .na { fill: #39c5cf }
+    .rarp { fill: #f0883e } .arp-request { fill: #39c5cf } .arp-reply { fill: #bc8cff } .na { fill: #f778ba }
   }
 """
 
@@ -35,7 +35,7 @@ TITLES = {
     1: ("Scenario 1: after a live migration, the other subnet still sends to the old host",
         "The port has its VLAN in time. QEMU's RARPs move the switch's FDB; its ARP entry follows only ARP (vendor B)."),
     2: ("Scenario 2: the guest was announced before its port had a VLAN, and nobody heard it",
-        "neutron's agent binds the port 3 s late. Until then it is in the dead VLAN, and there QEMU's RARPs end."),
+        "Neutron's agent binds the port 3 s late. Until then it is in the dead VLAN, and there QEMU's RARPs end."),
 }
 
 
@@ -54,19 +54,18 @@ def of_case(record):
 
 def _document(title, below, records):
     end = max(_end(record) for record in records)
-    panels, top = [], 62
+    drawn, top = [], 62
     for record in records:
-        panel = _Panel(record, top, end)
-        panels.append(panel.draw())
-        top = panel.bottom + 10
-    kinds = sorted({kind for record in records for kind in record["frames"]}, key=list(FRAMES).index)
-    legend = _legend(top + 14, kinds)
+        drawn.append(_Panel(record, top, end))
+        top = drawn[-1].bottom + 10
+    frames = [frame for record in records for lane in ("port", "frames") for frame in record["timeline"][lane]]
+    legend = _legend(top + 14, _kinds(frames))
     height = top + 30
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-label="{escape(title)}">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'
         f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n'
-        + _text(16, 28, title, "title") + _text(16, 49, below, "muted") + "".join(panels) + legend + "</svg>\n"
+        + _text(16, 28, title, "title") + _text(16, 49, below, "muted") + "".join(panel.draw() for panel in drawn) + legend + "</svg>\n"
     )
 
 
@@ -86,7 +85,8 @@ class _Panel:
         self.record, self.top, self.end = record, top, end
         self.moments = record["moments_ms"]
         self.lanes_top = top + 34
-        self.axis = self.lanes_top + 7 * LANE
+        self.lanes = (self._runs, self._tag, self._at_port, self._leaves, self._fdb, self._arp, self._vm2, self._vm3)
+        self.axis = self.lanes_top + len(self.lanes) * LANE
         self.bottom = self.axis + 34
 
     def draw(self):
@@ -94,7 +94,7 @@ class _Panel:
         parts = [f'<rect class="panel" x="8" y="{self.top}" width="{WIDTH - 16}" height="{height}" rx="6"/>\n']
         parts.append(_text(16, self.top + 22, self._heading(), "heading"))
         parts += self._axis()
-        for number, lane in enumerate((self._runs, self._tag, self._frames, self._fdb, self._arp, self._vm2, self._vm3)):
+        for number, lane in enumerate(self.lanes):
             self.y = self.lanes_top + number * LANE + LANE // 2
             parts += lane()
         return "".join(parts)
@@ -139,17 +139,22 @@ class _Panel:
             parts.append(self._bar(dead, tag, "dead", "dead VLAN" if tag - dead > 1500 else ""))
         return parts + [self._bar(tag, self.end, "new", "100")]
 
-    def _frames(self):
-        parts = [self._label("leaves host 3")]
+    def _at_port(self):
+        return [self._label("RARPs at its port"), *self._frames(self.record["timeline"]["port"])]
+
+    def _leaves(self):
+        return [self._label("leaves host 3"), *self._frames(self.record["timeline"]["frames"])]
+
+    def _frames(self, frames):
         # Each kind has its height, or those of a round would hide each other.
-        rows = list(FRAMES)
-        seen = [(at, kind) for at, kind in self.record["timeline"]["frames"] if kind in FRAMES and at <= self.end]
-        for at, kind in seen:
-            x, y = self._x(at), self.y - 10 + 5 * rows.index(kind)
-            parts.append(f'<rect class="{kind}" x="{x - 1.5:g}" y="{y}" width="3" height="5"/>\n')
-        if not seen:
-            parts.append(_text(self._x(0) + 6, self.y + 4, "nothing", "small muted"))
-        return parts
+        kinds = _kinds(frames)
+        height = BAR / max(2, len(kinds))
+        parts = []
+        for at, kind in frames:
+            if kind in kinds and at <= self.end:
+                x, y = self._x(at) - TICK / 2, self.y + height * (kinds.index(kind) - len(kinds) / 2)
+                parts.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{TICK}" height="{height:g}"/>\n')
+        return parts or [_text(self._x(0) + 6, self.y + 4, "nothing", "small muted")]
 
     def _fdb(self):
         return [self._label("switch: FDB"), *self._port(self.moments["switch_fdb_moved"])]
@@ -195,6 +200,11 @@ class _Panel:
     def _x(self, ms):
         ms = min(max(ms, FROM_MS), self.end)
         return round(LEFT + PLOT * (ms - FROM_MS) / (self.end - FROM_MS), 1)
+
+
+def _kinds(frames):
+    """Which kinds of announcements there are, in the order of the legend."""
+    return [kind for kind in FRAMES if any(kind == seen for _, seen in frames)]
 
 
 def _legend(y, kinds):

@@ -60,7 +60,7 @@ class Host:
         """A program in the host, that ends at the latest with us."""
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         command = [LAB / "enter", self.directory, *command]
-        # Without a terminal, or virsh looks for polkit there, and complains.
+        # Ctrl-C in the lab's shell is not meant for it.
         return subprocess.Popen(list(map(str, command)), text=True, start_new_session=True, **options)
 
     def sh(self, script):
@@ -139,21 +139,22 @@ class Rack:
         self.source.sh(f"virsh --quiet create {domain}")
 
     def probe(self, name, log):
-        """Pings VM1 every 10 ms from there."""
+        """Pings VM1 every 10 ms from there; in the end it waits for the answer to the last ping."""
         address = next(address for tenant, _, address, _ in TENANTS if tenant == name)
         probe = [self.site.programs / "examples/probe", "--source", address, "--to", guest.ADDRESS]
-        process = self.tenants.start("ip", "netns", "exec", name, *probe, "--every", "10ms", "--log", log)
+        process = self.tenants.start("ip", "netns", "exec", name, *probe, "--every", "10ms", "--linger", "5s", "--log", log)
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"probe: {process.communicate()}")
         return process
 
-    def await_guest(self):
-        """Waits until both tenants reach VM1."""
-        for name, *_ in TENANTS:
-            self.tenants.sh(f"""
-                timeout {PATIENCE} ip netns exec {name} \
-                    busybox sh -c 'until busybox ping -c 1 -W 1 {guest.ADDRESS}; do busybox usleep 20000; done'
-            """)
+    def is_answered(self, name):
+        """Waits until VM1 answers that tenant; whether it did."""
+        ping = f"until busybox ping -c 1 -W 1 {guest.ADDRESS}; do busybox usleep 20000; done"
+        process = self.tenants.start(
+            "timeout", PATIENCE, "ip", "netns", "exec", name, "busybox", "sh", "-c", ping, stdin=subprocess.DEVNULL
+        )
+        process.communicate()
+        return process.returncode == 0
 
     def start_daemon(self):
         """Starts announced on host 3; returns when it hears libvirt."""
@@ -173,6 +174,6 @@ def until(look, complaint, patience=PATIENCE):
     end = time.monotonic() + patience
     while not (seen := look()):
         if time.monotonic() > end:
-            raise RuntimeError(complaint)
+            raise TimeoutError(complaint)
         time.sleep(0.005)
     return seen

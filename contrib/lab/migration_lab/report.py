@@ -3,12 +3,17 @@
 import collections
 import json
 import math
+import os
 import statistics
 
 from . import picture
 from .case import CURES, SCENARIOS, Case
 
 NEVER = math.inf
+
+
+class NoRecords(Exception):
+    """There are none, or something else is in their place."""
 
 
 def write(directory, records):
@@ -24,22 +29,39 @@ def write(directory, records):
 
 
 def write_records(directory, records):
-    """All that is known so far."""
-    (directory / "records.json").write_text(json.dumps(records, indent=1))
+    """All that is known so far; whoever reads meanwhile sees it all, or what was known before."""
+    unfinished = directory / "records.json.new"
+    unfinished.write_text(json.dumps(records, indent=1))
+    os.replace(unfinished, directory / "records.json")
+
+
+def has_records(directory):
+    """Whether `read_records` has something to read there."""
+    return (directory / "records.json").exists()
 
 
 def read_records(directory):
     """What `write_records` wrote there."""
-    return json.loads((directory / "records.json").read_text())
+    file = directory / "records.json"
+    if not has_records(directory):
+        raise NoRecords(f"{file} is not there: measure something first, or give another --output")
+    try:
+        records = json.loads(file.read_text())
+    except ValueError as error:
+        raise NoRecords(f"{file} is none of ours: {error}") from error
+    # What the first version of the lab lacked. It also let QEMU stop the guest for longer.
+    if not all("error" in record or "port" in record["timeline"] for record in records):
+        raise NoRecords(f"{file} is an older lab's: measure anew, to another --output")
+    return records
 
 
 def by_case(records):
-    """The runs of each case that were measured."""
+    """The runs of each case that were measured, in the order of the matrix."""
     cases = collections.defaultdict(list)
     for record in records:
         if "error" not in record:
             cases[Case(**record["case"])].append(record)
-    return cases
+    return dict(sorted(cases.items(), key=lambda item: item[0].rank))
 
 
 def worst(runs):

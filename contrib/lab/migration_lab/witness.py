@@ -1,47 +1,75 @@
-"""Who saw what: tcpdump on the far end of host 3's uplink, the switch's log, and the probes' logs."""
+"""Who saw what: tcpdump at VM1's port and on the far end of host 3's uplink, the switch's log, and the probes' logs."""
 
 import json
 import pathlib
 import struct
 import subprocess
 
-from .guest import ADDRESS, MAC
+from .guest import ADDRESS, MAC, device
 
-KINDS = ("rarp", "arp-request", "arp-reply", "na")
 UPLINK = "p3"
+# PACKET_OUTGOING of packet(7).
+OUTGOING = 4
 
 
-class Capture:
-    """What VM1 says of itself on host 3's uplink, as tcpdump sees it: ARP, RARP and IPv6."""
+class Uplink:
+    """What VM1 says of itself on host 3's uplink: ARP, RARP and IPv6."""
 
     def __init__(self, file):
-        self.file = pathlib.Path(file)
+        self.file = file
         # Without the word vlan: the kernel strips tags before filters look.
-        self.tcpdump = subprocess.Popen(
-            ["tcpdump", "-i", UPLINK, "-Q", "in", "-n", "-w", file, "-U", "--immediate-mode", "-Z", "root",
-             "ether", "src", MAC, "and", "(arp or rarp or ip6)"],
-            stderr=subprocess.PIPE, text=True,
-        )
-        for line in self.tcpdump.stderr:
-            if "listening on" in line:
-                return
-        raise RuntimeError("tcpdump does not listen")
+        command = _tcpdump(file, "-i", UPLINK, "-Q", "in", "ether", "src", MAC, "and", "(arp or rarp or ip6)")
+        self.tcpdump = _listening(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
 
-    def stop(self):
-        """Returns the frames: when, in which VLAN (None: untagged), of what kind."""
-        self.tcpdump.terminate()
-        self.tcpdump.wait()
-        return list(frames(self.file.read_bytes()))
+    def frames(self, end):
+        """The frames until then: when, in which VLAN (None: untagged), of what kind."""
+        return [(at, *dissect(frame)) for at, frame in _packets(self.file) if at < end]
 
 
-def frames(pcap):
-    """Each frame of a capture file: seconds since the epoch, VLAN or None, and kind."""
+class Port:
+    """The RARPs that come out of VM1's tap on host 3, wherever they end."""
+
+    def __init__(self, host, file):
+        self.host, self.file = host, file
+        # On all devices: the tap does not exist yet.
+        self.tcpdump = _listening(host.start(*_tcpdump(file, "-i", "any", "-y", "LINUX_SLL2", "rarp")))
+
+    def frames(self, end):
+        """The frames until then: when, and of what kind."""
+        tap = int(self.host.sh(f"cat /sys/class/net/{device('tap')}/ifindex"))
+        seen = []
+        for at, frame in _packets(self.file):
+            ifindex, packet_type = struct.unpack_from(">I2xB", frame, 4)
+            if ifindex == tap and packet_type != OUTGOING and at < end:
+                seen.append((at, "rarp"))
+        return seen
+
+
+def _tcpdump(file, *arguments):
+    """The command that writes each packet to the file when it sees it."""
+    # -Z root: or it would lose, with its privileges, the signal that ends it with its parent.
+    return ["tcpdump", "-n", "-w", file, "-U", "--immediate-mode", "-Z", "root", *arguments]
+
+
+def _listening(tcpdump):
+    """Returns it when it listens."""
+    for line in tcpdump.stderr:
+        if "listening on" in line:
+            return tcpdump
+    raise RuntimeError("tcpdump does not listen")
+
+
+def _packets(file):
+    """Each packet of a capture file that may still grow: seconds since the epoch, and the bytes."""
+    pcap = file.read_bytes()
     magic, = struct.unpack_from("<I", pcap)
     assert magic == 0xA1B2C3D4, "little-endian, with microseconds"
     at = 24
     while at + 16 <= len(pcap):
         seconds, micros, length = struct.unpack_from("<III", pcap, at)
-        yield seconds + micros / 1e6, *dissect(pcap[at + 16:at + 16 + length])
+        if at + 16 + length > len(pcap):
+            return
+        yield seconds + micros / 1e6, pcap[at + 16:at + 16 + length]
         at += 16 + length
 
 
@@ -79,8 +107,8 @@ def switch_log(file, end):
     return seen
 
 
-def probes(file):
-    """The pings of one tenant: seconds since the epoch when each was sent and when it was answered, or None."""
+def probes(file, end):
+    """The pings of one tenant until `end`: seconds since the epoch when each was sent and when it was answered, or None."""
     lines = pathlib.Path(file).read_text().splitlines()
     parsed = [json.loads(line) for line in lines]
-    return sorted((probe["sent"], probe["answered"]) for probe in parsed)
+    return sorted((probe["sent"], probe["answered"]) for probe in parsed if probe["sent"] < end)

@@ -61,11 +61,12 @@ def _document(title, below, records):
     frames = [frame for record in records for lane in ("port", "frames") for frame in record["timeline"][lane]]
     legend = _legend(top + 14, _kinds(frames))
     height = top + 30
+    drawing = "".join(panel.draw() for panel in drawn)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-label="{escape(title)}">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'
         f'<rect class="paper" width="{WIDTH}" height="{height}"/>\n'
-        + _text(16, 28, title, "title") + _text(16, 49, below, "muted") + "".join(panel.draw() for panel in drawn) + legend + "</svg>\n"
+        + _text(16, 28, title, "title") + _text(16, 49, below, "muted") + drawing + legend + "</svg>\n"
     )
 
 

@@ -74,12 +74,12 @@ def never_or(value):
     return NEVER if value is None else value
 
 
-HEAD = ["attachment", "migration", "tag", "vendor", "who announces", "runs", "VM2 out", "VM3 out",
+HEAD = ["attachment", "migration", "tag", "vendor", "who announces", "runs", "stood still", "VM2 out", "VM3 out",
         "first frame", "VM2 asks", "hears", "VM3 asks", "hears", "frames"]
 NOTE = """
-Median / worst, in ms. Out: how long pings went unanswered; "never": to the end of the window. First frame on host 3's uplink;
-asks: the first ping that was answered was sent; hears: its answer came; all since the guest ran and its port had its VLAN.
-Frames: those of the run with the most.
+Median / worst, in ms. Stood still: how long the guest ran nowhere. Out: how long pings went unanswered; "never": to the end
+of the window. First frame on host 3's uplink; asks: the first ping that was answered was sent; hears: its answer came; all
+since the guest ran and its port had its VLAN. Frames: those of the run with the most.
 """
 
 
@@ -88,6 +88,7 @@ def table(records):
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     for case, runs in by_case(records).items():
         cells = [case.attachment, case.mode, case.tag_words, case.vendor, CURES[case.cure], str(len(runs))]
+        cells.append(median_and_worst([still(run) for run in runs]))
         cells += [median_and_worst([run["probes"][name]["outage_ms"] for run in runs]) for name in ("vm2", "vm3")]
         cells.append(median_and_worst([run["moments_ms"]["first_frame_after"] for run in runs]))
         for name in ("vm2", "vm3"):
@@ -97,6 +98,12 @@ def table(records):
         lines.append("| " + " | ".join(cells) + " |")
     lines += [f"\n{Case(**record['case']).slug} failed: {record['error']}" for record in records if "error" in record]
     return "\n".join(lines) + "\n" + NOTE
+
+
+def still(record):
+    """For how many ms the guest ran on neither host; `None`: libvirt did not say when it stopped."""
+    suspended = record["moments_ms"]["suspended"]
+    return None if suspended is None else -suspended
 
 
 def median_and_worst(values):

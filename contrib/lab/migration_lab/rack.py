@@ -174,6 +174,6 @@ def until(look, complaint, patience=PATIENCE):
     end = time.monotonic() + patience
     while not (seen := look()):
         if time.monotonic() > end:
-            raise TimeoutError(complaint)
+            raise RuntimeError(complaint)
         time.sleep(0.005)
     return seen

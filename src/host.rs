@@ -10,6 +10,7 @@ pub mod links;
 pub mod netlink;
 pub mod openflow;
 pub mod ovsdb;
+mod patience;
 pub mod pcap;
 pub mod privileges;
 pub mod sys;

@@ -64,7 +64,7 @@ async fn learned_by_linux_bridge(
 /// Whether a bridge of Open vSwitch would learn from a frame. Where flows alone forward it, as with neutron's
 /// `explicitly_egress_direct`, nobody asks what was learned, and a frame that it drops is told of as such.
 async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
-    let verdict = verdict(host, seen, frame).await;
+    let verdict = tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok().flatten();
     let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
     ends.filter(|end| end.bridge == bridge).any(|end| !end.dropped && end.line.ends_with("actions=NORMAL"))
 }
@@ -162,11 +162,11 @@ async fn verdicts(
 /// `None` where the frame does not come to Open vSwitch.
 async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result<Verdict, String>> {
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
-    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes);
-    Some(match tokio::time::timeout(PATIENCE, traced).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("ovs-vswitchd does not answer".into()),
-    })
+    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
+    Some(traced.map_err(|error| match error {
+        unixctl::Error::NoAnswer(_) => "ovs-vswitchd does not answer".into(),
+        other => other.to_string(),
+    }))
 }
 
 /// What keeps each of these uplinks from passing frames on, if something does with every one.

@@ -15,6 +15,7 @@ use crate::frame::Frame;
 use crate::injection::{Method, Way};
 
 use super::openflow;
+use super::patience::within;
 
 mod fdb;
 mod packet;
@@ -125,8 +126,8 @@ impl Injectors {
                 fdb::learn(port.ifindex, frames).and_then(|()| self.send_packets(bridge.ifindex, frames))
             }
             Way::PacketOut { bridge, in_port } => {
-                let sent = tokio::time::timeout(PATIENCE, self.packet_out(bridge, *in_port, frames)).await;
-                sent.unwrap_or_else(|_| Err(io::Error::other(format!("{bridge} does not answer"))))
+                let sent = within(PATIENCE, self.packet_out(bridge, *in_port, frames)).await;
+                sent.unwrap_or_else(|| Err(io::Error::other(format!("{bridge} does not answer"))))
             }
         };
         sent.map_err(|error| Error::Send(way.method(), error.to_string()))
@@ -185,8 +186,8 @@ impl Injectors {
             return Err(format!("{bridge:?} is no name of a bridge"));
         }
         let socket = self.management(bridge);
-        let opened = tokio::time::timeout(PATIENCE, openflow::Connection::open(&socket)).await;
-        let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no answer")));
+        let opened = within(PATIENCE, openflow::Connection::open(&socket)).await;
+        let opened = opened.unwrap_or_else(|| Err(io::Error::other("no answer")));
         opened.map_err(|error| format!("cannot connect to {}: {error}", socket.display()))
     }
 }

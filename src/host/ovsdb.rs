@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::jsonrpc::Connection;
+use super::patience::within;
 use crate::ovs::Ovs;
 
 mod arrival;
@@ -141,8 +142,8 @@ async fn start(socket: &Path, ovs: &mut Ovs, patience: Duration) -> Result<Conne
             return Ok(connection);
         }
     };
-    let in_time = tokio::time::timeout(patience, attempt).await;
-    in_time.unwrap_or_else(|_| Err(Error::NoAnswer(socket.into())))
+    let in_time = within(patience, attempt).await;
+    in_time.unwrap_or_else(|| Err(Error::NoAnswer(socket.into())))
 }
 
 async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<State>) -> Error {

@@ -9,6 +9,7 @@ use pnet_base::MacAddr;
 use serde_json::{Value, json};
 
 use super::jsonrpc::Connection;
+use super::patience::within;
 use crate::ofproto::{self, Port, Verdict};
 
 /// Open vSwitch answers from its main loop, in a millisecond or so unless it is busy.
@@ -51,8 +52,8 @@ pub enum Error {
 /// argument whatever it holds, but the command may take one that begins with a hyphen for an option.
 pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result<String, Error> {
     let socket = socket(directory)?;
-    let answer = tokio::time::timeout(PATIENCE, ask(&socket, command, arguments)).await;
-    let mut answer = answer.map_err(|_| Error::NoAnswer(socket.clone()))??;
+    let answer = within(PATIENCE, ask(&socket, command, arguments)).await;
+    let mut answer = answer.ok_or_else(|| Error::NoAnswer(socket.clone()))??;
     match (answer["result"].take(), answer["error"].take()) {
         (Value::String(text), Value::Null) => Ok(text),
         (Value::Null, Value::String(why)) => Err(Error::Refused(socket, command.into(), one_line(&why))),

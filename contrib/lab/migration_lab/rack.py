@@ -21,7 +21,8 @@ TENANTS = [
     ("vm2", 100, guest.NEIGHBOUR, guest.NEIGHBOUR_MAC),
     ("vm3", 200, "2.1.1.2", "fa:16:3e:00:00:33"),
 ]
-PATIENCE = 60
+# Longer than anything takes on a slow, busy machine, in seconds.
+PATIENCE = 180
 
 
 @dataclasses.dataclass

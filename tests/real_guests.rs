@@ -4,11 +4,9 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::rounds::words;
 use common::{
-    Attachment, Capture, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site, guest,
+    Attachment, Capture, DEADLINE, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site, guest,
     linux_bridge, ovs, require,
 };
 use serde_json::Value;
@@ -35,7 +33,7 @@ fn a_neutron_trunk_bridge() {
 
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(wire.sees(12, Duration::from_secs(5)));
+    assert!(wire.sees(12, DEADLINE));
     let frames = wire.stop();
     assert_eq!(common::rounds(&frames, Some(42)).len(), 3);
     let report = &reports(&run)[0];
@@ -58,7 +56,7 @@ fn a_macvtap() {
     let run = host.announce(&["--vm", "web1", "--count", "3", "--json"]);
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(wire.sees(12, Duration::from_secs(5)));
+    assert!(wire.sees(12, DEADLINE));
     let said: Vec<_> = wire.stop().into_iter().map(|frame| frame.kind).collect();
     let round = words(&nic, "192.0.2.12", "2001:db8::12");
     assert_eq!(said, [round.clone(), round.clone(), round].concat());
@@ -99,7 +97,7 @@ fn addresses_leased_by_libvirts_own_networks() {
     assert_eq!(run.code, Some(0), "{run:#?}");
     let addresses = &reports(&run)[0]["addresses"];
     assert_eq!(*addresses, serde_json::json!([{"ip": leased, "source": "lease"}]));
-    assert!(wire.sees(3, Duration::from_secs(5)));
+    assert!(wire.sees(3, DEADLINE));
     assert_eq!(spoken(&wire.stop()), [leased.clone(), leased]);
 }
 
@@ -118,7 +116,7 @@ fn addresses_of_a_network_filter() {
     let run = host.announce(&["--vm", "web1", "--count", "1", "--send", "arp-request", "--json"]);
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(wire.sees(2, Duration::from_secs(5)));
+    assert!(wire.sees(2, DEADLINE));
     assert_eq!(spoken(&wire.stop()), ["192.0.2.14", "192.0.2.15"]);
     assert_eq!(reports(&run)[0]["addresses"][1]["source"], "nwfilter");
 }
@@ -138,7 +136,7 @@ fn no_address_but_the_guests_own_claim() {
 
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(run.stdout.contains("no address that anybody but the guest vouches for: RARP only"), "{run:#?}");
-    assert!(wire.sees(2, Duration::from_secs(5)));
+    assert!(wire.sees(2, DEADLINE));
     assert_eq!(common::kinds(&wire.stop()), ["rarp", "rarp"]);
 }
 
@@ -151,7 +149,7 @@ fn each_nic_of_a_guest_in_its_own_network() {
     let run = host.announce(&[&["--vm", "web1", "--json"], &ONCE[..]].concat());
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(all.sees(8, Duration::from_secs(5)));
+    assert!(all.sees(8, DEADLINE));
     let frames = all.stop();
     for (nic, vlan, ip, ip6) in
         [(&nics[0], 100, "192.0.2.16", "2001:db8::16"), (&nics[1], 200, "198.51.100.17", "2001:db8:1::17")]
@@ -184,7 +182,7 @@ fn one_nic_of_a_guest_by_its_mac() {
     let run = host.announce(&[&one, &ONCE[..]].concat());
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(all.sees(2, Duration::from_secs(5)));
+    assert!(all.sees(2, DEADLINE));
     let frames = all.stop();
     assert!(frames.iter().all(|frame| frame.source == nics[1].mac), "{frames:#?}");
     assert_eq!(spoken(&frames), ["198.51.100.99", "198.51.100.17"]);
@@ -208,7 +206,7 @@ fn a_nic_that_no_host_can_announce_is_told_and_the_others_are_announced() {
         "announce: web1 52:54:00:00:00:18: failed: a NIC of type user is on no network that could be told\n";
     assert_eq!(run.stderr, words);
     assert!(run.stdout.starts_with(&format!("web1 {} {}: announced", nic.tap(), nic.mac)), "{run:#?}");
-    assert!(wire.sees(3, Duration::from_secs(5)));
+    assert!(wire.sees(3, DEADLINE));
     assert!(wire.stop().iter().all(|frame| frame.source == nic.mac));
 }
 
@@ -226,7 +224,7 @@ fn every_running_guest() {
     let run = site.host.announce(&[&["--all"], &ONCE[..]].concat());
 
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
-    assert!(all.sees(8, Duration::from_secs(5)));
+    assert!(all.sees(8, DEADLINE));
     let frames = all.stop();
     for nic in [&site.nic, &other] {
         assert_eq!(frames.iter().filter(|frame| frame.source == nic.mac).count(), 4);
@@ -268,7 +266,7 @@ fn lease(host: &Host, mac: &str) -> String {
          ip link add client0 type veth peer name eth0 address {mac} netns client
          ip link set client0 master virbr0 up
          ip -n client link set eth0 up
-         ip netns exec client busybox udhcpc -i eth0 -n -q -f -s /bin/true
+         ip netns exec client busybox udhcpc -i eth0 -t 20 -n -q -f -s /bin/true
          ip link delete client0"
     ));
     let leases = host.sh("virsh net-dhcp-leases lan");

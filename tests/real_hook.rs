@@ -20,7 +20,8 @@ fn hooked() -> Site {
         // libvirtd looks for hooks only when it starts, and gives them its own PATH.
         host.sh(&format!(
             "install -D -m 0755 {HOOK} /etc/libvirt/hooks/qemu.d/50-announce
-             kill $(cat /run/libvirtd.pid); while [ -e /run/libvirtd.pid ]; do :; done
+             pid=$(cat /run/libvirtd.pid)
+             kill $pid; while [ -e /proc/$pid ]; do sleep 0.01; done
              PATH={programs}:$PATH libvirtd --daemon; virsh --quiet uri"
         ));
     });

@@ -5,9 +5,7 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Attachment, Capture, Direction, Frame, Host, Place, Site, VLAN, ovs, require};
+use common::{Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, ovs, require};
 
 const MAC: &str = "fa:16:3e:00:00:0a";
 
@@ -46,15 +44,14 @@ fn nothing_leaks_while_vswitchd_has_no_database() {
     let site = Site::build(Attachment::Ovs);
     let wire = site.wire();
     let announce = site.waiting("no VLAN tag yet", &[]);
-    site.host.sh("ovs-appctl -t ovsdb-server exit");
+    ovs::stop(&site.host, "ovsdb-server");
     announce.stderr.line_with("OVSDB cannot be reached");
-    site.host.sh("ovsdb-server --verbose=console:off --detach --pidfile --log-file \
-             --remote=punix:/run/openvswitch/db.sock /etc/openvswitch/conf.db");
+    ovs::start_ovsdb(&site.host);
 
     site.bind();
 
     assert_eq!(announce.finish().code, Some(0));
-    assert!(wire.sees(12, Duration::from_secs(5)));
+    assert!(wire.sees(12, DEADLINE));
     all_in_their_vlan(&wire.stop());
 }
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Attachment, Guest, Host, Nic, Place, Plug, Site, guest, ovs, report, require};
+use common::{Attachment, DEADLINE, Guest, Host, Nic, Place, Plug, Site, guest, ovs, report, require, sent};
 
 /// What is done to a port that is ready; what is then said; how it is undone.
 type Case = (&'static str, &'static str, &'static str);
@@ -209,8 +209,8 @@ fn is_never_ready(site: &Site, (spoil, words, repair): Case) {
 
     site.host.sh(&named(repair));
     // Nothing else was wrong; and the capture was looking.
-    let run = site.announce(&["--wait", "5s"]);
+    let run = site.announce(&["--json"]);
     assert_eq!(run.code, Some(0), "after {repair}: {run:#?}");
-    assert!(wire.sees(12, Duration::from_secs(5)));
-    assert!(wire.stop().len() <= 12 + 5 * 4, "frames left while it was not ready: {spoil}");
+    assert!(wire.sees(12, DEADLINE));
+    assert!(wire.stop().len() <= sent(&report(&run)), "frames left while it was not ready: {spoil}");
 }

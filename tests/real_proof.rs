@@ -65,7 +65,7 @@ fn is_healthy(stand: &Stand, shows: &[Shows<'_>], (bridge, vlan): (&str, Option<
     let told = announce(stand, &["up0"]);
     told.is_announced();
     told.has_left("up0", bridge, vlan);
-    let text = stand.announce(&["--count", "1"]).stdout;
+    let text = stand.announce(&["--count", "3", "--interval", "300ms"]).stdout;
     assert!(text.contains(&words), "{text}");
 }
 

@@ -7,7 +7,10 @@ mod common;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{Attachment, Frame, Place, Site, VLAN, eventually, now, ovs, require, rounds, timed};
+use common::{
+    Attachment, DEADLINE, Frame, Place, Site, VLAN, eventually, now, ovs, report, require, rounds,
+    rounds_sent, sent, timed,
+};
 
 /// Longer than any of our own delays.
 const LATE: Duration = Duration::from_secs(1);
@@ -99,12 +102,16 @@ fn a_tap_that_is_late_in_the_integration_bridge() {
 #[test]
 fn a_linux_bridge_that_still_learns() {
     require!(lab, libvirt, tshark);
+    // Four seconds of listening, and four of learning.
     let site = Site::plugged(Attachment::LinuxBridge, |host| {
-        host.sh("ip link set br0 type bridge stp_state 1 forward_delay 200");
+        host.sh("ip link set br0 type bridge stp_state 1 forward_delay 400");
     });
+    let tap = site.nic.tap();
+    site.host.sh(&format!("ip link set {tap} nomaster"));
     let wire = site.wire();
-    let announce = site.waiting("does not forward from tap567a450a-b0 yet", &[]);
-    announce.stderr.line_with("the port is learning");
+    let announce = site.waiting("is not plugged into a bridge", &["--json"]);
+    site.host.sh(&format!("ip link set {tap} master br0"));
+    announce.stderr.line_with("does not forward from tap567a450a-b0 yet");
 
     let state = format!("cat /sys/class/net/{}/brport/state", site.nic.tap());
     let mut learned_at = now();
@@ -117,10 +124,11 @@ fn a_linux_bridge_that_still_learns() {
 
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(wire.sees(12, Duration::from_secs(5)));
+    let report = report(&run);
+    assert!(wire.sees(sent(&report), DEADLINE));
     let frames = wire.stop();
     // Had it spoken earlier, the bridge would have swallowed a round.
-    assert_eq!(rounds(&frames, None).len(), 3);
+    assert_eq!((rounds(&frames, None).len(), &report["lost_rounds"]), (3, &0.into()));
     assert!(frames[0].at > learned_at);
     tell_latency("a bridge that still learns", learned_at, &frames);
 }
@@ -128,17 +136,18 @@ fn a_linux_bridge_that_still_learns() {
 /// While the port is as it is, `announce` waits for `words` and nothing leaves; once `script` has run, all rounds do.
 fn speaks_only_after(site: &Site, words: &str, late: Duration, script: &str) {
     let wire = site.wire();
-    let announce = site.waiting(words, &[]);
+    let announce = site.waiting(words, &["--json"]);
     sleep(late);
 
     let made_ready = timed(&site.host, script);
 
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
-    eventually("the last round", || (wire.count() >= 12).then_some(()));
+    let report = report(&run);
+    assert!(wire.sees(sent(&report), DEADLINE));
     let frames = wire.stop();
     assert!(frames[0].at > made_ready, "{:?} too early", made_ready - frames[0].at);
-    assert_eq!(rounds(&frames, site.vlan()).len(), 3);
+    assert_eq!((rounds(&frames, site.vlan()).len(), &report["rounds"]), (rounds_sent(&report), &3.into()));
     tell_latency(words, made_ready, &frames);
 }
 

@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Attachment, Frame, Kind, Place, Site, kinds, require, rounds};
+use common::{
+    Attachment, DEADLINE, Frame, Kind, Place, Site, kinds, report, require, rounds, rounds_sent, sent,
+};
 
 /// Not the guest's.
 const STOLEN: &str = "192.0.2.1";
@@ -61,11 +61,12 @@ fn a_port_without_rarp_is_announced_by_the_others() {
     site.host.sh("ovs-ofctl add-flow br-int 'priority=10,dl_type=0x8035,actions=drop'");
     let wire = site.wire();
 
-    let run = site.announce(&["--inject", "packet-out"]);
+    let run = site.announce(&["--inject", "packet-out", "--json"]);
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(wire.sees(9, Duration::from_secs(5)));
-    assert_eq!(kinds(&wire.stop()), ["arp-request", "arp-reply", "na"].repeat(3));
+    let rounds = rounds_sent(&report(&run));
+    assert!(wire.sees(3 * rounds, DEADLINE));
+    assert_eq!(kinds(&wire.stop()), ["arp-request", "arp-reply", "na"].repeat(rounds));
 }
 
 fn protect_by_nft(site: &Site) {
@@ -95,13 +96,16 @@ fn protect_by_flows(site: &Site) {
 fn only_its_own_addresses_get_out(site: &Site, way: &str) {
     let wire = site.wire();
 
-    let run = site.announce(&["--inject", way, "--ip", STOLEN, "--ip", STOLEN6]);
+    let run = site.announce(&["--inject", way, "--ip", STOLEN, "--ip", STOLEN6, "--json"]);
 
     assert_eq!(run.code, Some(0), "{way}: {run:#?}");
-    assert!(wire.sees(12, Duration::from_secs(5)), "{way}");
+    let report = report(&run);
+    // Seven frames a round, of which three are for addresses that are not the guest's.
+    assert_eq!((&report["rounds"], sent(&report)), (&3.into(), 7 * rounds_sent(&report)), "{way}");
+    assert!(wire.sees(4 * rounds_sent(&report), DEADLINE), "{way}");
     let frames = wire.stop();
     assert!(!frames.iter().any(is_stolen), "{way}: {frames:#?}");
-    assert_eq!(rounds(&frames, site.vlan()).len(), 3, "{way}");
+    assert_eq!(rounds(&frames, site.vlan()).len(), rounds_sent(&report), "{way}");
 }
 
 fn is_stolen(frame: &Frame) -> bool {

@@ -41,7 +41,7 @@ pub use guest::{Guest, Nic, Plug};
 pub use host::{Host, Place};
 pub(crate) use need::require;
 pub use rack::Rack;
-pub use rounds::{kinds, report, rounds};
+pub use rounds::{kinds, report, rounds, rounds_sent, sent};
 pub use running::{DEADLINE, Run, Running, eventually};
 pub use site::{Attachment, IPV4, IPV6, Site, VLAN, now, timed};
 pub use stand::Stand;

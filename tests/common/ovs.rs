@@ -11,6 +11,20 @@ pub fn bridge(host: &Host, name: &str) {
     ));
 }
 
+/// Ends ovsdb-server or ovs-vswitchd. It has let go of the database, and of its devices, only when its process has ended: that is
+/// later than it says so.
+pub fn stop(host: &Host, daemon: &str) {
+    host.sh(&format!(
+        "pid=$(cat /run/openvswitch/{daemon}.pid)
+         ovs-appctl -t {daemon} exit
+         while [ -e /proc/$pid ]; do sleep 0.01; done"
+    ));
+}
+
+pub fn start_vswitchd(host: &Host) {
+    host.sh("ovs-vswitchd --verbose=console:off --detach --pidfile --log-file");
+}
+
 /// ovsdb-server, after it was ended.
 pub fn start_ovsdb(host: &Host) {
     host.sh("ovsdb-server --verbose=console:off --detach --pidfile --log-file \

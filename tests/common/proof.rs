@@ -1,13 +1,14 @@
 //! What `announce` proves, held against what tcpdump saw at every hop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::capture::{Capture, Direction};
 use super::dissect::Frame;
 use super::rounds::{ROUND, kinds};
-use super::running::{DEADLINE, Run};
+use super::running::{Run, eventually};
 use super::stand::Stand;
 
 /// A device on which frames show, by its name or, for those of the guest's NIC, by their prefix; and which way they pass it.
@@ -62,21 +63,36 @@ pub fn trace_is_not_sent(stand: &Stand, devices: &[&str]) -> [String; 2] {
 }
 
 /// Announces two rounds. What is said to have left is what tcpdump saw leave by these devices.
+///
+/// Frames that Open vSwitch takes from a device may leave later than anybody waits for them, on a slow machine; tcpdump sees that,
+/// and then one more attempt is made.
 pub fn announce(stand: &Stand, uplinks: &[&str]) -> Told {
-    let shows: Vec<Shows<'_>> = uplinks.iter().map(|uplink| (*uplink, Direction::Out)).collect();
-    let captures = capture(stand, &named(stand, &shows));
-    let run = stand.announce(&["--count", "2", "--interval", "50ms", "--wait", "0", "--json"]);
-    let frames: Vec<Frame> = captures.into_iter().flat_map(Capture::stop).collect();
-    let told = Told { json: super::report(&run), run, text: String::new() };
-    let mut left: BTreeMap<&str, u64> = ROUND.iter().map(|kind| (*kind, 0)).collect();
-    kinds(&frames).into_iter().for_each(|kind| *left.get_mut(kind).unwrap() += 1);
-    if told.json["outcome"] != "not-ready" {
-        let said = &told.json["frames_left"];
-        left.iter().for_each(|(kind, count)| assert_eq!(said[kind.replace('-', "_")], *count, "{told:#?}"));
-    } else {
-        assert_eq!(frames, []);
-    }
-    told
+    eventually("Open vSwitch in time", || {
+        let entry = stand.is_hybrid.then(|| capture(stand, &[(stand.nic.tap(), Direction::In)]).remove(0));
+        let shows: Vec<Shows<'_>> = uplinks.iter().map(|uplink| (*uplink, Direction::Out)).collect();
+        let captures = capture(stand, &named(stand, &shows));
+        let run = stand.announce(&["--count", "2", "--interval", "300ms", "--wait", "0", "--json"]);
+        let frames: Vec<Frame> = captures.into_iter().flat_map(Capture::stop).collect();
+        if entry.is_some_and(|entry| is_late(&entry.stop(), &frames)) {
+            return None;
+        }
+        let told = Told { json: super::report(&run), run, text: String::new() };
+        told.names_what_left(&frames);
+        Some(told)
+    })
+}
+
+/// Whether some frame left so long after it had entered that nobody waited for it (`LOST_AFTER` in src/observer.rs), or has not
+/// left yet while others of its kind have.
+fn is_late(entered: &[Frame], left: &[Frame]) -> bool {
+    ROUND.iter().any(|kind| {
+        let [entered, left] =
+            [entered, left].map(|all| all.iter().filter(|frame| frame.kind.name() == *kind));
+        let (entered, left): (Vec<_>, Vec<_>) = (entered.collect(), left.collect());
+        let mut pairs = entered.iter().zip(&left);
+        let is_slow = pairs.any(|(entered, left)| left.at - entered.at >= Duration::from_millis(5));
+        is_slow || (!left.is_empty() && left.len() != entered.len())
+    })
 }
 
 fn named(stand: &Stand, shows: &[Shows<'_>]) -> Vec<(String, Direction)> {
@@ -106,6 +122,19 @@ fn agrees(passage: &Value, frames: &[Frame]) {
 }
 
 impl Told {
+    /// It counts the frames that these are, or says that none was sent.
+    fn names_what_left(&self, frames: &[Frame]) {
+        let mut left: BTreeMap<&str, u64> = ROUND.iter().map(|kind| (*kind, 0)).collect();
+        kinds(frames).into_iter().for_each(|kind| *left.get_mut(kind).unwrap() += 1);
+        if self.json["outcome"] != "not-ready" {
+            let said = &self.json["frames_left"];
+            left.iter()
+                .for_each(|(kind, count)| assert_eq!(said[kind.replace('-', "_")], *count, "{self:#?}"));
+        } else {
+            assert_eq!(frames, []);
+        }
+    }
+
     /// What it says of devices on which frames show.
     fn passages(&self) -> impl Iterator<Item = &Value> {
         self.json["path"].as_array().unwrap().iter().filter(|passage| passage["unseen"] == false)
@@ -177,7 +206,6 @@ impl Told {
         assert!(error.starts_with("no frame left the host: ") && error.contains(why), "{error}");
         assert!(self.run.stderr.contains(why) && self.run.stderr.lines().count() == 1, "{self:#?}");
         assert_eq!(self.json["departure"], Value::Null);
-        assert!(self.run.took < DEADLINE / 3, "{self:#?}");
     }
 
     /// Nothing was sent.

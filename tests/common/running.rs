@@ -9,7 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Longer than anything here takes on a slow, busy machine: whoever waits that long waits in vain.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+///
+/// It is the only limit to what takes time. How long something takes depends on the machine; tests look at what came before
+/// what, at how often, and that nothing came too early.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Looks again and again until there is something to see. For what gives no notification only.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -69,6 +72,20 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
+    }
+
+    /// Does something while the program, which runs in a host, stands still: it cannot end before.
+    pub fn held<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.signal(Signal::SIGSTOP);
+        // nsenter stops along with its child, and continues it when it is continued itself.
+        let nsenter = Pid::from_raw(self.child.id() as i32);
+        let stat = format!("/proc/{nsenter}/stat");
+        eventually("a program at rest", || {
+            std::fs::read_to_string(&stat).unwrap().contains(") T ").then_some(())
+        });
+        let done = act();
+        kill(nsenter, Signal::SIGCONT).unwrap();
+        done
     }
 
     /// The PID of the program itself, for those that run in a [`Host`](super::Host): our child is `nsenter` there,

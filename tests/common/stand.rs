@@ -19,6 +19,8 @@ pub const PROVIDER: u16 = 1100;
 pub struct Stand {
     pub host: Host,
     pub nic: Nic,
+    /// Frames enter by the tap, and Open vSwitch takes them from a device.
+    pub is_hybrid: bool,
     /// The host's end of its NIC.
     device: String,
     /// The tap has a carrier for as long as this is held.
@@ -31,7 +33,7 @@ impl Stand {
         let nic = Nic::new(10, Plug::EthernetUnmanaged);
         let guest = taps(&host, std::slice::from_ref(&nic));
         host.sh(&format!("ip link set {} up", nic.tap()));
-        Self { host, device: nic.tap(), nic, guest }
+        Self { host, is_hybrid: false, device: nic.tap(), nic, guest }
     }
 
     /// Behind the macvtap `mvt0` on the uplink: take [`super::guest::macvtaps`] first.
@@ -56,7 +58,7 @@ impl Stand {
         ovs::bridge(&stand.host, "br-int");
         linux_bridge::hybrid(&stand.host, &stand.nic, "br-int");
         stand.host.sh(&format!("ip link set {} master {}", stand.nic.tap(), stand.nic.device("qbr")));
-        stand.bound("qvo")
+        Self { is_hybrid: true, ..stand }.bound("qvo")
     }
 
     pub fn linux_bridge() -> Self {

@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const KEPT: usize = 1024;
 /// So many frames for a guest are told, at most, from one round to the next: only the first after a departure matters.
 const REPLIES: u32 = 32;
+/// Two clocks that are read within this time are read at one moment.
+const AT_ONCE: Duration = Duration::from_micros(50);
 // include/uapi/linux/if_packet.h
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
@@ -357,13 +359,17 @@ struct Clocks {
 
 impl Clocks {
     fn now() -> Clocks {
-        Clocks { ours: Instant::now(), kernels: SystemTime::now() }
+        let read = || Clocks { ours: Instant::now(), kernels: SystemTime::now() };
+        // Who lost the processor between the two reads them again.
+        (0..3).map(|_| read()).find(|clocks| clocks.ours.elapsed() < AT_ONCE).unwrap_or_else(read)
     }
 
-    /// The time of a stamp; that of a frame that came just now is this moment.
+    /// The time of a stamp, and of a frame that has come since; no time to come, whatever somebody does to the kernel's clock.
     fn at(self, stamp: SystemTime) -> Instant {
-        let age = self.kernels.duration_since(stamp).unwrap_or_default();
-        self.ours.checked_sub(age).unwrap_or(self.ours)
+        match self.kernels.duration_since(stamp) {
+            Ok(age) => self.ours.checked_sub(age).unwrap_or(self.ours),
+            Err(since) => self.ours + since.duration().min(self.ours.elapsed()),
+        }
     }
 }
 

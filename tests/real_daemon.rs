@@ -98,6 +98,26 @@ fn a_guest_that_is_restored_paused_is_announced_when_it_goes_on() {
 }
 
 #[test]
+fn a_nic_that_no_host_can_speak_for_is_no_failure() {
+    require!(lab, libvirt, tshark);
+    let site = Site::build(Attachment::LinuxBridge);
+    site.host.sh("virsh destroy web1");
+    let daemon = Daemon::start(&site.host, &format!("{QUICK}[libvirt]\nevents = [\"started\"]\n"));
+    let wire = site.wire();
+    let user = "<interface type='user'><mac address='52:54:00:00:00:18'/><model type='virtio'/>\
+                <rom enabled='no'/></interface>";
+    site.guest.clone().device(user).start(&site.host);
+    let status = daemon.comes_to("the report", |status| !status["recent"].as_array().unwrap().is_empty());
+    is_announced(&site.nic, None, &wire.stop(), &status["recent"][0], "started");
+    assert_eq!(status["metrics"]["announcements"]["failed"], 0, "{status:#}");
+    let said = daemon.terminate().stderr;
+    let line =
+        "web1 52:54:00:00:00:18: not announced: a NIC of type user is on no network that could be told";
+    assert_eq!(said.matches(line).count(), 1, "{said}");
+    assert_eq!(said.matches(": announced").count(), 1, "{said}");
+}
+
+#[test]
 fn a_cold_start_is_announced_only_where_that_is_configured() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);

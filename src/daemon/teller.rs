@@ -10,6 +10,7 @@ use crate::event::Cause;
 use crate::metrics::{Gauges, Metrics};
 use crate::report::{Report, VERSION};
 use crate::status::Status;
+use crate::target::{Unannounceable, subject};
 
 /// How many reports `announce status` shows.
 const REMEMBERED: usize = 50;
@@ -74,6 +75,14 @@ impl Teller {
             self.recent.pop_front();
         }
         self.changed = true;
+    }
+
+    /// A NIC for which no host can speak: that it came is no failure, and asks nothing of anybody.
+    pub fn cannot_speak_for(&self, nic: &Unannounceable) {
+        let (domain, device) = (nic.domain.name.as_str(), nic.device.as_deref());
+        let mac = nic.mac.map(|mac| mac.to_string());
+        let subject = subject(Some(&nic.domain), device, nic.mac);
+        tracing::info!(domain, device, mac, "{subject}: not announced: {}", nic.reason);
     }
 
     /// How things stand: what is true, how many guests there are, and who is being announced.

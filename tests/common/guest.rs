@@ -6,6 +6,7 @@ use std::fs::File;
 use super::host::{Host, Place};
 
 /// A domain without disk: its firmware comes up, finds nothing to boot and waits, without a word to the network.
+#[derive(Clone)]
 pub struct Guest {
     name: String,
     nova: bool,

@@ -157,7 +157,7 @@ impl Engine {
                     let order = orders::order(target, &self.config, &[], None);
                     self.start(number, uuid, announcer::Order { cause, ..order }, state.clone(), at);
                 }
-                Err(refused) => self.teller.finished(&Report::refused(&refused, cause)),
+                Err(nic) => self.teller.cannot_speak_for(&nic),
             }
         }
         self.settle(number, uuid);

@@ -5,21 +5,25 @@
 //! filters, not hundreds; and it is there only while somebody looks.
 
 use std::collections::HashMap;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use pnet_base::MacAddr;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::sys::{packet, readable};
-use crate::filter::{self, ROOM, SNAPLEN};
+use crate::filter::{self, ROOM};
 use crate::proof::Sighting;
 use crate::trail::{Direction, Place};
+
+mod reception;
+
+use reception::{Clocks, Seen, receive};
 
 /// What a socket holds that is not read yet: some fifty frames.
 const BUFFER: usize = 64 * 1024;
@@ -31,10 +35,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 const KEPT: usize = 1024;
 /// So many frames for a guest are told, at most, from one round to the next: only the first after a departure matters.
 const REPLIES: u32 = 32;
-/// Two clocks that are read within this time are read at one moment.
-const AT_ONCE: Duration = Duration::from_micros(50);
-// include/uapi/linux/if_packet.h
-const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
 /// Why frames cannot be seen.
 #[derive(Debug, thiserror::Error)]
@@ -331,77 +331,4 @@ impl Drop for Watch {
             }
         }
     }
-}
-
-/// A frame as a socket received it.
-struct Seen {
-    buffer: [u8; SNAPLEN],
-    length: usize,
-    direction: Direction,
-    vlan: Option<u16>,
-    at: Instant,
-}
-
-impl Seen {
-    fn frame(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
-}
-
-/// One moment by two clocks: that of sightings, and that of the kernel's time stamps.
-///
-/// Frames that are collected together are told their times by the same moment, or they might change places.
-#[derive(Debug, Clone, Copy)]
-struct Clocks {
-    ours: Instant,
-    kernels: SystemTime,
-}
-
-impl Clocks {
-    fn now() -> Clocks {
-        let read = || Clocks { ours: Instant::now(), kernels: SystemTime::now() };
-        // Who lost the processor between the two reads them again.
-        (0..3).map(|_| read()).find(|clocks| clocks.ours.elapsed() < AT_ONCE).unwrap_or_else(read)
-    }
-
-    /// The time of a stamp, and of a frame that has come since; no time to come, whatever somebody does to the kernel's clock.
-    fn at(self, stamp: SystemTime) -> Instant {
-        match self.kernels.duration_since(stamp) {
-            Ok(age) => self.ours.checked_sub(age).unwrap_or(self.ours),
-            Err(since) => self.ours + since.duration().min(self.ours.elapsed()),
-        }
-    }
-}
-
-/// The next frame that a socket has received, if there is one.
-fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
-    let mut buffer = [0; SNAPLEN];
-    let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let message = recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
-    let message = match message {
-        Err(nix::errno::Errno::EAGAIN) => return Ok(None),
-        message => message?,
-    };
-    let outgoing = message.address.is_some_and(|address| address.pkttype() == libc::PACKET_OUTGOING);
-    let (mut vlan, mut at) = (None, clocks.ours);
-    for control in message.cmsgs()? {
-        match control {
-            ControlMessageOwned::ScmTimestampns(stamp) => {
-                at = clocks.at(SystemTime::UNIX_EPOCH + Duration::from(stamp));
-            }
-            ControlMessageOwned::Unknown(auxdata) => vlan = tag(&auxdata.data_bytes),
-            _ => {}
-        }
-    }
-    let direction = if outgoing { Direction::Out } else { Direction::In };
-    let length = message.bytes;
-    Ok(Some(Seen { buffer, length, direction, vlan, at }))
-}
-
-/// The VLAN in `struct tpacket_auxdata`.
-fn tag(auxdata: &[u8]) -> Option<u16> {
-    let status = u32::from_ne_bytes(auxdata.get(..4)?.try_into().ok()?);
-    let tci = u16::from_ne_bytes(auxdata.get(16..18)?.try_into().ok()?);
-    (status & TP_STATUS_VLAN_VALID != 0).then_some(tci & 0x0fff)
 }

@@ -1,0 +1,94 @@
+//! What a packet socket receives: a frame, which way it passed, when, and in which VLAN (packet(7)).
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg};
+use tokio::time::Instant;
+
+use crate::filter::SNAPLEN;
+use crate::trail::Direction;
+
+/// Two clocks that are read within this time are read at one moment.
+const AT_ONCE: Duration = Duration::from_micros(50);
+// include/uapi/linux/if_packet.h
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+
+/// A frame as a socket received it.
+pub struct Seen {
+    buffer: [u8; SNAPLEN],
+    length: usize,
+    /// Which way it passed.
+    pub direction: Direction,
+    /// The VLAN that the kernel has taken out of it.
+    pub vlan: Option<u16>,
+    /// When.
+    pub at: Instant,
+}
+
+impl Seen {
+    /// Its bytes, perhaps not to its end.
+    pub fn frame(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+/// One moment by two clocks: that of sightings, and that of the kernel's time stamps.
+///
+/// Frames that are collected together are told their times by the same moment, or they might change places.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    ours: Instant,
+    kernels: SystemTime,
+}
+
+impl Clocks {
+    /// This moment.
+    pub fn now() -> Clocks {
+        let read = || Clocks { ours: Instant::now(), kernels: SystemTime::now() };
+        // Who lost the processor between the two reads them again.
+        (0..3).map(|_| read()).find(|clocks| clocks.ours.elapsed() < AT_ONCE).unwrap_or_else(read)
+    }
+
+    /// The time of a stamp, and of a frame that has come since; no time to come, whatever somebody does to the kernel's clock.
+    fn at(self, stamp: SystemTime) -> Instant {
+        match self.kernels.duration_since(stamp) {
+            Ok(age) => self.ours.checked_sub(age).unwrap_or(self.ours),
+            Err(since) => self.ours + since.duration().min(self.ours.elapsed()),
+        }
+    }
+}
+
+/// The next frame that a socket has received, if there is one.
+pub fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
+    let mut buffer = [0; SNAPLEN];
+    let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let message = recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
+    let message = match message {
+        Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+        message => message?,
+    };
+    let outgoing = message.address.is_some_and(|address| address.pkttype() == libc::PACKET_OUTGOING);
+    let (mut vlan, mut at) = (None, clocks.ours);
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::ScmTimestampns(stamp) => {
+                at = clocks.at(SystemTime::UNIX_EPOCH + Duration::from(stamp));
+            }
+            ControlMessageOwned::Unknown(auxdata) => vlan = tag(&auxdata.data_bytes),
+            _ => {}
+        }
+    }
+    let direction = if outgoing { Direction::Out } else { Direction::In };
+    let length = message.bytes;
+    Ok(Some(Seen { buffer, length, direction, vlan, at }))
+}
+
+/// The VLAN in `struct tpacket_auxdata`.
+fn tag(auxdata: &[u8]) -> Option<u16> {
+    let status = u32::from_ne_bytes(auxdata.get(..4)?.try_into().ok()?);
+    let tci = u16::from_ne_bytes(auxdata.get(16..18)?.try_into().ok()?);
+    (status & TP_STATUS_VLAN_VALID != 0).then_some(tci & 0x0fff)
+}

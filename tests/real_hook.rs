@@ -42,7 +42,7 @@ fn a_restored_guest_is_announced_when_its_port_is_ready() {
 
 #[test]
 fn a_further_libvirt_that_is_not_there_keeps_it_from_nothing() {
-    require!(lab, ovs, libvirt);
+    require!(lab, ovs, libvirt, tshark);
     let site = hooked();
     eventually("the hook's announce has seen that the guest was booted", || (!hooks(&site)).then_some(()));
     site.host.sh("cp -a /etc /run/etc; mkdir -p /run/etc/announced; mount --bind /run/etc /etc
@@ -52,10 +52,11 @@ more-uris = ['qemu+unix:///system?socket=/nowhere']
 [schedule]
 count = 2
 CONFIG");
-    restored(&site);
+    let wire = restored(&site);
     eventually("the hook's announce waits", || hooks(&site).then_some(()));
     site.bind();
     eventually("it is done", || (!hooks(&site)).then_some(()));
+    assert_eq!(announced(&wire.stop()), 2);
 }
 
 #[test]

@@ -158,8 +158,8 @@ outer=$!
 until_true grep 'listening on' far5.looks
 trace_from 0 tap5
 passed vxlan_sys_4789 '' "$all"
+end_capture $outer
 [ "$(grep -c 'VXLAN.*vni 7' far5.seen)" = 4 ] || fail "$(cat far5.seen)"
-kill $outer
 report_says '"departure":{"device":"vxlan_sys_4789","bridge":"br-tun","port":"vxlan_sys_4789","vlan":null}' '"unseen":null'
 
 part 'the datapath of the kernel, behind a hybrid plug, and its tag is the dead VLAN'

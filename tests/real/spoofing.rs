@@ -1,10 +1,6 @@
 //! A port that is protected against spoofing: an address that it may not use does not get out, whatever the way in.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::{
+use crate::common::{
     Attachment, DEADLINE, Frame, Kind, Place, Site, kinds, report, require, rounds, rounds_sent, sent,
 };
 

@@ -1,12 +1,8 @@
 //! What `announce` would do: `explain`, `--dry-run` and `--pcap`.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::dissect::dissect;
-use common::rounds::{ROUND, words};
-use common::{Attachment, DEADLINE, IPV4, IPV6, Place, Site, kinds, now, ovs, report, require};
+use crate::common::dissect::dissect;
+use crate::common::rounds::{ROUND, words};
+use crate::common::{Attachment, DEADLINE, IPV4, IPV6, Place, Site, kinds, now, ovs, report, require};
 
 #[test]
 fn explain_tells_everything_and_sends_nothing() {

@@ -1,13 +1,9 @@
 //! A port that is not ready yet when `announce` begins: nothing leaves before it is, and everything right afterwards.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Attachment, DEADLINE, Frame, Place, Site, VLAN, eventually, now, ovs, report, require, rounds,
     rounds_sent, sent, timed,
 };

@@ -1,16 +1,12 @@
 //! An evacuation: two hundred guests whose ports become ready at the same moment.
 //!
-//! libvirt's test driver stands in for QEMU ([`common::crowd`]).
-
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
+//! libvirt's test driver stands in for QEMU ([`crate::common::crowd`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::daemon::QUICK;
-use common::{
+use crate::common::daemon::QUICK;
+use crate::common::{
     Capture, DEADLINE, Daemon, Direction, Frame, Host, Nic, Place, Plug, crowd, linux_bridge, now, require,
     rounds,
 };

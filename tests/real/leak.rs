@@ -1,11 +1,7 @@
 //! A port without a tag is a trunk: what is sent between the tag's commit in OVSDB and its arrival in the datapath leaves
 //! untagged, into whatever network that is.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::{Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, ovs, require};
+use crate::common::{Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, ovs, require};
 
 const MAC: &str = "fa:16:3e:00:00:0a";
 

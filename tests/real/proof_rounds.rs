@@ -1,22 +1,18 @@
 //! What `announce` makes of what it sees: rounds that are lost are sent again, the first frame that comes back is told, and
 //! nothing is looked at longer than needed.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use announced::host::sys::packet;
-use common::daemon::QUICK;
-use common::rounds::ROUND;
-use common::stand::{inside, packet_sockets};
-use common::{
+use crate::common::daemon::QUICK;
+use crate::common::rounds::ROUND;
+use crate::common::stand::{inside, packet_sockets};
+use crate::common::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Host, IPV4, IPV6, Nic, Place, Plug, Running, Site,
     Stand, VLAN, crowd, eventually, kinds, linux_bridge, report, require, rounds, rounds_sent,
 };
+use announced::host::sys::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};

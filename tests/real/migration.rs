@@ -1,13 +1,9 @@
 //! Real live migrations between two hosts, each with its own daemon: what leaves their uplinks, counted.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::daemon::{LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
-use common::{Attachment, DEADLINE, Daemon, Place, Rack, Run, VLAN, guest, kinds, ovs, require};
+use crate::common::daemon::{LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
+use crate::common::{Attachment, DEADLINE, Daemon, Place, Rack, Run, VLAN, guest, kinds, ovs, require};
 
 fn succeeds(migration: &Run) {
     assert_eq!(migration.code, Some(0), "{migration:#?}");

@@ -1,11 +1,7 @@
 //! What happens to guests, to the host and to `announce` itself while it announces.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::rounds::on_schedule;
-use common::{
+use crate::common::rounds::on_schedule;
+use crate::common::{
     Attachment, Capture, DEADLINE, Direction, Guest, Nic, Place, Plug, Run, Running, Site, VLAN, guest, now,
     ovs, report, require, rounds, sent,
 };
@@ -123,7 +119,7 @@ fn a_restarted_ovsdb_is_looked_at_again() {
     assert!(wire.sees(12, DEADLINE));
     let frames = wire.stop();
     assert!(frames.iter().all(|frame| frame.vlan == Some(VLAN)), "{frames:#?}");
-    assert_eq!(common::rounds(&frames, Some(VLAN)).len(), 3);
+    assert_eq!(rounds(&frames, Some(VLAN)).len(), 3);
 }
 
 #[test]

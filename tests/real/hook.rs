@@ -1,13 +1,9 @@
 //! A host with nothing but the libvirt hook: no daemon runs.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Attachment, Capture, Frame, Place, Running, Site, VLAN, eventually, require};
+use crate::common::{Attachment, Capture, Frame, Place, Running, Site, VLAN, eventually, require};
 use nix::sys::signal::Signal;
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/libvirt/hooks/qemu.d/50-announce");

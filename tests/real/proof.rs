@@ -1,14 +1,10 @@
 //! How far frames come: `announce trace` and `announce` name the hop at which they end, and why. tcpdump stands at every
 //! hop, and must have seen the same.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::Direction::{In, Out};
-use common::proof::{Shows, announce, trace, trace_by, trace_is_not_sent};
-use common::stand::PROVIDER;
-use common::{IPV4, Place, Stand, VLAN, eventually, guest, ovs, require};
+use crate::common::Direction::{In, Out};
+use crate::common::proof::{Shows, announce, trace, trace_by, trace_is_not_sent};
+use crate::common::stand::PROVIDER;
+use crate::common::{IPV4, Place, Stand, VLAN, eventually, guest, ovs, require};
 use serde_json::json;
 
 const UP0: Shows<'static> = ("up0", Out);

@@ -1,16 +1,12 @@
 //! `announced` hears of guests that come to run here, and announces them: every frame on the wire is counted.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::daemon::{CALM, LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
-use common::{
-    Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Nic, Place, Plug, Site, VLAN, guest, ovs,
-    require, sent,
-};
-use common::{now, rounds};
 use std::time::Duration;
+
+use crate::common::daemon::{CALM, LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
+use crate::common::{
+    Attachment, Capture, DEADLINE, Daemon, Direction, Guest, IPV4, IPV6, Nic, Place, Plug, Site, VLAN, guest,
+    kinds, now, ovs, require, rounds, sent,
+};
 
 #[test]
 fn a_restored_guest_is_announced_and_a_settled_one_is_not() {
@@ -156,9 +152,8 @@ fn a_plugged_nic_is_announced_alone() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);
     let [second, third] = [21, 22].map(|number| Nic::new(number, Plug::Bridge("br0")));
-    let known = [&second, &third].map(|nic| {
-        format!("[nic.\"{}\"]\naddresses = [\"{}\", \"{}\"]\n", nic.mac, common::IPV4, common::IPV6)
-    });
+    let known = [&second, &third]
+        .map(|nic| format!("[nic.\"{}\"]\naddresses = [\"{}\", \"{}\"]\n", nic.mac, IPV4, IPV6));
     let daemon = Daemon::start(&site.host, &[QUICK, &known.concat()].concat());
     let wire = Capture::start(&site.host.wire(), "wire0", Direction::In, "");
     guest::attach(&site.host, "web1", &second);
@@ -217,7 +212,7 @@ fn a_guest_that_gets_a_nic_before_it_runs_is_announced_with_all_its_nics() {
     daemon.reports(2);
     let [first, second] = wires.map(Capture::stop);
     assert_eq!(rounds(&first, None).len(), 3);
-    assert_eq!(common::kinds(&second), ["rarp"; 3], "it has no address");
+    assert_eq!(kinds(&second), ["rarp"; 3], "it has no address");
 }
 
 #[test]
@@ -227,7 +222,7 @@ fn a_guest_that_is_paused_for_a_moment_only_is_announced_all_the_same() {
     let daemon = mid_burst(&site);
     for _ in 0..5 {
         site.host.sh("virsh 'suspend web1; resume web1'");
-        assert!(site.wire().sees(4, common::DEADLINE), "{}", daemon.program.stderr.so_far());
+        assert!(site.wire().sees(4, DEADLINE), "{}", daemon.program.stderr.so_far());
     }
 }
 
@@ -315,7 +310,7 @@ fn a_plugged_nic_is_announced_by_the_next_daemon() {
     ovs::bind(&site.host, &second.tap(), VLAN);
     // It does not know which NIC it was, and announces both.
     daemon.reports(2);
-    assert_eq!(common::kinds(&wire.stop()), ["rarp"; 3]);
+    assert_eq!(kinds(&wire.stop()), ["rarp"; 3]);
 }
 
 #[test]

@@ -1,11 +1,7 @@
 //! `announce --vm` for a running guest of libvirt, as it is seen beyond the uplink.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::rounds::{ROUND, on_schedule, words};
-use common::{
+use crate::common::rounds::{ROUND, on_schedule, words};
+use crate::common::{
     Attachment, Capture, DEADLINE, Direction, IPV4, IPV6, Place, Site, kinds, report, require, rounds,
     rounds_sent, sent,
 };

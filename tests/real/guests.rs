@@ -1,13 +1,9 @@
 //! Guests and their NICs as libvirt describes them, and who vouches for their addresses.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
-use common::rounds::words;
-use common::{
+use crate::common::rounds::words;
+use crate::common::{
     Attachment, Capture, DEADLINE, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site, guest,
-    linux_bridge, ovs, require,
+    kinds, linux_bridge, ovs, require, rounds,
 };
 use serde_json::Value;
 
@@ -35,7 +31,7 @@ fn a_neutron_trunk_bridge() {
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(wire.sees(12, DEADLINE));
     let frames = wire.stop();
-    assert_eq!(common::rounds(&frames, Some(42)).len(), 3);
+    assert_eq!(rounds(&frames, Some(42)).len(), 3);
     let report = &reports(&run)[0];
     assert_eq!(report["attachment"]["kind"], "trunk-bridge");
     let hops = [&nic.tap(), "tbr-567a450b", "tpt-567a450b", "tpi-567a450b", "br-int", "up0"];
@@ -137,7 +133,7 @@ fn no_address_but_the_guests_own_claim() {
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(run.stdout.contains("no address that anybody but the guest vouches for: RARP only"), "{run:#?}");
     assert!(wire.sees(2, DEADLINE));
-    assert_eq!(common::kinds(&wire.stop()), ["rarp", "rarp"]);
+    assert_eq!(kinds(&wire.stop()), ["rarp", "rarp"]);
 }
 
 #[test]

@@ -1,18 +1,15 @@
 //! `announced` as a service: what it tells systemd, administrators and Prometheus, what it may do, and how it ends.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::time::Instant;
 
-use common::daemon::QUICK;
-use common::{
-    Attachment, Daemon, Guest, Host, Nic, Place, Plug, Running, Site, eventually, guest, require, stand,
+use crate::common::daemon::QUICK;
+use crate::common::{
+    Attachment, Daemon, Guest, Host, Nic, Place, Plug, Running, Site, eventually, guest, require, rounds,
+    stand,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -79,7 +76,7 @@ fn it_waits_for_a_libvirtd_that_is_not_there_yet() {
     site.save();
     site.restore("");
     daemon.reports(1);
-    assert_eq!(common::rounds(&wire.stop(), None).len(), 3);
+    assert_eq!(rounds(&wire.stop(), None).len(), 3);
 }
 
 #[test]

@@ -1,9 +1,5 @@
 //! What ovs-vswitchd would do with a frame, and where bridges have learned an address, asked without touching anything.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, send};
 use pnet_base::MacAddr;
 
-use common::{Host, Place, eventually, ovs, require};
+use crate::common::{Host, Place, eventually, ovs, require};
 
 const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
 const TAP: u32 = 5;

@@ -1,12 +1,10 @@
 //! A port that does not become ready: exit status 3, one line that names what is missing, and not a single frame.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{Attachment, DEADLINE, Guest, Host, Nic, Place, Plug, Site, guest, ovs, report, require, sent};
+use crate::common::{
+    Attachment, DEADLINE, Guest, Host, Nic, Place, Plug, Site, guest, ovs, report, require, sent,
+};
 
 /// What is done to a port that is ready; what is then said; how it is undone.
 type Case = (&'static str, &'static str, &'static str);

@@ -1,14 +1,10 @@
 //! The two scenarios of the analysis, by the migration lab's own command: the outage is there with QEMU alone, and gone with
 //! `announced`.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::require;
+use crate::common::require;
 use serde_json::Value;
 
 /// How often a migration is repeated in which a stalled machine has mixed up what was to come first.

@@ -1,16 +1,12 @@
 //! The lab itself: what other tests see through it is what really happened.
 
-#![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
-
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Arp, Capture, DEADLINE, Direction, Guest, Host, Kind, Nic, Place, Plug, Running, eventually, guest,
-    linux_bridge, ovs, require, timed,
+    linux_bridge, need, ovs, require, timed,
 };
 use nix::sys::signal::Signal;
 
@@ -214,7 +210,7 @@ fn a_killed_test_leaves_nothing() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut test = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_killed_test_leaves_nothing"])
+        .args(["--exact", "lab::a_killed_test_leaves_nothing"])
         .env(TO_BE_KILLED, "yes")
         .env("TMPDIR", directory.path())
         .stdout(Stdio::null())
@@ -268,8 +264,8 @@ fn announce_runs_in_the_host() {
 #[test]
 #[should_panic(expected = "lacks ovs")]
 fn what_is_required_must_be_there() {
-    common::need::insist(&["ovs"], "tshark");
-    common::need::insist(&["ovs"], "libvirt, ovs");
+    need::insist(&["ovs"], "tshark");
+    need::insist(&["ovs"], "libvirt, ovs");
 }
 
 #[test]

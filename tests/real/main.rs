@@ -1,0 +1,28 @@
+//! The real thing: hosts in namespaces, their libvirtd, QEMU and Open vSwitch, and what tcpdump saw. [`common`] says how a test
+//! builds its own.
+//!
+//! Whole parts run by their names, `cargo test --test real proof::`.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod announce;
+mod daemon;
+mod daemon_many;
+mod daemon_service;
+mod explain;
+mod guests;
+mod hook;
+mod lab;
+mod leak;
+mod learned;
+mod lifecycle;
+mod migration;
+mod never_ready;
+mod outage;
+mod proof;
+mod proof_rounds;
+mod readiness;
+mod spoofing;
+mod witness;

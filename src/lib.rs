@@ -25,42 +25,43 @@
 //! This half knows no socket, no clock, no runtime and no logger: it is given facts and the time, and says what to do.
 //! Everything that touches the machine is under [`host`]; [`announcer`] runs the one with the other.
 
-pub mod address;
-pub mod announcement;
-pub mod announcer;
-pub mod attachment;
-pub mod budget;
-pub mod cli;
-pub mod config;
-pub mod daemon;
-pub mod domain;
-pub mod duration;
-pub mod event;
-pub mod evidence;
-pub mod explain;
-pub mod filter;
-pub mod frame;
-pub mod guest;
-pub mod host;
-pub mod injection;
-pub mod inquiry;
-pub mod link;
-pub mod log;
-mod memo;
-pub mod metrics;
-pub mod observer;
-pub mod ofproto;
-pub mod oneshot;
-pub mod orders;
-pub mod ovs;
-pub mod pace;
-pub mod proof;
-pub mod readiness;
-pub mod report;
-pub mod roster;
-pub mod schedule;
-pub mod status;
-pub mod target;
-pub mod timeline;
-pub mod trace;
-pub mod trail;
+mod announcement;
+mod cli;
+mod config;
+mod daemon;
+mod guest;
+mod host;
+mod log;
+mod path;
+mod proof;
+mod report;
+mod run;
+
+pub use cli::{Linked, main as run_announce};
+pub use daemon::{for_hook, main as run_announced};
+pub use host::libvirt::find;
+
+/// What the tests under `tests/` and the lab's programs reach. No other program may rely on it.
+#[doc(hidden)]
+pub mod for_tests {
+    pub use crate::announcement::{frame, injection, machine};
+    pub use crate::cli::args;
+    pub use crate::config::duration;
+    pub use crate::daemon::status;
+    pub use crate::guest::{GuestState, address, domain, event, target};
+    pub use crate::host::netlink::{self, fdb, links};
+    pub use crate::host::openvswitch::{jsonrpc, openflow, rows, unixctl};
+    pub use crate::host::{injector, sys};
+    pub use crate::path::{attachment, condition, link, ovs, owner, readiness};
+    pub use crate::proof::{ofproto_flow, ofproto_trace};
+    pub use crate::report::metrics;
+
+    /// The configuration as written.
+    pub mod config {
+        pub use crate::config::{AddressesTable, Config, LibvirtTable, PortsTable};
+    }
+    /// One announcement's record.
+    pub mod report {
+        pub use crate::report::{Path, VERSION};
+    }
+}

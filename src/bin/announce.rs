@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
-    announced::oneshot::main(None, become_announced)
+    announced::run_announce(None, become_announced)
 }
 
 fn become_announced() -> String {

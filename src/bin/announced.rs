@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use announced::oneshot::Linked;
+use announced::Linked;
 use clap::Parser;
 
-const LINKED: Linked = Linked { find: announced::host::libvirt::find, hook: announced::daemon::for_hook };
+const LINKED: Linked = Linked { find: announced::find, hook: announced::for_hook };
 
 /// Announce VMs to the network whenever they come to run on this host.
 #[derive(Parser)]
@@ -20,7 +20,7 @@ struct Args {
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     if name.to_string_lossy().ends_with("announce") {
-        return announced::oneshot::main(Some(LINKED), || "this program cannot ask libvirt".into());
+        return announced::run_announce(Some(LINKED), || "this program cannot ask libvirt".into());
     }
-    announced::daemon::main(Args::parse().config)
+    announced::run_announced(Args::parse().config)
 }

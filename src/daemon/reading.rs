@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::readiness::GuestState;
+use crate::guest::GuestState;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// After this one nobody tries any more: together they are 12.7 s, in which a lost connection has been made again, after

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::host::keep::Rosters;
+use crate::daemon::state::Rosters;
+use crate::guest::ledger::Roster;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
-use crate::roster::Roster;
 
 /// A libvirt, and its guests.
 pub struct Site {

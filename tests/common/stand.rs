@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use announced::host::sys;
+use announced::for_tests::sys;
 use nix::sched::{CloneFlags, setns};
 
 use super::guest::{Nic, Plug};

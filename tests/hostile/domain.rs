@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use announced::address::{Source, believed};
-use announced::domain::Domain;
-use announced::target;
+use announced::for_tests::address::{Source, believed};
+use announced::for_tests::domain::Domain;
+use announced::for_tests::target;
 use proptest::prelude::*;
 
 use crate::bytes::{changed, changes};

@@ -2,9 +2,9 @@
 
 use std::os::fd::AsRawFd;
 
-use announced::host::links::apply;
-use announced::host::netlink::{self, Request, attributes, error_of, messages, text, u16_at, u32_at};
-use announced::link::Links;
+use announced::for_tests::link::Links;
+use announced::for_tests::links::apply;
+use announced::for_tests::netlink::{self, Request, attributes, error_of, messages, text, u16_at, u32_at};
 use nix::sys::socket::{MsgFlags, SockFlag, recv, send};
 use proptest::collection::vec;
 use proptest::prelude::*;

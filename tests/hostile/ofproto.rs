@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use announced::host::unixctl;
-use announced::ofproto::{self, Port};
+use announced::for_tests::ofproto_trace::{self, Port};
+use announced::for_tests::unixctl;
 use pnet_base::MacAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -58,8 +58,8 @@ fn answers() -> Vec<String> {
 }
 
 fn is_sound(answer: &str) -> Result<(), TestCaseError> {
-    ofproto::learned(answer, MAC, None);
-    let Some(verdict) = ofproto::verdict(answer, "br-int", answer) else {
+    ofproto_trace::learned(answer, MAC, None);
+    let Some(verdict) = ofproto_trace::verdict(answer, "br-int", answer) else {
         return Ok(());
     };
     for line in verdict.ends.iter().map(|end| &end.line).chain([&verdict.deciding]) {

@@ -1,9 +1,9 @@
 //! A bridge that speaks broken OpenFlow: a frame is taken, or refused in bounded time.
 
-use announced::frame::{self, Style};
-use announced::host::injector::Injectors;
-use announced::host::openflow::Connection;
-use announced::injection::Way;
+use announced::for_tests::frame::{self, Style};
+use announced::for_tests::injection::Way;
+use announced::for_tests::injector::Injectors;
+use announced::for_tests::openflow::Connection;
 use pnet_base::MacAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;

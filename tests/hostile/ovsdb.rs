@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use announced::attachment::{Attachment, Kind};
-use announced::domain::Vlan;
-use announced::host::jsonrpc::Connection;
-use announced::host::ovsdb::rows;
-use announced::link::{Bridge, BridgePort, Link, Links, PortState};
-use announced::ovs::{Ovs, Port};
-use announced::readiness::{Assessment, Facts, GuestState, InCharge, assess};
-use announced::target::{Plug, Target};
+use announced::for_tests::GuestState;
+use announced::for_tests::attachment::{Attachment, Kind};
+use announced::for_tests::domain::Vlan;
+use announced::for_tests::jsonrpc::Connection;
+use announced::for_tests::link::{Bridge, BridgePort, Link, Links, PortState};
+use announced::for_tests::ovs::{Ovs, Port};
+use announced::for_tests::owner::Owner;
+use announced::for_tests::readiness::{Assessment, Facts, assess};
+use announced::for_tests::rows;
+use announced::for_tests::target::{Plug, Target};
 use pnet_base::MacAddr;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -105,7 +107,7 @@ fn targets() -> Vec<Target> {
     plugs.map(|plug| Target { nova: true, ..Target::of_device(plug, mac) }).into()
 }
 
-fn look(target: &Target, ovs: &Ovs, in_charge: Option<InCharge>) -> Assessment {
+fn look(target: &Target, ovs: &Ovs, in_charge: Option<Owner>) -> Assessment {
     static LINKS: OnceLock<Links> = OnceLock::new();
     let links = LINKS.get_or_init(links);
     assess(target, &Facts { links, ovs, ovsdb_error: None, guest: GuestState::Running, in_charge })
@@ -117,7 +119,7 @@ fn the_unbroken_listing_is_ready_everywhere() {
     assert!(rows::apply(&mut ovs, &listing()));
     let kinds = targets().into_iter().map(|target| {
         let seen = look(&target, &ovs, None);
-        assert_eq!((seen.unmet.as_slice(), seen.in_charge.0), ([].as_slice(), InCharge::Neutron));
+        assert_eq!((seen.unmet.as_slice(), seen.in_charge.0), ([].as_slice(), Owner::Neutron));
         seen.attachment.map(|attachment| attachment.kind)
     });
     let all = [Kind::Ovs, Kind::Hybrid, Kind::TrunkBridge, Kind::VhostUser].map(Some);
@@ -138,7 +140,7 @@ fn ten_thousand_broken_listings_make_no_port_ready_that_must_wait() {
         for _ in 0..2 {
             let unique = names_are_unique(&ovs);
             for target in &targets {
-                let in_charge = (!evidence).then_some(InCharge::Neutron);
+                let in_charge = (!evidence).then_some(Owner::Neutron);
                 is_sound(target, &ovs, unique, &look(target, &ovs, in_charge))?;
             }
             rows::apply(&mut ovs, &update);
@@ -154,7 +156,7 @@ fn a_vlan_that_cannot_be_read_is_still_waited_for() {
     ovs.ports.values_mut().for_each(|port| port.tag = None);
     for target in targets() {
         let target = Target { vlan: Some(Vlan::default()), ..target };
-        for who in [InCharge::Neutron, InCharge::Vlan] {
+        for who in [Owner::Neutron, Owner::Vlan] {
             let seen = look(&target, &ovs, Some(who));
             assert!(!seen.is_ready(), "{who} is in charge of {:?}", seen.attachment);
         }
@@ -177,8 +179,8 @@ fn is_sound(target: &Target, ovs: &Ovs, unique: bool, seen: &Assessment) -> Resu
     let plugged = ovs.interfaces.values().any(|i| Some(i.name.as_str()) == entry && i.ofport > Some(0));
     prop_assert!(plugged, "{:?} is no OpenFlow port", entry);
     // Every guest here has nova's metadata; only ovn-controller's marks count for more.
-    prop_assert!(matches!(seen.in_charge.0, InCharge::Neutron | InCharge::Ovn), "{:?}", seen);
-    if seen.in_charge.0 == InCharge::Neutron {
+    prop_assert!(matches!(seen.in_charge.0, Owner::Neutron | Owner::Ovn), "{:?}", seen);
+    if seen.in_charge.0 == Owner::Neutron {
         prop_assert!(ports(ovs, attachment).any(obeys_neutron), "{:?} is ready", attachment);
         if unique {
             prop_assert!(ports(ovs, attachment).all(obeys_neutron), "{:?} is ready", attachment);

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use announced::address::Source;
-use announced::announcement::Outcome;
-use announced::cli::Cli;
-use announced::config::{AddressesTable, Config};
-use announced::event::Cause;
-use announced::injection::Method;
-use announced::report::{Path, VERSION};
-use announced::status::Status;
-use announced::{attachment, frame};
+use announced::for_tests::address::Source;
+use announced::for_tests::args::Cli;
+use announced::for_tests::config::{AddressesTable, Config};
+use announced::for_tests::event::Cause;
+use announced::for_tests::injection::Method;
+use announced::for_tests::machine::Outcome;
+use announced::for_tests::report::{Path, VERSION};
+use announced::for_tests::status::Status;
+use announced::for_tests::{attachment, frame};
 use clap::{CommandFactory, Parser};
 
 use crate::page::{Page, known_options, unescaped};

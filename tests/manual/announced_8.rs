@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use announced::announcement::Outcome;
-use announced::config::LibvirtTable;
-use announced::event::Cause;
-use announced::frame;
-use announced::metrics::{Gauges, Metrics};
+use announced::for_tests::config::LibvirtTable;
+use announced::for_tests::event::Cause;
+use announced::for_tests::frame;
+use announced::for_tests::machine::Outcome;
+use announced::for_tests::metrics::{Gauges, Metrics};
 
 use crate::page::{Page, assert_marked};
 
@@ -59,7 +59,7 @@ fn the_page_has_every_event_and_says_which_are_on() {
 
 #[test]
 fn the_page_has_every_field_of_the_journal() {
-    let source = include_str!("../../src/daemon/teller.rs");
+    let source = include_str!("../../src/daemon/publish.rs");
     // The one line that has fields: `tracing::info!(domain, …, name = value, "{line}")`.
     let fields = source.split_once("tracing::info!(").unwrap().1.split_once("\"{line}\"").unwrap().0;
     let fields = fields.split(',').map(str::trim).filter(|field| !field.is_empty());

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use announced::address::Source;
-use announced::config::{Config, LibvirtTable, PortsTable};
-use announced::event::Cause;
-use announced::frame;
-use announced::injection::Method;
+use announced::for_tests::address::Source;
+use announced::for_tests::config::{Config, LibvirtTable, PortsTable};
+use announced::for_tests::event::Cause;
+use announced::for_tests::frame;
+use announced::for_tests::injection::Method;
 
 use crate::page::{Page, assert_marked, unescaped};
 

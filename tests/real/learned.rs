@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use announced::frame::{self, Frame, Kind, Style};
-use announced::host::learned::{on_linux_bridge, walk};
-use announced::host::sys::packet;
-use announced::host::unixctl;
-use announced::ofproto::{Port, Verdict};
+use announced::for_tests::fdb::{on_linux_bridge, walk};
+use announced::for_tests::frame::{self, Frame, Kind, Style};
+use announced::for_tests::ofproto_trace::{Port, Verdict};
+use announced::for_tests::sys::packet;
+use announced::for_tests::unixctl;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, send};
 use pnet_base::MacAddr;
@@ -77,7 +77,7 @@ fn every_frame_is_described_as_open_vswitch_reads_it() {
     let bridge = Bridge::start();
     for kind in Kind::ALL {
         let frame = frame(kind);
-        let described = announced::ofproto::flow(TAP, &frame.bytes).unwrap();
+        let described = announced::for_tests::ofproto_flow::flow(TAP, &frame.bytes).unwrap();
         let ours = bridge.call("ofproto/trace", &["br-int", &described]).unwrap();
         let given = format!("ovs-appctl ofproto/trace br-int in_port=5 {}", hexadecimal(&frame));
         let theirs = bridge.host.sh(&given);

@@ -12,7 +12,7 @@ use crate::common::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Host, IPV4, IPV6, Nic, Place, Plug, Running, Site,
     Stand, VLAN, crowd, eventually, kinds, linux_bridge, report, require, rounds, rounds_sent,
 };
-use announced::host::sys::packet;
+use announced::for_tests::sys::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};

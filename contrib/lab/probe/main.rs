@@ -33,13 +33,13 @@ struct Arguments {
     source: Option<Ipv4Addr>,
     #[arg(long)]
     to: Ipv4Addr,
-    #[arg(long, default_value = "10ms", value_parser = announced::duration::parse)]
+    #[arg(long, default_value = "10ms", value_parser = announced::for_tests::duration::parse)]
     every: Duration,
     /// End after so many requests
     #[arg(long)]
     count: Option<usize>,
     /// For how long the answer to the last request is waited for
-    #[arg(long, default_value = "1s", value_parser = announced::duration::parse)]
+    #[arg(long, default_value = "1s", value_parser = announced::for_tests::duration::parse)]
     linger: Duration,
     /// One JSON line for each request, written in the end
     #[arg(long, value_name = "FILE")]

@@ -6,17 +6,18 @@ use tokio::task;
 use tokio::time::Instant;
 
 use super::{Engine, Guest, Nic, PAUSED, Read, Running};
-use crate::announcement::Outcome;
-use crate::announcer::{self, Signals, Stop};
+use crate::announcement::machine::Outcome;
 use crate::daemon::reading::patiently;
-use crate::event::Cause;
+use crate::guest::GuestState;
 use crate::guest::Known;
-use crate::orders;
-use crate::pace;
-use crate::readiness::{Condition, GuestState};
+use crate::guest::event::Cause;
+use crate::guest::ledger::Verdict;
+use crate::guest::target;
+use crate::path::condition::Condition;
 use crate::report::Report;
-use crate::roster::Verdict;
-use crate::target;
+use crate::run::announcer::{self, Signals, Stop};
+use crate::run::order::Order;
+use crate::run::pacer;
 
 impl Engine {
     pub(super) fn note_state(&mut self, uuid: &str, state: GuestState) {
@@ -154,8 +155,8 @@ impl Engine {
                 _ if !meant(&interface.alias) => {}
                 Ok(mut target) => {
                     target.addresses.extend(learned);
-                    let order = orders::order(target, &self.config, &[], None);
-                    self.start(number, uuid, announcer::Order { cause, ..order }, state.clone(), at);
+                    let order = Order::new(target, &self.config, &[], None);
+                    self.start(number, uuid, Order { cause, ..order }, state.clone(), at);
                 }
                 Err(nic) => self.teller.cannot_speak_for(&nic),
             }
@@ -167,7 +168,7 @@ impl Engine {
         &mut self,
         number: usize,
         uuid: &str,
-        order: announcer::Order,
+        order: Order,
         guest: watch::Receiver<GuestState>,
         at: Instant,
     ) {
@@ -176,7 +177,7 @@ impl Engine {
         let subject = order.target.subject(order.target.plug.device.clone());
         let (host, whose) = (self.host.clone(), nic.clone());
         let signals = Signals { guest, stop: stopped };
-        let jitter = pace::jitter(order.target.mac, self.config.limits.jitter);
+        let jitter = pacer::jitter(order.target.mac, self.config.limits.jitter);
         let task = self.tasks.spawn(async move {
             if !jitter.is_zero() {
                 tokio::time::sleep(jitter).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::refused;
-use crate::frame::Frame;
+use crate::announcement::frame::Frame;
 use crate::host::netlink::{Request, acknowledged};
 
 // include/uapi/linux/neighbour.h

@@ -9,11 +9,11 @@ use virt::enumutil::Enum;
 use virt::error::Error;
 use virt::network::Network;
 
-use crate::address::{Address, Source};
-use crate::domain::{Domain, Interface};
+use crate::guest::GuestState;
 use crate::guest::Known;
+use crate::guest::address::{Address, Source};
+use crate::guest::domain::{Domain, Interface};
 use crate::host::sys::libvirt::leases;
-use crate::readiness::GuestState;
 
 /// Reads guests from a connection.
 pub struct Looker<'a> {

@@ -10,11 +10,11 @@ use virt::domain::{Domain as Handle, DomainRunningReason, DomainState, DomainSta
 use virt::enumutil::Enum;
 
 use super::look::Looker;
-use crate::address::Source;
-use crate::event::{Cause, Change};
 use crate::guest::Known;
+use crate::guest::address::Source;
+use crate::guest::event::{Cause, Change};
+use crate::guest::ledger::Present;
 use crate::host::sys::libvirt::{CloseCallback, EventLoop, Subscription};
-use crate::roster::Present;
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// A guest that comes when libvirt is there again waits for so long at most.

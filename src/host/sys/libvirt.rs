@@ -11,7 +11,7 @@ use virt::error::Error;
 use virt::network::Network;
 use virt::sys;
 
-use crate::event::{Change, lifecycle, plugged};
+use crate::guest::event::{Change, lifecycle, plugged};
 
 /// What is called with a domain's UUID and id, and what happened to it.
 type Handler = Box<dyn Fn(&str, Option<u32>, Change) + Send + Sync>;

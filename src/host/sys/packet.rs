@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use crate::filter::Instruction;
+use crate::proof::capture_filter::Instruction;
 
 // include/uapi/linux/if_packet.h
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg};
 use tokio::time::Instant;
 
-use crate::filter::SNAPLEN;
-use crate::trail::Direction;
+use crate::proof::capture_filter::SNAPLEN;
+use crate::proof::capture_point::Direction;
 
 /// Two clocks that are read within this time are read at one moment.
 const AT_ONCE: Duration = Duration::from_micros(50);

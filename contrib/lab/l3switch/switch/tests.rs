@@ -2,7 +2,7 @@ mod router;
 
 use std::net::IpAddr;
 
-use announced::frame;
+use announced::for_tests::frame;
 use pnet_packet::Packet;
 use pnet_packet::arp::{ArpOperation, ArpOperations};
 use pnet_packet::icmp::{self, IcmpPacket, IcmpTypes, MutableIcmpPacket};

@@ -1,0 +1,556 @@
+//! One announcement as a state machine: it is told what is seen and done, and says what to do next.
+//!
+//! Time is a [`Duration`] since the event that asked for the announcement. Nothing here waits, sends or looks at a
+//! clock: the announcer does, and reports back.
+//!
+//! ```text
+//!            ready                    last round sent
+//! Waiting ──────────► Announcing ─────────────────────► Done(announced | failed)
+//!    │                   │ gone ─────────────────────► Done(cancelled)
+//!    └─ deadline ────────┴─ not ready for too long ───► Done(not-ready)
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::announcement::schedule::Schedule;
+use crate::path::condition::Condition;
+use crate::path::readiness::Assessment;
+
+/// How long a port that became ready is left alone when its change did not say when ovs-vswitchd has carried it out.
+///
+/// It takes about 1.5 ms on an idle host (facts/injection.md section 18). A frame that is sent before would leave untagged; where
+/// it would only be lost, as from neutron's dead VLAN, it is sent at once, and again until it leaves.
+pub const UNCOUNTED_CHANGE: Duration = Duration::from_millis(20);
+
+/// How often the first round is sent again at once, when it was not seen to leave the host: as soon as that is known, but not
+/// sooner than this long after it was sent, and then twice as long each time.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const RETRIES: u32 = 6;
+
+/// How an announcement ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Every round was sent.
+    Announced,
+    /// The port did not become ready in time.
+    NotReady,
+    /// The guest left, or somebody stopped us.
+    Cancelled,
+    /// Another announcement of the same NIC took its place.
+    Superseded,
+    /// The frames could not be sent.
+    Failed,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Outcome; 5] =
+        [Outcome::Announced, Outcome::NotReady, Outcome::Cancelled, Outcome::Superseded, Outcome::Failed];
+
+    /// The word for it in output.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Announced => "announced",
+            Outcome::NotReady => "not-ready",
+            Outcome::Cancelled => "cancelled",
+            Outcome::Superseded => "superseded",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing before this moment, unless something is observed.
+    WaitUntil(Duration),
+    /// Send a round now, and tell by [`Announcement::sent`] or [`Announcement::failed`].
+    Send,
+    /// Nothing any more.
+    Done,
+}
+
+/// What an announcement has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// When the guest was first seen to run.
+    pub runs_at: Option<Duration>,
+    /// When its NIC was first seen to be plugged in.
+    pub plugged_at: Option<Duration>,
+    /// When the port's VLAN was first as it must be.
+    pub tagged_at: Option<Duration>,
+    /// When the port was first ready.
+    pub ready_at: Option<Duration>,
+    /// When the first frame was sent.
+    pub first_frame_at: Option<Duration>,
+    /// Rounds that were sent, and not seen to be lost.
+    pub rounds: u32,
+    /// Rounds of which no frame left the host.
+    pub lost: u32,
+    /// What was missing when it was last looked at.
+    pub unmet: Vec<Condition>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// How it ended, once it has.
+    pub outcome: Option<Outcome>,
+}
+
+/// A round that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// When.
+    pub at: Duration,
+    /// Some of it left the host, or nobody can see that.
+    pub left: bool,
+    /// The network has answered, or nobody can see that.
+    pub answered: bool,
+}
+
+/// One announcement.
+#[derive(Debug)]
+pub struct Announcement {
+    schedule: Schedule,
+    patience: Duration,
+    /// The last moment at which it may become ready.
+    deadline: Duration,
+    /// Rounds to come; empty until ready.
+    due: VecDeque<Duration>,
+    /// A frame that was sent too early would have left, when the port was looked at last.
+    exposed: bool,
+    /// Rounds that may still take the place of lost ones.
+    spare: u32,
+    /// Rounds that may still follow the schedule while the network does not answer.
+    more: u32,
+    progress: Progress,
+}
+
+impl Announcement {
+    /// An announcement that sends by `schedule` once the port is ready, and waits at most `patience` for that.
+    pub fn new(schedule: Schedule, patience: Duration) -> Self {
+        Announcement {
+            spare: schedule.count,
+            more: 0,
+            schedule,
+            patience,
+            deadline: patience,
+            due: VecDeque::new(),
+            exposed: false,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Goes on for so many rounds while the network does not answer.
+    pub fn insisting(self, more: u32) -> Self {
+        Announcement { more, ..self }
+    }
+
+    /// What it has come to.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The host or the guest was looked at.
+    pub fn observe(&mut self, now: Duration, seen: &Assessment) {
+        if self.progress.outcome.is_some() {
+            return;
+        }
+        self.progress.note(now, seen);
+        let was_ready = self.progress.unmet.is_empty();
+        self.progress.unmet = seen.unmet.clone();
+        match self.progress.ready_at {
+            _ if seen.has_left() => self.cancel(&words(&seen.unmet)),
+            None if seen.is_ready() => self.become_ready(now, seen.counted),
+            None => self.exposed = !Condition::all_keep_frames_in(&seen.unmet),
+            Some(_) if seen.is_gone() => self.cancel(&words(&seen.unmet)),
+            Some(_) => {
+                // Without OVSDB, or before ovs-vswitchd has followed it, nothing new can be said of a port that was ready.
+                self.progress
+                    .unmet
+                    .retain(|c| !matches!(c, Condition::NoOvsdb { .. } | Condition::NotApplied { .. }));
+                if was_ready {
+                    self.deadline = now.saturating_add(self.patience);
+                } else if self.progress.unmet.is_empty() {
+                    self.resume(now);
+                }
+            }
+        }
+    }
+
+    /// The rest of the schedule goes on from here: rounds that were missed are not sent all at once.
+    fn resume(&mut self, now: Duration) {
+        let late = self.due.front().map_or(Duration::ZERO, |due| now.saturating_sub(*due));
+        self.due.iter_mut().for_each(|due| *due = due.saturating_add(late));
+    }
+
+    fn become_ready(&mut self, now: Duration, counted: bool) {
+        let hold = if self.exposed && !counted { UNCOUNTED_CHANGE } else { Duration::ZERO };
+        self.progress.ready_at = Some(now);
+        self.due = self.schedule.offsets().map(|offset| now.saturating_add(hold + offset)).collect();
+    }
+
+    /// A round was sent.
+    pub fn sent(&mut self, round: Round) {
+        self.progress.first_frame_at.get_or_insert(round.at);
+        self.progress.error = None;
+        if !round.left {
+            self.progress.lost += 1;
+            if self.progress.rounds == 0 && self.progress.lost <= RETRIES {
+                let again = round.at.saturating_add(FIRST_RETRY * 2u32.pow(self.progress.lost - 1));
+                self.due.iter_mut().take(1).for_each(|due| *due = again);
+                return;
+            }
+            if let Some(spare) = self.spare.checked_sub(1) {
+                self.spare = spare;
+                self.prolong();
+            }
+        } else if let (false, 1, Some(more)) = (round.answered, self.due.len(), self.more.checked_sub(1)) {
+            self.more = more;
+            self.prolong();
+        }
+        self.due.pop_front();
+        self.progress.rounds += u32::from(round.left);
+        if self.due.is_empty() {
+            let rounds = self.progress.rounds;
+            self.progress.outcome = Some(if rounds > 0 { Outcome::Announced } else { Outcome::Failed });
+        }
+    }
+
+    /// One more round, after the last.
+    fn prolong(&mut self) {
+        let gap = self.schedule.last_gap();
+        self.due.extend(self.due.back().map(|last| last.saturating_add(gap)));
+    }
+
+    /// A round could not be sent; the next one is tried all the same.
+    pub fn failed(&mut self, why: String) {
+        self.due.pop_front();
+        self.progress.error = Some(why);
+        if self.due.is_empty() {
+            self.progress.outcome = Some(Outcome::Failed);
+        }
+    }
+
+    /// No round can ever be sent.
+    pub fn give_up(&mut self, why: String) {
+        if self.progress.outcome.is_none() {
+            self.progress.error = Some(why);
+            self.progress.outcome = Some(Outcome::Failed);
+        }
+    }
+
+    /// The guest left, or somebody wants it to end.
+    pub fn cancel(&mut self, why: &str) {
+        if self.progress.outcome.is_none() {
+            let rounds = (self.progress.rounds, self.schedule.count);
+            self.progress.error = Some(format!("{why} (after {} of {} rounds)", rounds.0, rounds.1));
+            self.progress.outcome = Some(Outcome::Cancelled);
+        }
+    }
+
+    /// Another announcement takes its place.
+    pub fn supersede(&mut self) {
+        self.progress.outcome.get_or_insert(Outcome::Superseded);
+    }
+
+    /// What to do at `now`.
+    pub fn step(&mut self, now: Duration) -> Step {
+        if self.progress.outcome.is_some() {
+            return Step::Done;
+        }
+        if self.progress.ready_at.is_none() || !self.progress.unmet.is_empty() {
+            if now < self.deadline {
+                return Step::WaitUntil(self.deadline);
+            }
+            self.progress.outcome = Some(Outcome::NotReady);
+            return Step::Done;
+        }
+        match self.due.front() {
+            Some(due) if now < *due => Step::WaitUntil(*due),
+            Some(_) => Step::Send,
+            None => Step::Done,
+        }
+    }
+}
+
+impl Progress {
+    /// What is seen for the first time.
+    fn note(&mut self, now: Duration, seen: &Assessment) {
+        if !seen.unmet.iter().any(Condition::is_of_the_guest) {
+            self.runs_at.get_or_insert(now);
+        }
+        if seen.attachment.is_some() {
+            self.plugged_at.get_or_insert(now);
+            if !seen.unmet.iter().any(Condition::is_of_the_vlan) {
+                self.tagged_at.get_or_insert(now);
+            }
+        }
+    }
+}
+
+fn words(conditions: &[Condition]) -> String {
+    conditions.iter().map(Condition::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::owner::Owner;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn seen(unmet: Vec<Condition>, ofport: Option<u32>) -> Assessment {
+        Assessment {
+            attachment: None,
+            ofport,
+            counted: true,
+            in_charge: (Owner::Nobody, String::new()),
+            vlan: None,
+            unmet,
+        }
+    }
+
+    fn ready() -> Assessment {
+        seen(vec![], None)
+    }
+
+    fn no_tag() -> Assessment {
+        let port = "tap0".into();
+        let tag = Condition::Tag { port, tag: None, wanted: None };
+        seen(vec![tag], Some(1))
+    }
+
+    fn gone() -> Assessment {
+        seen(vec![Condition::NoDevice { device: "tap0".into() }], None)
+    }
+
+    /// A round that was sent then, and answered.
+    fn left(at: u64) -> Round {
+        Round { at: ms(at), left: true, answered: true }
+    }
+
+    fn lost(at: u64) -> Round {
+        Round { left: false, ..left(at) }
+    }
+
+    fn two_rounds() -> Announcement {
+        let schedule = Schedule { count: 2, ..Schedule::default() };
+        Announcement::new(schedule, ms(1000))
+    }
+
+    #[test]
+    fn a_ready_port_is_announced_at_once_and_by_schedule() {
+        let mut it = two_rounds();
+        it.observe(ms(1), &ready());
+        assert_eq!(it.step(ms(1)), Step::Send);
+        it.sent(left(2));
+        assert_eq!(it.step(ms(2)), Step::WaitUntil(ms(51)));
+        assert_eq!(it.step(ms(51)), Step::Send);
+        it.sent(left(51));
+        assert_eq!(it.step(ms(51)), Step::Done);
+        let progress = it.progress();
+        assert_eq!((progress.outcome, progress.rounds), (Some(Outcome::Announced), 2));
+        assert_eq!((progress.ready_at, progress.first_frame_at), (Some(ms(1)), Some(ms(2))));
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_port_is_ready() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(1000)));
+        it.observe(ms(700), &seen(vec![], Some(1)));
+        assert_eq!(it.step(ms(700)), Step::Send);
+    }
+
+    #[test]
+    fn past_the_deadline_it_says_what_is_unmet() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(1000)), Step::Done);
+        assert_eq!(it.progress().outcome, Some(Outcome::NotReady));
+        assert_eq!(it.progress().unmet[0].to_string(), "the port tap0 has no VLAN tag yet");
+    }
+
+    #[test]
+    fn without_patience_one_look_decides() {
+        let mut it = Announcement::new(Schedule::default(), Duration::ZERO);
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(0)), Step::Done);
+    }
+
+    #[test]
+    fn a_change_that_nobody_counts_is_given_time_to_be_carried_out() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        it.observe(ms(10), &Assessment { counted: false, ..ready() });
+        assert_eq!(it.step(ms(10)), Step::WaitUntil(ms(30)));
+        let mut it = two_rounds();
+        it.observe(ms(10), &Assessment { counted: false, ..ready() });
+        assert_eq!(it.step(ms(10)), Step::Send, "it has been so for long");
+    }
+
+    #[test]
+    fn from_the_dead_vlan_nothing_is_held_back() {
+        let mut it = two_rounds();
+        let dead = Condition::Tag { port: "tap0".into(), tag: Some(4095), wanted: None };
+        it.observe(ms(0), &seen(vec![dead], Some(1)));
+        it.observe(ms(10), &Assessment { counted: false, ..ready() });
+        assert_eq!(it.step(ms(10)), Step::Send);
+    }
+
+    #[test]
+    fn a_guest_that_leaves_ends_the_burst() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.observe(ms(20), &gone());
+        assert_eq!(it.step(ms(50)), Step::Done);
+        assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
+        let why = it.progress().error.as_deref();
+        assert_eq!(why, Some("tap0 does not exist (after 1 of 2 rounds)"));
+    }
+
+    #[test]
+    fn a_guest_that_leaves_while_its_port_is_waited_for_ends_the_wait() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        it.observe(ms(20), &seen(vec![Condition::Left("shut off")], None));
+        assert_eq!(it.step(ms(20)), Step::Done);
+        assert_eq!(it.progress().outcome, Some(Outcome::Cancelled));
+    }
+
+    #[test]
+    fn a_guest_that_is_paused_while_its_port_is_waited_for_may_go_on() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &seen(vec![Condition::Paused("paused")], None));
+        it.observe(ms(20), &ready());
+        assert_eq!(it.step(ms(20)), Step::Send);
+    }
+
+    #[test]
+    fn a_port_that_loses_its_tag_is_waited_for_again() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.observe(ms(20), &no_tag());
+        assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same patience");
+        it.observe(ms(80), &ready());
+        assert_eq!(it.step(ms(80)), Step::Send);
+    }
+
+    #[test]
+    fn rounds_that_were_missed_are_not_sent_all_at_once() {
+        let schedule = Schedule { count: 4, ..Schedule::default() };
+        let mut it = Announcement::new(schedule, ms(1000));
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.observe(ms(20), &no_tag());
+        it.observe(ms(900), &ready());
+        assert_eq!(it.step(ms(900)), Step::Send);
+        it.sent(left(900));
+        assert_eq!(it.step(ms(900)), Step::WaitUntil(ms(1000)), "the gap of the schedule");
+    }
+
+    #[test]
+    fn losing_ovsdb_does_not_stop_a_burst() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        let why = "closed".into();
+        it.observe(ms(20), &seen(vec![Condition::NoOvsdb { why }], Some(1)));
+        assert_eq!(it.step(ms(50)), Step::Send);
+    }
+
+    #[test]
+    fn a_round_that_fails_costs_only_itself() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.failed("no buffer".into());
+        assert_eq!(it.step(ms(50)), Step::Send);
+        it.sent(left(50));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 1));
+    }
+
+    #[test]
+    fn a_first_round_that_is_lost_is_sent_again_at_once_until_it_leaves() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(lost(0));
+        assert_eq!(it.step(ms(5)), Step::Send, "it took long to know");
+        it.sent(lost(5));
+        assert_eq!(it.step(ms(6)), Step::WaitUntil(ms(7)));
+        it.sent(lost(7));
+        assert_eq!(it.step(ms(8)), Step::WaitUntil(ms(11)));
+        it.sent(left(11));
+        assert_eq!((it.progress().rounds, it.progress().lost), (1, 3));
+        assert_eq!(it.step(ms(11)), Step::WaitUntil(ms(50)), "the schedule is what it was");
+        it.sent(left(50));
+        assert_eq!(it.progress().outcome, Some(Outcome::Announced));
+    }
+
+    #[test]
+    fn the_schedule_counts_rounds_that_left() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.sent(lost(50));
+        assert_eq!(it.step(ms(55)), Step::WaitUntil(ms(150)));
+        it.sent(left(150));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
+    }
+
+    #[test]
+    fn rounds_that_never_leave_end_and_are_a_failure() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        let mut now = ms(0);
+        while it.progress().outcome.is_none() {
+            if let Step::WaitUntil(at) = it.step(now) {
+                now = at;
+            }
+            it.sent(Round { at: now, left: false, answered: false });
+        }
+        assert_eq!(it.progress().outcome, Some(Outcome::Failed));
+        assert_eq!((it.progress().rounds, it.progress().lost), (0, RETRIES + 4));
+    }
+
+    #[test]
+    fn it_goes_on_while_the_network_does_not_answer_if_it_is_told_to() {
+        let mut it = two_rounds().insisting(2);
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.sent(Round { answered: false, ..left(50) });
+        assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(150)));
+        it.sent(left(150));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 3));
+    }
+
+    #[test]
+    fn what_came_when_is_kept() {
+        let mut it = two_rounds();
+        let paused = Condition::Paused("paused");
+        it.observe(ms(0), &seen(vec![paused], None));
+        it.observe(ms(10), &no_tag());
+        let attachment = crate::path::attachment::tests::tap_on_br_int();
+        it.observe(ms(20), &Assessment { attachment: Some(attachment.clone()), ..no_tag() });
+        it.observe(ms(30), &Assessment { attachment: Some(attachment), ..ready() });
+        let progress = it.progress();
+        let times = [progress.runs_at, progress.plugged_at, progress.tagged_at, progress.ready_at];
+        assert_eq!(times, [Some(ms(10)), Some(ms(20)), Some(ms(30)), Some(ms(30))]);
+    }
+
+    #[test]
+    fn a_last_round_that_fails_is_a_failure() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.failed("no buffer".into());
+        assert_eq!(it.progress().outcome, Some(Outcome::Failed));
+        assert_eq!(it.progress().error.as_deref(), Some("no buffer"));
+    }
+}

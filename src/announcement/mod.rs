@@ -1,0 +1,8 @@
+//! What is sent and when: the frames of a round, the schedule of rounds, the ways in, and one announcement as a state
+//! machine.
+
+pub mod frame;
+pub mod injection;
+pub mod machine;
+pub mod quota;
+pub mod schedule;

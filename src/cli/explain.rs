@@ -1,0 +1,87 @@
+//! `announce explain`: what would happen, and why.
+
+use std::fmt;
+
+use pnet_base::MacAddr;
+use serde::Serialize;
+
+use crate::announcement::injection;
+use crate::guest::address::Address;
+use crate::guest::target::{DomainId, subject};
+use crate::path::owner::Owner;
+use crate::path::readiness::Assessment;
+use crate::report::Path;
+use crate::run::order::Order;
+
+/// Everything that an announcement would depend on, at one moment.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    version: u32,
+    domain: Option<DomainId>,
+    device: Option<String>,
+    mac: MacAddr,
+    attachment: Option<Path>,
+    in_charge: Owner,
+    evidence: String,
+    unmet: Vec<String>,
+    addresses: Vec<Address>,
+    /// Addresses that somebody claims, but whose source is not believed.
+    disbelieved: Vec<Address>,
+    frames: Vec<String>,
+    schedule_ms: Vec<u128>,
+    injectors: Vec<&'static str>,
+}
+
+impl Explanation {
+    /// Explains `order` for what was seen of the host.
+    pub fn new(order: &Order, seen: &Assessment) -> Self {
+        let target = &order.target;
+        let claimed = target.addresses.iter().filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
+        let frames = order.round().into_iter();
+        let frames = frames.map(|f| f.ip.map_or(f.kind.to_string(), |ip| format!("{} {ip}", f.kind)));
+        let ways = injection::ways(seen, order.inject);
+        Explanation {
+            version: crate::report::VERSION,
+            domain: target.domain.clone(),
+            device: seen.device(target),
+            mac: target.mac,
+            attachment: Path::of(seen),
+            in_charge: seen.in_charge.0,
+            evidence: seen.in_charge.1.clone(),
+            unmet: seen.unmet.iter().map(ToString::to_string).collect(),
+            addresses: order.addresses.clone(),
+            disbelieved: claimed.copied().collect(),
+            frames: frames.collect(),
+            schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
+            injectors: ways.iter().map(|way| way.method().word()).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&subject(self.domain.as_ref(), self.device.as_deref(), Some(self.mac)))?;
+        let mut row = |name: &str, lines: Vec<String>| {
+            let mut names = std::iter::once(name).chain(std::iter::repeat(""));
+            lines.iter().try_for_each(|line| write!(f, "\n  {:<12}{line}", names.next().unwrap_or_default()))
+        };
+        if let Some(path) = &self.attachment {
+            row("path", vec![format!("{}: {}", path.kind.word(), path.hops.join(" → "))])?;
+        }
+        row("in charge", vec![format!("{}: {}", self.in_charge, self.evidence)])?;
+        let vlan = self.attachment.as_ref().and_then(|path| path.vlan);
+        let ready = vlan.map_or("yes".to_owned(), |vlan| format!("yes, in VLAN {vlan}"));
+        let unmet = self.unmet.iter().map(|condition| format!("no: {condition}"));
+        row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet.collect() })?;
+        let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
+        let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not believed)", a.ip, a.source));
+        let addresses: Vec<String> = believed.chain(disbelieved).collect();
+        row("addresses", if addresses.is_empty() { vec!["none: RARP only".into()] } else { addresses })?;
+        row("frames", self.frames.clone())?;
+        let schedule = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };
+        row("schedule", vec![format!("{} {rounds}, at {schedule} ms", self.schedule_ms.len())])?;
+        let injectors = self.injectors.join(", else ");
+        row("by", vec![if injectors.is_empty() { "no way yet".into() } else { injectors }])
+    }
+}

@@ -1,0 +1,204 @@
+//! Sends one round, and tells its way hop by hop, as traceroute(8) does.
+
+use std::fmt;
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::announcement::frame::Frame;
+use crate::announcement::injection;
+use crate::guest::GuestState;
+use crate::guest::target::{DomainId, subject};
+use crate::path::condition::Condition;
+use crate::path::readiness::Assessment;
+use crate::proof::capture_point::Trail;
+use crate::proof::delivery::{self, Fate};
+use crate::report::evidence::Evidence;
+use crate::report::{Path, VERSION, millis};
+use crate::run::diagnose;
+use crate::run::observer::Observer;
+use crate::run::order::{Host, Order};
+
+/// How long the network may take to send the guest something, and a busy host to send what is late.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The way of one round.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trace {
+    version: u32,
+    domain: Option<DomainId>,
+    device: Option<String>,
+    mac: MacAddr,
+    attachment: Option<Path>,
+    unmet: Vec<String>,
+    injector: Option<&'static str>,
+    /// The frames of the round, in their order.
+    frames: Vec<String>,
+    /// Where they were let in, and where they showed from there on.
+    path: Vec<Passage>,
+    /// What Open vSwitch has for them.
+    ofproto: Vec<Verdict>,
+    #[serde(flatten)]
+    evidence: Evidence,
+    error: Option<String>,
+}
+
+/// One hop of a round.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Passage {
+    hop: String,
+    /// From the sending to the first frame there.
+    after_ms: Option<f64>,
+    vlan: Option<u16>,
+    /// Which frames passed.
+    frames: Vec<String>,
+    /// The kernel does not show frames there.
+    unseen: bool,
+}
+
+/// What Open vSwitch has for some frames.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Verdict {
+    frames: Vec<String>,
+    /// The flow that decides, with what it does.
+    deciding: String,
+}
+
+/// How a trace ended, for the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All of it left the host, or as far as anybody can see.
+    Left,
+    /// Some of it did not.
+    Stuck,
+    /// It was not sent: it would have done harm.
+    NotReady,
+}
+
+impl Trace {
+    /// Sends one round for `order` as the host is now, and follows it.
+    ///
+    /// Where the port is not ready it is sent only if it cannot leave all the same: into neutron's dead VLAN, say.
+    pub async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
+        let seen = order.look(host, guest);
+        let mut trace = Trace::new(order, &seen);
+        if Condition::all_keep_frames_in(&seen.unmet) {
+            trace.error = trace.send(order, host, &seen).await.err();
+        }
+        trace
+    }
+
+    fn new(order: &Order, seen: &Assessment) -> Trace {
+        Trace {
+            version: VERSION,
+            domain: order.target.domain.clone(),
+            device: seen.device(&order.target),
+            mac: order.target.mac,
+            attachment: Path::of(seen),
+            unmet: seen.unmet.iter().map(ToString::to_string).collect(),
+            injector: None,
+            frames: order.round().iter().map(delivery::name).collect(),
+            path: Vec::new(),
+            ofproto: Vec::new(),
+            evidence: Evidence::default(),
+            error: None,
+        }
+    }
+
+    async fn send(&mut self, order: &Order, host: &Host, seen: &Assessment) -> Result<(), String> {
+        let attachment = seen.attachment.as_ref().ok_or("it is not plugged in")?;
+        let ways = injection::ways(seen, order.inject);
+        let way = host.injectors.prepare(&ways, order.inject).await.map_err(|error| error.to_string())?;
+        self.injector = Some(way.method().word());
+        let (mac, frames) = (order.target.mac, order.round());
+        let trail = Trail::of(attachment, way.method());
+        let sent = Instant::now();
+        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, trail);
+        observer.look_everywhere();
+        observer.begin();
+        host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
+        if !matches!(observer.judge().await, Fate::Left | Fate::Lost) {
+            // Nothing is sent again: what is late is to be seen all the same.
+            observer.look_on();
+        }
+        let learned = match frames.first() {
+            Some(frame) => diagnose::learned(host, seen, mac, frame).await,
+            None => None,
+        };
+        let learned = learned.map(|learned| (learned, sent.elapsed()));
+        if observer.unseen().is_none() {
+            let all = async {
+                while observer.proof.returned().is_none() || observer.proof.fate() != Fate::Left {
+                    observer.see().await;
+                }
+            };
+            let _ = tokio::time::timeout(LINGER, all).await;
+        }
+        self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
+        self.path = passages(&observer);
+        self.ofproto = verdicts(host, seen, &frames).await;
+        Ok(())
+    }
+
+    /// How it ended.
+    pub fn end(&self) -> End {
+        match (&self.error, self.injector) {
+            (None, None) => End::NotReady,
+            (None, Some(_)) if self.evidence.stuck.is_empty() && self.unmet.is_empty() => End::Left,
+            _ => End::Stuck,
+        }
+    }
+}
+
+async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdict> {
+    let lines = diagnose::ofproto(host, seen, frames).await;
+    let is_new = |(number, line): &(usize, &String)| !lines[..*number].contains(line);
+    let verdicts = lines.iter().enumerate().filter(is_new).map(|(_, line)| Verdict {
+        frames: delivery::names(frames, |number| lines.get(number) == Some(line)),
+        deciding: line.clone(),
+    });
+    verdicts.collect()
+}
+
+fn passages(observer: &Observer) -> Vec<Passage> {
+    let frames = observer.proof.frames();
+    let passages = observer.proof.hops().map(|(hop, vlan, seen)| Passage {
+        hop: hop.name.clone(),
+        after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
+        vlan,
+        frames: delivery::names(frames, |number| seen[number].is_some()),
+        unseen: !observer.is_seen(hop),
+    });
+    passages.collect()
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&subject(self.domain.as_ref(), self.device.as_deref(), Some(self.mac)))?;
+        match self.injector {
+            Some(injector) => write!(f, ": one round by {injector}: {}", self.frames.join(", "))?,
+            None => f.write_str(": nothing was sent")?,
+        }
+        let width = self.path.iter().map(|passage| passage.hop.len()).max().unwrap_or_default();
+        for (number, Passage { hop, after_ms, vlan, frames, unseen }) in (1..).zip(&self.path) {
+            write!(f, "\n  {number:>2}  {hop:<width$}  ")?;
+            match after_ms {
+                Some(after) => write!(f, "{after:>8.3} ms  ")?,
+                None if *unseen => write!(f, "       -     passes unseen")?,
+                None => write!(f, "       *     nothing passed")?,
+            }
+            vlan.map_or(Ok(()), |vlan| write!(f, "VLAN {vlan}  "))?;
+            f.write_str(&frames.join(" "))?;
+        }
+        let not_ready = (!self.unmet.is_empty()).then(|| format!("not ready: {}", self.unmet.join("; ")));
+        // What is stuck is so for that reason.
+        for Verdict { frames, deciding } in &self.ofproto {
+            write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;
+        }
+        self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+        let lines = [not_ready.filter(|_| self.evidence.stuck.is_empty()), self.error.clone()];
+        lines.iter().flatten().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}

@@ -1,0 +1,152 @@
+//! `announced`: hears that a guest has come to run here, and announces it.
+//!
+//! One loop waits for what libvirt tells, for what the announcements come to, and for signals; it decides with the
+//! [`Roster`](crate::guest::ledger::Roster), and keeps what it decided so that the next daemon can go on.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caps::Capability;
+use tokio::sync::watch;
+
+use crate::announcement::injection::Method;
+use crate::config::{Config, DEFAULT_FILE};
+use crate::daemon::state::Keep;
+use crate::daemon::status::Status;
+use crate::host::injector::Injectors;
+use crate::host::netlink::links;
+use crate::host::openvswitch::ovsdb;
+use crate::host::witness::Witness;
+use crate::host::{privileges, sys};
+use crate::run::order::Host;
+use crate::run::pacer::Pacer;
+
+mod clients;
+mod engine;
+mod http;
+mod publish;
+mod reading;
+mod site;
+mod state;
+pub mod status;
+mod systemd;
+
+use engine::Engine;
+
+/// sysexits(3), EX_CONFIG.
+const BAD_CONFIGURATION: u8 = 78;
+/// How long what is under way may take to end when the daemon does.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How many guests are read at the same time: libvirtd answers five questions of a client at once (`max_client_requests`).
+const READERS: usize = 5;
+
+/// Runs announced(8) with the configuration `file`.
+pub fn main(file: Option<PathBuf>) -> ExitCode {
+    crate::log::for_daemon();
+    let config = match Config::load(file.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    advise(file.as_deref(), &config);
+    let status = match block_on(run(file, config)) {
+        Ok(()) => 0,
+        Err(why) => {
+            tracing::error!("{why}");
+            1
+        }
+    };
+    // A libvirt that hangs may still have a thread of ours, beside which the destructors of its libraries must not run.
+    sys::leave(status)
+}
+
+/// Announces one guest when it has come to run here, on behalf of the libvirt hook whose process is `hook`.
+///
+/// Leaves it to the daemon where that runs. Returns once the guest is announced, has left, or needs no announcement.
+pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), String> {
+    if status::is_served() {
+        return Ok(());
+    }
+    // The hook is that of the first libvirt, and others need not be there.
+    config.libvirt.more_uris.clear();
+    block_on(async {
+        // While libvirt waits for the hook, it must not be asked for anything.
+        sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
+        let host = host(&config).await?;
+        Engine::for_one(guest, config, host)?.run().await
+    })
+}
+
+/// Logs what is unwise about the configuration.
+fn advise(file: Option<&Path>, config: &Config) {
+    let file = file.unwrap_or(Path::new(DEFAULT_FILE)).display();
+    config.advice().iter().for_each(|advice| tracing::warn!("{file}: {advice}"));
+}
+
+fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(READERS).build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(FAREWELL);
+    done
+}
+
+async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
+    let directory = status::runtime_directory();
+    let keep = Keep::open(&directory)?;
+    let host = host(&config).await?;
+    for why in host.injectors.warm_up() {
+        tracing::warn!("a way in is not there: {why}");
+    }
+    give_up_privileges(&config, &host.injectors)?;
+    let (status, shown) = watch::channel(Status::default());
+    serve(&directory, shown, &config);
+    Engine::new(file, config, host, keep, status)?.run().await
+}
+
+async fn host(config: &Config) -> Result<Host, String> {
+    let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
+    let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
+    Ok(Host {
+        links: links::watch().await.map_err(|error| error.to_string())?,
+        ovs: ovsdb::watch(socket, config.ports.wait).await,
+        injectors: Arc::new(Injectors::new(directory.clone())),
+        ovs_directory: directory,
+        witness: Witness::new(),
+        pace: Some(Pacer::start(config.limits.frames_per_second)),
+    })
+}
+
+fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), String> {
+    // The FDB is written to only where it is asked for.
+    let fdb = (config.ports.inject == Some(Method::Fdb)).then_some(Capability::CAP_NET_ADMIN);
+    let kept: Vec<Capability> = fdb.into_iter().chain([Capability::CAP_NET_RAW]).collect();
+    privileges::drop_all_but(&kept, || injectors.is_usable())
+}
+
+/// Answers those who ask: `announce status`, and Prometheus where it may.
+fn serve(directory: &Path, shown: watch::Receiver<Status>, config: &Config) {
+    let (directory, status) = (directory.to_owned(), shown.clone());
+    tokio::spawn(async move {
+        if let Err(error) = status::serve(&directory, status).await {
+            tracing::warn!("no status can be asked for: {error}");
+        }
+    });
+    let Some(address) = config.metrics.listen else {
+        return;
+    };
+    tokio::spawn(async move {
+        let text = move || {
+            let status = shown.borrow();
+            status.metrics.text(&status.gauges)
+        };
+        if let Err(error) = http::serve(address, text).await {
+            tracing::warn!("no metrics can be asked for at {address}: {error}");
+        }
+    });
+}

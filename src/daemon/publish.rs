@@ -1,0 +1,149 @@
+//! What the daemon tells: a line for the log, counts, its status, and systemd how it fares.
+
+use std::collections::VecDeque;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use super::systemd::Systemd;
+use crate::daemon::status::Status;
+use crate::guest::event::Cause;
+use crate::guest::target::{Unannounceable, subject};
+use crate::report::metrics::{Gauges, Metrics};
+use crate::report::{Report, VERSION};
+
+/// How many reports `announce status` shows.
+const REMEMBERED: usize = 50;
+
+/// Tells whoever asks.
+pub struct Teller {
+    metrics: Metrics,
+    /// The last reports.
+    recent: VecDeque<serde_json::Value>,
+    status: watch::Sender<Status>,
+    /// Something was counted that the status does not show yet.
+    changed: bool,
+    ready: bool,
+    systemd: Systemd,
+}
+
+impl Teller {
+    /// Nothing has happened; `status` is what others are shown.
+    pub fn new(status: watch::Sender<Status>) -> Self {
+        let (metrics, recent) = (Metrics::default(), VecDeque::new());
+        Teller { metrics, recent, status, changed: true, ready: false, systemd: Systemd::new() }
+    }
+
+    /// Something asked for an announcement.
+    pub fn event(&mut self, cause: Cause) {
+        self.metrics.event(cause);
+        self.changed = true;
+    }
+
+    /// One line for an announcement that ended, and one more in every count.
+    pub fn finished(&mut self, report: &Report) {
+        let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+        let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
+        let mac = report.mac.map(|mac| mac.to_string());
+        let (line, evidence) = (report.line(), &report.evidence);
+        tracing::info!(
+            domain,
+            device,
+            mac,
+            outcome,
+            cause,
+            runs_after_ms = report.runs_after_ms,
+            plugged_after_ms = report.plugged_after_ms,
+            tagged_after_ms = report.tagged_after_ms,
+            ready_after_ms = report.ready_after_ms,
+            first_frame_after_ms = report.first_frame_after_ms,
+            left_host_after_ms = evidence.left_host_after_ms,
+            learned_after_ms = evidence.learned_after_ms,
+            returned_after_ms = evidence.returned_after_ms,
+            last_hop = evidence.last_hop,
+            lost_rounds = evidence.lost_rounds,
+            "{line}"
+        );
+        for warning in report.warnings() {
+            tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
+        }
+        self.metrics.ended(report);
+        let mut remembered = serde_json::to_value(report).unwrap_or_default();
+        remembered["at"] = jiff::Timestamp::now().to_string().into();
+        self.recent.push_back(remembered);
+        if self.recent.len() > REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.changed = true;
+    }
+
+    /// A NIC for which no host can speak: that it came is no failure, and asks nothing of anybody.
+    pub fn cannot_speak_for(&self, nic: &Unannounceable) {
+        let (domain, device) = (nic.domain.name.as_str(), nic.device.as_deref());
+        let mac = nic.mac.map(|mac| mac.to_string());
+        let subject = subject(Some(&nic.domain), device, nic.mac);
+        tracing::info!(domain, device, mac, "{subject}: not announced: {}", nic.reason);
+    }
+
+    /// How things stand: what is true, how many guests there are, and who is being announced.
+    pub fn show<'a>(&mut self, gauges: Gauges, guests: usize, under_way: impl Iterator<Item = &'a str>) {
+        let shown = self.status.borrow();
+        if !self.changed && shown.gauges == gauges && shown.guests == guests {
+            return;
+        }
+        drop(shown);
+        self.changed = false;
+        let words = format!("watching {guests} guests; {} announcements under way", gauges.in_progress);
+        self.systemd.mention(&NotifyState::Status(&words));
+        self.status.send_replace(Status {
+            version: VERSION,
+            guests,
+            gauges,
+            in_progress: under_way.map(str::to_owned).collect(),
+            recent: self.recent.iter().cloned().collect(),
+            metrics: self.metrics.clone(),
+        });
+    }
+
+    /// Everything that is listened to was found, or found wanting.
+    pub fn ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+        }
+    }
+
+    /// Whether that was told.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The daemon ends.
+    pub fn stopping(&self) {
+        self.systemd.mention(&NotifyState::Stopping);
+    }
+}
+
+/// Tells systemd that the loop still turns, as often as it asks for.
+pub struct Watchdog {
+    interval: Option<tokio::time::Interval>,
+    systemd: Systemd,
+}
+
+impl Watchdog {
+    /// As `$WATCHDOG_USEC` asks for.
+    pub fn new() -> Self {
+        let interval = sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2));
+        Watchdog { interval, systemd: Systemd::new() }
+    }
+
+    /// Tells it when that is due; never without a watchdog.
+    pub async fn due(&mut self) {
+        match &mut self.interval {
+            Some(interval) => {
+                interval.tick().await;
+                self.systemd.mention(&NotifyState::Watchdog);
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a libvirt domain's XML says: its NICs, and what nova wrote about their addresses.
+//!
+//! The XML is hostile input: a guest's owner chooses much of it.
+
+use std::net::IpAddr;
+
+use pnet_base::MacAddr;
+use roxmltree::Node;
+
+/// The namespaces of nova's metadata start with this; the version follows.
+const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
+
+/// A domain, as its live XML describes it (libvirt's `docs/formatdomain.rst`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// `<name>`.
+    pub name: String,
+    /// `<uuid>`, as written.
+    pub uuid: String,
+    /// Every `<interface>`, in order.
+    pub interfaces: Vec<Interface>,
+    /// Every port in nova's metadata; `None` when nova does not own the domain.
+    pub nova_ports: Option<Vec<NovaPort>>,
+}
+
+/// One `<interface>`: a NIC of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interface {
+    /// Its `type`: bridge, network, ethernet, direct, vhostuser, hostdev, …
+    pub kind: String,
+    /// `<mac address>`, if there is one that can be read.
+    pub mac: Option<MacAddr>,
+    /// `<alias name>`: libvirt's own name for it.
+    pub alias: Option<String>,
+    /// `<target dev>`: the host's end.
+    pub device: Option<String>,
+    /// `<source path>`: the socket of a vhostuser NIC.
+    pub socket: Option<String>,
+    /// `<source network>`: the libvirt network.
+    pub network: Option<String>,
+    /// `<source bridge>`, or the `<source dev>` of a direct NIC.
+    pub bridge: Option<String>,
+    /// `<virtualport><parameters interfaceid>`: the SDN's name for the port.
+    pub interface_id: Option<String>,
+    /// `<vlan>`.
+    pub vlan: Option<Vlan>,
+    /// `<link state='down'>`: the guest sees no carrier.
+    pub link_down: bool,
+    /// The `IP` parameters of `<filterref>`: what the network filter lets the guest use.
+    pub filter_ips: Vec<IpAddr>,
+}
+
+/// `<vlan>` of an interface: the tags that libvirt sets on an Open vSwitch port.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Vlan {
+    /// Several tags, or `trunk='yes'`.
+    pub trunk: bool,
+    /// Every `<tag id>`, 0 to 4095.
+    pub tags: Vec<u16>,
+    /// The tag with a `nativeMode`: that of untagged frames, and whether they leave tagged.
+    pub native: Option<(u16, NativeMode)>,
+}
+
+/// `nativeMode` of a tag: OVSDB's `vlan_mode` native-tagged or native-untagged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NativeMode {
+    /// `nativeMode='tagged'`.
+    Tagged,
+    /// `nativeMode='untagged'`.
+    Untagged,
+}
+
+/// `<nova:port>`: a neutron port and its fixed addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NovaPort {
+    /// The port's UUID.
+    pub uuid: String,
+    /// `<nova:ip type='fixed'>`; a floating address is translated elsewhere and is never the guest's own.
+    pub fixed_ips: Vec<IpAddr>,
+}
+
+/// Why a text is not the XML of a domain.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not XML, or has a DTD.
+    #[error("the domain's XML cannot be read: {}", in_one_line(.0))]
+    Xml(#[from] roxmltree::Error),
+    /// Its root is another element.
+    #[error("the XML is of a <{0}>, not of a <domain>")]
+    NotADomain(String),
+    /// `<name>` or `<uuid>` is absent.
+    #[error("the domain's XML has no <{0}>")]
+    Missing(&'static str),
+}
+
+impl Domain {
+    /// Reads the XML of `virDomainGetXMLDesc`.
+    pub fn parse(xml: &str) -> Result<Domain, Error> {
+        let document = roxmltree::Document::parse(xml)?;
+        let root = document.root_element();
+        if !root.has_tag_name("domain") {
+            return Err(Error::NotADomain(root.tag_name().name().to_owned()));
+        }
+        let text = |name| {
+            let text = child(root, name).and_then(|n| n.text()).map(str::trim);
+            text.filter(|t| !t.is_empty()).map(str::to_owned).ok_or(Error::Missing(name))
+        };
+        Ok(Domain {
+            name: text("name")?,
+            uuid: text("uuid")?,
+            interfaces: child(root, "devices")
+                .map_or_else(Vec::new, |devices| children(devices, "interface").map(interface).collect()),
+            nova_ports: child(root, "metadata").and_then(nova_ports),
+        })
+    }
+}
+
+/// The parser quotes an unexpected character as it is, be it the end of a line.
+fn in_one_line(error: &roxmltree::Error) -> String {
+    error.to_string().replace(char::is_control, " ")
+}
+
+fn interface(node: Node<'_, '_>) -> Interface {
+    let source = child(node, "source");
+    let port = child(node, "virtualport").and_then(|n| child(n, "parameters"));
+    Interface {
+        kind: node.attribute("type").unwrap_or_default().to_owned(),
+        mac: child(node, "mac").and_then(|n| n.attribute("address")?.parse().ok()),
+        alias: child(node, "alias").and_then(|n| owned(n, "name")),
+        device: child(node, "target").and_then(|n| owned(n, "dev")),
+        socket: source.and_then(|n| owned(n, "path")),
+        network: source.and_then(|n| owned(n, "network")),
+        bridge: source.and_then(|n| owned(n, "bridge").or_else(|| owned(n, "dev"))),
+        interface_id: port.and_then(|n| owned(n, "interfaceid")),
+        vlan: child(node, "vlan").map(vlan),
+        link_down: child(node, "link").is_some_and(|n| n.attribute("state") == Some("down")),
+        filter_ips: child(node, "filterref").map_or_else(Vec::new, filter_ips),
+    }
+}
+
+fn vlan(node: Node<'_, '_>) -> Vlan {
+    let mut vlan = Vlan::default();
+    for tag in children(node, "tag") {
+        let Some(id) = tag.attribute("id").and_then(|id| id.parse().ok()).filter(|id| *id < 4096) else {
+            continue;
+        };
+        vlan.tags.push(id);
+        match tag.attribute("nativeMode") {
+            Some("tagged") => vlan.native = Some((id, NativeMode::Tagged)),
+            Some("untagged") => vlan.native = Some((id, NativeMode::Untagged)),
+            _ => {}
+        }
+    }
+    vlan.trunk = node.attribute("trunk") == Some("yes") || vlan.tags.len() > 1 || vlan.native.is_some();
+    vlan
+}
+
+/// The name is nwfilter's own: its variable IP holds the addresses that the guest may use.
+fn filter_ips(node: Node<'_, '_>) -> Vec<IpAddr> {
+    children(node, "parameter")
+        .filter(|n| matches!(n.attribute("name"), Some("IP" | "IPV6")))
+        .filter_map(|n| n.attribute("value")?.parse().ok())
+        .collect()
+}
+
+fn nova_ports(metadata: Node<'_, '_>) -> Option<Vec<NovaPort>> {
+    let instance = metadata.children().find(|n| is_nova(*n, "instance"))?;
+    let ports = instance.children().filter(|n| is_nova(*n, "ports"));
+    let ports = ports.flat_map(|n| n.children().filter(|n| is_nova(*n, "port")));
+    Some(ports.filter_map(nova_port).collect())
+}
+
+fn nova_port(node: Node<'_, '_>) -> Option<NovaPort> {
+    Some(NovaPort {
+        uuid: owned(node, "uuid")?,
+        fixed_ips: node
+            .children()
+            .filter(|n| is_nova(*n, "ip") && n.attribute("type") == Some("fixed"))
+            .filter_map(|n| n.attribute("address")?.parse().ok())
+            .collect(),
+    })
+}
+
+fn is_nova(node: Node<'_, '_>, name: &str) -> bool {
+    let tag = node.tag_name();
+    tag.name() == name && tag.namespace().is_some_and(|ns| ns.starts_with(NOVA_NAMESPACE))
+}
+
+fn children<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
+    node.children().filter(move |n| n.has_tag_name(name))
+}
+
+fn child<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> Option<Node<'a, 'i>> {
+    children(node, name).next()
+}
+
+fn owned(node: Node<'_, '_>, attribute: &str) -> Option<String> {
+    node.attribute(attribute).filter(|v| !v.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const XML: &str = include_str!("../../tests/data/nova-domain.xml");
+
+    #[test]
+    fn a_nova_domain_tells_its_nics_and_their_fixed_addresses() {
+        let domain = Domain::parse(XML).unwrap();
+        assert_eq!((domain.name.as_str(), domain.interfaces.len()), ("instance-00000001", 3));
+        let nic = &domain.interfaces[0];
+        assert_eq!(nic.kind, "bridge");
+        assert_eq!(nic.mac, Some(MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11)));
+        assert_eq!(nic.device.as_deref(), Some("tap6f7d3c1a-11"));
+        assert_eq!(nic.interface_id.as_deref(), Some("6f7d3c1a-1111-4222-8333-444455556666"));
+        let ports = domain.nova_ports.unwrap();
+        let ips: [IpAddr; 2] = ["1.1.1.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        assert_eq!(ports[0].fixed_ips, ips, "the floating address is not there");
+    }
+
+    #[test]
+    fn vlan_filter_and_link_state_are_read() {
+        let domain = Domain::parse(XML).unwrap();
+        let nic = &domain.interfaces[1];
+        assert_eq!(nic.filter_ips, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert!(nic.link_down);
+        let vlan = nic.vlan.as_ref().unwrap();
+        assert_eq!((vlan.trunk, vlan.tags.as_slice()), (true, [100, 200].as_slice()));
+        assert_eq!(vlan.native, Some((100, NativeMode::Untagged)));
+    }
+
+    #[test]
+    fn a_domain_that_nova_does_not_own_has_no_ports() {
+        let xml =
+            "<domain><name>a</name><uuid>u</uuid><metadata><x:instance xmlns:x='urn:x'/></metadata></domain>";
+        assert_eq!(Domain::parse(xml).unwrap().nova_ports, None);
+    }
+
+    #[test]
+    fn what_is_not_a_domain_is_refused_in_words() {
+        for (xml, words) in [
+            ("", "cannot be read"),
+            ("<network/>", "<network>, not of a <domain>"),
+            ("<domain/>", "no <name>"),
+            ("<domain><name>a</name></domain>", "no <uuid>"),
+            ("<!DOCTYPE d [<!ENTITY e 'x'>]><domain/>", "DTD"),
+        ] {
+            let error = Domain::parse(xml).unwrap_err().to_string();
+            assert!(error.contains(words), "{xml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One guest NIC to speak for.
+
+use pnet_base::MacAddr;
+use serde::Serialize;
+
+use crate::guest::address::{Address, Source};
+use crate::guest::domain::{Domain, Interface, NovaPort, Vlan};
+
+/// How many characters of a port's UUID neutron puts into the names of its devices.
+const NEUTRON_NAME: usize = 11;
+
+/// A NIC that can be announced from the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The guest, if libvirt knows it.
+    pub domain: Option<DomainId>,
+    /// Its MAC: the sender of every frame.
+    pub mac: MacAddr,
+    /// How it is found on this host.
+    pub plug: Plug,
+    /// What the domain's XML plugs it into: libvirt's network, and the bridge or a macvtap's lower device.
+    pub networks: Vec<String>,
+    /// The VLAN that the domain's XML or the operator asks for.
+    pub vlan: Option<Vlan>,
+    /// The domain carries nova's metadata, so neutron is in charge of its ports.
+    pub nova: bool,
+    /// The guest's own link is up in the domain's XML.
+    pub link_up: bool,
+    /// Candidates for announcement, with who vouches for each; [`crate::guest::address::believed`] chooses.
+    pub addresses: Vec<Address>,
+}
+
+impl Target {
+    /// A NIC of which only the host's end and the MAC are known.
+    pub fn of_device(plug: Plug, mac: MacAddr) -> Target {
+        Target {
+            domain: None,
+            mac,
+            plug,
+            networks: Vec::new(),
+            vlan: None,
+            nova: false,
+            link_up: true,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Who it is, as far as it is known: the guest, the host's end of its NIC and the MAC.
+    pub fn subject(&self, device: Option<String>) -> String {
+        subject(self.domain.as_ref(), device.as_deref(), Some(self.mac))
+    }
+}
+
+/// Who is meant, as far as it is known: the guest, the host's end of its NIC and the MAC.
+pub fn subject(domain: Option<&DomainId>, device: Option<&str>, mac: Option<MacAddr>) -> String {
+    let (name, mac) = (domain.map(|domain| printable(&domain.name)), mac.map(|mac| mac.to_string()));
+    let words = [name.as_deref(), device, mac.as_deref()];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// A guest's name in one line of text: whoever chose it must not write lines of the log.
+pub fn printable(name: &str) -> String {
+    name.replace(char::is_control, "?")
+}
+
+/// The names by which a NIC's host end may be found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plug {
+    /// The kernel device, or the name of the Open vSwitch port.
+    pub device: Option<String>,
+    /// OVSDB's `Interface.external_ids:iface-id`.
+    pub interface_id: Option<String>,
+    /// The vhost-user socket: OVSDB's `Interface.options:vhost-server-path`.
+    pub socket: Option<String>,
+}
+
+/// A domain's name and UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DomainId {
+    /// Its name.
+    pub name: String,
+    /// Its UUID, as libvirt writes it.
+    pub uuid: String,
+}
+
+/// A NIC that the host cannot speak for, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unannounceable {
+    /// The guest.
+    pub domain: DomainId,
+    /// Its MAC, if known.
+    pub mac: Option<MacAddr>,
+    /// The host's end, if it has a name.
+    pub device: Option<String>,
+    /// Why not, in words.
+    pub reason: String,
+}
+
+/// A target for every NIC of `domain`, in order; a NIC that no host can speak for is told as such.
+pub fn of(domain: &Domain) -> Vec<Result<Target, Unannounceable>> {
+    let id = DomainId { name: domain.name.clone(), uuid: domain.uuid.clone() };
+    domain.interfaces.iter().map(|nic| target(&id, domain, nic)).collect()
+}
+
+fn target(id: &DomainId, domain: &Domain, nic: &Interface) -> Result<Target, Unannounceable> {
+    let (Some(mac), None) = (nic.mac, obstacle(nic)) else {
+        return Err(Unannounceable {
+            domain: id.clone(),
+            mac: nic.mac,
+            device: nic.device.clone(),
+            reason: obstacle(nic).unwrap_or_else(|| "the domain's XML gives it no MAC address".into()),
+        });
+    };
+    let nova = domain.nova_ports.iter().flatten().filter(|port| is_port_of(port, nic));
+    let nova = nova.flat_map(|port| &port.fixed_ips).map(|ip| (*ip, Source::Nova));
+    let filter = nic.filter_ips.iter().map(|ip| (*ip, Source::Nwfilter));
+    Ok(Target {
+        domain: Some(id.clone()),
+        mac,
+        plug: Plug {
+            device: nic.device.clone(),
+            interface_id: nic.interface_id.clone(),
+            socket: nic.socket.clone(),
+        },
+        networks: nic.network.iter().chain(&nic.bridge).cloned().collect(),
+        vlan: nic.vlan.clone(),
+        nova: domain.nova_ports.is_some(),
+        link_up: !nic.link_down,
+        addresses: nova.chain(filter).map(|(ip, source)| Address { ip, source }).collect(),
+    })
+}
+
+/// Why the host has no end of this NIC to speak through.
+fn obstacle(nic: &Interface) -> Option<String> {
+    match nic.kind.as_str() {
+        "bridge" | "network" | "ethernet" | "direct" | "vhostuser" => None,
+        "hostdev" | "vdpa" => Some(format!(
+            "a NIC of type {} bypasses the host: only the guest or its switch can announce it",
+            nic.kind
+        )),
+        kind => Some(format!("a NIC of type {kind} is on no network that could be told")),
+    }
+}
+
+/// Nova's ports name no MAC: they are joined by the SDN's name for the NIC, else by its device's name.
+fn is_port_of(port: &NovaPort, nic: &Interface) -> bool {
+    if let Some(id) = &nic.interface_id {
+        return id.eq_ignore_ascii_case(&port.uuid);
+    }
+    let named = |device: &str| {
+        let suffix = device.strip_prefix("tap").or_else(|| device.strip_prefix("vhu"));
+        suffix.is_some_and(|s| s.len() == NEUTRON_NAME && port.uuid.get(..NEUTRON_NAME) == Some(s))
+    };
+    let socket = nic.socket.as_deref().and_then(|path| path.rsplit('/').next());
+    nic.device.as_deref().is_some_and(named) || socket.is_some_and(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nova_domain() -> Domain {
+        Domain::parse(include_str!("../../tests/data/nova-domain.xml")).unwrap()
+    }
+
+    #[test]
+    fn a_name_cannot_break_a_line() {
+        let domain = DomainId { name: "web1\nERROR \u{1b}[31m".into(), uuid: String::new() };
+        assert_eq!(subject(Some(&domain), Some("tap0"), None), "web1?ERROR ?[31m tap0");
+    }
+
+    fn ips(target: &Target) -> Vec<String> {
+        let addresses = target.addresses.iter();
+        addresses.map(|a| format!("{} {}", a.ip, a.source)).collect()
+    }
+
+    #[test]
+    fn a_nic_gets_its_own_ports_fixed_addresses() {
+        let targets = of(&nova_domain());
+        let first = targets[0].as_ref().unwrap();
+        assert_eq!(ips(first), ["1.1.1.1 nova", "2001:db8::1 nova"]);
+        assert!(first.nova);
+    }
+
+    #[test]
+    fn a_nic_of_neither_port_gets_none_of_their_addresses() {
+        let targets = of(&nova_domain());
+        assert_eq!(ips(targets[1].as_ref().unwrap()), ["192.0.2.7 nwfilter"]);
+    }
+
+    #[test]
+    fn a_nic_knows_its_network_and_its_bridge() {
+        let targets = of(&nova_domain());
+        let networks = [0, 1].map(|nic: usize| targets[nic].as_ref().unwrap().networks.clone());
+        assert_eq!(networks, [vec!["br-int"], vec!["default", "virbr0"]]);
+    }
+
+    #[test]
+    fn without_an_interface_id_the_device_name_joins() {
+        let mut domain = nova_domain();
+        domain.interfaces[0].interface_id = None;
+        assert_eq!(ips(of(&domain)[0].as_ref().unwrap()).len(), 2);
+        domain.interfaces[0].device = Some("tap6f7d3c1a-1".into());
+        assert_eq!(ips(of(&domain)[0].as_ref().unwrap()).len(), 0, "a shorter name is no match");
+    }
+
+    #[test]
+    fn a_vhost_user_nic_is_joined_by_its_socket() {
+        let mut domain = nova_domain();
+        domain.interfaces[0].interface_id = None;
+        domain.interfaces[0].device = None;
+        domain.interfaces[0].socket = Some("/run/openvswitch/vhu6f7d3c1a-11".into());
+        assert_eq!(ips(of(&domain)[0].as_ref().unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn a_passed_through_nic_is_told_not_skipped() {
+        let refused = of(&nova_domain())[2].clone().unwrap_err();
+        assert!(refused.reason.contains("hostdev"), "{}", refused.reason);
+    }
+}

@@ -1,0 +1,122 @@
+//! Looks for guests with libvirt, on a read-only connection, and follows whether they still run.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use virt::connect::Connect;
+use virt::domain::Domain as Handle;
+use virt::enumutil::Enum;
+use virt::error::ErrorNumber;
+
+use super::sys::libvirt::{EventLoop, Subscription};
+use crate::guest::GuestState;
+use crate::guest::address::Source;
+use crate::guest::event::Change;
+use crate::guest::{Absent, Found, Guest, Wanted};
+
+mod look;
+pub mod watch_guests;
+
+use look::{Looker, state_of};
+
+/// Seconds between questions whether a silent libvirtd is still there, and how many may stay unanswered.
+const KEEPALIVE: (i32, u32) = (5, 3);
+
+/// Who is to be told that a guest stopped or resumed, by UUID.
+type Watchers = Arc<Mutex<HashMap<String, watch::Sender<GuestState>>>>;
+
+/// See [`crate::guest::Find`].
+pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, String> {
+    let watchers = Watchers::default();
+    let event_loop = EventLoop::start().map_err(|why| format!("cannot start libvirt's event loop: {why}"))?;
+    let connection = open(uri)?;
+    // Before any state is read, so that no change falls in between.
+    let subscription = {
+        let watchers = watchers.clone();
+        Subscription::lifecycle(&connection, move |uuid, _, change| tell(&watchers, uuid, &change))
+    };
+    let subscription =
+        subscription.map_err(|error| format!("cannot subscribe to libvirt's events: {}", error.message()))?;
+    let handles = match wanted {
+        Wanted::These(names) => names.iter().map(|name| lookup(&connection, name)).collect::<Vec<_>>(),
+        Wanted::All => {
+            let running = virt::sys::VIR_CONNECT_LIST_DOMAINS_RUNNING;
+            let handles = connection.list_all_domains(running);
+            let handles = handles.map_err(|e| format!("cannot list the VMs: {}", e.message()))?;
+            handles.into_iter().map(Ok).collect()
+        }
+    };
+    // A guest that is meant twice is one guest.
+    let mut known = HashSet::new();
+    let handles = handles.into_iter().filter(|handle| match handle.as_ref().map(Handle::uuid_string) {
+        Ok(Ok(uuid)) => known.insert(uuid),
+        _ => true,
+    });
+    let mut looker = Looker { connection: &connection, sources, privileged: None, uri };
+    let guests = handles.map(|handle| guest(&mut looker, &watchers, &handle?)).collect();
+    drop(looker);
+    let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
+    Ok(Found { guests, watching: Box::new(watching) })
+}
+
+/// What keeps the guests' states up to date; dropped in this order.
+struct Watching {
+    _subscription: Subscription,
+    _connection: Connect,
+    _event_loop: EventLoop,
+}
+
+/// Connects read-only; the error is one line for the operator.
+fn open(uri: Option<&str>) -> Result<Connect, String> {
+    let default = std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
+    let uri = uri.or(default.as_deref()).unwrap_or("qemu:///system");
+    let connection = Connect::open_read_only(Some(uri))
+        .map_err(|error| format!("cannot connect to libvirt at {uri}: {}", error.message()))?;
+    // Drivers inside this process refuse, and cannot hang either.
+    let _ = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
+    Ok(connection)
+}
+
+fn lookup(connection: &Connect, name: &str) -> Result<Handle, Absent> {
+    let by_name = connection.lookup_domain_by_name(name);
+    let found = by_name.or_else(|error| match connection.lookup_domain_by_uuid_string(name) {
+        Ok(handle) => Ok(handle),
+        Err(_) => match name.parse() {
+            Ok(id) => connection.lookup_domain_by_id(id),
+            Err(_) => Err(error),
+        },
+    });
+    found.map_err(|error| match error.code() {
+        Enum::Known(ErrorNumber::NoDomain | ErrorNumber::InvalidArg) => Absent::Unknown(name.into()),
+        _ => Absent::Unreadable { name: name.into(), why: error.message().into() },
+    })
+}
+
+fn guest(looker: &mut Looker<'_>, watchers: &Watchers, handle: &Handle) -> Result<Guest, Absent> {
+    let name = handle.name().unwrap_or_default();
+    let unreadable = |why: &str| Absent::Unreadable { name: name.clone(), why: why.into() };
+    let uuid = handle.uuid_string().map_err(|error| unreadable(error.message()))?;
+    let (sender, state) = watch::channel(GuestState::Running);
+    watchers.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, sender);
+    match state_of(handle).map_err(|why| unreadable(&why))? {
+        GuestState::Running => {
+            let known = looker.read(handle).map_err(|why| unreadable(&why))?;
+            Ok(Guest { known, state })
+        }
+        GuestState::Paused(state) | GuestState::Left(state) => Err(Absent::NotRunning { name, state }),
+    }
+}
+
+/// Tells those who watch a guest what happened to it.
+fn tell(watchers: &Watchers, uuid: &str, change: &Change) {
+    let state = match change {
+        Change::Runs(_) | Change::Booted => GuestState::Running,
+        Change::Paused => GuestState::Paused("paused"),
+        Change::Left => GuestState::Left("shut off"),
+        Change::Arriving(_) | Change::Plugged(_) => return,
+    };
+    if let Some(sender) = watchers.lock().unwrap_or_else(PoisonError::into_inner).get(uuid) {
+        sender.send_replace(state);
+    }
+}

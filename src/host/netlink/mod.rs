@@ -1,0 +1,180 @@
+//! Rtnetlink messages: built and read attribute by attribute (`include/uapi/linux/netlink.h`, `rtnetlink.h`).
+//!
+//! Reading is tolerant: an attribute that is cut short ends the list, one that is not known is passed over. So a newer
+//! kernel's message is never refused whole.
+
+pub mod fdb;
+pub mod links;
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+const HEADER: usize = 16;
+/// The type flags of an attribute: nested, and in network byte order.
+const ATTRIBUTE_FLAGS: u16 = (1 << 15) | (1 << 14);
+/// More than the kernel puts into one datagram of a dump (`NLMSG_GOODSIZE`, 32 KiB at most).
+pub const BUFFER: usize = 1 << 16;
+
+/// One message: its type and what follows the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// What follows the header.
+    pub body: &'a [u8],
+}
+
+/// The messages of a datagram; what cannot be a message ends them.
+pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let length = u32_at(datagram, 0)? as usize;
+        let kind = u16_at(datagram, 4)?;
+        let body = datagram.get(HEADER..length)?;
+        datagram = datagram.get(align(length)..).unwrap_or_default();
+        Some(Message { kind, body })
+    })
+}
+
+/// The attributes of a message's or an attribute's payload: type without flags, and value.
+pub fn attributes(mut payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = u16_at(payload, 0)? as usize;
+        let kind = u16_at(payload, 2)? & !ATTRIBUTE_FLAGS;
+        let value = payload.get(4..length)?;
+        payload = payload.get(align(length)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The number at `offset`, in the host's byte order.
+pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let bytes = bytes.get(offset..offset.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// The number at `offset`, in the host's byte order.
+pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    let bytes = bytes.get(offset..offset.checked_add(2)?)?;
+    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// A text up to its zero byte.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn align(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+/// A message under construction.
+#[derive(Debug, Clone)]
+pub struct Request(Vec<u8>);
+
+impl Request {
+    /// A request of type `kind`; `NLM_F_REQUEST` is added to the flags.
+    pub fn new(kind: u16, flags: u16) -> Self {
+        let mut bytes = vec![0; 4];
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((flags | libc::NLM_F_REQUEST as u16).to_ne_bytes());
+        bytes.resize(HEADER, 0);
+        Request(bytes)
+    }
+
+    /// Appends bytes of the fixed part.
+    pub fn fixed(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    /// Appends an attribute.
+    pub fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        self.0.extend((4 + value.len() as u16).to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(align(self.0.len()), 0);
+        self
+    }
+
+    /// Appends an attribute that holds attributes, each its type and value.
+    pub fn nested(self, kind: u16, inner: &[(u16, &[u8])]) -> Self {
+        let inner =
+            inner.iter().fold(Request(Vec::new()), |list, (kind, value)| list.attribute(*kind, value));
+        self.attribute(kind, &inner.0)
+    }
+
+    /// The bytes for the socket.
+    pub fn finish(mut self) -> Vec<u8> {
+        let length = (self.0.len() as u32).to_ne_bytes();
+        self.0[..4].copy_from_slice(&length);
+        self.0
+    }
+}
+
+/// A route socket that hears the groups of a bit mask (`RTMGRP_*`).
+pub fn open(groups: u32, flags: SockFlag) -> io::Result<OwnedFd> {
+    let fd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        flags | SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(fd)
+}
+
+/// Sends one request and waits for the kernel's word on it.
+pub fn acknowledged(request: Request) -> io::Result<()> {
+    let fd = open(0, SockFlag::empty())?;
+    let mut bytes = request.finish();
+    let flags = u16_at(&bytes, 6).unwrap_or_default() | libc::NLM_F_ACK as u16;
+    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+    send(fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for message in messages(&buffer[..length]) {
+            if message.kind == libc::NLMSG_ERROR as u16 {
+                return error_of(&message);
+            }
+        }
+    }
+}
+
+/// The verdict of an `NLMSG_ERROR`: an error number, zero for none.
+pub fn error_of(message: &Message<'_>) -> io::Result<()> {
+    match u32_at(message.body, 0).unwrap_or_default() as i32 {
+        0 => Ok(()),
+        number => Err(io::Error::from_raw_os_error(number.saturating_neg())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_read_back() {
+        let bytes = Request::new(16, 0).fixed(&[1, 2, 3, 4]).attribute(3, b"tap0\0");
+        let bytes = bytes.nested(18 | (1 << 15), &[(1, b"tun\0")]).finish();
+        let read: Vec<Message<'_>> = messages(&bytes).collect();
+        assert_eq!((read.len(), read[0].kind), (1, 16));
+        let list: Vec<(u16, &[u8])> = attributes(&read[0].body[4..]).collect();
+        assert_eq!((list[0].0, text(list[0].1).as_str()), (3, "tap0"));
+        assert_eq!(list[1].0, 18, "the nested flag is not part of the type");
+        assert_eq!(attributes(list[1].1).next(), Some((1, b"tun\0".as_slice())));
+    }
+
+    #[test]
+    fn broken_messages_end_the_walk() {
+        for bytes in [&[][..], &[0; 16], &[15, 0, 0, 0], &[255; 64], &[20, 0, 0, 0, 1, 0, 0, 0]] {
+            assert_eq!(messages(bytes).count(), 0, "{bytes:?}");
+            attributes(bytes).for_each(drop);
+        }
+    }
+}

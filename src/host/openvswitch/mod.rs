@@ -1,0 +1,8 @@
+//! Open vSwitch: its database (RFC 7047), its bridges' OpenFlow sockets, and ovs-vswitchd's control socket.
+
+mod arrival;
+pub mod jsonrpc;
+pub mod openflow;
+pub mod ovsdb;
+pub mod rows;
+pub mod unixctl;

@@ -1,0 +1,177 @@
+//! Watches Open vSwitch's database, and keeps an [`Ovs`] up to date (RFC 7047; `vswitch.ovsschema`).
+//!
+//! The connection only reads. Its absence is normal on a host without Open vSwitch; when it breaks, it is made again,
+//! and everything is looked at afresh.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::jsonrpc::Connection;
+use super::{arrival, rows};
+use crate::host::patience::within;
+use crate::path::ovs::Ovs;
+
+const DATABASE: &str = "Open_vSwitch";
+/// Where OVSDB listens, in the order of looking; `$OVS_RUNDIR` goes before them.
+const RUN_DIRECTORIES: [&str; 2] = ["/run/openvswitch", "/var/run/openvswitch"];
+const SOCKET: &str = "db.sock";
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A server that takes longer than this to list its rows is as good as none.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// And it is given this long even by who wants to wait for nothing.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of Open vSwitch.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// What OVSDB said last.
+    pub ovs: Ovs,
+    /// Why it cannot be reached at present.
+    pub error: Option<String>,
+}
+
+/// What went wrong in talking to OVSDB.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot connect to {0}: {1}")]
+    Connect(PathBuf, io::Error),
+    #[error("lost the connection to {0}: {1}")]
+    Lost(PathBuf, io::Error),
+    #[error("no answer from {0}")]
+    NoAnswer(PathBuf),
+    #[error("{0} refuses to be monitored: {1}")]
+    Refused(PathBuf, Value),
+}
+
+impl Error {
+    /// There is no server that could be asked.
+    fn is_absence(&self) -> bool {
+        matches!(self, Error::Connect(_, error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// The socket to use when none is named: the first that exists, else the most usual one.
+pub fn default_socket() -> PathBuf {
+    let from_environment = std::env::var_os("OVS_RUNDIR").map(PathBuf::from);
+    let directories = from_environment.into_iter().chain(RUN_DIRECTORIES.map(PathBuf::from));
+    let mut sockets = directories.map(|directory| directory.join(SOCKET));
+    sockets.find(|socket| socket.exists()).unwrap_or_else(|| Path::new(RUN_DIRECTORIES[0]).join(SOCKET))
+}
+
+/// Connects, and keeps the state up to date for as long as somebody holds the receiver.
+///
+/// Returns once the rows are known, or once it is known why they are not: about as soon as `wait` asks for it.
+pub async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
+    let mut ovs = Ovs::default();
+    let first = start(&socket, &mut ovs, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
+    let error = first.as_ref().err().map(ToString::to_string);
+    let (sender, receiver) = watch::channel(State { ovs, error });
+    tokio::spawn(async move {
+        tokio::select! {
+            () = keep(&socket, first, &sender) => {}
+            () = sender.closed() => {}
+        }
+    });
+    receiver
+}
+
+/// Follows the connection; connects again, ever less often, when it is lost or refused, and when there is a server again.
+async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sender<State>) {
+    let mut connection = first;
+    let mut pause = FIRST_RETRY;
+    loop {
+        match connection {
+            Ok(connection) => {
+                let since = Instant::now();
+                let error = follow(socket, connection, to).await.to_string();
+                if since.elapsed() > LAST_RETRY {
+                    pause = FIRST_RETRY;
+                }
+                // A server that takes every connection and keeps none is told of once.
+                match pause {
+                    FIRST_RETRY => tracing::warn!("{error}"),
+                    _ => tracing::debug!("{error}"),
+                }
+                to.send_modify(|state| state.error = Some(error));
+            }
+            Err(error) => {
+                tracing::debug!("{error}");
+                // A host without Open vSwitch must not be kept awake by it.
+                if error.is_absence() && arrival::of(socket).await.is_ok() {
+                    pause = FIRST_RETRY;
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = LAST_RETRY.min(pause * 2);
+        let mut ovs = Ovs::default();
+        connection = start(socket, &mut ovs, PATIENCE).await;
+        if connection.is_ok() {
+            to.send_replace(State { ovs, error: None });
+        }
+    }
+}
+
+/// Connects and reads the first state of every row.
+async fn start(socket: &Path, ovs: &mut Ovs, patience: Duration) -> Result<Connection, Error> {
+    let lost = |error| Error::Lost(socket.into(), error);
+    let attempt = async {
+        let opened = Connection::open(socket).await;
+        let mut connection = opened.map_err(|error| Error::Connect(socket.into(), error))?;
+        let id = json!(0);
+        let monitor = json!({"id": id, "method": "monitor", "params": [DATABASE, null, rows::columns()]});
+        connection.send(&monitor).await.map_err(lost)?;
+        loop {
+            let message = connection.receive().await.map_err(lost)?;
+            if message["id"] != id || message.get("result").is_none() {
+                answer(&mut connection, message).await.map_err(lost)?;
+                continue;
+            }
+            if !message["error"].is_null() {
+                return Err(Error::Refused(socket.into(), message["error"].clone()));
+            }
+            rows::apply(ovs, &message["result"]);
+            return Ok(connection);
+        }
+    };
+    let in_time = within(patience, attempt).await;
+    in_time.unwrap_or_else(|| Err(Error::NoAnswer(socket.into())))
+}
+
+async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<State>) -> Error {
+    loop {
+        let step = match connection.receive().await {
+            Ok(message) => match updates(&message) {
+                Some(updates) => {
+                    to.send_if_modified(|state| rows::apply(&mut state.ovs, updates));
+                    Ok(())
+                }
+                None => answer(&mut connection, message).await,
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = step {
+            return Error::Lost(socket.into(), error);
+        }
+    }
+}
+
+/// The rows of an update notification.
+fn updates(message: &Value) -> Option<&Value> {
+    (message["method"] == "update").then(|| &message["params"][1])
+}
+
+/// Answers the server's question whether we are still there.
+async fn answer(connection: &mut Connection, mut message: Value) -> io::Result<()> {
+    if message["method"] == "echo" {
+        let reply = json!({"id": message["id"].take(), "result": message["params"].take(), "error": null});
+        connection.send(&reply).await?;
+    }
+    Ok(())
+}

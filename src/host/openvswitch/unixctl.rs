@@ -1,0 +1,123 @@
+//! A client for ovs-vswitchd's control socket, which ovs-appctl(8) uses too (JSON-RPC; Open vSwitch's `lib/unixctl.c`).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use serde_json::{Value, json};
+
+use super::jsonrpc::Connection;
+use crate::host::patience::within;
+use crate::proof::ofproto_flow;
+use crate::proof::ofproto_trace::{self, Port, Verdict};
+
+/// Open vSwitch answers from its main loop, in a millisecond or so unless it is busy.
+const PATIENCE: Duration = Duration::from_secs(1);
+const DAEMON: &str = "ovs-vswitchd";
+/// No process id has more digits.
+const PID_FILE: u64 = 32;
+/// As much is quoted of a refusal, in characters.
+const QUOTED: usize = 200;
+
+/// What went wrong in asking ovs-vswitchd.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its process id is not known.
+    #[error("cannot tell the control socket of ovs-vswitchd by {0}: {1}; is it running?")]
+    PidFile(PathBuf, io::Error),
+    /// Nobody listens, or only to others.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(PathBuf, io::Error),
+    /// The connection broke.
+    #[error("lost the connection to {0}: {1}")]
+    Lost(PathBuf, io::Error),
+    /// The main loop of ovs-vswitchd is busy, or stands still.
+    #[error("no answer from {0} within {PATIENCE:?}")]
+    NoAnswer(PathBuf),
+    /// The command cannot be carried out.
+    #[error("{0} refuses {1}: {2}")]
+    Refused(PathBuf, String, String),
+    /// The answer cannot be read.
+    #[error("{0} gives no answer to {1} that can be understood")]
+    Answer(PathBuf, String),
+    /// Open vSwitch would take the name for an option, or there is no whole frame: nothing was asked.
+    #[error("Open vSwitch cannot be asked about {0}")]
+    Question(&'static str),
+}
+
+/// Has ovs-vswitchd carry out a command, and returns what ovs-appctl(8) would print.
+///
+/// `directory` is where Open vSwitch has its sockets and pid files, `/run/openvswitch` as a rule. An argument is one
+/// argument whatever it holds, but the command may take one that begins with a hyphen for an option.
+pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result<String, Error> {
+    let socket = socket(directory)?;
+    let answer = within(PATIENCE, ask(&socket, command, arguments)).await;
+    let mut answer = answer.ok_or_else(|| Error::NoAnswer(socket.clone()))??;
+    match (answer["result"].take(), answer["error"].take()) {
+        (Value::String(text), Value::Null) => Ok(text),
+        (Value::Null, Value::String(why)) => Err(Error::Refused(socket, command.into(), one_line(&why))),
+        _ => Err(Error::Answer(socket, command.into())),
+    }
+}
+
+/// What would become of a frame that the bridge's OpenFlow port `in_port` received; nothing is sent or learned by it.
+pub async fn trace(directory: &Path, bridge: &str, in_port: u32, frame: &[u8]) -> Result<Verdict, Error> {
+    let flow = ofproto_flow::flow(in_port, frame).ok_or(Error::Question("half a frame"))?;
+    let trace = call(directory, "ofproto/trace", &[name(bridge)?, &flow]).await?;
+    let ports = call(directory, "dpif/show", &[]).await?;
+    ofproto_trace::verdict(&trace, bridge, &ports)
+        .ok_or_else(|| Error::Answer(directory.join(DAEMON), "ofproto/trace".into()))
+}
+
+/// The port behind which the bridge has learned `mac`, in `vlan` or, without one, in that where it was seen last.
+pub async fn learned(
+    directory: &Path,
+    bridge: &str,
+    mac: MacAddr,
+    vlan: Option<u16>,
+) -> Result<Option<Port>, Error> {
+    let table = call(directory, "fdb/show", &[name(bridge)?]).await?;
+    Ok(ofproto_trace::learned(&table, mac, vlan))
+}
+
+/// `ofproto/trace` has options that would send the frame.
+fn name(bridge: &str) -> Result<&str, Error> {
+    match bridge.starts_with('-') {
+        true => Err(Error::Question("a bridge whose name begins with a hyphen")),
+        false => Ok(bridge),
+    }
+}
+
+/// The socket has the process id in its name.
+fn socket(directory: &Path) -> Result<PathBuf, Error> {
+    let path = directory.join(DAEMON).with_extension("pid");
+    let read = || -> io::Result<u32> {
+        let mut text = String::new();
+        File::open(&path)?.take(PID_FILE).read_to_string(&mut text)?;
+        text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it holds no process id"))
+    };
+    let pid = read().map_err(|error| Error::PidFile(path.clone(), error))?;
+    Ok(directory.join(format!("{DAEMON}.{pid}.ctl")))
+}
+
+async fn ask(socket: &Path, command: &str, arguments: &[&str]) -> Result<Value, Error> {
+    let lost = |error| Error::Lost(socket.into(), error);
+    let opened = Connection::open(socket).await;
+    let mut connection = opened.map_err(|error| Error::Connect(socket.into(), error))?;
+    let id = json!(0);
+    let request = json!({"id": id, "method": command, "params": arguments});
+    connection.send(&request).await.map_err(lost)?;
+    loop {
+        let message = connection.receive().await.map_err(lost)?;
+        if message.get("id") == Some(&id) {
+            return Ok(message);
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ").chars().take(QUOTED).collect()
+}

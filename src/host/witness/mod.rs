@@ -1,0 +1,334 @@
+//! Sees frames pass the devices of this host: packet sockets on those that are on somebody's way out, whose filters let
+//! nothing pass but what is looked for.
+//!
+//! A socket is shared by up to [`ROOM`] announcements, so that an evacuation costs the traffic of an uplink a few
+//! filters, not hundreds; and it is there only while somebody looks.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use pnet_base::MacAddr;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::sys::{packet, readable};
+use crate::proof::capture_filter::{self, ROOM};
+use crate::proof::capture_point::{Direction, Place};
+use crate::proof::delivery::Sighting;
+
+mod reception;
+
+use reception::{Clocks, Seen, receive};
+
+/// What a socket holds that is not read yet: some fifty frames.
+const BUFFER: usize = 64 * 1024;
+/// So many frames are read from a socket at once, and then no more for a while: a guest that floods the network with
+/// announcements of its own keeps nobody from anything else.
+const BATCH: usize = 64;
+const PAUSE: Duration = Duration::from_millis(1);
+/// So many sightings are kept that nobody has asked for yet; what comes then is not told.
+const KEPT: usize = 1024;
+/// So many frames for a guest are told, at most, from one round to the next: only the first after a departure matters.
+const REPLIES: u32 = 32;
+
+/// Why frames cannot be seen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot see frames pass: {0}{remedy}", remedy = remedy(.0))]
+pub struct Error(#[from] io::Error);
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (needs CAP_NET_RAW)",
+        _ => "",
+    }
+}
+
+/// Lets announcements see frames pass.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    sockets: Arc<Mutex<Sockets>>,
+    /// Closing a packet socket waits until no CPU may be using it, for some milliseconds: elsewhere.
+    closing: Arc<OnceLock<std::sync::mpsc::Sender<OwnedFd>>>,
+}
+
+#[derive(Debug, Default)]
+struct Sockets {
+    on: HashMap<u32, Vec<Socket>>,
+    /// The number of the last watch.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
+    watched: Vec<Watched>,
+    /// Ends the task that waits for frames, when dropped.
+    _reader: oneshot::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    watch: u64,
+    mac: MacAddr,
+    /// A round is under way, which shows here when it is transmitted.
+    outward: bool,
+    /// How many frames for the guest are still told.
+    inward: u32,
+    began: Instant,
+    to: mpsc::Sender<Sighting>,
+}
+
+/// What one announcement sees; the sockets that it alone has open are closed when it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    witness: Witness,
+    number: u64,
+    places: Vec<Place>,
+    sightings: mpsc::Receiver<Sighting>,
+}
+
+impl Witness {
+    /// Nothing is looked at yet.
+    pub fn new() -> Witness {
+        Witness { sockets: Arc::default(), closing: Arc::default() }
+    }
+
+    /// Looks at `places` for the announcements of `mac`; tells their time since `began`.
+    pub fn watch(&self, places: Vec<Place>, mac: MacAddr, began: Instant) -> Result<Watch, Error> {
+        let (to, sightings) = mpsc::channel(KEPT);
+        let mut sockets = self.lock();
+        sockets.last += 1;
+        let number = sockets.last;
+        let watch = Watch { witness: self.clone(), number, places, sightings };
+        for place in &watch.places {
+            // From the start: to change a filter takes as long as all else that is left to do when the port is ready.
+            let inward = if place.is_uplink { REPLIES } else { 0 };
+            let watched = Watched { watch: number, mac, outward: false, inward, began, to: to.clone() };
+            if let Err(error) = self.add(&mut sockets, place.ifindex, watched) {
+                // Dropping the watch takes the lock.
+                drop(sockets);
+                return Err(error.into());
+            }
+        }
+        drop(sockets);
+        Ok(watch)
+    }
+
+    fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<()> {
+        let on = sockets.on.entry(ifindex).or_default();
+        if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < ROOM) {
+            socket.watched.push(watched);
+            return socket.refilter();
+        }
+        let watched = vec![watched];
+        let fd = packet::listener(ifindex, &program(&watched))?;
+        setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
+        setsockopt(&fd, sockopt::RcvBuf, &BUFFER)?;
+        // From Linux 4.20 on; before, what the host transmits costs it a copy for as long as somebody looks.
+        let _ = packet::ignore_outgoing(&fd, true);
+        let (reader, stopped) = oneshot::channel();
+        let waiting = readable(fd.try_clone()?)?;
+        tokio::spawn(self.clone().read(ifindex, waiting, stopped));
+        on.push(Socket { fd, watched, _reader: reader });
+        Ok(())
+    }
+
+    async fn read(self, ifindex: u32, waiting: AsyncFd<OwnedFd>, mut stopped: oneshot::Receiver<()>) {
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                ready = waiting.readable() => match ready {
+                    Ok(mut ready) => {
+                        ready.clear_ready();
+                        while self.lock().collect(ifindex, Clocks::now()) {
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                    }
+                    Err(_) => break,
+                },
+            }
+        }
+        self.close(waiting.into_inner());
+    }
+
+    fn close(&self, fd: OwnedFd) {
+        // Not before: a thread keeps the capabilities that the process had when it was started.
+        let closing = self.closing.get_or_init(|| {
+            let (closing, closed) = std::sync::mpsc::channel();
+            let closer = move || closed.into_iter().for_each(drop::<OwnedFd>);
+            // Without that thread what is sent is dropped here, which only takes longer.
+            let _ = std::thread::Builder::new().name("closing".into()).spawn(closer);
+            closing
+        });
+        let _ = closing.send(fd);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Witness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sockets {
+    /// Hands what the sockets on a device have received to whom it concerns; returns whether there may be more.
+    fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
+        let mut is_more = false;
+        for socket in self.on.get_mut(&ifindex).into_iter().flatten() {
+            // That the device went down is told once, as an error, and not our business.
+            for _ in 0..2 {
+                let mut read = 0;
+                while read < BATCH
+                    && let Ok(Some(seen)) = receive(&socket.fd, clocks)
+                {
+                    socket.tell(ifindex, &seen);
+                    read += 1;
+                }
+                is_more |= read == BATCH;
+            }
+        }
+        is_more
+    }
+
+    fn of(&mut self, ifindex: u32, number: u64) -> impl Iterator<Item = &mut Socket> {
+        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
+        sockets.filter(move |socket| socket.watched.iter().any(|watched| watched.watch == number))
+    }
+}
+
+impl Socket {
+    fn tell(&mut self, ifindex: u32, seen: &Seen) {
+        let mut is_enough = false;
+        for watched in &mut self.watched {
+            let mac = watched.mac.octets();
+            if seen.frame().get(..6) == Some(&mac) && watched.inward > 0 {
+                watched.inward -= 1;
+                is_enough |= watched.inward == 0;
+            } else if seen.frame().get(6..12) != Some(&mac) {
+                continue;
+            }
+            let at = seen.at.saturating_duration_since(watched.began);
+            let sighting = Sighting::new(ifindex, seen.direction, at, seen.vlan, seen.frame());
+            // Who does not look any more need not be told.
+            let _ = watched.to.try_send(sighting);
+        }
+        if is_enough {
+            let _ = self.refilter();
+        }
+    }
+
+    fn hears_outgoing(&self) -> bool {
+        self.watched.iter().any(|watched| watched.outward)
+    }
+
+    /// How many guests wait for their first frame here.
+    fn awaiting(&self) -> usize {
+        self.watched.iter().filter(|watched| watched.inward > 0).count()
+    }
+
+    fn refilter(&self) -> io::Result<()> {
+        packet::filter(&self.fd, &program(&self.watched))
+    }
+}
+
+fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
+    let outward: Vec<MacAddr> = watched.iter().map(|watched| watched.mac).collect();
+    let inward = watched.iter().filter(|watched| watched.inward > 0).map(|watched| watched.mac);
+    capture_filter::program(&outward, &inward.collect::<Vec<_>>())
+}
+
+impl Watch {
+    /// What has been seen and not been told yet; does not wait.
+    pub fn so_far(&mut self) -> Vec<Sighting> {
+        let mut sockets = self.witness.lock();
+        let clocks = Clocks::now();
+        for place in &self.places {
+            sockets.collect(place.ifindex, clocks);
+        }
+        drop(sockets);
+        std::iter::from_fn(|| self.sightings.try_recv().ok()).collect()
+    }
+
+    /// Waits for the next sighting.
+    pub async fn next(&mut self) -> Sighting {
+        match self.sightings.recv().await {
+            Some(sighting) => sighting,
+            // Its sockets have broken: nothing is ever seen.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A round is about to be sent: its frames are seen from now on. So is what comes in for the guest, if that is
+    /// still `awaited`.
+    pub fn begin(&mut self, awaited: bool) {
+        self.change(|watched, place| {
+            let inward = if place.is_uplink && awaited { REPLIES } else { 0 };
+            // A little less is as good, and spares a filter.
+            if watched.inward < REPLIES / 2 || inward == 0 {
+                watched.inward = inward;
+            }
+            watched.outward = place.outward == Direction::Out;
+        });
+    }
+
+    /// The round is over: what the host transmits is not looked at any more, and what comes in for the guest only if that
+    /// is still `awaited`.
+    pub fn end(&mut self, awaited: bool) {
+        self.change(|watched, _| {
+            watched.outward = false;
+            if !awaited {
+                watched.inward = 0;
+            }
+        });
+    }
+
+    fn change(&mut self, change: impl Fn(&mut Watched, &Place)) {
+        let mut sockets = self.witness.lock();
+        for place in &self.places {
+            for socket in sockets.of(place.ifindex, self.number) {
+                let (hears, awaits) = (socket.hears_outgoing(), socket.awaiting());
+                let watched = socket.watched.iter_mut().filter(|watched| watched.watch == self.number);
+                watched.for_each(|watched| change(watched, place));
+                // What fails here is only seen less well.
+                if socket.hears_outgoing() != hears {
+                    let _ = packet::ignore_outgoing(&socket.fd, hears);
+                }
+                if socket.awaiting() != awaits {
+                    let _ = socket.refilter();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut sockets = self.witness.lock();
+        for place in &self.places {
+            for socket in sockets.of(place.ifindex, self.number) {
+                socket.watched.retain(|watched| watched.watch != self.number);
+                if !socket.watched.is_empty() {
+                    let _ = socket.refilter();
+                }
+            }
+            let Some(on) = sockets.on.get_mut(&place.ifindex) else {
+                continue;
+            };
+            for unused in on.extract_if(.., |socket| socket.watched.is_empty()) {
+                self.witness.close(unused.fd);
+            }
+            if on.is_empty() {
+                sockets.on.remove(&place.ifindex);
+            }
+        }
+    }
+}

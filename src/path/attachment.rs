@@ -1,0 +1,646 @@
+//! Where a NIC is plugged: hop by hop from the guest to the uplink.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::guest::target::Plug;
+use crate::path::condition::Condition;
+use crate::path::link::{Link, Links};
+use crate::path::ovs::{Bridge, Ovs, Plugged};
+
+/// Neutron names a trunk's own bridge so (`neutron_lib.services.trunk.constants`).
+const TRUNK_BRIDGE: &str = "tbr-";
+/// os-vif names the two ends of a hybrid plug's veth so.
+const HYBRID_BRIDGE: &str = "qbr";
+const HYBRID_PORT: &str = "qvo";
+
+/// The shapes of attachment that an announcement can travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// tap → Linux bridge.
+    LinuxBridge,
+    /// tap → Open vSwitch bridge.
+    Ovs,
+    /// tap → Linux bridge → veth → Open vSwitch bridge: neutron with a firewall in iptables.
+    Hybrid,
+    /// tap → trunk bridge → patch → integration bridge: a parent port of neutron's trunks.
+    TrunkBridge,
+    /// macvtap → its lower device.
+    Macvtap,
+    /// vhost-user socket → Open vSwitch bridge in user space.
+    VhostUser,
+}
+
+impl Kind {
+    /// The word for it in output.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::LinuxBridge => "linux-bridge",
+            Kind::Ovs => "ovs",
+            Kind::Hybrid => "hybrid",
+            Kind::TrunkBridge => "trunk-bridge",
+            Kind::Macvtap => "macvtap",
+            Kind::VhostUser => "vhost-user",
+        }
+    }
+}
+
+/// Where a NIC is plugged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its shape.
+    pub kind: Kind,
+    /// Where the guest's frames enter the host.
+    pub entry: Entry,
+    /// The bridge that puts the guest's frames into their VLAN; a macvtap's lower device.
+    pub bridge: String,
+    /// The guest's port on that bridge.
+    pub port: String,
+    /// From the host's end of the NIC to the last devices before the network, in the order of travel.
+    pub hops: Vec<Hop>,
+}
+
+/// One step of the way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The device's or the port's name.
+    pub name: String,
+    /// The device's index, where there is a kernel device in this network namespace.
+    pub ifindex: Option<u32>,
+    /// What a frame on its way out does there.
+    pub role: Role,
+    /// For an uplink and what is below it: how frames get there.
+    pub via: Option<Via>,
+}
+
+/// How frames get to an uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via {
+    /// The last bridge before it; of a macvtap, the macvtap.
+    pub bridge: String,
+    /// That bridge's port.
+    pub port: String,
+}
+
+/// What a frame on its way out does at a hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The host's end of the NIC: enters the host.
+    Nic,
+    /// A Linux bridge: is forwarded, with a copy for the host itself when it is a broadcast.
+    LinuxBridge,
+    /// The end of a veth in a Linux bridge: goes over to the other end.
+    Veth,
+    /// That other end: enters Open vSwitch.
+    VethPeer,
+    /// A bridge, a patch, a bond or a tunnel's port of Open vSwitch: passes unseen by the kernel.
+    Ovs,
+    /// An uplink with devices below it, a VLAN device or a bond: goes on to them.
+    Upper,
+    /// The last device: leaves the host.
+    Exit,
+    /// A tunnel of Open vSwitch: leaves the host wrapped up, if anybody at the other ends is to have it.
+    Tunnel,
+}
+
+impl Role {
+    /// What passes there leaves the host.
+    pub fn is_exit(self) -> bool {
+        matches!(self, Role::Exit | Role::Tunnel)
+    }
+}
+
+impl Hop {
+    fn of(link: &Link, role: Role) -> Hop {
+        Hop { name: link.name.clone(), ifindex: Some(link.index), role, via: None }
+    }
+
+    fn unseen(name: &str, role: Role) -> Hop {
+        Hop { name: name.to_owned(), ifindex: None, role, via: None }
+    }
+}
+
+impl Via {
+    fn of(bridge: &str, port: &str) -> Via {
+        Via { bridge: bridge.to_owned(), port: port.to_owned() }
+    }
+}
+
+/// Where the guest's frames enter the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The device's name, or that of the Open vSwitch port without a device.
+    pub name: String,
+    /// Its index, unless it is a port without a kernel device.
+    pub ifindex: Option<u32>,
+    /// The Linux bridge that it is a port of.
+    pub linux_bridge: Option<Device>,
+    /// On a hybrid plug, the veth end in the Linux bridge: what is sent on it enters Open vSwitch.
+    pub veth: Option<Device>,
+    /// The first Open vSwitch bridge on the way, and its interface that the frames come in by.
+    pub ovs: Option<OvsPort>,
+}
+
+/// A kernel device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+}
+
+impl Device {
+    fn of(link: &Link) -> Device {
+        Device { name: link.name.clone(), ifindex: link.index }
+    }
+}
+
+/// An interface of an Open vSwitch bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OvsPort {
+    /// The bridge's name.
+    pub bridge: String,
+    /// The interface's name.
+    pub interface: String,
+}
+
+impl Entry {
+    fn of(link: &Link) -> Entry {
+        Entry { ifindex: Some(link.index), ..Entry::named(&link.name) }
+    }
+
+    fn named(name: &str) -> Entry {
+        Entry { name: name.to_owned(), ifindex: None, linux_bridge: None, veth: None, ovs: None }
+    }
+
+    fn into(self, plugged: Plugged<'_>) -> Entry {
+        Entry {
+            ovs: Some(OvsPort {
+                bridge: plugged.bridge.name.clone(),
+                interface: plugged.interface.name.clone(),
+            }),
+            ..self
+        }
+    }
+}
+
+/// Follows `plug` through the host, or says what is missing.
+pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
+    let plugged = find(plug, ovs);
+    let Some(link) = plug.device.as_deref().and_then(|name| links.named(name)) else {
+        return without_device(plug, plugged, ovs, links);
+    };
+    if link.is("macvtap") {
+        return macvtap(link, links);
+    }
+    match link.master.and_then(|index| links.get(index)) {
+        Some(bridge) if bridge.is("bridge") => on_linux_bridge(link, bridge, links, ovs),
+        _ => match plugged {
+            Some(plugged) => on_ovs(Entry::of(link), plugged, links, ovs),
+            None => Err(Condition::NotPlugged { device: link.name.clone() }),
+        },
+    }
+}
+
+/// The NIC's row in OVSDB: by its name, by the SDN's name for it, or by its vhost-user socket.
+fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
+    let by_name = plug.device.as_deref().and_then(|name| ovs.named(name));
+    by_name.or_else(|| {
+        ovs.vhost_user().find(|p| {
+            let ids = &p.interface.external_ids;
+            let id = plug.interface_id.as_ref();
+            let path = plug.socket.as_ref();
+            // A hybrid plug's qvo carries the iface-id as well; there the tap leads the way.
+            (id.is_some() && ids.get("iface-id") == id)
+                || path.is_some_and(|path| {
+                    p.interface.options.get("vhost-server-path") == Some(path)
+                        || path.ends_with(&format!("/{}", p.interface.name))
+                })
+        })
+    })
+}
+
+fn without_device(
+    plug: &Plug,
+    plugged: Option<Plugged<'_>>,
+    ovs: &Ovs,
+    links: &Links,
+) -> Result<Attachment, Condition> {
+    let name = plug.device.clone().or_else(|| plug.socket.clone());
+    match (plugged, name) {
+        (Some(plugged), _) if plugged.interface.is_vhost_user() => {
+            on_ovs(Entry::named(&plugged.interface.name), plugged, links, ovs)
+        }
+        (_, Some(device)) => Err(Condition::NoDevice { device }),
+        (_, None) => Err(Condition::NoHostEnd),
+    }
+}
+
+fn macvtap(link: &Link, links: &Links) -> Result<Attachment, Condition> {
+    let lower = link.link.and_then(|index| links.get(index));
+    let lower = lower.ok_or_else(|| Condition::NoLowerDevice { device: link.name.clone() })?;
+    let mut hops = vec![Hop::of(link, Role::Nic)];
+    downward(lower, links, &Via::of(&link.name, &lower.name), &mut hops);
+    Ok(Attachment {
+        kind: Kind::Macvtap,
+        entry: Entry::of(link),
+        bridge: lower.name.clone(),
+        port: link.name.clone(),
+        hops,
+    })
+}
+
+fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
+    let entry = Entry { linux_bridge: Some(Device::of(bridge)), ..Entry::of(tap) };
+    let mut hops = vec![Hop::of(tap, Role::Nic), Hop::of(bridge, Role::LinuxBridge)];
+    for veth in links.leading_on(bridge.index).filter(|port| port.is("veth")) {
+        let Some(far) = veth.link.and_then(|index| links.get(index)) else {
+            continue;
+        };
+        let entry = Entry { veth: Some(Device::of(veth)), ..entry.clone() };
+        if let Some(plugged) = ovs.named(&far.name) {
+            hops.extend([Hop::of(veth, Role::Veth), Hop::of(far, Role::VethPeer)]);
+            onward(plugged.bridge, ovs, links, &mut hops);
+            return Ok(Attachment {
+                kind: Kind::Hybrid,
+                entry: entry.into(plugged),
+                bridge: plugged.bridge.name.clone(),
+                port: plugged.port.name.clone(),
+                hops,
+            });
+        }
+        // os-vif makes the veth first and plugs it afterwards: until then this is no plain bridge.
+        if bridge.name.starts_with(HYBRID_BRIDGE) && far.name.starts_with(HYBRID_PORT) {
+            return Err(Condition::NotInOvs { device: far.name.clone() });
+        }
+    }
+    let uplinks = links.leading_on(bridge.index).filter(|p| p.index != tap.index);
+    uplinks.for_each(|port| downward(port, links, &Via::of(&bridge.name, &port.name), &mut hops));
+    Ok(Attachment {
+        kind: Kind::LinuxBridge,
+        entry,
+        bridge: bridge.name.clone(),
+        port: tap.name.clone(),
+        hops,
+    })
+}
+
+fn on_ovs(entry: Entry, plugged: Plugged<'_>, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
+    let mut hops = vec![Hop { name: entry.name.clone(), ifindex: entry.ifindex, role: Role::Nic, via: None }];
+    let (kind, rule) = if plugged.bridge.name.starts_with(TRUNK_BRIDGE) {
+        let parent = trunk_parent(plugged.bridge, ovs)
+            .ok_or_else(|| Condition::NoTrunkPatch { bridge: plugged.bridge.name.clone() })?;
+        let unseen = [&plugged.bridge.name, &parent.0.interface.name, &parent.1.interface.name];
+        hops.extend(unseen.map(|name| Hop::unseen(name, Role::Ovs)));
+        (Kind::TrunkBridge, parent.1)
+    } else if plugged.interface.is_vhost_user() {
+        (Kind::VhostUser, plugged)
+    } else {
+        (Kind::Ovs, plugged)
+    };
+    onward(rule.bridge, ovs, links, &mut hops);
+    Ok(Attachment {
+        kind,
+        entry: entry.into(plugged),
+        bridge: rule.bridge.name.clone(),
+        port: rule.port.name.clone(),
+        hops,
+    })
+}
+
+/// The two ends of the patch that carries a trunk's untagged frames: the trunk's sub-ports have a tag on this side.
+fn trunk_parent<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> Option<(Plugged<'a>, Plugged<'a>)> {
+    let untagged = ovs.plugged_into(bridge).filter(|p| p.port.tag.is_none());
+    untagged.filter_map(|near| Some((near, ovs.peer_of(near.interface)?))).next()
+}
+
+/// The bridges from `bridge` on, through patch ports, and their uplinks.
+fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links, hops: &mut Vec<Hop>) {
+    let mut bridges = vec![bridge];
+    let mut uplinks = Vec::new();
+    let mut seen = BTreeSet::from([bridge.name.as_str()]);
+    let mut next = 0;
+    while let Some(bridge) = bridges.get(next).copied() {
+        next += 1;
+        for plugged in ovs.leading_on(bridge) {
+            if let Some(peer) = ovs.peer_of(plugged.interface) {
+                if !peer.bridge.name.starts_with(TRUNK_BRIDGE) && seen.insert(&peer.bridge.name) {
+                    bridges.push(peer.bridge);
+                }
+            } else if is_ovs_uplink(&plugged, links) {
+                uplinks.push(plugged);
+            }
+        }
+    }
+    hops.extend(bridges.into_iter().map(|bridge| Hop::unseen(&bridge.name, Role::Ovs)));
+    uplinks.iter().for_each(|uplink| leave_by(uplink, links, hops));
+}
+
+/// An uplink of Open vSwitch, and the devices that its frames go on to.
+fn leave_by(uplink: &Plugged<'_>, links: &Links, hops: &mut Vec<Hop>) {
+    let (port, interface) = (&uplink.port.name, uplink.interface);
+    let via = Via::of(&uplink.bridge.name, port);
+    if port != &interface.name && hops.iter().all(|hop| &hop.name != port) {
+        hops.push(Hop { via: Some(via.clone()), ..Hop::unseen(port, Role::Ovs) });
+    }
+    if let Some(device) = interface.tunnel_device().and_then(|name| links.named(&name)) {
+        hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, Role::Ovs) });
+        // All tunnels of a kind have one.
+        if hops.iter().all(|hop| hop.ifindex != Some(device.index)) {
+            let via = Via::of(&uplink.bridge.name, &device.name);
+            hops.push(Hop { via: Some(via), ..Hop::of(device, Role::Tunnel) });
+        }
+        return;
+    }
+    // What DPDK or AF_XDP transmits does not pass the kernel, even where its device has the same name.
+    let is_kernels = matches!(interface.kind.as_str(), "" | "system");
+    match links.named(&interface.name).filter(|_| is_kernels) {
+        Some(link) => downward(link, links, &via, hops),
+        None => {
+            let role = if interface.is_tunnel() { Role::Tunnel } else { Role::Exit };
+            hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, role) });
+        }
+    }
+}
+
+/// An uplink, and the devices that its frames go on to.
+fn downward(link: &Link, links: &Links, via: &Via, hops: &mut Vec<Hop>) {
+    // Two VLAN devices may have one device below them; and what the kernel says is not believed to have no circles.
+    if hops.iter().any(|hop| hop.ifindex == Some(link.index)) {
+        return;
+    }
+    let lower: Vec<&Link> = match link.kind.as_deref() {
+        Some("vlan" | "macvlan") => link.link.and_then(|index| links.get(index)).into_iter().collect(),
+        Some("bond" | "team") => links.ports_of(link.index).collect(),
+        _ => Vec::new(),
+    };
+    let role = if lower.is_empty() { Role::Exit } else { Role::Upper };
+    hops.push(Hop { via: Some(via.clone()), ..Hop::of(link, role) });
+    lower.into_iter().for_each(|lower| downward(lower, links, via, hops));
+}
+
+fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
+    let interface = plugged.interface;
+    match interface.kind.as_str() {
+        "" | "system" | "afxdp" | "afxdp-nonpmd" => {
+            !interface.name.starts_with(HYBRID_PORT) && links.named(&interface.name).is_none_or(is_uplink)
+        }
+        "dpdk" => true,
+        _ => interface.is_tunnel(),
+    }
+}
+
+/// Whether a bridge's port leads out of this host; a tap leads to a guest.
+fn is_uplink(port: &Link) -> bool {
+    !port.is_guests()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::path::link;
+    use crate::path::ovs::{Interface, Port};
+
+    /// A device; `master` and `peer` by index, 0 for none.
+    pub(crate) fn link(index: u32, name: &str, kind: &str, master: u32, peer: u32) -> Link {
+        Link {
+            index,
+            name: name.into(),
+            up: true,
+            lower_up: true,
+            kind: Some(kind.to_owned()).filter(|k| !k.is_empty()),
+            master: Some(master).filter(|m| *m > 0),
+            link: Some(peer).filter(|p| *p > 0),
+            bridge: (kind == "bridge").then(link::Bridge::default),
+            port: (master > 0).then_some(link::BridgePort { state: link::PortState::Forwarding }),
+            pvid: None,
+        }
+    }
+
+    pub(crate) fn plug(device: &str) -> Plug {
+        Plug { device: Some(device.into()), ..Plug::default() }
+    }
+
+    /// Bridges with their ports, each `name[:type[:peer]]`, with OpenFlow port numbers from 1.
+    pub(crate) fn ovs(bridges: &[(&str, &[&str])]) -> Ovs {
+        let mut ovs = Ovs::default();
+        for (bridge, ports) in bridges {
+            let mut row = Bridge { name: (*bridge).into(), ports: Vec::new() };
+            for (n, port) in ports.iter().enumerate() {
+                let mut parts = port.split(':');
+                let name = parts.next().unwrap_or_default().to_owned();
+                let kind = parts.next().unwrap_or_default().to_owned();
+                let options = parts.next().map(|peer| ("peer".to_owned(), peer.to_owned()));
+                let interface = Interface {
+                    name: name.clone(),
+                    kind,
+                    ofport: Some(n as i64 + 1),
+                    options: options.into_iter().collect(),
+                    ..Interface::default()
+                };
+                let port =
+                    Port { name: name.clone(), interfaces: vec![format!("i-{name}")], ..Port::default() };
+                ovs.interfaces.insert(format!("i-{name}"), interface);
+                ovs.ports.insert(format!("p-{name}"), port);
+                row.ports.push(format!("p-{name}"));
+            }
+            ovs.bridges.insert(format!("b-{bridge}"), row);
+        }
+        ovs
+    }
+
+    /// A tap on br-int, whose uplink is eth0.
+    pub(crate) fn tap_on_br_int() -> Attachment {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
+        resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["tap0", "eth0"])])).unwrap()
+    }
+
+    fn names(attachment: &Attachment) -> String {
+        attachment.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn path(device: &str, links: &Links, ovs: &Ovs) -> (Kind, String, String) {
+        let attachment = resolve(&plug(device), links, ovs).unwrap();
+        let port = format!("{}/{}", attachment.bridge, attachment.port);
+        (attachment.kind, names(&attachment), port)
+    }
+
+    #[test]
+    fn a_tap_on_a_linux_bridge() {
+        let links = Links::from_iter([
+            link(1, "br0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "tap1", "tun", 1, 0),
+            link(4, "eth0", "", 1, 0),
+        ]);
+        let expected = (Kind::LinuxBridge, "tap0 br0 eth0".into(), "br0/tap0".into());
+        assert_eq!(path("tap0", &links, &Ovs::default()), expected);
+    }
+
+    #[test]
+    fn an_uplink_is_followed_down_to_the_devices_that_leave_the_host() {
+        let links = Links::from_iter([
+            link(1, "br0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "bond0.100", "vlan", 1, 4),
+            link(4, "bond0", "bond", 0, 0),
+            link(5, "eth0", "", 4, 0),
+            link(6, "eth1", "", 4, 0),
+        ]);
+        let attachment = resolve(&plug("tap0"), &links, &Ovs::default()).unwrap();
+        assert_eq!(names(&attachment), "tap0 br0 bond0.100 bond0 eth0 eth1");
+        let [.., bond, eth0, _] = &attachment.hops[..] else { panic!() };
+        assert_eq!((bond.role, eth0.role), (Role::Upper, Role::Exit));
+        assert_eq!(eth0.via, Some(Via::of("br0", "bond0.100")));
+    }
+
+    #[test]
+    fn a_bond_of_open_vswitch_leaves_by_its_members() {
+        let links = Links::from_iter([
+            link(2, "tap0", "tun", 0, 0),
+            link(4, "eth0", "", 0, 0),
+            link(5, "eth1", "", 0, 0),
+        ]);
+        let mut ovs = ovs(&[("br-int", &["tap0", "eth0", "eth1"])]);
+        let member = ovs.ports.remove("p-eth1").unwrap();
+        let bond = ovs.ports.get_mut("p-eth0").unwrap();
+        bond.name = "bond0".into();
+        bond.interfaces.extend(member.interfaces);
+        let attachment = resolve(&plug("tap0"), &links, &ovs).unwrap();
+        assert_eq!(names(&attachment), "tap0 br-int bond0 eth0 eth1");
+        assert_eq!(attachment.hops[4].via, Some(Via::of("br-int", "bond0")));
+    }
+
+    #[test]
+    fn a_tap_on_br_int_leaves_by_the_provider_bridge() {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
+        let ovs = ovs(&[
+            ("br-int", &["tap0", "tap1", "int-br-ex:patch:phy-br-ex", "br-int:internal"]),
+            ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
+        ]);
+        let mut ovs = ovs;
+        ovs.interfaces.get_mut("i-tap1").unwrap().external_ids =
+            [("iface-id".to_owned(), "x".to_owned())].into();
+        let expected = (Kind::Ovs, "tap0 br-int br-ex eth0".into(), "br-int/tap0".into());
+        assert_eq!(path("tap0", &links, &ovs), expected);
+    }
+
+    fn hybrid_links() -> Links {
+        Links::from_iter([
+            link(1, "qbr6f7d3c1a-11", "bridge", 0, 0),
+            link(2, "tap6f7d3c1a-11", "tun", 1, 0),
+            link(3, "qvb6f7d3c1a-11", "veth", 1, 4),
+            link(4, "qvo6f7d3c1a-11", "veth", 0, 3),
+        ])
+    }
+
+    #[test]
+    fn a_hybrid_plug_is_followed_through_its_veth() {
+        let ovs = ovs(&[("br-int", &["qvo6f7d3c1a-11", "bond0"])]);
+        let (kind, hops, port) = path("tap6f7d3c1a-11", &hybrid_links(), &ovs);
+        assert_eq!(kind, Kind::Hybrid);
+        assert_eq!(hops, "tap6f7d3c1a-11 qbr6f7d3c1a-11 qvb6f7d3c1a-11 qvo6f7d3c1a-11 br-int bond0");
+        assert_eq!(port, "br-int/qvo6f7d3c1a-11");
+    }
+
+    #[test]
+    fn a_hybrid_plug_that_is_not_in_ovs_yet_is_no_plain_bridge() {
+        let missing = resolve(&plug("tap6f7d3c1a-11"), &hybrid_links(), &Ovs::default()).unwrap_err();
+        let device = "qvo6f7d3c1a-11".into();
+        assert_eq!(missing, Condition::NotInOvs { device });
+    }
+
+    #[test]
+    fn a_trunk_bridge_is_followed_to_its_untagged_patch() {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0)]);
+        let mut ovs = ovs(&[
+            ("tbr-1", &["tap0", "spt-1:patch:spi-1", "tpt-1:patch:tpi-1"]),
+            ("br-int", &["tpi-1:patch:tpt-1", "spi-1:patch:spt-1", "eth0"]),
+        ]);
+        ovs.ports.get_mut("p-spt-1").unwrap().tag = Some(42);
+        let expected =
+            (Kind::TrunkBridge, "tap0 tbr-1 tpt-1 tpi-1 br-int eth0".into(), "br-int/tpi-1".into());
+        assert_eq!(path("tap0", &links, &ovs), expected);
+    }
+
+    #[test]
+    fn a_macvtap_leaves_by_its_lower_device() {
+        let links = Links::from_iter([link(2, "macvtap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)]);
+        let expected = (Kind::Macvtap, "macvtap0 eth0".into(), "eth0/macvtap0".into());
+        assert_eq!(path("macvtap0", &links, &Ovs::default()), expected);
+    }
+
+    #[test]
+    fn a_vhost_user_port_is_found_by_name_id_or_socket() {
+        let mut ovs = ovs(&[("br-int", &["vhu0:dpdkvhostuserclient", "dpdk0:dpdk"])]);
+        let interface = ovs.interfaces.get_mut("i-vhu0").unwrap();
+        interface.external_ids.insert("iface-id".into(), "id".into());
+        interface.options.insert("vhost-server-path".into(), "/run/a/sock".into());
+        let plugs = [
+            plug("vhu0"),
+            Plug { interface_id: Some("id".into()), ..Plug::default() },
+            Plug { socket: Some("/run/a/sock".into()), ..Plug::default() },
+            Plug { socket: Some("/run/openvswitch/vhu0".into()), ..Plug::default() },
+        ];
+        for plug in plugs {
+            let attachment = resolve(&plug, &Links::default(), &ovs).unwrap();
+            assert_eq!(attachment.kind, Kind::VhostUser, "{plug:?}");
+            assert_eq!(names(&attachment), "vhu0 br-int dpdk0");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0)]);
+        for (plug, words) in [
+            (plug("tap9"), "tap9 does not exist"),
+            (plug("tap0"), "tap0 is not plugged"),
+            (Plug::default(), "names no device"),
+        ] {
+            let missing = resolve(&plug, &links, &Ovs::default()).unwrap_err().to_string();
+            assert!(missing.contains(words), "{missing}");
+        }
+    }
+
+    /// A card whose driver serves DPDK and the kernel at once keeps its device.
+    #[test]
+    fn what_dpdk_transmits_is_not_to_be_seen_on_a_device() {
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
+        for (uplink, index) in [("eth0", Some(4)), ("eth0:dpdk", None), ("eth0:afxdp", None)] {
+            let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["tap0", uplink])])).unwrap();
+            let exit = attachment.hops.last().unwrap();
+            assert_eq!((exit.role, exit.ifindex), (Role::Exit, index), "{uplink}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_datapath_has_a_device_for_all_tunnels_of_a_kind() {
+        let tap = link(2, "tap0", "tun", 0, 0);
+        let mut ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan", "geneve-1:geneve"])]);
+        let in_user_space = resolve(&plug("tap0"), &Links::from_iter([tap.clone()]), &ovs).unwrap();
+        assert_eq!(names(&in_user_space), "tap0 br-int vxlan-1 vxlan-2 geneve-1");
+
+        let dst_port = ("dst_port".to_owned(), "6000".to_owned());
+        ovs.interfaces.get_mut("i-geneve-1").unwrap().options = [dst_port].into();
+        let devices = [link(3, "vxlan_sys_4789", "vxlan", 0, 0), link(4, "genev_sys_6000", "geneve", 0, 0)];
+        let links = Links::from_iter([tap].into_iter().chain(devices));
+        let attachment = resolve(&plug("tap0"), &links, &ovs).unwrap();
+        assert_eq!(names(&attachment), "tap0 br-int vxlan-1 vxlan_sys_4789 vxlan-2 geneve-1 genev_sys_6000");
+        let [.., port, device, _, _, _] = &attachment.hops[..] else { panic!() };
+        assert_eq!((port.role, device.role, device.ifindex), (Role::Ovs, Role::Tunnel, Some(3)));
+        assert_eq!(device.via, Some(Via::of("br-int", "vxlan_sys_4789")));
+    }
+
+    #[test]
+    fn patches_in_a_circle_end() {
+        let ovs = ovs(&[
+            ("a", &["tap0", "a1:patch:b1", "a2:patch:b2"]),
+            ("b", &["b1:patch:a1", "b2:patch:a2", "eth0"]),
+        ]);
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0)]);
+        assert_eq!(path("tap0", &links, &ovs).1, "tap0 a b eth0");
+    }
+}

@@ -1,0 +1,246 @@
+//! What may be missing, in words for the operator.
+
+use crate::path::link::PortState;
+use crate::path::ovs::DEAD_VLAN;
+
+/// Something that must change before a frame is sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Condition {
+    /// The domain does not run at present.
+    #[error("the guest does not run: it is {0}")]
+    Paused(&'static str),
+    /// The domain does not run on this host any more.
+    #[error("the guest has left this host: it is {0}")]
+    Left(&'static str),
+    /// `<link state='down'>`.
+    #[error("the guest's link is down in the domain's XML")]
+    GuestLinkDown,
+    /// Neither a device nor a socket in the domain's XML.
+    #[error("the domain's XML names no device for the NIC")]
+    NoHostEnd,
+    /// No kernel device has the name.
+    #[error("{device} does not exist")]
+    NoDevice {
+        /// The missing device.
+        device: String,
+    },
+    /// The device has no bridge.
+    #[error("{device} is not plugged into a bridge")]
+    NotPlugged {
+        /// The lone device.
+        device: String,
+    },
+    /// The far end of a hybrid plug's veth has no row in OVSDB.
+    #[error("{device} is not plugged into Open vSwitch")]
+    NotInOvs {
+        /// The veth's end.
+        device: String,
+    },
+    /// The patch from a trunk bridge to the integration bridge is missing.
+    #[error("the trunk bridge {bridge} has no patch port to the integration bridge")]
+    NoTrunkPatch {
+        /// The trunk bridge.
+        bridge: String,
+    },
+    /// A macvtap's lower device is in another network namespace.
+    #[error("the lower device of {device} is not in this network namespace")]
+    NoLowerDevice {
+        /// The macvtap.
+        device: String,
+    },
+    /// OVSDB cannot be asked.
+    #[error("OVSDB cannot be reached: {why}")]
+    NoOvsdb {
+        /// What connecting said.
+        why: String,
+    },
+    /// Not `IFF_UP`.
+    #[error("{device} is down")]
+    Down {
+        /// The device.
+        device: String,
+    },
+    /// Not `IFF_LOWER_UP`.
+    #[error("{device} has no carrier")]
+    NoCarrier {
+        /// The device.
+        device: String,
+    },
+    /// The spanning tree does not let the port forward.
+    #[error("the bridge {bridge} does not forward from {device} yet: the port is {}", state.word())]
+    NotForwarding {
+        /// The port.
+        device: String,
+        /// Its bridge.
+        bridge: String,
+        /// The port's state.
+        state: PortState,
+    },
+    /// On a bridge that filters VLANs, untagged frames from the port are dropped or are in another VLAN.
+    #[error("{device} has {}", pvid_words(*pvid, *wanted))]
+    Pvid {
+        /// The port.
+        device: String,
+        /// What it has.
+        pvid: Option<u16>,
+        /// What it must have.
+        wanted: Option<u16>,
+    },
+    /// A VLAN is asked for, and the bridge knows of none.
+    #[error("the bridge {bridge} does not filter VLANs, so {device} is not in VLAN {wanted}")]
+    NoVlanFiltering {
+        /// The port.
+        device: String,
+        /// Its bridge.
+        bridge: String,
+        /// The VLAN that is asked for.
+        wanted: u16,
+    },
+    /// ovs-vswitchd has not opened the port.
+    #[error("Open vSwitch has no OpenFlow port for {port}{}", error.as_deref().map(|e| format!(": {e}")).unwrap_or_default())]
+    NoOfport {
+        /// The interface.
+        port: String,
+        /// OVSDB's `Interface.error`.
+        error: Option<String>,
+    },
+    /// OVSDB's `Port.tag`.
+    #[error("the port {port} has {}", tag_words(*tag, *wanted))]
+    Tag {
+        /// The port.
+        port: String,
+        /// What it has.
+        tag: Option<u16>,
+        /// What it must have; `None` for any that is not the dead VLAN.
+        wanted: Option<u16>,
+    },
+    /// OVSDB's `Port.vlan_mode`.
+    #[error("the port {port} has vlan_mode {}, not {wanted}", mode.as_deref().unwrap_or("unset"))]
+    VlanMode {
+        /// The port.
+        port: String,
+        /// What it has.
+        mode: Option<String>,
+        /// What it must have.
+        wanted: &'static str,
+    },
+    /// OVSDB's `Port.trunks`.
+    #[error("the port {port} has trunks {trunks:?}, not {wanted:?}")]
+    Trunks {
+        /// The port.
+        port: String,
+        /// What it has.
+        trunks: Vec<u16>,
+        /// What it must have.
+        wanted: Vec<u16>,
+    },
+    /// `Open_vSwitch.cur_cfg` is behind the change that made the port what it is: frames would meet the port of before, and
+    /// leave untagged from one that had no tag.
+    #[error("ovs-vswitchd has not carried out the last change of the port {port} yet")]
+    NotApplied {
+        /// The port.
+        port: String,
+    },
+    /// ovn-controller has not set `Interface.external_ids:ovn-installed`.
+    #[error("ovn-controller has not installed the flows of {port}: ovn-installed is not set")]
+    NotInstalled {
+        /// The interface.
+        port: String,
+    },
+}
+
+impl Condition {
+    /// It is the guest that is not running.
+    pub fn is_of_the_guest(&self) -> bool {
+        matches!(self, Condition::Paused(_) | Condition::Left(_))
+    }
+
+    /// The port is not in its VLAN yet, or nobody knows.
+    pub fn is_of_the_vlan(&self) -> bool {
+        use Condition::{NoOvsdb, NoVlanFiltering, NotInstalled, Pvid, Tag, Trunks, VlanMode};
+        matches!(
+            self,
+            Tag { .. }
+                | VlanMode { .. }
+                | Trunks { .. }
+                | Pvid { .. }
+                | NoVlanFiltering { .. }
+                | NotInstalled { .. }
+                | NoOvsdb { .. }
+        )
+    }
+
+    /// Frames that are sent while these are unmet die inside the host, and do no harm.
+    pub fn all_keep_frames_in(unmet: &[Condition]) -> bool {
+        use Condition::{Down, NoCarrier, NotForwarding, Pvid, Tag, Trunks, VlanMode};
+        let any = |is: fn(&Condition) -> bool| unmet.iter().any(is);
+        // A trunk port drops untagged frames unless its trunks have VLAN 0. Open vSwitch looks at trunks on such a port only.
+        let is_dead = match any(|c| matches!(c, VlanMode { .. })) {
+            true => {
+                any(|c| matches!(c, VlanMode { mode, .. } if mode.as_deref() == Some("trunk")))
+                    && any(|c| matches!(c, Trunks { trunks, .. } if trunks == &[DEAD_VLAN]))
+            }
+            false => any(|c| matches!(c, Tag { tag, .. } if *tag == Some(DEAD_VLAN))),
+        };
+        unmet.iter().all(|condition| match condition {
+            Tag { .. } | VlanMode { .. } | Trunks { .. } => is_dead,
+            Pvid { pvid, .. } => pvid.is_none(),
+            Down { .. } | NoCarrier { .. } | NotForwarding { .. } => true,
+            _ => false,
+        })
+    }
+}
+
+fn pvid_words(pvid: Option<u16>, wanted: Option<u16>) -> String {
+    match (pvid, wanted) {
+        (None, None) => "no PVID: its bridge drops untagged frames".into(),
+        (None, Some(wanted)) => format!("no PVID, not {wanted}"),
+        (Some(pvid), wanted) => format!("PVID {pvid}, not {}", wanted.unwrap_or_default()),
+    }
+}
+
+fn tag_words(tag: Option<u16>, wanted: Option<u16>) -> String {
+    match (tag, wanted) {
+        (None, None) => "no VLAN tag yet".into(),
+        (None, Some(wanted)) => format!("no VLAN tag yet, not {wanted}"),
+        (Some(DEAD_VLAN), _) => format!("tag {DEAD_VLAN}, neutron's dead VLAN"),
+        (Some(tag), Some(wanted)) => format!("tag {tag}, not {wanted}"),
+        (Some(0), None) => "tag 0, which is no VLAN".into(),
+        (Some(tag), None) => format!("tag {tag}, where none is asked for"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_port_keeps_frames_in_and_leftovers_of_one_do_not() {
+        let tag = |tag| Condition::Tag { port: "tap0".into(), tag, wanted: None };
+        let mode = |mode: &str| Condition::VlanMode {
+            port: "tap0".into(),
+            mode: Some(mode.into()),
+            wanted: "access",
+        };
+        let trunks = |trunks: &[u16]| Condition::Trunks {
+            port: "tap0".into(),
+            trunks: trunks.to_vec(),
+            wanted: Vec::new(),
+        };
+        for (unmet, keep) in [
+            (vec![tag(Some(DEAD_VLAN))], true),
+            (vec![tag(Some(DEAD_VLAN)), trunks(&[DEAD_VLAN])], true),
+            (vec![tag(Some(DEAD_VLAN)), mode("trunk"), trunks(&[DEAD_VLAN])], true),
+            (vec![mode("trunk"), trunks(&[DEAD_VLAN])], true),
+            (vec![trunks(&[DEAD_VLAN])], false),
+            (vec![tag(Some(DEAD_VLAN)), mode("trunk")], false),
+            (vec![mode("trunk"), trunks(&[0, DEAD_VLAN])], false),
+            (vec![mode("native-tagged"), trunks(&[DEAD_VLAN])], false),
+            (vec![tag(None)], false),
+            (vec![Condition::Down { device: "up0".into() }], true),
+            (vec![Condition::Down { device: "up0".into() }, tag(None)], false),
+        ] {
+            assert_eq!(Condition::all_keep_frames_in(&unmet), keep, "{unmet:?}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Open vSwitch, as its database tells of it (`vswitchd/vswitch.ovsschema`).
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::path::memo::Memo;
+
+/// Neutron's agent parks a port that it has not wired yet in this VLAN (`neutron.plugins.ml2.drivers.openvswitch.agent.common.constants.DEAD_VLAN_TAG`).
+pub const DEAD_VLAN: u16 = 4095;
+
+/// A row's UUID.
+pub type Uuid = String;
+
+/// The tables and columns that an announcement depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ovs {
+    /// `Open_vSwitch.external_ids` of the one row: ovn-controller's settings are among them.
+    pub external_ids: BTreeMap<String, String>,
+    /// `Open_vSwitch.next_cfg`: who changes the configuration counts it up.
+    pub next_cfg: i64,
+    /// `Open_vSwitch.cur_cfg`: the `next_cfg` up to which ovs-vswitchd has carried the configuration out.
+    pub cur_cfg: i64,
+    /// Table `Bridge`.
+    pub bridges: BTreeMap<Uuid, Bridge>,
+    /// Table `Port`.
+    pub ports: BTreeMap<Uuid, Port>,
+    /// Table `Interface`.
+    pub interfaces: BTreeMap<Uuid, Interface>,
+    /// Made at the first question after a change.
+    index: Memo<Index>,
+}
+
+/// Where the rows are that announcements ask for. Each of them asks after each change, so that a scan of all rows would cost
+/// the square of their number.
+#[derive(Debug, Default)]
+struct Index {
+    /// By the interface's name.
+    by_name: HashMap<String, Place>,
+    /// By the bridge's name and the port's.
+    by_port: HashMap<String, HashMap<String, Place>>,
+    /// By the bridge's name: what is not a guest's.
+    leading_on: HashMap<String, Vec<Place>>,
+    vhost_user: Vec<Place>,
+}
+
+/// The rows of bridge, port and interface.
+type Place = [Uuid; 3];
+
+/// A row of table `Bridge`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bridge {
+    /// `name`.
+    pub name: String,
+    /// `ports`.
+    pub ports: Vec<Uuid>,
+}
+
+/// A row of table `Port`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Port {
+    /// `name`.
+    pub name: String,
+    /// `interfaces`: several on a bond.
+    pub interfaces: Vec<Uuid>,
+    /// `tag`, 0 to 4095.
+    pub tag: Option<u16>,
+    /// `vlan_mode`.
+    pub vlan_mode: Option<String>,
+    /// `trunks`.
+    pub trunks: Vec<u16>,
+    /// `other_config`.
+    pub other_config: BTreeMap<String, String>,
+    /// The `next_cfg` with which this row came to be as it is: once `cur_cfg` has reached it, so is the datapath.
+    pub changed_in: i64,
+    /// Who changed this row last counted `next_cfg` up for it.
+    pub counted: bool,
+}
+
+/// A row of table `Interface`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Interface {
+    /// `name`.
+    pub name: String,
+    /// `type`: empty for a kernel device, else patch, internal, dpdkvhostuser, vxlan, …
+    pub kind: String,
+    /// `ofport`: its OpenFlow port number; -1 when it could not be opened.
+    pub ofport: Option<i64>,
+    /// `error`: why it could not be opened.
+    pub error: Option<String>,
+    /// `external_ids`.
+    pub external_ids: BTreeMap<String, String>,
+    /// `options`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// An interface with the port and the bridge that it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plugged<'a> {
+    /// Its bridge.
+    pub bridge: &'a Bridge,
+    /// Its port.
+    pub port: &'a Port,
+    /// Itself.
+    pub interface: &'a Interface,
+}
+
+impl Ovs {
+    /// To be called after the rows were changed.
+    pub fn changed(&mut self) {
+        self.index = Memo::default();
+    }
+
+    /// Every interface that is plugged into a bridge, with its place.
+    fn plugged(&self) -> impl Iterator<Item = (Place, Plugged<'_>)> {
+        let ports =
+            self.bridges.iter().flat_map(|(at, bridge)| bridge.ports.iter().map(move |port| (at, port)));
+        let places = ports.flat_map(|(at, port)| {
+            let interfaces = self.ports.get(port).into_iter().flat_map(|row| &row.interfaces);
+            interfaces.map(move |interface| [at, port, interface].map(String::clone))
+        });
+        places.filter_map(|place| Some((place.clone(), self.at(&place)?)))
+    }
+
+    fn at(&self, [bridge, port, interface]: &Place) -> Option<Plugged<'_>> {
+        Some(Plugged {
+            bridge: self.bridges.get(bridge)?,
+            port: self.ports.get(port)?,
+            interface: self.interfaces.get(interface)?,
+        })
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get(|| {
+            let mut index = Index::default();
+            for (place, Plugged { bridge, port, interface }) in self.plugged() {
+                if interface.is_vhost_user() {
+                    index.vhost_user.push(place.clone());
+                }
+                if !interface.is_guests() {
+                    index.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
+                }
+                // Of rows with the same name, which a sound database has not, the first one counts.
+                let ports = index.by_port.entry(bridge.name.clone()).or_default();
+                ports.entry(port.name.clone()).or_insert_with(|| place.clone());
+                index.by_name.entry(interface.name.clone()).or_insert(place);
+            }
+            index
+        })
+    }
+
+    /// The interfaces of one bridge.
+    pub fn plugged_into<'a>(&'a self, bridge: &'a Bridge) -> impl Iterator<Item = Plugged<'a>> {
+        let ports = bridge.ports.iter().filter_map(|uuid| self.ports.get(uuid));
+        ports.flat_map(move |port| {
+            let interfaces = port.interfaces.iter().filter_map(|uuid| self.interfaces.get(uuid));
+            interfaces.map(move |interface| Plugged { bridge, port, interface })
+        })
+    }
+
+    /// The interfaces of one bridge that are not guests'.
+    pub fn leading_on<'a>(&'a self, bridge: &Bridge) -> impl Iterator<Item = Plugged<'a>> {
+        let places = self.index().leading_on.get(&bridge.name).into_iter().flatten();
+        places.filter_map(|place| self.at(place))
+    }
+
+    /// The vhost-user interfaces of all bridges.
+    pub fn vhost_user(&self) -> impl Iterator<Item = Plugged<'_>> {
+        self.index().vhost_user.iter().filter_map(|place| self.at(place))
+    }
+
+    /// The interface with this name, if it is plugged into a bridge.
+    pub fn named(&self, name: &str) -> Option<Plugged<'_>> {
+        self.at(self.index().by_name.get(name)?)
+    }
+
+    /// A bridge's port by its own name, which need not be that of its interface.
+    pub fn port_of(&self, bridge: &str, port: &str) -> Option<Plugged<'_>> {
+        self.at(self.index().by_port.get(bridge)?.get(port)?)
+    }
+
+    /// The other end of a patch port.
+    pub fn peer_of(&self, patch: &Interface) -> Option<Plugged<'_>> {
+        if patch.kind != "patch" {
+            return None;
+        }
+        self.named(patch.options.get("peer")?)
+    }
+}
+
+impl Interface {
+    /// Its OpenFlow port number, once it has a usable one.
+    pub fn plugged_ofport(&self) -> Option<u32> {
+        u32::try_from(self.ofport?).ok().filter(|port| *port > 0)
+    }
+
+    /// It is a vhost-user port: no kernel device stands behind it.
+    pub fn is_vhost_user(&self) -> bool {
+        matches!(self.kind.as_str(), "dpdkvhostuser" | "dpdkvhostuserclient")
+    }
+
+    /// It wraps frames up, and sends them to another host.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.kind.as_str(), "vxlan" | "geneve" | "gre" | "stt")
+    }
+
+    /// The device that the kernel's datapath has for all tunnels of this kind (`netdev_vport_get_dpif_port`, Open vSwitch's
+    /// `lib/netdev-vport.c`); the datapath in user space has none.
+    pub fn tunnel_device(&self) -> Option<String> {
+        let (device, port) = match self.kind.as_str() {
+            "vxlan" => ("vxlan_sys", "4789"),
+            "geneve" => ("genev_sys", "6081"),
+            "stt" => ("stt_sys", "7471"),
+            "gre" => return Some("gre_sys".into()),
+            _ => return None,
+        };
+        Some(format!("{device}_{}", self.options.get("dst_port").map_or(port, String::as_str)))
+    }
+
+    /// It belongs to a guest: libvirt or an agent has named the port.
+    pub fn is_guests(&self) -> bool {
+        self.is_vhost_user()
+            || self.external_ids.contains_key("iface-id")
+            || self.external_ids.contains_key("attached-mac")
+    }
+}

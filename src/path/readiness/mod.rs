@@ -1,0 +1,257 @@
+//! What is still missing before a frame from the guest would leave the host.
+//!
+//! A frame that is sent too early is worse than a late one: without its VLAN tag it leaks into another network, and on
+//! a switch it flaps the MAC. So a port is ready by the rule of whoever is in charge of it, read from evidence.
+
+use crate::guest::GuestState;
+use crate::guest::target::Target;
+use crate::path::attachment::{self, Attachment, Kind};
+use crate::path::condition::Condition;
+use crate::path::link::{Links, PortState};
+use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged};
+use crate::path::owner::Owner;
+
+mod columns;
+
+use columns::Wanted;
+
+/// What is known of the host and of the guest at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The host's devices.
+    pub links: &'a Links,
+    /// Open vSwitch; empty on a host without it.
+    pub ovs: &'a Ovs,
+    /// Why OVSDB cannot be reached at present; what `ovs` says may then be out of date.
+    pub ovsdb_error: Option<&'a str>,
+    /// The guest's state.
+    pub guest: GuestState,
+    /// The operator's word on who is in charge.
+    pub in_charge: Option<Owner>,
+}
+
+/// Where a target is plugged, and whether it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assessment {
+    /// Its way out, as far as it is there.
+    pub attachment: Option<Attachment>,
+    /// The OpenFlow port number of the port that the guest's frames enter by; of a hybrid plug, that of its qvo.
+    pub ofport: Option<u32>,
+    /// The last change of the port said when it is carried out, by way of `next_cfg`; so is a port that is not in OVSDB.
+    pub counted: bool,
+    /// Who is in charge of the port, and the evidence.
+    pub in_charge: (Owner, String),
+    /// The VLAN of untagged frames from the guest, when the port puts them into one.
+    pub vlan: Option<u16>,
+    /// What is missing; nothing when it is ready.
+    pub unmet: Vec<Condition>,
+}
+
+impl Assessment {
+    /// Whether a frame that is sent now would leave the host.
+    pub fn is_ready(&self) -> bool {
+        self.unmet.is_empty()
+    }
+
+    /// The host's end of the NIC: as it was found, else as it is called.
+    pub fn device(&self, target: &Target) -> Option<String> {
+        let found = self.attachment.as_ref().map(|attachment| &attachment.entry.name);
+        found.or(target.plug.device.as_ref()).cloned()
+    }
+
+    /// The guest does not speak by this NIC any more: it has left, is paused, or the host's end is gone.
+    pub fn is_gone(&self) -> bool {
+        let gone = |c: &Condition| matches!(c, Condition::NoDevice { .. } | Condition::Paused(_));
+        self.has_left() || self.unmet.iter().any(gone)
+    }
+
+    /// The guest will not run here again by itself.
+    pub fn has_left(&self) -> bool {
+        self.unmet.iter().any(|c| matches!(c, Condition::Left(_)))
+    }
+}
+
+/// Looks at everything that `target`'s frames depend on.
+pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
+    let mut unmet = Vec::new();
+    match facts.guest {
+        GuestState::Running => {}
+        GuestState::Paused(state) => unmet.push(Condition::Paused(state)),
+        GuestState::Left(state) => unmet.push(Condition::Left(state)),
+    }
+    if !target.link_up {
+        unmet.push(Condition::GuestLinkDown);
+    }
+    let mut assessment = Assessment {
+        attachment: None,
+        ofport: None,
+        counted: true,
+        in_charge: (Owner::Nobody, "it is not plugged in yet".into()),
+        vlan: None,
+        unmet,
+    };
+    match attachment::resolve(&target.plug, facts.links, facts.ovs) {
+        Ok(attachment) => follow(target, facts, attachment, &mut assessment),
+        Err(missing) => {
+            let not_in_kernel = matches!(missing, Condition::NotPlugged { .. } | Condition::NotInOvs { .. });
+            assessment.unmet.push(missing);
+            if let (true, Some(why)) = (not_in_kernel, facts.ovsdb_error) {
+                assessment.unmet.push(Condition::NoOvsdb { why: why.into() });
+            }
+        }
+    }
+    assessment
+}
+
+fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut Assessment) {
+    let unmet = &mut to.unmet;
+    match attachment.kind {
+        Kind::Macvtap => {
+            device_works(&attachment.port, facts.links, unmet);
+            device_works(&attachment.bridge, facts.links, unmet);
+        }
+        Kind::LinuxBridge | Kind::Hybrid => linux_bridge(&attachment, facts.links, unmet),
+        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser => {}
+    }
+    match attachment.kind {
+        Kind::Macvtap => to.in_charge = (Owner::Nobody, "a macvtap has no port to configure".into()),
+        Kind::LinuxBridge => {
+            to.vlan = filtered_vlan(target, &attachment, facts.links, unmet);
+            to.in_charge = match &target.vlan {
+                Some(_) => (Owner::Vlan, "a VLAN is asked for".into()),
+                None => (Owner::Nobody, "a Linux bridge, and no VLAN is asked for".into()),
+            };
+        }
+        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser | Kind::Hybrid => {
+            if let Some(why) = facts.ovsdb_error {
+                unmet.push(Condition::NoOvsdb { why: why.into() });
+            }
+            if let Some(rule) = facts.ovs.port_of(&attachment.bridge, &attachment.port) {
+                to.in_charge = match facts.in_charge {
+                    Some(who) => (who, "the configuration says so".into()),
+                    None => in_charge(target, rule, facts.ovs),
+                };
+                ovs_rule(to.in_charge.0, target, rule, unmet);
+                to.counted = rule.port.counted;
+                if facts.ovs.cur_cfg < rule.port.changed_in {
+                    unmet.push(Condition::NotApplied { port: rule.port.name.clone() });
+                }
+                to.vlan = rule.port.tag.filter(|tag| (1..DEAD_VLAN).contains(tag));
+            } else {
+                // The row that the attachment was found by is there no more: nothing is known, so nothing is sent.
+                unmet.push(Condition::NotInOvs { device: attachment.port.clone() });
+            }
+            let entry = attachment.entry.ovs.as_ref();
+            if let Some(entry) = entry.and_then(|entry| facts.ovs.named(&entry.interface)) {
+                to.ofport = ofport(entry, unmet);
+            }
+        }
+    }
+    to.attachment = Some(attachment);
+}
+
+fn device_works(name: &str, links: &Links, unmet: &mut Vec<Condition>) {
+    let device = name.to_owned();
+    match links.named(name) {
+        None => unmet.push(Condition::NoDevice { device }),
+        Some(link) if !link.up => unmet.push(Condition::Down { device }),
+        Some(link) if !link.lower_up => unmet.push(Condition::NoCarrier { device }),
+        Some(_) => {}
+    }
+}
+
+/// The guest's port, and that of a hybrid plug's veth, forward.
+fn linux_bridge(attachment: &Attachment, links: &Links, unmet: &mut Vec<Condition>) {
+    let Some(bridge) = &attachment.entry.linux_bridge else {
+        return;
+    };
+    if links.get(bridge.ifindex).is_some_and(|link| !link.up) {
+        unmet.push(Condition::Down { device: bridge.name.clone() });
+    }
+    let veth = attachment.entry.veth.as_ref().map(|veth| &veth.name);
+    for name in [Some(&attachment.entry.name), veth].into_iter().flatten() {
+        let before = unmet.len();
+        device_works(name, links, unmet);
+        let state = links.named(name).and_then(|link| link.port).map(|port| port.state);
+        let state = state.unwrap_or_default();
+        if unmet.len() == before && state != PortState::Forwarding {
+            unmet.push(Condition::NotForwarding { device: name.clone(), bridge: bridge.name.clone(), state });
+        }
+    }
+}
+
+/// The VLAN that a filtering bridge puts the port's untagged frames into.
+fn filtered_vlan(
+    target: &Target,
+    attachment: &Attachment,
+    links: &Links,
+    unmet: &mut Vec<Condition>,
+) -> Option<u16> {
+    let bridge = links.named(&attachment.bridge)?.bridge?;
+    let wanted = target.vlan.as_ref().and_then(|vlan| Wanted::of(vlan).tag);
+    if !bridge.vlan_filtering {
+        let (device, bridge) = (attachment.port.clone(), attachment.bridge.clone());
+        unmet.extend(wanted.map(|wanted| Condition::NoVlanFiltering { device, bridge, wanted }));
+        return None;
+    }
+    let pvid = links.named(&attachment.port)?.pvid;
+    if pvid.is_none() || wanted.is_some_and(|wanted| pvid != Some(wanted)) {
+        unmet.push(Condition::Pvid { device: attachment.port.clone(), pvid, wanted });
+    }
+    pvid
+}
+
+/// Whose rule the port follows, and how that is known.
+fn in_charge(target: &Target, rule: Plugged<'_>, ovs: &Ovs) -> (Owner, String) {
+    let ids = &rule.interface.external_ids;
+    if let Some(key) = ids.keys().find(|key| key.starts_with("ovn-")) {
+        return (Owner::Ovn, format!("external_ids:{key} on {}", rule.interface.name));
+    }
+    // ovn-controller marks a port only when it has bound it; before that, its own settings are the evidence.
+    let ovn_bridge = ovs.external_ids.get("ovn-bridge").map_or("br-int", String::as_str);
+    if ovs.external_ids.contains_key("ovn-remote") && rule.bridge.name == ovn_bridge {
+        return (Owner::Ovn, format!("ovn-controller's settings in OVSDB, and the port is on {ovn_bridge}"));
+    }
+    if rule.port.other_config.contains_key("net_uuid") {
+        return (Owner::Neutron, format!("other_config:net_uuid on {}", rule.port.name));
+    }
+    if target.nova {
+        return (Owner::Neutron, "nova's metadata in the domain's XML".into());
+    }
+    if target.vlan.is_some() {
+        return (Owner::Vlan, "a VLAN is asked for".into());
+    }
+    (Owner::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
+}
+
+fn ovs_rule(who: Owner, target: &Target, rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
+    match (who, &target.vlan) {
+        (Owner::Ovn, _) => {
+            let installed = rule.interface.external_ids.get("ovn-installed");
+            if installed.map(String::as_str) != Some("true") {
+                unmet.push(Condition::NotInstalled { port: rule.interface.name.clone() });
+            }
+        }
+        (Owner::Neutron, None) => columns::compare(rule, &Wanted::any_access(), unmet),
+        (Owner::Neutron | Owner::Vlan, Some(vlan)) => columns::compare(rule, &Wanted::of(vlan), unmet),
+        (Owner::Vlan, None) | (Owner::Nobody, _) => {}
+    }
+    ofport(rule, unmet);
+}
+
+fn ofport(plugged: Plugged<'_>, unmet: &mut Vec<Condition>) -> Option<u32> {
+    let ofport = plugged.interface.plugged_ofport();
+    if ofport.is_none() {
+        let missing = Condition::NoOfport {
+            port: plugged.interface.name.clone(),
+            error: plugged.interface.error.clone(),
+        };
+        if !unmet.contains(&missing) {
+            unmet.push(missing);
+        }
+    }
+    ofport
+}
+
+#[cfg(test)]
+mod tests;

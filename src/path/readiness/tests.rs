@@ -1,0 +1,310 @@
+//! Design section 5, row by row.
+
+use super::*;
+use crate::guest::domain::{NativeMode, Vlan};
+use crate::path::attachment::tests::{link, ovs, plug};
+use crate::path::link::Link;
+use crate::path::ovs::Port;
+
+/// A host on which `tap0` is plugged into br-int, by Open vSwitch.
+struct World {
+    links: Links,
+    ovs: Ovs,
+    target: Target,
+    ovsdb_error: Option<&'static str>,
+    guest: GuestState,
+    in_charge: Option<Owner>,
+}
+
+impl World {
+    fn new(links: impl IntoIterator<Item = Link>, ovs: Ovs) -> World {
+        let target = Target::of_device(plug("tap0"), pnet_base::MacAddr(0x52, 0x54, 0, 0, 0, 1));
+        let links = Links::from_iter(links);
+        World { links, ovs, target, ovsdb_error: None, guest: GuestState::Running, in_charge: None }
+    }
+
+    fn on_ovs() -> World {
+        World::new([link(2, "tap0", "tun", 0, 0)], ovs(&[("br-int", &["tap0", "eth0"])]))
+    }
+
+    fn on_linux_bridge() -> World {
+        World::new([link(1, "br0", "bridge", 0, 0), link(2, "tap0", "tun", 1, 0)], Ovs::default())
+    }
+
+    fn hybrid() -> World {
+        let links = [
+            link(1, "qbr0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "qvb0", "veth", 1, 4),
+            link(4, "qvo0", "veth", 0, 3),
+        ];
+        let mut world = World::new(links, ovs(&[("br-int", &["qvo0", "eth0"])]));
+        world.target.nova = true;
+        world
+    }
+
+    fn neutron() -> World {
+        let mut world = World::on_ovs();
+        world.target.nova = true;
+        world
+    }
+
+    fn port(&mut self, name: &str) -> &mut Port {
+        self.ovs.ports.get_mut(&format!("p-{name}")).unwrap()
+    }
+
+    fn interface(&mut self, name: &str) -> &mut crate::path::ovs::Interface {
+        self.ovs.interfaces.get_mut(&format!("i-{name}")).unwrap()
+    }
+
+    fn link(&mut self, index: u32) -> &mut Link {
+        self.links.get_mut(index).unwrap()
+    }
+
+    fn seen(&self) -> Assessment {
+        let World { links, ovs, ovsdb_error, guest, in_charge, .. } = self;
+        let (ovsdb_error, guest, in_charge) = (*ovsdb_error, *guest, *in_charge);
+        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge })
+    }
+
+    fn unmet(&self) -> Vec<String> {
+        self.seen().unmet.iter().map(ToString::to_string).collect()
+    }
+
+    fn asks_for(&mut self, vlan: Vlan) {
+        self.target.vlan = Some(vlan);
+    }
+}
+
+fn access(tag: u16) -> Vlan {
+    Vlan { tags: vec![tag], ..Vlan::default() }
+}
+
+const READY: [&str; 0] = [];
+
+#[test]
+fn a_port_that_nobody_is_in_charge_of_is_ready_when_plugged() {
+    let mut world = World::on_ovs();
+    assert_eq!(world.unmet(), READY);
+    world.interface("tap0").ofport = Some(-1);
+    world.interface("tap0").error = Some("No such device".into());
+    assert_eq!(world.unmet(), ["Open vSwitch has no OpenFlow port for tap0: No such device"]);
+    world.interface("tap0").ofport = None;
+    assert_eq!(world.unmet().len(), 1);
+}
+
+#[test]
+fn neutron_is_ready_when_the_port_is_an_access_port_of_a_real_vlan() {
+    let mut world = World::neutron();
+    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
+    world.port("tap0").tag = Some(100);
+    assert_eq!(world.unmet(), READY);
+    assert_eq!(world.seen().vlan, Some(100));
+    world.port("tap0").vlan_mode = Some("access".into());
+    assert_eq!(world.unmet(), READY);
+}
+
+#[test]
+fn neutrons_dead_vlan_is_not_ready() {
+    let mut world = World::neutron();
+    world.port("tap0").tag = Some(4095);
+    assert_eq!(world.unmet(), ["the port tap0 has tag 4095, neutron's dead VLAN"]);
+    assert_eq!(world.seen().vlan, None);
+}
+
+#[test]
+fn a_tag_beside_left_over_trunks_is_not_ready() {
+    let mut world = World::neutron();
+    let port = world.port("tap0");
+    port.tag = Some(7);
+    port.vlan_mode = Some("trunk".into());
+    port.trunks = vec![4095];
+    assert_eq!(
+        world.unmet(),
+        ["the port tap0 has vlan_mode trunk, not access", "the port tap0 has trunks [4095], not []"]
+    );
+}
+
+#[test]
+fn a_tag_that_ovs_vswitchd_has_not_carried_out_is_not_ready() {
+    let mut world = World::neutron();
+    world.port("tap0").tag = Some(100);
+    world.port("tap0").changed_in = 8;
+    (world.ovs.next_cfg, world.ovs.cur_cfg) = (9, 7);
+    assert_eq!(world.unmet(), ["ovs-vswitchd has not carried out the last change of the port tap0 yet"]);
+    world.ovs.cur_cfg = 8;
+    assert_eq!(world.unmet(), READY, "the change 9 is of something else");
+}
+
+#[test]
+fn other_config_tag_proves_nothing_but_who_is_in_charge() {
+    let mut world = World::on_ovs();
+    let config = &mut world.port("tap0").other_config;
+    config.insert("tag".into(), "100".into());
+    config.insert("net_uuid".into(), "n".into());
+    assert_eq!(world.seen().in_charge, (Owner::Neutron, "other_config:net_uuid on tap0".into()));
+    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
+}
+
+#[test]
+fn ovn_is_ready_when_it_says_so() {
+    let mut world = World::neutron();
+    world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
+    assert_eq!(world.seen().in_charge.0, Owner::Ovn, "before nova's metadata");
+    let missing = "ovn-controller has not installed the flows of tap0: ovn-installed is not set";
+    assert_eq!(world.unmet(), [missing]);
+    world.interface("tap0").external_ids.insert("ovn-installed".into(), "false".into());
+    assert_eq!(world.unmet(), [missing]);
+    world.interface("tap0").external_ids.insert("ovn-installed".into(), "true".into());
+    assert_eq!(world.unmet(), READY);
+}
+
+#[test]
+fn ovn_is_in_charge_of_its_own_bridge_only() {
+    let mut world = World::on_ovs();
+    world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
+    world.ovs.external_ids.insert("ovn-bridge".into(), "br-ovn".into());
+    assert_eq!(world.seen().in_charge.0, Owner::Nobody);
+}
+
+#[test]
+fn a_vlan_in_the_domains_xml_must_be_on_the_port() {
+    let mut world = World::on_ovs();
+    world.asks_for(access(100));
+    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet, not 100"]);
+    world.port("tap0").tag = Some(7);
+    assert_eq!(world.unmet(), ["the port tap0 has tag 7, not 100"]);
+    world.port("tap0").tag = Some(100);
+    assert_eq!(world.unmet(), READY);
+}
+
+#[test]
+fn a_trunk_in_the_domains_xml_must_be_on_the_port() {
+    let mut world = World::on_ovs();
+    let native = Some((100, NativeMode::Untagged));
+    world.asks_for(Vlan { trunk: true, tags: vec![200, 100], native });
+    let port = world.port("tap0");
+    port.tag = Some(100);
+    port.trunks = vec![100, 200];
+    assert_eq!(world.unmet(), ["the port tap0 has vlan_mode unset, not native-untagged"]);
+    world.port("tap0").vlan_mode = Some("native-untagged".into());
+    assert_eq!(world.unmet(), READY);
+
+    world.asks_for(Vlan { trunk: true, tags: vec![100, 200], native: None });
+    world.port("tap0").vlan_mode = None;
+    assert_eq!(world.unmet(), ["the port tap0 has tag 100, where none is asked for"]);
+    world.port("tap0").tag = None;
+    assert_eq!(world.unmet(), READY);
+}
+
+#[test]
+fn the_operator_may_say_who_is_in_charge() {
+    let mut world = World::neutron();
+    world.in_charge = Some(Owner::Nobody);
+    assert_eq!(world.unmet(), READY);
+    assert_eq!(world.seen().in_charge.1, "the configuration says so");
+}
+
+#[test]
+fn a_hybrid_plug_needs_its_bridge_to_forward_and_its_qvo_to_be_ready() {
+    let mut world = World::hybrid();
+    assert_eq!(world.unmet(), ["the port qvo0 has no VLAN tag yet"]);
+    world.port("qvo0").tag = Some(200);
+    assert_eq!(world.unmet(), READY);
+    assert_eq!((world.seen().vlan, world.seen().ofport), (Some(200), Some(1)));
+    world.link(2).port.as_mut().unwrap().state = PortState::Learning;
+    assert_eq!(world.unmet(), ["the bridge qbr0 does not forward from tap0 yet: the port is learning"]);
+    world.link(2).port.as_mut().unwrap().state = PortState::Forwarding;
+    world.link(3).up = false;
+    assert_eq!(world.unmet(), ["qvb0 is down"]);
+}
+
+#[test]
+fn the_parent_of_a_trunk_follows_the_rule_of_its_patch_port() {
+    let ovs = ovs(&[("tbr-1", &["tap0", "tpt-1:patch:tpi-1"]), ("br-int", &["eth0", "tpi-1:patch:tpt-1"])]);
+    let mut world = World::new([link(2, "tap0", "tun", 0, 0)], ovs);
+    world.target.nova = true;
+    assert_eq!(world.unmet(), ["the port tpi-1 has no VLAN tag yet"]);
+    world.port("tpi-1").tag = Some(100);
+    assert_eq!(world.unmet(), READY);
+    assert_eq!(world.seen().ofport, Some(1), "of tap0 on tbr-1: there the guest's frames come in");
+}
+
+#[test]
+fn a_linux_bridge_must_be_up_and_forward_from_a_port_with_a_carrier() {
+    let mut world = World::on_linux_bridge();
+    assert_eq!(world.unmet(), READY);
+    world.link(2).port.as_mut().unwrap().state = PortState::Listening;
+    assert_eq!(world.unmet(), ["the bridge br0 does not forward from tap0 yet: the port is listening"]);
+    world.link(2).lower_up = false;
+    assert_eq!(world.unmet(), ["tap0 has no carrier"]);
+    world.link(2).up = false;
+    world.link(1).up = false;
+    assert_eq!(world.unmet(), ["br0 is down", "tap0 is down"]);
+}
+
+#[test]
+fn a_bridge_that_filters_vlans_must_have_the_pvid_that_is_asked_for() {
+    let mut world = World::on_linux_bridge();
+    world.link(1).bridge.as_mut().unwrap().vlan_filtering = true;
+    assert_eq!(world.unmet(), ["tap0 has no PVID: its bridge drops untagged frames"]);
+    world.link(2).pvid = Some(1);
+    assert_eq!(world.unmet(), READY, "nobody asks for more");
+    world.asks_for(access(100));
+    assert_eq!(world.unmet(), ["tap0 has PVID 1, not 100"]);
+    world.link(2).pvid = Some(100);
+    assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)));
+}
+
+#[test]
+fn a_bridge_that_knows_no_vlans_cannot_have_the_one_that_is_asked_for() {
+    let mut world = World::on_linux_bridge();
+    world.asks_for(access(100));
+    assert_eq!(world.unmet(), ["the bridge br0 does not filter VLANs, so tap0 is not in VLAN 100"]);
+}
+
+#[test]
+fn a_macvtap_and_its_lower_device_must_be_up() {
+    let links = [link(2, "tap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)];
+    let mut world = World::new(links, Ovs::default());
+    assert_eq!(world.unmet(), READY);
+    world.link(4).lower_up = false;
+    assert_eq!(world.unmet(), ["eth0 has no carrier"]);
+}
+
+#[test]
+fn a_vhost_user_port_follows_the_rules_of_open_vswitch_without_a_device() {
+    let mut world = World::new([], ovs(&[("br-int", &["tap0:dpdkvhostuserclient"])]));
+    world.target.nova = true;
+    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
+    world.port("tap0").tag = Some(100);
+    assert_eq!(world.unmet(), READY);
+}
+
+#[test]
+fn the_guest_must_run_here_with_its_link_up() {
+    let mut world = World::on_linux_bridge();
+    world.guest = GuestState::Paused("paused");
+    assert_eq!(world.unmet(), ["the guest does not run: it is paused"]);
+    world.guest = GuestState::Left("shut off");
+    assert_eq!(world.unmet(), ["the guest has left this host: it is shut off"]);
+    world.guest = GuestState::Running;
+    world.target.link_up = false;
+    assert_eq!(world.unmet(), ["the guest's link is down in the domain's XML"]);
+}
+
+#[test]
+fn without_ovsdb_nothing_new_is_said_of_its_ports() {
+    let mut world = World::on_ovs();
+    world.ovsdb_error = Some("closed");
+    assert_eq!(world.unmet(), ["OVSDB cannot be reached: closed"]);
+}
+
+#[test]
+fn a_host_without_open_vswitch_is_not_asked_for_it() {
+    let mut world = World::on_linux_bridge();
+    world.ovsdb_error = Some("no such file");
+    assert_eq!(world.unmet(), READY);
+    world.link(2).master = None;
+    assert_eq!(world.unmet(), ["tap0 is not plugged into a bridge", "OVSDB cannot be reached: no such file"]);
+}

@@ -1,0 +1,256 @@
+//! What a witness's socket lets pass, as a classic BPF program (`Documentation/networking/filter.rst`): announcements of
+//! these guests on their way out, and what is sent to them alone. All else is dropped in the kernel, uncopied.
+
+use pnet_base::MacAddr;
+
+/// How much is copied of a frame that passes: the whole of any announcement, with two VLAN tags.
+pub const SNAPLEN: usize = 128;
+/// The guests that one program has room for: its jumps reach 255 instructions far.
+pub const ROOM: usize = 64;
+
+/// `struct sock_filter` (`include/uapi/linux/filter.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// What to do.
+    pub code: u16,
+    /// How many instructions to skip when a comparison holds.
+    pub jt: u8,
+    /// How many to skip when it does not.
+    pub jf: u8,
+    /// The operand.
+    pub k: u32,
+}
+
+// include/uapi/linux/bpf_common.h
+const LDB: u16 = 0x30;
+const LDH: u16 = 0x28;
+const LD: u16 = 0x20;
+const LDH_X: u16 = 0x48;
+const LDB_X: u16 = 0x50;
+const LDX: u16 = 0x01;
+const JA: u16 = 0x05;
+const JEQ: u16 = 0x15;
+const JGE: u16 = 0x35;
+const JSET: u16 = 0x45;
+const RET: u16 = 0x06;
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: which way the frame goes.
+const PACKET_TYPE: u32 = -0x1000i32 as u32 + 4;
+const PACKET_OUTGOING: u32 = 4;
+
+const TAGGED: [u32; 2] = [0x8100, 0x88a8];
+const ARP: u32 = 0x0806;
+const RARP: u32 = 0x8035;
+const IPV6: u32 = 0x86dd;
+const ICMPV6: u32 = 58;
+const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
+
+/// The program for the guests whose announcements are to be seen pass (`outward`), and for those of them to whom the first
+/// frame has not come yet (`inward`). At most [`ROOM`] each; what is beyond is not seen.
+///
+/// Of a MAC it compares the lower four bytes.
+pub fn program(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
+    let towards = search(inward);
+    // Each tree's last instruction lets nothing pass.
+    let mut program = vec![
+        op(LDB, 0),                                   // the first byte of the destination:
+        jump(JSET, 1, 3 + towards.len(), 0),          // a group, so it may be an announcement;
+        op(LD, PACKET_TYPE),                          // else one guest,
+        jump(JEQ, PACKET_OUTGOING, towards.len(), 0), // and if the frame is on its way in,
+        op(LD, 2),                                    // which one
+    ];
+    program.extend(towards);
+    let from = search(outward);
+    program.extend([
+        op(LDX, 0),
+        op(LDH, 12),
+        jump(JEQ, TAGGED[0], 1, 0),
+        jump(JEQ, TAGGED[1], 0, 6),
+        op(LDX, 4), // a tag in the frame itself,
+        op(LDH_X, 12),
+        jump(JEQ, TAGGED[0], 1, 0),
+        jump(JEQ, TAGGED[1], 0, 2),
+        op(LDX, 8), // or two
+        op(LDH_X, 12),
+        jump(JEQ, ARP, 6, 0),
+        jump(JEQ, RARP, 5, 0),
+        jump(JEQ, IPV6, 0, 4 + from.len()),
+        op(LDB_X, 20),
+        jump(JEQ, ICMPV6, 0, 2 + from.len()),
+        op(LDB_X, 54),
+        jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 0, from.len()),
+        op(LD, 8), // whose
+    ]);
+    program.extend(from);
+    program
+}
+
+/// Lets pass what has one of these in the accumulator, as the lower four bytes; ends with an instruction that refuses.
+fn search(macs: &[MacAddr]) -> Vec<Instruction> {
+    let mut keys: Vec<u32> = macs.iter().take(ROOM).map(lower).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut tree = Vec::new();
+    if keys.is_empty() {
+        tree.push(op(JA, 1));
+    } else {
+        let length = 2 * keys.len() - 1;
+        branch(&keys, length, &mut tree);
+    }
+    tree.extend([op(RET, SNAPLEN as u32), op(RET, 0)]);
+    tree
+}
+
+/// Two instructions behind `length` are the ends: pass, and refuse.
+fn branch(keys: &[u32], length: usize, tree: &mut Vec<Instruction>) {
+    if let [key] = keys {
+        let to_pass = length - tree.len() - 1;
+        return tree.push(jump(JEQ, *key, to_pass, to_pass + 1));
+    }
+    let (left, right) = keys.split_at(keys.len() / 2);
+    tree.push(jump(JGE, right[0], 2 * left.len() - 1, 0));
+    branch(left, length, tree);
+    branch(right, length, tree);
+}
+
+fn lower(mac: &MacAddr) -> u32 {
+    u32::from_be_bytes([mac.2, mac.3, mac.4, mac.5])
+}
+
+fn op(code: u16, k: u32) -> Instruction {
+    Instruction { code, jt: 0, jf: 0, k }
+}
+
+fn jump(code: u16, k: u32, jt: usize, jf: usize) -> Instruction {
+    Instruction { code, jt: jt as u8, jf: jf as u8, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::announcement::frame::{Style, round};
+
+    fn mac(n: u8) -> MacAddr {
+        MacAddr(0xfa, 0x16, 0x3e, 0, n.wrapping_mul(37), n)
+    }
+
+    /// The kernel's interpreter, as far as it is used here. A jump or a load beyond the end panics or refuses.
+    fn run(program: &[Instruction], frame: &[u8], outgoing: bool) -> u32 {
+        let (mut a, mut x, mut at) = (0, 0usize, 0);
+        loop {
+            let Instruction { code, jt, jf, k } = program[at];
+            at += 1;
+            let mut load = |from: usize, bytes: usize| {
+                let bytes = frame.get(from..from + bytes)?;
+                a = bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+                Some(())
+            };
+            let index = k as usize;
+            let loaded = match code {
+                LD if k == PACKET_TYPE => {
+                    a = if outgoing { PACKET_OUTGOING } else { 0 };
+                    Some(())
+                }
+                LDB => load(index, 1),
+                LDH => load(index, 2),
+                LD => load(index, 4),
+                LDB_X => load(x + index, 1),
+                LDH_X => load(x + index, 2),
+                LDX => {
+                    x = index;
+                    Some(())
+                }
+                JA => {
+                    at += index;
+                    Some(())
+                }
+                RET => return k,
+                _ => {
+                    let holds = match code {
+                        JEQ => a == k,
+                        JGE => a >= k,
+                        JSET => a & k != 0,
+                        other => panic!("{other:#x} is no instruction of ours"),
+                    };
+                    at += usize::from(if holds { jt } else { jf });
+                    Some(())
+                }
+            };
+            if loaded.is_none() {
+                return 0;
+            }
+        }
+    }
+
+    fn passes(program: &[Instruction], frame: &[u8], outgoing: bool) -> bool {
+        run(program, frame, outgoing) as usize == SNAPLEN
+    }
+
+    fn tagged(frame: &[u8], tags: &[[u8; 4]]) -> Vec<u8> {
+        [&frame[..12], &tags.concat(), &frame[12..]].concat()
+    }
+
+    fn unicast(to: MacAddr) -> Vec<u8> {
+        let mut frame = vec![0; 60];
+        frame[..6].copy_from_slice(&to.octets());
+        frame
+    }
+
+    #[test]
+    fn the_announcements_of_those_who_are_meant_pass_with_and_without_tags() {
+        const INNER: [u8; 4] = [0x81, 0, 0, 100];
+        const OUTER: [u8; 4] = [0x88, 0xa8, 0, 7];
+        let ips: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        for count in [1, 2, 3, 7, ROOM] {
+            let macs: Vec<MacAddr> = (0..count as u8).map(mac).collect();
+            let program = program(&macs, &[]);
+            for (mac, meant) in macs.iter().map(|mac| (*mac, true)).chain([(mac(200), false)]) {
+                for frame in round(mac, &ips, &Style::default()) {
+                    for tags in [&[][..], &[INNER], &[OUTER], &[OUTER, INNER], &[INNER, INNER]] {
+                        let frame_on_wire = tagged(&frame.bytes, tags);
+                        assert!(frame_on_wire.len() <= SNAPLEN);
+                        assert_eq!(
+                            passes(&program, &frame_on_wire, true),
+                            meant,
+                            "{count}: {} of {mac} with {tags:?}",
+                            frame.kind
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_to_a_guest_passes_on_its_way_in_only() {
+        let program = program(&[mac(1), mac(2)], &[mac(2)]);
+        assert!(passes(&program, &unicast(mac(2)), false));
+        assert!(!passes(&program, &unicast(mac(2)), true));
+        assert!(!passes(&program, &unicast(mac(1)), false));
+    }
+
+    #[test]
+    fn nothing_else_passes() {
+        let program = program(&[mac(1)], &[mac(1)]);
+        let mut broadcast = unicast(MacAddr::broadcast());
+        broadcast[6..12].copy_from_slice(&mac(1).octets());
+        broadcast[12..14].copy_from_slice(&[8, 0]);
+        assert!(!passes(&program, &broadcast, true), "IPv4 to all");
+        assert!(!passes(&program, &[], true));
+        let advertisement = &round(mac(1), &["2001:db8::1".parse().unwrap()], &Style::default())[0].bytes;
+        let mut solicitation = advertisement.clone();
+        solicitation[54] = 135;
+        assert!(passes(&program, advertisement, true) && !passes(&program, &solicitation, true));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_it_ends(frame in prop::collection::vec(any::<u8>(), 0..100), outgoing: bool, count in 0..70u8) {
+            let macs: Vec<MacAddr> = (0..count).map(mac).collect();
+            run(&program(&macs, &macs), &frame, outgoing);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Where frames can be seen on their way out, from where they are let in to where they leave the host.
+
+use crate::announcement::injection::Method;
+use crate::path::attachment::{Attachment, Hop, Kind, Role};
+
+/// The hops that frames pass which are let in by one way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trail {
+    hops: Vec<Hop>,
+    method: Method,
+    /// Frames are looked for only where they leave the host.
+    exits_only: bool,
+}
+
+/// Which way a frame passes a device, as a packet socket tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The device has received it.
+    In,
+    /// The device transmits it (`PACKET_OUTGOING`).
+    Out,
+}
+
+/// A device on which frames show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The device.
+    pub ifindex: u32,
+    /// Which way frames pass it on their way out of the host.
+    pub outward: Direction,
+    /// Frames for the guest come in by it.
+    pub is_uplink: bool,
+}
+
+impl Trail {
+    /// The trail of frames that are let into `attachment` by `method`.
+    pub fn of(attachment: &Attachment, method: Method) -> Trail {
+        let enters = |hop: &Hop| match (method, hop.role) {
+            (Method::Redirect | Method::Xdp, _) => true,
+            (Method::PacketOut, role) => role == Role::Ovs,
+            (Method::Packet, role) => role == Role::Veth || attachment.kind == Kind::Macvtap,
+            (Method::Fdb, role) => role == Role::LinuxBridge,
+        };
+        let hops = attachment.hops.iter().skip_while(|hop| !enters(hop)).cloned();
+        Trail { hops: hops.collect(), method, exits_only: false }
+    }
+
+    /// The same, on which frames are looked for only where they leave the host.
+    pub fn exits_only(self) -> Trail {
+        Trail { exits_only: true, ..self }
+    }
+
+    /// Whether frames are looked for only where they leave the host.
+    pub fn is_exits_only(&self) -> bool {
+        self.exits_only
+    }
+
+    /// The hops, from where frames are let in.
+    pub fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+
+    /// The way in.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Which way frames pass the hop on their way out; `None` where the kernel does not show them, or nobody looks.
+    pub fn outward(&self, hop: &Hop) -> Option<Direction> {
+        hop.ifindex.filter(|_| !self.exits_only || hop.role.is_exit())?;
+        match (hop.role, self.method) {
+            (Role::Nic, Method::Packet) | (Role::LinuxBridge, Method::Fdb) => Some(Direction::Out),
+            (Role::Nic | Role::LinuxBridge | Role::VethPeer, _) => Some(Direction::In),
+            (Role::Veth | Role::Upper | Role::Exit | Role::Tunnel, _) => Some(Direction::Out),
+            (Role::Ovs, _) => None,
+        }
+    }
+
+    /// Every device on which frames show.
+    pub fn places(&self) -> Vec<Place> {
+        let places = self.hops.iter().filter_map(|hop| {
+            let is_uplink = hop.role.is_exit();
+            Some(Place { ifindex: hop.ifindex?, outward: self.outward(hop)?, is_uplink })
+        });
+        places.collect()
+    }
+
+    /// Why it cannot be seen whether frames leave the host, where it cannot: of what is not seen to leave, that is.
+    pub fn unseen(&self) -> Option<String> {
+        let mut exits = self.hops.iter().filter(|hop| hop.role.is_exit()).peekable();
+        if exits.peek().is_none() {
+            let bridge = self.hops.iter().rev().find(|hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs));
+            let bridge = bridge.map_or("the bridge", |hop| &hop.name);
+            return Some(format!("{bridge} has no uplink"));
+        }
+        let hidden = exits.find(|hop| hop.role == Role::Tunnel || self.outward(hop).is_none())?;
+        Some(match (hidden.role, hidden.ifindex) {
+            (Role::Tunnel, None) => format!("{} is a tunnel of Open vSwitch", hidden.name),
+            (Role::Tunnel, Some(_)) => {
+                format!("nobody beyond the tunnel {} may be in its network", hidden.name)
+            }
+            _ => format!("what {} transmits does not pass the kernel", hidden.name),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::attachment::tests::{link, ovs, plug};
+    use crate::path::attachment::{Kind, resolve};
+    use crate::path::link::Links;
+    use crate::path::ovs::Ovs;
+
+    fn hybrid() -> Attachment {
+        let links = Links::from_iter([
+            link(1, "qbr0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "qvb0", "veth", 1, 4),
+            link(4, "qvo0", "veth", 0, 3),
+            link(5, "eth0", "", 0, 0),
+        ]);
+        resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["qvo0", "eth0"])])).unwrap()
+    }
+
+    fn shown(trail: &Trail) -> String {
+        let hops = trail.hops().iter().map(|hop| match trail.outward(hop) {
+            Some(direction) => format!("{} {direction:?}", hop.name),
+            None => hop.name.clone(),
+        });
+        hops.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn a_trail_begins_where_frames_are_let_in() {
+        let trails = [
+            (Method::Redirect, "tap0 In, qbr0 In, qvb0 Out, qvo0 In, br-int, eth0 Out"),
+            (Method::Packet, "qvb0 Out, qvo0 In, br-int, eth0 Out"),
+            (Method::PacketOut, "br-int, eth0 Out"),
+        ];
+        for (method, expected) in trails {
+            assert_eq!(shown(&Trail::of(&hybrid(), method)), expected);
+        }
+    }
+
+    #[test]
+    fn it_can_be_looked_at_where_it_leaves_the_host_only() {
+        let trail = Trail::of(&hybrid(), Method::Redirect).exits_only();
+        assert_eq!(shown(&trail), "tap0, qbr0, qvb0, qvo0, br-int, eth0 Out");
+        assert_eq!(trail.unseen(), None);
+    }
+
+    #[test]
+    fn frames_come_in_for_the_guest_by_the_uplink_only() {
+        let trail = Trail::of(&hybrid(), Method::Redirect);
+        let uplinks: Vec<u32> = trail.places().iter().filter(|p| p.is_uplink).map(|p| p.ifindex).collect();
+        assert_eq!((uplinks, trail.places().len()), (vec![5], 5));
+    }
+
+    #[test]
+    fn a_macvtap_transmits_what_its_guest_sends() {
+        let links = Links::from_iter([link(2, "macvtap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)]);
+        let attachment = resolve(&plug("macvtap0"), &links, &Ovs::default()).unwrap();
+        assert_eq!(shown(&Trail::of(&attachment, Method::Packet)), "macvtap0 Out, eth0 Out");
+    }
+
+    #[test]
+    fn it_is_known_when_departures_do_not_show() {
+        let links = Links::from_iter([
+            link(2, "tap0", "tun", 0, 0),
+            link(4, "eth0", "", 0, 0),
+            link(5, "gre_sys", "gretap", 0, 0),
+        ]);
+        for (ports, why) in [
+            (["tap0", "tap1:internal", "eth0"], None),
+            (["tap0", "tap1:internal", "dpdk0:dpdk"], Some("what dpdk0 transmits does not pass the kernel")),
+            (["tap0", "vxlan-1:vxlan", "eth0"], Some("vxlan-1 is a tunnel of Open vSwitch")),
+            (["tap0", "gre-1:gre", "eth0"], Some("nobody beyond the tunnel gre_sys may be in its network")),
+            (["tap0", "tap1:internal", "tap2:internal"], Some("br-int has no uplink")),
+        ] {
+            let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &ports)])).unwrap();
+            assert_eq!(attachment.kind, Kind::Ovs);
+            assert_eq!(Trail::of(&attachment, Method::PacketOut).unseen().as_deref(), why);
+        }
+    }
+}

@@ -1,0 +1,781 @@
+//! What the frames that were seen prove: how far each round came, whether it left the host, and whether the network
+//! answered.
+//!
+//! Time is a [`Duration`] since the event, as in [`crate::announcement::machine`].
+
+use std::fmt;
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+
+use crate::announcement::frame::{Frame, Kind};
+use crate::path::attachment::{Hop, Role, Via};
+use crate::path::ovs::DEAD_VLAN;
+use crate::proof::capture_point::{Direction, Trail};
+
+const ETHERNET_HEADER: usize = 14;
+/// The two MAC addresses, before any tag.
+const ADDRESSES: usize = 12;
+const VLAN_TAG: usize = 4;
+/// A frame with more tags is none of ours.
+const MOST_TAGS: usize = 2;
+/// The tags that a frame may carry in itself: 802.1Q, and 802.1ad.
+const TAGGED: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+
+/// A frame that was seen to pass a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The device.
+    pub ifindex: u32,
+    /// Which way it passed.
+    pub direction: Direction,
+    /// When.
+    pub at: Duration,
+    /// Its VLAN tag, whether the kernel told it or the frame carried it; of several, the outermost.
+    pub vlan: Option<u16>,
+    /// The frame without its tags; perhaps not to its end.
+    pub frame: Vec<u8>,
+}
+
+impl Sighting {
+    /// A sighting of `frame`, which may carry tags; `vlan` is that which the kernel has taken out of it.
+    pub fn new(
+        ifindex: u32,
+        direction: Direction,
+        at: Duration,
+        mut vlan: Option<u16>,
+        frame: &[u8],
+    ) -> Sighting {
+        let mut frame = frame.to_vec();
+        // Below a VLAN device on a VLAN device, or where a provider's bridge adds a tag, there are two.
+        for _ in 0..MOST_TAGS {
+            match frame.get(ADDRESSES..ADDRESSES + VLAN_TAG) {
+                Some(&[a, b, c, d]) if TAGGED.contains(&[a, b]) => {
+                    vlan.get_or_insert(u16::from_be_bytes([c, d]) & 0x0fff);
+                    frame.drain(ADDRESSES..ADDRESSES + VLAN_TAG);
+                }
+                _ => break,
+            }
+        }
+        Sighting { ifindex, direction, at, vlan, frame }
+    }
+}
+
+/// How a round fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Every frame of it left the host.
+    Left,
+    /// Some did.
+    Partly,
+    /// None did.
+    Lost,
+    /// Nothing in the kernel shows it.
+    Unseen,
+}
+
+/// The first departure from the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departure {
+    /// When.
+    pub at: Duration,
+    /// The last device.
+    pub device: String,
+    /// The bridge, and its port, that led there.
+    pub via: Option<Via>,
+    /// The VLAN tag on it.
+    pub vlan: Option<u16>,
+}
+
+/// What came of frames that never left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// The frames, in words; none where that are all of a round.
+    pub frames: Vec<String>,
+    /// The last device on which they showed.
+    pub reached: Option<String>,
+    /// What they did not leave: a bridge, several of Open vSwitch, a device, or the host if nobody looked further.
+    pub held_by: String,
+    /// For what reason, as far as that is known.
+    pub why: Option<String>,
+}
+
+/// What the sightings of an announcement prove.
+#[derive(Debug)]
+pub struct Proof {
+    trail: Trail,
+    mac: MacAddr,
+    frames: Vec<Frame>,
+    /// When each frame of the last round was first seen at each hop: by hop, then by frame.
+    seen: Vec<Vec<Option<Duration>>>,
+    /// The tag that the last sighting at each hop showed.
+    vlans: Vec<Option<u16>>,
+    /// Whether each frame has left in any round, and how often.
+    left: Vec<u64>,
+    departure: Option<Departure>,
+    returned: Option<Duration>,
+}
+
+impl Proof {
+    /// Nothing was seen yet of rounds of `frames`, which take `trail`.
+    pub fn new(mac: MacAddr, frames: &[Frame], trail: Trail) -> Proof {
+        let hops = trail.hops().len();
+        Proof {
+            mac,
+            frames: frames.to_vec(),
+            seen: vec![vec![None; frames.len()]; hops],
+            vlans: vec![None; hops],
+            left: vec![0; frames.len()],
+            departure: None,
+            returned: None,
+            trail,
+        }
+    }
+
+    /// The trail that the frames take.
+    pub fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// The frames take another trail from now on.
+    pub fn follow(&mut self, trail: Trail) {
+        if trail.hops() != self.trail.hops() {
+            self.seen = vec![vec![None; self.frames.len()]; trail.hops().len()];
+            self.vlans = vec![None; trail.hops().len()];
+        }
+        self.trail = trail;
+    }
+
+    /// A round begins.
+    pub fn begin(&mut self) {
+        self.seen.iter_mut().flatten().for_each(|at| *at = None);
+    }
+
+    /// Takes a sighting into account.
+    pub fn saw(&mut self, sighting: &Sighting) {
+        let hops = self.trail.hops().iter().enumerate();
+        let at = hops.filter(|(_, hop)| hop.ifindex == Some(sighting.ifindex)).map(|(at, _)| at);
+        for at in at.collect::<Vec<_>>() {
+            if self.trail.outward(&self.trail.hops()[at]) == Some(sighting.direction) {
+                self.passed(at, sighting);
+            } else if self.is_reply(at, sighting) {
+                self.returned.get_or_insert(sighting.at);
+            }
+        }
+    }
+
+    fn passed(&mut self, at: usize, sighting: &Sighting) {
+        // IEEE 802.1Q reserves that number, so no switch takes such a frame: neutron's dead VLAN is a dead end beyond a trunk, too.
+        if sighting.vlan == Some(DEAD_VLAN) && self.trail.hops()[at].role.is_exit() {
+            return;
+        }
+        let same = |frame: &Frame| {
+            let length = sighting.frame.len().min(frame.bytes.len());
+            length > ETHERNET_HEADER && frame.bytes[..length] == sighting.frame[..length]
+        };
+        let Some(which) = self.frames.iter().position(same) else {
+            return;
+        };
+        self.vlans[at] = sighting.vlan;
+        let had_left = self.has_left(which);
+        self.seen[at][which].get_or_insert(sighting.at);
+        let hop = &self.trail.hops()[at];
+        if hop.role.is_exit() && !had_left {
+            self.left[which] += 1;
+            let (device, via) = (hop.name.clone(), hop.via.clone());
+            let departure = Departure { at: sighting.at, device, via, vlan: sighting.vlan };
+            self.departure.get_or_insert(departure);
+        }
+    }
+
+    fn is_reply(&self, at: usize, sighting: &Sighting) -> bool {
+        // In another VLAN, somebody else may have the same MAC. Tag 0 says nothing but a priority.
+        let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
+        let is_answer = |left: &Departure| left.at <= sighting.at && vlan(left.vlan) == vlan(sighting.vlan);
+        let to_guest = sighting.frame.get(..6) == Some(&self.mac.octets());
+        to_guest && self.departure.as_ref().is_some_and(is_answer) && self.trail.hops()[at].role.is_exit()
+    }
+
+    fn has_left(&self, frame: usize) -> bool {
+        let hops = self.trail.hops().iter().zip(&self.seen);
+        hops.filter(|(hop, _)| hop.role.is_exit()).any(|(_, seen)| seen[frame].is_some())
+    }
+
+    /// How the last round fared, by what was seen until now.
+    pub fn fate(&self) -> Fate {
+        match (0..self.frames.len()).filter(|frame| self.has_left(*frame)).count() {
+            left if left == self.frames.len() => Fate::Left,
+            _ if self.trail.unseen().is_some() => Fate::Unseen,
+            0 => Fate::Lost,
+            _ => Fate::Partly,
+        }
+    }
+
+    /// Why it cannot be seen whether frames leave the host, where it cannot, and not all of them were seen to.
+    pub fn unseen(&self) -> Option<String> {
+        self.trail.unseen().filter(|_| self.left.contains(&0))
+    }
+
+    /// The first departure from the host.
+    pub fn departure(&self) -> Option<&Departure> {
+        self.departure.as_ref()
+    }
+
+    /// When the first frame for the guest came in after that.
+    pub fn returned(&self) -> Option<Duration> {
+        self.returned
+    }
+
+    /// The frames that left the host, by kind; `None` where departures do not show.
+    pub fn left(&self) -> Option<impl Iterator<Item = (Kind, u64)>> {
+        let counts = self.frames.iter().zip(&self.left).map(|(frame, left)| (frame.kind, *left));
+        self.unseen().is_none().then_some(counts)
+    }
+
+    /// The last hop at which any frame of the last round showed; where they enter Open vSwitch unseen, its bridge.
+    pub fn last_hop(&self) -> Option<&Hop> {
+        let furthest = self.seen.iter().rposition(|seen| seen.iter().any(Option::is_some));
+        let unseen_entry = self.trail.hops().first().filter(|hop| hop.role == Role::Ovs);
+        furthest.map(|at| &self.trail.hops()[at]).or(unseen_entry)
+    }
+
+    /// For each hop, its name, the tag there, and when each frame of the last round passed it.
+    pub fn hops(&self) -> impl Iterator<Item = (&Hop, Option<u16>, &[Option<Duration>])> {
+        let hops = self.trail.hops().iter().zip(&self.vlans).zip(&self.seen);
+        hops.map(|((hop, vlan), seen)| (hop, *vlan, seen.as_slice()))
+    }
+
+    /// The frames of a round.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// The frames that never left, with their numbers, where departures show.
+    pub fn held(&self) -> impl Iterator<Item = (usize, &Frame)> {
+        let held = self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
+        held.filter(|_| self.trail.unseen().is_none())
+    }
+
+    /// Whether such a frame was seen to end before it came to Open vSwitch.
+    pub fn is_held_before_ovs(&self, number: usize) -> bool {
+        let is_ovs = |hop: &Hop| hop.role == Role::Ovs;
+        let onward = &self.trail.hops()[self.holder(self.reached(number))..];
+        !self.trail.is_exits_only() && onward.iter().any(is_ovs) && !onward.first().is_some_and(is_ovs)
+    }
+
+    /// The frames that never left, where departures show; those together that came equally far, for the same reason. `why`
+    /// has the reasons by the frames' numbers.
+    pub fn stuck(&self, why: &[Option<String>]) -> Vec<Stuck> {
+        let mut places: Vec<(Option<usize>, Option<&String>, Vec<usize>)> = Vec::new();
+        for (number, _) in self.held() {
+            let (reached, why) = (self.reached(number), why.get(number).and_then(Option::as_ref));
+            match places.iter_mut().find(|place| (place.0, place.1) == (reached, why)) {
+                Some((_, _, frames)) => frames.push(number),
+                None => places.push((reached, why, vec![number])),
+            }
+        }
+        let stuck = places.into_iter().map(|(reached, why, frames)| {
+            let all = frames.len() == self.frames.len();
+            Stuck {
+                frames: if all { Vec::new() } else { names(&self.frames, |number| frames.contains(&number)) },
+                reached: reached.map(|at| self.trail.hops()[at].name.clone()),
+                held_by: self.held_by(reached),
+                why: why.cloned(),
+            }
+        });
+        stuck.collect()
+    }
+
+    /// The last hop at which a frame showed.
+    fn reached(&self, number: usize) -> Option<usize> {
+        self.seen.iter().rposition(|seen| seen[number].is_some())
+    }
+
+    fn held_by(&self, reached: Option<usize>) -> String {
+        if self.trail.is_exits_only() {
+            return "the host".into();
+        }
+        let onward = &self.trail.hops()[self.holder(reached)..];
+        let bridges = onward.iter().take_while(|hop| hop.role == Role::Ovs && hop.via.is_none());
+        match bridges.map(|hop| hop.name.as_str()).collect::<Vec<_>>()[..] {
+            [] => onward.first().map_or(String::new(), |hop| hop.name.clone()),
+            [bridge] => bridge.to_owned(),
+            ref bridges => format!("Open vSwitch ({})", bridges.join(" → ")),
+        }
+    }
+
+    /// The hop that a frame did not leave which was last seen at that one.
+    fn holder(&self, reached: Option<usize>) -> usize {
+        let hops = self.trail.hops();
+        let holds = |hop: &Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
+        match reached {
+            None if hops.first().is_some_and(|hop| self.trail.outward(hop).is_some()) => 0,
+            // A bridge that shows them has them; any other device has passed them on.
+            _ => {
+                let from = reached.unwrap_or_default();
+                (from..hops.len()).find(|at| holds(&hops[*at])).unwrap_or(hops.len().saturating_sub(1))
+            }
+        }
+    }
+}
+
+/// Some frames of a round in words: their kinds, with the address where not all of a kind are among them.
+pub fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (_, frame) in round.iter().enumerate().filter(|(number, _)| is_one(*number)) {
+        let all = round.iter().enumerate().all(|(number, other)| other.kind != frame.kind || is_one(number));
+        let name = if all { frame.kind.to_string() } else { name(frame) };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// `arp-request 192.0.2.10`.
+pub fn name(frame: &Frame) -> String {
+    frame.ip.map_or_else(|| frame.kind.to_string(), |ip| format!("{} {ip}", frame.kind))
+}
+
+impl fmt::Display for Departure {
+    /// `left br-int by bond0 (eth1) in VLAN 100`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.via {
+            Some(Via { bridge, port }) if *port != self.device => {
+                write!(f, "left {bridge} by {port} ({})", self.device)?;
+            }
+            Some(Via { bridge, .. }) => write!(f, "left {bridge} by {}", self.device)?,
+            None => write!(f, "left by {}", self.device)?,
+        }
+        match self.vlan {
+            Some(vlan) => write!(f, " in VLAN {vlan}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Stuck {
+    /// `rarp reached qvo6f7d3c1a-11, did not leave br-int: a flow drops it`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.frames.join(", "), if self.frames.is_empty() { "" } else { " " })?;
+        if let Some(reached) = self.reached.as_ref().filter(|reached| **reached != self.held_by) {
+            write!(f, "reached {reached}, ")?;
+        }
+        write!(f, "did not leave {}", self.held_by)?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::announcement::frame::{Style, round};
+    use crate::announcement::injection::Method;
+    use crate::path::attachment::resolve;
+    use crate::path::attachment::tests::{link, ovs, plug};
+    use crate::path::link::Links;
+    use crate::path::ovs::Ovs;
+
+    const GUEST: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11);
+    /// An ARP request, an ARP reply and a RARP, by their places in the round.
+    const ALL: [usize; 3] = [0, 1, 2];
+    const ARP: [usize; 2] = [0, 1];
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn nothing_seen(links: Vec<crate::path::link::Link>, ovs: &Ovs, method: Method) -> Proof {
+        let attachment = resolve(&plug("tap0"), &Links::from_iter(links), ovs).unwrap();
+        let frames = round(GUEST, &["192.0.2.1".parse().unwrap()], &Style::default());
+        Proof::new(GUEST, &frames, Trail::of(&attachment, method))
+    }
+
+    /// tap0 → br-int → eth0, let in at br-int.
+    pub(crate) fn on_br_int() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        nothing_seen(links, &ovs(&[("br-int", &["tap0", "eth0"])]), Method::PacketOut)
+    }
+
+    fn hybrid() -> Proof {
+        let links = vec![
+            link(1, "qbr0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "qvb0", "veth", 1, 4),
+            link(4, "qvo0", "veth", 0, 3),
+            link(5, "eth0", "", 0, 0),
+        ];
+        nothing_seen(links, &ovs(&[("br-int", &["qvo0", "eth0"])]), Method::Redirect)
+    }
+
+    /// tap0 → br-int → br-ex → eth0.
+    fn provider() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        let bridges: [(&str, &[&str]); 2] = [
+            ("br-int", &["tap0", "int-br-ex:patch:phy-br-ex"]),
+            ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
+        ];
+        nothing_seen(links, &ovs(&bridges), Method::PacketOut)
+    }
+
+    /// tap0 → br-int → bond0, a bond of Open vSwitch → eth0, eth1.
+    fn ovs_bond() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(5, "eth0", "", 0, 0), link(6, "eth1", "", 0, 0)];
+        let mut ovs = ovs(&[("br-int", &["tap0", "bond0", "eth0", "eth1"])]);
+        ovs.bridges.values_mut().for_each(|bridge| bridge.ports.truncate(2));
+        ovs.ports.get_mut("p-bond0").unwrap().interfaces = vec!["i-eth0".into(), "i-eth1".into()];
+        nothing_seen(links, &ovs, Method::PacketOut)
+    }
+
+    /// tap0 → br0 → bond0.100 → bond0 → eth0, eth1.
+    fn linux_bond() -> Proof {
+        let links = vec![
+            link(1, "br0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "bond0.100", "vlan", 1, 4),
+            link(4, "bond0", "bond", 0, 0),
+            link(5, "eth0", "", 4, 0),
+            link(6, "eth1", "", 4, 0),
+        ];
+        nothing_seen(links, &Ovs::default(), Method::Redirect)
+    }
+
+    fn dpdk() -> Proof {
+        let links = vec![link(2, "tap0", "tun", 0, 0)];
+        nothing_seen(links, &ovs(&[("br-int", &["tap0", "dpdk0:dpdk"])]), Method::PacketOut)
+    }
+
+    /// These frames of a round pass a hop, outward, in a VLAN.
+    pub(crate) fn pass(proof: &mut Proof, hop: &str, frames: &[usize], at: Duration, vlan: Option<u16>) {
+        let hop = proof.trail.hops().iter().find(|known| known.name == hop).unwrap();
+        let (ifindex, direction) = (hop.ifindex.unwrap(), proof.trail.outward(hop).unwrap());
+        for frame in frames {
+            let bytes = proof.frames[*frame].bytes.clone();
+            proof.saw(&Sighting::new(ifindex, direction, at, vlan, &bytes));
+        }
+    }
+
+    /// Something else for the guest passes that device.
+    pub(crate) fn pass_for_guest(proof: &mut Proof, ifindex: u32, direction: Direction, at: Duration) {
+        let mut frame = [0; 60];
+        frame[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(ifindex, direction, at, Some(100), &frame));
+    }
+
+    fn departed(proof: &Proof) -> String {
+        proof.departure().map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn stuck(proof: &Proof) -> Vec<String> {
+        proof.stuck(&[]).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_tag_is_taken_from_the_kernel_or_from_the_frame() {
+        let frame = hybrid().frames[0].bytes.clone();
+        let tagged = |tag: &[u8]| [&frame[..12], tag, &frame[12..]].concat();
+        for (told, bytes, vlan) in [
+            (None, frame.clone(), None),
+            (Some(100), frame.clone(), Some(100)),
+            (None, tagged(&[0x81, 0, 0, 100]), Some(100)),
+            (None, tagged(&[0x88, 0xa8, 0xe0, 101]), Some(101)),
+            (None, tagged(&[0x81, 0, 0xe0, 0]), Some(0)),
+        ] {
+            let sighting = Sighting::new(1, Direction::In, ms(0), told, &bytes);
+            assert_eq!((sighting.vlan, &sighting.frame), (vlan, &frame), "{told:?} {bytes:02x?}");
+        }
+        // The outermost counts, whoever took it out.
+        let inner = [0x81, 0, 0, 7];
+        let double = tagged(&[&[0x88, 0xa8, 0, 100][..], &inner].concat());
+        for (told, bytes) in [(Some(100), tagged(&inner)), (None, double.clone())] {
+            let sighting = Sighting::new(1, Direction::In, ms(0), told, &bytes);
+            assert_eq!((sighting.vlan, &sighting.frame), (Some(100), &frame));
+        }
+        let triple = tagged(&[inner; 3].concat());
+        assert_ne!(Sighting::new(1, Direction::In, ms(0), None, &triple).frame, frame);
+        for length in 0..24 {
+            let runt = &double[..length];
+            Sighting::new(1, Direction::In, ms(0), None, runt);
+        }
+    }
+
+    #[test]
+    fn a_frame_counts_when_it_is_ours_and_goes_outward() {
+        let mut proof = on_br_int();
+        proof.begin();
+        let [ours, another] = [0, 1].map(|frame| proof.frames[frame].bytes.clone());
+        let saw = |proof: &mut Proof, ifindex, direction, frame: &[u8]| {
+            proof.saw(&Sighting::new(ifindex, direction, ms(1), None, frame));
+        };
+        saw(&mut proof, 4, Direction::In, &ours);
+        saw(&mut proof, 9, Direction::Out, &ours);
+        saw(&mut proof, 4, Direction::Out, &ours[..14]);
+        saw(&mut proof, 4, Direction::Out, &[&ours[..40], &[1]].concat());
+        assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
+        // What is copied may be cut, or padded.
+        saw(&mut proof, 4, Direction::Out, &ours[..42]);
+        saw(&mut proof, 4, Direction::Out, &[&another[..], &[0; 4]].concat());
+        assert_eq!(proof.fate(), Fate::Partly);
+    }
+
+    #[test]
+    fn a_round_fares_as_its_frames_do() {
+        for (left, fate) in
+            [(&[][..], Fate::Lost), (&[2], Fate::Partly), (&ARP, Fate::Partly), (&ALL, Fate::Left)]
+        {
+            let mut proof = on_br_int();
+            proof.begin();
+            pass(&mut proof, "eth0", left, ms(1), Some(100));
+            assert_eq!(proof.fate(), fate, "{left:?}");
+            // It is the last round that counts.
+            proof.begin();
+            assert_eq!(proof.fate(), Fate::Lost);
+        }
+        let mut unseen = dpdk();
+        unseen.begin();
+        assert_eq!((unseen.fate(), unseen.left().is_none(), stuck(&unseen)), (Fate::Unseen, true, vec![]));
+    }
+
+    /// All tunnels have one device, in the kernel's datapath.
+    #[test]
+    fn what_goes_into_a_tunnel_has_left() {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "vxlan_sys_4789", "vxlan", 0, 0)];
+        let ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan"])]);
+        let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
+        proof.begin();
+        assert_eq!((proof.fate(), stuck(&proof)), (Fate::Unseen, vec![]));
+        for _remote in 1..=2 {
+            pass(&mut proof, "vxlan_sys_4789", &ALL, ms(1), None);
+        }
+        assert_eq!((proof.fate(), departed(&proof).as_str()), (Fate::Left, "left br-int by vxlan_sys_4789"));
+        let mut answer = [0; 60];
+        answer[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(4, Direction::In, ms(2), None, &answer));
+        assert_eq!(proof.returned(), Some(ms(2)));
+    }
+
+    /// As on a host whose other networks are in tunnels.
+    #[test]
+    fn what_is_seen_to_leave_has_left_wherever_else_it_might_have() {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
+        let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
+        proof.begin();
+        pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
+        assert_eq!((proof.fate(), proof.left().is_none(), stuck(&proof)), (Fate::Unseen, true, vec![]));
+        assert_eq!(proof.unseen().as_deref(), Some("vxlan-1 is a tunnel of Open vSwitch"));
+        pass(&mut proof, "eth0", &ALL, ms(1), Some(100));
+        assert_eq!((proof.fate(), proof.unseen(), proof.left().unwrap().count()), (Fate::Left, None, 3));
+    }
+
+    #[test]
+    fn the_first_departure_is_told_with_its_way() {
+        for (mut proof, device, vlan, words) in [
+            (on_br_int(), "eth0", Some(100), "left br-int by eth0 in VLAN 100"),
+            (hybrid(), "eth0", Some(100), "left br-int by eth0 in VLAN 100"),
+            (provider(), "eth0", Some(1100), "left br-ex by eth0 in VLAN 1100"),
+            (ovs_bond(), "eth1", Some(100), "left br-int by bond0 (eth1) in VLAN 100"),
+            (linux_bond(), "eth0", Some(100), "left br0 by bond0.100 (eth0) in VLAN 100"),
+            (linux_bond(), "eth1", None, "left br0 by bond0.100 (eth1)"),
+        ] {
+            proof.begin();
+            pass(&mut proof, device, &ALL, ms(2), vlan);
+            proof.begin();
+            pass(&mut proof, device, &ALL, ms(50), Some(7));
+            assert_eq!(departed(&proof), words);
+            let departure = proof.departure().unwrap();
+            assert_eq!((departure.at, departure.device.as_str()), (ms(2), device));
+            assert_eq!((proof.fate(), proof.last_hop().unwrap().name.as_str()), (Fate::Left, device));
+        }
+    }
+
+    /// As when both members of a bond flood.
+    #[test]
+    fn a_frame_leaves_once_in_a_round() {
+        let mut proof = ovs_bond();
+        for at in [1, 50] {
+            proof.begin();
+            pass(&mut proof, "eth0", &ALL, ms(at), None);
+            pass(&mut proof, "eth1", &ALL, ms(at + 1), None);
+        }
+        let left: Vec<_> = proof.left().unwrap().collect();
+        assert_eq!(left, [(Kind::ArpRequest, 2), (Kind::ArpReply, 2), (Kind::Rarp, 2)]);
+    }
+
+    #[test]
+    fn what_is_stuck_is_told_with_the_place() {
+        for (mut proof, reached, words) in [
+            (on_br_int(), &[][..], "did not leave br-int"),
+            (provider(), &[], "did not leave Open vSwitch (br-int → br-ex)"),
+            (ovs_bond(), &[], "did not leave br-int"),
+            (hybrid(), &[], "did not leave tap0"),
+            (hybrid(), &["tap0"], "reached tap0, did not leave qbr0"),
+            (hybrid(), &["tap0", "qbr0"], "did not leave qbr0"),
+            (hybrid(), &["tap0", "qbr0", "qvb0"], "reached qvb0, did not leave br-int"),
+            (hybrid(), &["tap0", "qbr0", "qvb0", "qvo0"], "reached qvo0, did not leave br-int"),
+            (linux_bond(), &["tap0"], "reached tap0, did not leave br0"),
+            (linux_bond(), &["tap0", "br0"], "did not leave br0"),
+            (linux_bond(), &["tap0", "br0", "bond0.100"], "did not leave bond0.100"),
+            (linux_bond(), &["tap0", "br0", "bond0.100", "bond0"], "did not leave bond0"),
+        ] {
+            proof.begin();
+            reached.iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
+            assert_eq!(stuck(&proof), [words], "{reached:?}");
+            let last = proof.last_hop().map(|hop| hop.name.as_str());
+            let entry = proof.trail.hops().first().filter(|hop| hop.role == Role::Ovs);
+            assert_eq!(last, reached.last().copied().or(entry.map(|hop| hop.name.as_str())));
+        }
+    }
+
+    #[test]
+    fn a_frame_in_the_dead_vlan_has_not_left() {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(1), Some(4095));
+        assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
+    }
+
+    #[test]
+    fn who_looks_at_the_exit_only_cannot_tell_where_it_ended() {
+        let mut proof = hybrid();
+        let whole = proof.trail().clone();
+        proof.follow(whole.clone().exits_only());
+        proof.begin();
+        pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
+        assert_eq!(
+            (proof.fate(), stuck(&proof)),
+            (Fate::Partly, vec!["rarp did not leave the host".to_owned()])
+        );
+        proof.follow(whole);
+        proof.begin();
+        pass(&mut proof, "qvo0", &ALL, ms(60), None);
+        assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
+    }
+
+    /// As neutron's firewall made it.
+    #[test]
+    fn arp_passes_and_rarp_does_not() {
+        let mut proof = hybrid();
+        proof.begin();
+        ["tap0", "qbr0", "qvb0", "qvo0"].iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
+        pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
+        assert_eq!(proof.fate(), Fate::Partly);
+        assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
+        assert_eq!(
+            proof.held().map(|(number, frame)| (number, frame.kind)).collect::<Vec<_>>(),
+            [(2, Kind::Rarp)]
+        );
+        assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
+    }
+
+    #[test]
+    fn frames_that_ended_in_different_places_are_told_apart() {
+        let mut proof = hybrid();
+        proof.begin();
+        pass(&mut proof, "tap0", &ALL, ms(1), None);
+        pass(&mut proof, "qvo0", &ARP, ms(1), None);
+        assert_eq!(
+            stuck(&proof),
+            [
+                "arp-request, arp-reply reached qvo0, did not leave br-int",
+                "rarp reached tap0, did not leave qbr0"
+            ]
+        );
+    }
+
+    /// As where one of a guest's addresses is not allowed.
+    #[test]
+    fn frames_that_ended_for_different_reasons_are_told_apart_and_by_their_addresses() {
+        let ips = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
+        let trail = on_br_int().trail;
+        let mut proof = Proof::new(GUEST, &round(GUEST, &ips, &Style::default()), trail);
+        proof.begin();
+        let first = (0..proof.frames.len()).filter(|number| proof.frames[*number].ip == Some(ips[0]));
+        let first: Vec<usize> = first.collect();
+        pass(&mut proof, "eth0", &first, ms(1), None);
+        let why =
+            |frame: &Frame| Some(format!("no {}", if frame.kind == Kind::Rarp { "rarp" } else { "arp" }));
+        let why: Vec<_> = proof.frames.iter().map(why).collect();
+        let words: Vec<String> = proof.stuck(&why).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "arp-request 192.0.2.2, arp-reply 192.0.2.2 did not leave br-int: no arp",
+                "rarp did not leave br-int: no rarp"
+            ]
+        );
+    }
+
+    #[test]
+    fn it_is_known_what_did_not_come_to_open_vswitch() {
+        for (mut proof, reached, expected) in [
+            (on_br_int(), &[][..], false),
+            (linux_bond(), &[], false),
+            (hybrid(), &[], true),
+            (hybrid(), &["tap0", "qbr0"], true),
+            (hybrid(), &["tap0", "qbr0", "qvb0"], false),
+        ] {
+            proof.begin();
+            reached.iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
+            assert_eq!(proof.is_held_before_ovs(0), expected, "{reached:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_left_once_is_not_stuck() {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(1), None);
+        proof.begin();
+        assert_eq!((proof.fate(), stuck(&proof), proof.held().next()), (Fate::Lost, vec![], None));
+    }
+
+    #[test]
+    fn a_reply_comes_in_by_the_uplink_after_the_departure() {
+        let mut proof = linux_bond();
+        let (br0, eth0, eth1) = (1, 5, 6);
+        pass_for_guest(&mut proof, eth0, Direction::In, ms(1));
+        assert_eq!(proof.returned(), None, "nothing has left");
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(10), Some(100));
+        for (ifindex, direction, at, why) in [
+            (eth0, Direction::In, 9, "sent before"),
+            (eth0, Direction::Out, 11, "on its way out"),
+            (br0, Direction::In, 11, "from another guest"),
+            (99, Direction::In, 11, "elsewhere"),
+        ] {
+            pass_for_guest(&mut proof, ifindex, direction, ms(at));
+            assert_eq!(proof.returned(), None, "{why}");
+        }
+        let mut for_another = [0; 60];
+        for_another[..6].copy_from_slice(&[0xfa, 0x16, 0x3e, 0, 0, 0x12]);
+        proof.saw(&Sighting::new(eth1, Direction::In, ms(11), Some(100), &for_another));
+        assert_eq!(proof.returned(), None, "for another guest");
+        let mut in_another_vlan = for_another;
+        in_another_vlan[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(eth1, Direction::In, ms(11), Some(7), &in_another_vlan));
+        assert_eq!(proof.returned(), None, "for a guest in another VLAN that has the same MAC");
+
+        pass_for_guest(&mut proof, eth1, Direction::In, ms(12));
+        pass_for_guest(&mut proof, eth0, Direction::In, ms(13));
+        assert_eq!(proof.returned(), Some(ms(12)));
+    }
+
+    #[test]
+    fn another_trail_is_followed_with_what_was_proved() {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
+        let other = provider();
+        proof.follow(other.trail().clone());
+
+        assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
+        assert_eq!(proof.fate(), Fate::Lost, "of the round on the new trail");
+        assert!(proof.hops().all(|(_, vlan, seen)| vlan.is_none() && seen.iter().all(Option::is_none)));
+        assert_eq!(stuck(&proof), ["rarp did not leave Open vSwitch (br-int → br-ex)"]);
+        pass(&mut proof, "eth0", &ALL, ms(2), Some(1100));
+        assert_eq!((proof.fate(), departed(&proof)), (Fate::Left, "left br-int by eth0 in VLAN 100".into()));
+        let left: Vec<u64> = proof.left().unwrap().map(|(_, left)| left).collect();
+        assert_eq!(left, [2, 2, 1]);
+    }
+}

@@ -1,0 +1,197 @@
+//! What a report tells of the proof: how far the frames came, whether they left, who has learned of the guest.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::path::attachment::Via;
+use crate::proof::delivery::Proof;
+use crate::report::{Tally, millis};
+
+/// The keys that a report has with a witness.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Evidence {
+    /// From the event to the first frame's departure from the host.
+    pub left_host_after_ms: Option<f64>,
+    /// How it left.
+    pub departure: Option<Departure>,
+    /// The last hop at which a frame of the last round showed.
+    pub last_hop: Option<String>,
+    /// Frames that left the host; none where that cannot be seen.
+    pub frames_left: Option<Tally>,
+    /// Rounds of which no frame left the host.
+    pub lost_rounds: u32,
+    /// What never left, how far it came, and why.
+    pub stuck: Vec<String>,
+    /// Why it cannot be seen whether frames leave the host.
+    pub unseen: Option<String>,
+    /// From the event to the first frame for the guest that came in after that.
+    pub returned_after_ms: Option<f64>,
+    /// From the event to when the bridge was found to know the guest's MAC behind the guest's port.
+    pub learned_after_ms: Option<f64>,
+    /// The port behind which the bridge knew the guest's MAC, when it was last asked.
+    pub learned_on: Option<String>,
+    /// What is wrong with that.
+    pub stale: Option<String>,
+}
+
+/// How the first frame left the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Departure {
+    /// The last device.
+    pub device: String,
+    /// The last bridge on the way.
+    pub bridge: Option<String>,
+    /// The bridge's port that led to the device.
+    pub port: Option<String>,
+    /// The VLAN tag on the frame.
+    pub vlan: Option<u16>,
+    /// The same in words.
+    #[serde(skip)]
+    pub words: String,
+}
+
+/// Where the deciding bridge has learned the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Learned {
+    /// Behind the guest's own port.
+    Here(String),
+    /// Behind another port: what is sent to the guest from this host goes astray.
+    Elsewhere(String),
+    /// Nowhere: what is sent to it is flooded.
+    Nowhere,
+}
+
+impl Evidence {
+    /// What `proof` tells; of frames that got stuck, `why` may know the reasons, by their numbers.
+    pub fn of(proof: &Proof, unseen: Option<String>, why: &[Option<String>]) -> Evidence {
+        let departure = proof.departure();
+        // Who is blind knows of nothing that it got stuck.
+        let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
+        Evidence {
+            left_host_after_ms: departure.map(|departure| millis(departure.at)),
+            departure: departure.map(|departure| {
+                let (bridge, port) = departure.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
+                let (device, vlan) = (departure.device.clone(), departure.vlan);
+                Departure { device, bridge, port, vlan, words: departure.to_string() }
+            }),
+            last_hop: proof.last_hop().map(|hop| hop.name.clone()),
+            frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
+            stuck: stuck.iter().map(ToString::to_string).collect(),
+            unseen,
+            returned_after_ms: proof.returned().map(millis),
+            ..Evidence::default()
+        }
+    }
+
+    /// With where the bridge had learned the guest when it was last asked, and when that was.
+    pub fn with_learned(mut self, learned: Option<&(Learned, Duration)>) -> Evidence {
+        match learned {
+            Some((Learned::Here(port), at)) => {
+                (self.learned_on, self.learned_after_ms) = (Some(port.clone()), Some(millis(*at)));
+            }
+            Some((Learned::Elsewhere(port), _)) => {
+                self.stale = Some(format!("this host's bridge still has it behind {port}"));
+                self.learned_on = Some(port.clone());
+            }
+            Some((Learned::Nowhere, _)) => self.stale = Some("this host's bridge has not learned it".into()),
+            None => {}
+        }
+        self
+    }
+
+    /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`, and what is amiss, each in a
+    /// line; nothing where there is nothing to tell of.
+    pub fn lines(&self) -> Vec<String> {
+        let departed = match (&self.departure, self.left_host_after_ms, &self.unseen) {
+            (Some(departure), Some(after), _) => {
+                let reply = self.returned_after_ms;
+                let reply = reply
+                    .map_or("no frame for it yet".into(), |at| format!("first frame for it after {at} ms"));
+                Some(format!("{} after {after} ms; {reply}", departure.words))
+            }
+            (_, _, Some(why)) => Some(format!("whether it left the host cannot be seen: {why}")),
+            _ => None,
+        };
+        departed.into_iter().chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proof::capture_point::Direction;
+    use crate::proof::delivery::tests::{on_br_int, pass, pass_for_guest};
+
+    const ETH0: u32 = 4;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Of a round on br-int, these frames have left after 2 ms.
+    fn left(frames: &[usize]) -> Proof {
+        let mut proof = on_br_int();
+        proof.begin();
+        pass(&mut proof, "eth0", frames, ms(2), Some(100));
+        proof
+    }
+
+    #[test]
+    fn the_words_tell_the_departure_and_the_answer() {
+        let mut proof = left(&[0, 1, 2]);
+        let here = (Learned::Here("tap0".into()), ms(3));
+        let elsewhere = (Learned::Elsewhere("eth0".into()), ms(3));
+        let nowhere = (Learned::Nowhere, ms(3));
+        let departed = "left br-int by eth0 in VLAN 100 after 2 ms";
+        for (learned, expected) in [
+            (None, "; no frame for it yet"),
+            (Some(&here), "; no frame for it yet"),
+            (Some(&elsewhere), "; no frame for it yet; this host's bridge still has it behind eth0"),
+            (Some(&nowhere), "; no frame for it yet; this host's bridge has not learned it"),
+        ] {
+            let evidence = Evidence::of(&proof, None, &[]).with_learned(learned);
+            assert_eq!(evidence.lines().join("; "), format!("{departed}{expected}"));
+        }
+        pass_for_guest(&mut proof, ETH0, Direction::In, ms(5));
+        let words = Evidence::of(&proof, None, &[]).lines().join("; ");
+        assert_eq!(words, format!("{departed}; first frame for it after 5 ms"));
+    }
+
+    #[test]
+    fn what_is_stuck_is_told_with_its_reason_if_that_is_known() {
+        let proof = left(&[0, 1]);
+        let stuck = |why| Evidence::of(&proof, None, why).stuck;
+        let why = [None, None, Some("a flow drops it".to_owned())];
+        assert_eq!(stuck(&[]), ["rarp did not leave br-int"]);
+        assert_eq!(stuck(&why), ["rarp did not leave br-int: a flow drops it"]);
+        let words = Evidence::of(&proof, None, &[]).lines().join("; ");
+        assert!(words.ends_with("no frame for it yet; rarp did not leave br-int"), "{words}");
+        let why = [0; 3].map(|_| Some("why".to_owned()));
+        assert_eq!(Evidence::of(&left(&[]), None, &why).lines(), ["did not leave br-int: why"]);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_counted() {
+        let why = || Some("cannot see frames pass: no".to_owned());
+        let unseen = Evidence::of(&left(&[]), why(), &[]);
+        let words = unseen.lines().join("; ");
+        assert_eq!(words, "whether it left the host cannot be seen: cannot see frames pass: no");
+        assert_eq!((unseen.frames_left, unseen.left_host_after_ms), (None, None));
+    }
+
+    #[test]
+    fn the_record_has_all_of_it() {
+        let here = (Learned::Here("tap0".into()), ms(3));
+        let evidence = Evidence::of(&left(&[0, 1, 2]), None, &[]).with_learned(Some(&here));
+        let departure =
+            serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100});
+        assert_eq!(serde_json::to_value(&evidence.departure).unwrap(), departure);
+        assert_eq!(
+            (evidence.left_host_after_ms, evidence.learned_after_ms, evidence.learned_on.as_deref()),
+            (Some(2.0), Some(3.0), Some("tap0"))
+        );
+        let left: Vec<u64> = evidence.frames_left.unwrap().by_kind().map(|(_, left)| left).collect();
+        assert_eq!((left, evidence.last_hop.as_deref()), (vec![1, 1, 0, 1], Some("eth0")));
+    }
+}

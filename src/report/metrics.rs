@@ -1,0 +1,198 @@
+//! What the daemon counts, and its text for Prometheus (the exposition format, version 0.0.4).
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::announcement::frame::Kind;
+use crate::announcement::machine::Outcome;
+use crate::guest::event::Cause;
+use crate::report::Report;
+
+/// Seconds: from what only a fast path makes to what is an outage.
+const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
+
+/// Everything that is counted since the daemon started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    events: BTreeMap<String, u64>,
+    announcements: BTreeMap<String, u64>,
+    frames: BTreeMap<String, u64>,
+    injection_errors: u64,
+    lost_rounds: u64,
+    /// Announcements that left the host, and to which no frame for the guest came back.
+    unanswered: u64,
+    /// Announcements of which nobody could see whether they left.
+    unseen: u64,
+    stale: u64,
+    readiness_wait: Histogram,
+    first_frame_delay: Histogram,
+    departure_delay: Histogram,
+    reply_delay: Histogram,
+}
+
+impl Default for Metrics {
+    /// Every value of a label is there from the start: Prometheus's `rate()` does not see a first count come.
+    fn default() -> Self {
+        let causes = [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged];
+        let zero = |word: &str| (word.to_owned(), 0);
+        Metrics {
+            events: causes.iter().map(|cause| zero(cause.word())).collect(),
+            announcements: Outcome::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
+            frames: Kind::ALL.iter().map(|kind| zero(kind.word())).collect(),
+            injection_errors: 0,
+            lost_rounds: 0,
+            unanswered: 0,
+            unseen: 0,
+            stale: 0,
+            readiness_wait: Histogram::default(),
+            first_frame_delay: Histogram::default(),
+            departure_delay: Histogram::default(),
+            reply_delay: Histogram::default(),
+        }
+    }
+}
+
+/// How often a time fell below each of [`BOUNDS`], and above.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct Histogram {
+    buckets: [u64; BOUNDS.len() + 1],
+    sum: f64,
+}
+
+/// What is true at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Gauges {
+    /// Announcements under way.
+    pub in_progress: usize,
+    /// libvirt is listened to.
+    pub libvirt: bool,
+    /// OVSDB is listened to.
+    pub ovsdb: bool,
+}
+
+impl Metrics {
+    /// Something asked for an announcement.
+    pub fn event(&mut self, cause: Cause) {
+        *self.events.entry(cause.word().into()).or_default() += 1;
+    }
+
+    /// An announcement ended.
+    pub fn ended(&mut self, report: &Report) {
+        *self.announcements.entry(report.outcome.word().into()).or_default() += 1;
+        for (kind, count) in report.frames.by_kind() {
+            *self.frames.entry(kind.word().into()).or_default() += count;
+        }
+        self.injection_errors +=
+            u64::from(report.outcome == Outcome::Failed && report.ready_after_ms.is_some());
+        let evidence = &report.evidence;
+        self.lost_rounds += u64::from(evidence.lost_rounds);
+        self.unanswered += u64::from(report.is_unanswered());
+        self.unseen += u64::from(evidence.unseen.is_some());
+        self.stale += u64::from(evidence.stale.is_some());
+        for (histogram, ms) in [
+            (&mut self.readiness_wait, report.ready_after_ms),
+            (&mut self.first_frame_delay, report.first_frame_after_ms),
+            (&mut self.departure_delay, evidence.left_host_after_ms),
+            (&mut self.reply_delay, evidence.returned_after_ms),
+        ] {
+            ms.into_iter().for_each(|ms| histogram.add(ms / 1000.0));
+        }
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(&self, gauges: &Gauges) -> String {
+        let mut text = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, f64)>| {
+            let _ = writeln!(text, "# HELP announced_{name} {help}\n# TYPE announced_{name} {kind}");
+            for (labels, value) in lines {
+                let _ = writeln!(text, "announced_{name}{labels} {value}");
+            }
+        };
+        let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
+        let by = |name: &str, counts: &BTreeMap<String, u64>| {
+            counts.iter().map(|(value, n)| (label(name, value), *n as f64)).collect::<Vec<_>>()
+        };
+        let version = label("version", env!("CARGO_PKG_VERSION"));
+        family("build_info", "gauge", "The version.", vec![(version, 1.0)]);
+        family("events_total", "counter", "What asked for announcements.", by("cause", &self.events));
+        let outcomes = by("outcome", &self.announcements);
+        family("announcements_total", "counter", "Announcements that ended, a NIC each.", outcomes);
+        let in_progress = vec![(String::new(), gauges.in_progress as f64)];
+        family("announcements_in_progress", "gauge", "Announcements under way.", in_progress);
+        family("frames_sent_total", "counter", "Frames that were sent.", by("kind", &self.frames));
+        for (name, help, count) in [
+            (
+                "injection_errors_total",
+                "Announcements of a ready port whose frames could not be sent.",
+                self.injection_errors,
+            ),
+            ("rounds_lost_total", "Rounds of which no frame left the host.", self.lost_rounds),
+            (
+                "unanswered_total",
+                "Announcements that left the host and brought no frame for the guest.",
+                self.unanswered,
+            ),
+            ("unseen_total", "Announcements that nobody could see leave the host.", self.unseen),
+            ("stale_total", "Announcements after which the local bridge had it wrong.", self.stale),
+        ] {
+            family(name, "counter", help, vec![(String::new(), count as f64)]);
+        }
+        let peers = [("libvirt", gauges.libvirt), ("ovsdb", gauges.ovsdb)];
+        let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(u8::from(up))));
+        family("connected", "gauge", "Whether the peer is listened to.", peers.into());
+        let wait = "From the event to the port's readiness.";
+        self.readiness_wait.write(&mut text, "readiness_wait_seconds", wait);
+        let delay = "From the event to the first frame.";
+        self.first_frame_delay.write(&mut text, "first_frame_delay_seconds", delay);
+        let departure = "From the event to the first frame's departure from the host.";
+        self.departure_delay.write(&mut text, "departure_delay_seconds", departure);
+        let reply = "From the event to the first frame that came in for the guest.";
+        self.reply_delay.write(&mut text, "reply_delay_seconds", reply);
+        text
+    }
+}
+
+impl Histogram {
+    fn add(&mut self, seconds: f64) {
+        let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
+        self.buckets[bucket] += 1;
+        self.sum += seconds;
+    }
+
+    fn write(&self, text: &mut String, name: &str, help: &str) {
+        let _ = writeln!(text, "# HELP announced_{name} {help}\n# TYPE announced_{name} histogram");
+        let mut total = 0;
+        let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(self.buckets) {
+            total += count;
+            let _ = writeln!(text, "announced_{name}_bucket{{le=\"{bound}\"}} {total}");
+        }
+        let _ = writeln!(text, "announced_{name}_sum {}\nannounced_{name}_count {total}", self.sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_cumulative_buckets() {
+        let mut metrics = Metrics::default();
+        metrics.first_frame_delay.add(0.002);
+        metrics.first_frame_delay.add(100.0);
+        let text = metrics.text(&Gauges::default());
+        for line in [
+            "announced_first_frame_delay_seconds_bucket{le=\"0.001\"} 0",
+            "announced_first_frame_delay_seconds_bucket{le=\"0.0025\"} 1",
+            "announced_first_frame_delay_seconds_bucket{le=\"60\"} 1",
+            "announced_first_frame_delay_seconds_bucket{le=\"+Inf\"} 2",
+            "announced_first_frame_delay_seconds_count 2",
+            "announced_connected{peer=\"libvirt\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+}

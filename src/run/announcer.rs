@@ -1,0 +1,305 @@
+//! Runs announcements: looks at the host, asks the state machine what to do, and does it.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::announcement::frame::Frame;
+use crate::announcement::injection::{self, Method, Way};
+use crate::announcement::machine::{Announcement, Outcome, Round, Step};
+use crate::guest::GuestState;
+use crate::host::injector::Error;
+use crate::path::readiness::Assessment;
+use crate::proof::capture_point::Trail;
+use crate::proof::delivery::Fate;
+use crate::report::evidence::{Evidence, Learned};
+use crate::report::{Report, Tally};
+use crate::run::diagnose;
+use crate::run::observer::Observer;
+use crate::run::order::{Host, Order};
+
+/// What ends or holds an announcement from outside.
+#[derive(Debug, Clone)]
+pub struct Signals {
+    /// Whether the guest runs.
+    pub guest: watch::Receiver<GuestState>,
+    /// Why it is to end.
+    pub stop: watch::Receiver<Option<Stop>>,
+}
+
+/// Why an announcement is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The program ends.
+    Interrupted,
+    /// Another one takes its place.
+    Superseded,
+}
+
+/// Carries out `order` for an event at `began`, until it is announced or cannot be.
+pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
+    let mut run = Run {
+        frames: order.round(),
+        machine: Announcement::new(order.schedule.clone(), order.wait).insisting(order.proof.more_rounds),
+        order: &order,
+        way: None,
+        offered: Vec::new(),
+        observer: None,
+        learned: None,
+        tally: Tally::default(),
+        has_turn: false,
+        told: String::new(),
+        began,
+        supposed: None,
+    };
+    if run.frames.is_empty() {
+        run.machine
+            .give_up("there is nothing to send: the NIC has no address for the kinds of --send".into());
+    }
+    loop {
+        match *signals.stop.borrow_and_update() {
+            Some(Stop::Interrupted) => run.machine.cancel("interrupted"),
+            Some(Stop::Superseded) => run.machine.supersede(),
+            None => {}
+        }
+        let guest = *signals.guest.borrow_and_update();
+        let seen = order.look(&mut host, guest);
+        run.machine.observe(run.now(), &seen);
+        run.leave_the_clock();
+        run.tell_what_is_unmet(&seen);
+        run.prepare(&host, &seen).await;
+        run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
+        match run.machine.step(run.now()) {
+            // Much may change until it is our turn: look again then.
+            Step::Send if !run.has_turn => run.take_turn(&host).await,
+            Step::Send => {
+                run.send(&host).await;
+                run.ask_who_learned(&host, &seen).await;
+            }
+            Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
+            // In a box of its own: announcements that wait, perhaps thousands, need no room for it.
+            Step::Done => return Box::pin(run.report(&host, &seen)).await,
+        }
+    }
+}
+
+struct Run<'a> {
+    order: &'a Order,
+    machine: Announcement,
+    frames: Vec<Frame>,
+    way: Option<Way>,
+    /// The ways that were on offer when `way` was chosen.
+    offered: Vec<Way>,
+    /// Sees the frames pass.
+    observer: Option<Observer>,
+    /// Where the bridge has learned the guest, and when it was asked.
+    learned: Option<(Learned, Duration)>,
+    tally: Tally,
+    /// The next round may be sent.
+    has_turn: bool,
+    /// What was last said to be unmet.
+    told: String,
+    began: Instant,
+    /// What the time is in a dry run, once the port is ready.
+    supposed: Option<Duration>,
+}
+
+impl Run<'_> {
+    fn now(&self) -> Duration {
+        self.supposed.unwrap_or_else(|| self.began.elapsed())
+    }
+
+    /// In a dry run, no clock makes a round late.
+    fn leave_the_clock(&mut self) {
+        if self.order.dry_run && self.supposed.is_none() {
+            self.supposed = self.machine.progress().ready_at;
+        }
+    }
+
+    /// Whoever waits at a terminal wants to know for what.
+    fn tell_what_is_unmet(&mut self, seen: &Assessment) {
+        let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if unmet != self.told {
+            if !unmet.is_empty() {
+                tracing::debug!(
+                    target: crate::log::WAITING,
+                    "{}: waiting: {unmet}",
+                    self.order.target.subject(seen.device(&self.order.target))
+                );
+            }
+            self.told = unmet;
+        }
+    }
+
+    /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready.
+    async fn prepare(&mut self, host: &Host, seen: &Assessment) {
+        let ways = injection::ways(seen, self.order.inject);
+        if self.order.dry_run || self.frames.is_empty() {
+            if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
+                self.machine.give_up(Error::NoSuchWay(method).to_string());
+            }
+            return;
+        }
+        if ways == self.offered && (self.way.is_some() || !seen.is_ready()) {
+            return;
+        }
+        self.offered.clone_from(&ways);
+        let (inject, likely) = (self.order.inject, ways.first().map(Way::method));
+        // Open vSwitch takes its time to answer.
+        let meanwhile = async { self.look_along(likely, host, seen) };
+        let (prepared, ()) = tokio::join!(host.injectors.prepare(&ways, inject), meanwhile);
+        match prepared {
+            Ok(way) => self.way = Some(way),
+            Err(error) => {
+                self.way = None;
+                // A socket that is not there yet may still come before the port is ready.
+                if seen.is_ready() {
+                    self.machine.give_up(error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Opens the witness's eyes on the way that frames will take which are let in by `method`.
+    fn look_along(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
+        let (true, Some(method), Some(attachment)) = (self.order.proof.watch, method, &seen.attachment)
+        else {
+            return;
+        };
+        let trail = Trail::of(attachment, method);
+        match &mut self.observer {
+            Some(observer) => observer.follow(trail),
+            None => {
+                let (witness, mac) = (host.witness.clone(), self.order.target.mac);
+                self.observer = Some(Observer::new(witness, self.began, mac, &self.frames, trail));
+            }
+        }
+    }
+
+    async fn take_turn(&mut self, host: &Host) {
+        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
+            pace.turn(self.machine.progress().rounds, self.frames.len()).await;
+        }
+        self.has_turn = true;
+    }
+
+    async fn send(&mut self, host: &Host) {
+        self.has_turn = false;
+        self.observer.iter_mut().for_each(Observer::begin);
+        let sent = match &self.way {
+            _ if self.order.dry_run => Ok(()),
+            Some(way) => host.injectors.send(way, &self.frames).await,
+            None => Err(Error::Unavailable(Vec::new())),
+        };
+        let at = self.now();
+        match sent {
+            Ok(()) => {
+                self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.record(at);
+                let round = self.judge(at).await;
+                self.machine.sent(round);
+            }
+            Err(error) => {
+                // The report tells the last one.
+                tracing::debug!("{}: {error}", self.order.target.mac);
+                self.machine.failed(error.to_string());
+            }
+        }
+    }
+
+    async fn judge(&mut self, at: Duration) -> Round {
+        let Some(observer) = &mut self.observer else {
+            return Round { at, left: true, answered: true };
+        };
+        let fate = observer.judge().await;
+        let answered = fate == Fate::Unseen || observer.proof.returned().is_some();
+        // A frame may have left before we were told that it was sent.
+        let at = observer.proof.departure().map_or(at, |departure| departure.at.min(at));
+        Round { at, left: fate != Fate::Lost, answered }
+    }
+
+    /// Open vSwitch may learn half a second later from a frame that took a cached flow. It may also unlearn what it has learned
+    /// from the first frame: the last word is that at the end.
+    async fn ask_who_learned(&mut self, host: &Host, seen: &Assessment) {
+        let progress = self.machine.progress();
+        let is_settled = |known: &Learned| matches!(known, Learned::Here(_));
+        let was_settled = self.learned.as_ref().is_some_and(|(known, _)| is_settled(known));
+        let is_due = match progress.outcome {
+            None => !was_settled && progress.rounds > 0,
+            Some(outcome) => outcome == Outcome::Announced,
+        };
+        if let (Some(_), true, Some(frame)) = (&self.observer, is_due, self.frames.first()) {
+            let learned = diagnose::learned(host, seen, self.order.target.mac, frame).await;
+            // When it was learned first is the time to tell.
+            if !(was_settled && learned.as_ref().is_none_or(is_settled)) {
+                self.learned = learned.map(|learned| (learned, self.now()));
+            }
+        }
+    }
+
+    fn record(&mut self, now: Duration) {
+        let Some(pcap) = &self.order.pcap else {
+            return;
+        };
+        let mut pcap = pcap.lock().unwrap_or_else(PoisonError::into_inner);
+        for frame in &self.frames {
+            if let Err(error) = pcap.write(now, &frame.bytes) {
+                tracing::error!("cannot write the capture file: {error}");
+                return;
+            }
+        }
+    }
+
+    async fn wait(&mut self, until: Duration, host: &mut Host, signals: &mut Signals) {
+        if self.supposed.is_some() {
+            self.supposed = Some(until);
+            return;
+        }
+        let deadline = self.began + until;
+        let lost = tokio::select! {
+            changed = host.links.changed() => changed.is_err(),
+            changed = host.ovs.changed() => changed.is_err(),
+            // Who never had a guest to watch has nobody to tell of it.
+            Ok(()) = signals.guest.changed() => false,
+            Ok(()) = signals.stop.changed() => false,
+            () = see(&mut self.observer) => false,
+            () = tokio::time::sleep_until(deadline) => false,
+        };
+        if lost {
+            self.machine.give_up("lost sight of the host's devices".into());
+        }
+    }
+
+    async fn report(self, host: &Host, seen: &Assessment) -> Report {
+        let (order, progress) = (self.order, self.machine.progress());
+        let sent = progress.first_frame_at.is_some();
+        let evidence = match self.observer.as_ref().filter(|_| sent) {
+            Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
+            None => Evidence::default(),
+        };
+        let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
+        let lost = lost.then(|| match evidence.stuck.join("; ") {
+            // What nobody waited for has left after all.
+            stuck if stuck.is_empty() => "no frame was seen to leave the host in time".into(),
+            stuck => format!("no frame left the host: {stuck}"),
+        });
+        Report {
+            frames: self.tally,
+            evidence: Evidence { lost_rounds: progress.lost, ..evidence },
+            injector: self.way.map(|way| way.method().word()),
+            dry_run: order.dry_run,
+            error: progress.error.clone().or(lost),
+            ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
+        }
+    }
+}
+
+/// Waits for something that the observer sees between two rounds.
+async fn see(observer: &mut Option<Observer>) {
+    match observer {
+        Some(observer) => observer.see().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,201 @@
+//! Asks the host's bridges what no frame tells: behind which port they have learned the guest, and why they hold frames up.
+
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+
+use crate::announcement::frame::Frame;
+use crate::host::netlink::fdb;
+use crate::host::openvswitch::unixctl;
+use crate::path::attachment::{Attachment, Hop, Kind, Role};
+use crate::path::link::{Links, PortState};
+use crate::path::ovs::{Ovs, Plugged};
+use crate::path::owner::Owner;
+use crate::path::readiness::Assessment;
+use crate::proof::delivery::Proof;
+use crate::proof::ofproto_trace::{self, Port, Verdict};
+use crate::report::evidence::Learned;
+use crate::run::order::Host;
+
+/// A bridge that has not answered by then is not waited for: a round may be due.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Nobody can be asked what a filter of the kernel does with a frame.
+const FILTER: &str = "a filter, perhaps: see nft list ruleset, and ebtables";
+
+/// Where the deciding bridge has learned `mac`, of which `frame` is; `None` where that says nothing, or nobody can tell.
+pub async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame: &Frame) -> Option<Learned> {
+    let attachment = seen.attachment.as_ref()?;
+    match attachment.kind {
+        Kind::Macvtap => None,
+        Kind::LinuxBridge => learned_by_linux_bridge(host, seen, attachment, mac).await,
+        // ovn-controller's flows do not ask what was learned.
+        _ if seen.in_charge.0 == Owner::Ovn => None,
+        Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::VhostUser => {
+            let bridge = &attachment.bridge;
+            let asked = unixctl::learned(&host.ovs_directory, bridge, mac, seen.vlan);
+            match tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()? {
+                None => learns(host, seen, bridge, frame).await.then_some(Learned::Nowhere),
+                Some(Port::Local) => Some(Learned::Elsewhere(bridge.clone())),
+                Some(Port::Number(ofport)) => {
+                    let ovs = &host.ovs.borrow().ovs;
+                    let port = port_by_number(ovs, bridge, ofport);
+                    let name = port.map_or_else(|| ofport.to_string(), |port| port.port.name.clone());
+                    Some(judged(name == attachment.port, name))
+                }
+            }
+        }
+    }
+}
+
+async fn learned_by_linux_bridge(
+    host: &Host,
+    seen: &Assessment,
+    attachment: &Attachment,
+    mac: MacAddr,
+) -> Option<Learned> {
+    let bridge = attachment.entry.linux_bridge.as_ref()?.ifindex;
+    let vlan = seen.vlan;
+    // It may have to wait for others who change devices.
+    let asked = tokio::task::spawn_blocking(move || fdb::on_linux_bridge(bridge, mac, vlan));
+    let port = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?.ok()?;
+    let Some(port) = port else { return Some(Learned::Nowhere) };
+    let name = host.links.borrow().get(port).map(|link| link.name.clone());
+    Some(judged(Some(port) == attachment.entry.ifindex, name.unwrap_or_else(|| port.to_string())))
+}
+
+/// Whether a bridge of Open vSwitch would learn from a frame. Where flows alone forward it, as with neutron's
+/// `explicitly_egress_direct`, nobody asks what was learned, and a frame that it drops is told of as such.
+async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
+    let verdict = tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok().flatten();
+    let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
+    ends.filter(|end| end.bridge == bridge).any(|end| !end.dropped && end.line.ends_with("actions=NORMAL"))
+}
+
+fn judged(own: bool, port: String) -> Learned {
+    if own { Learned::Here(port) } else { Learned::Elsewhere(port) }
+}
+
+/// Why frames do not leave the host, by their numbers, as far as anybody can tell: what the port lacks, what is wrong with the
+/// uplinks, which flow of Open vSwitch drops them.
+pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Vec<Option<String>> {
+    let held: Vec<(usize, &Frame)> = proof.held().collect();
+    let mut why = vec![None; proof.frames().len()];
+    let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let of_all = match unmet.is_empty() {
+        true => broken(&host.links.borrow(), proof.trail().hops(), |_| true),
+        false => Some(unmet),
+    };
+    if of_all.is_some() {
+        held.iter().for_each(|(number, _)| why[*number].clone_from(&of_all));
+        return why;
+    }
+    let in_ovs = seen.attachment.as_ref().is_some_and(|attachment| attachment.entry.ovs.is_some());
+    let (filtered, asked): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|(number, _)| !in_ovs || proof.is_held_before_ovs(*number));
+    filtered.iter().for_each(|(number, _)| why[*number] = Some(FILTER.into()));
+    let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
+    for (number, _) in asked {
+        why[number] = match verdicts.next() {
+            Some(Ok(verdict)) => reason(host, proof.trail().hops(), &verdict),
+            Some(Err(error)) => Some(format!("why cannot be told: {error}")),
+            None => None,
+        };
+    }
+    why
+}
+
+/// Why a frame does not leave of which Open vSwitch says that.
+fn reason(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
+    let is_output = |hop: &Hop| verdict.outputs.iter().any(|output| output.port == hop.name);
+    let outputs: Vec<&Hop> = hops.iter().filter(|hop| hop.via.is_some() && is_output(hop)).collect();
+    if !outputs.is_empty() {
+        return broken(&host.links.borrow(), hops, |exit| outputs.iter().any(|hop| hop.via == exit.via));
+    }
+    // On a healthy host other bridges may drop it, too: those for other networks.
+    let led_on = |bridge: &str| {
+        let mut exits = hops.iter().filter(|hop| hop.role == Role::Exit);
+        exits.any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge))
+    };
+    let end = verdict.ends.iter().find(|end| end.dropped && led_on(&end.bridge));
+    let ovs = &host.ovs.borrow().ovs;
+    Some(match end {
+        Some(end) => ofproto_trace::with_port_names(&end.line, |ofport| port_name(ovs, &end.bridge, ofport)),
+        None => verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)),
+    })
+}
+
+fn port_name(ovs: &Ovs, bridge: &str, ofport: u32) -> Option<String> {
+    port_by_number(ovs, bridge, ofport).map(|port| port.interface.name.clone())
+}
+
+fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged<'a>> {
+    let row = ovs.bridges.values().find(|row| row.name == bridge)?;
+    ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
+}
+
+/// What Open vSwitch has for each of these frames, in one line; for none where they do not come to it, or it does not say.
+pub async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<String> {
+    let verdicts = verdicts(host, seen, frames.iter()).await;
+    let ovs = &host.ovs.borrow().ovs;
+    let lines = verdicts
+        .iter()
+        .flatten()
+        .map(|verdict| verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)));
+    lines.collect()
+}
+
+/// The verdicts on these frames, or why there are none: who does not answer is not asked again.
+async fn verdicts(
+    host: &Host,
+    seen: &Assessment,
+    frames: impl Iterator<Item = &Frame>,
+) -> Vec<Result<Verdict, String>> {
+    let mut verdicts: Vec<Result<Verdict, String>> = Vec::new();
+    for frame in frames {
+        let next = match verdicts.last() {
+            Some(Err(error)) => Some(Err(error.clone())),
+            _ => verdict(host, seen, frame).await,
+        };
+        verdicts.extend(next);
+    }
+    verdicts
+}
+
+/// `None` where the frame does not come to Open vSwitch.
+async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result<Verdict, String>> {
+    let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
+    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
+    Some(traced.map_err(|error| match error {
+        unixctl::Error::NoAnswer(_) => "ovs-vswitchd does not answer".into(),
+        other => other.to_string(),
+    }))
+}
+
+/// What keeps each of these uplinks from passing frames on, if something does with every one.
+fn broken(links: &Links, hops: &[Hop], is_meant: impl Fn(&Hop) -> bool) -> Option<String> {
+    let exits = hops.iter().filter(|hop| hop.role == Role::Exit && is_meant(hop));
+    let mut reasons = Vec::new();
+    for exit in exits {
+        // What is above it, a VLAN device say, has no carrier when it has none.
+        let above = hops.iter().filter(|hop| hop.role == Role::Upper && hop.via == exit.via);
+        let reason = std::iter::once(exit).chain(above).find_map(|hop| trouble(links, hop))?;
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// What keeps a device from passing frames on.
+fn trouble(links: &Links, hop: &Hop) -> Option<String> {
+    let link = links.get(hop.ifindex?)?;
+    let state = link.port.map_or(PortState::Forwarding, |port| port.state);
+    match (link.up, link.lower_up) {
+        (false, _) => Some(format!("{} is down", link.name)),
+        (true, false) => Some(format!("{} has no carrier", link.name)),
+        _ if state != PortState::Forwarding => {
+            Some(format!("the bridge does not forward to {}: the port is {}", link.name, state.word()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,144 @@
+//! Lets announcements wait for their turn in the host's budget of frames.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::announcement::quota::Budget;
+
+/// The host's budget, shared by all announcements.
+#[derive(Debug, Clone)]
+pub struct Pacer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    budget: Mutex<Budget<oneshot::Sender<()>>>,
+    began: Instant,
+    asked: Notify,
+    changed: Notify,
+}
+
+impl Pacer {
+    /// A pace of so many frames a second; gives turns for as long as the runtime lives.
+    pub fn start(frames_per_second: u32) -> Self {
+        let budget = Mutex::new(Budget::new(frames_per_second));
+        let (asked, changed) = (Notify::new(), Notify::new());
+        let shared = Arc::new(Shared { budget, began: Instant::now(), asked, changed });
+        tokio::spawn(give_turns(shared.clone()));
+        Pacer(shared)
+    }
+
+    /// Another pace, from now on.
+    pub fn change(&self, frames_per_second: u32) {
+        self.0.lock().change(frames_per_second, self.0.began.elapsed());
+        self.0.changed.notify_one();
+    }
+
+    /// Waits until `frames` may be sent as somebody's round `round`, from 0.
+    pub async fn turn(&self, round: u32, frames: usize) {
+        // While the host had no time for us, others have become ready that could not ask for their first round yet…
+        after_others_if(round > 0).await;
+        let (give, given) = oneshot::channel();
+        {
+            let mut budget = self.0.lock();
+            budget.ask(round, frames as u32, give);
+            // Mostly nobody waits, and the turn is ours at once.
+            self.0.give(&mut budget);
+        }
+        self.0.asked.notify_one();
+        let _ = given.await;
+        // … or that have been given their turn and could not use it.
+        after_others_if(round > 0).await;
+    }
+}
+
+/// Lets everybody run first who can.
+async fn after_others_if(polite: bool) {
+    if polite {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Budget<oneshot::Sender<()>>> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give(&self, budget: &mut Budget<oneshot::Sender<()>>) {
+        while let Some(who) = budget.next(self.began.elapsed()) {
+            // Who has gone away meanwhile does not need it.
+            let _ = who.send(());
+        }
+    }
+}
+
+async fn give_turns(shared: Arc<Shared>) {
+    loop {
+        let pause = {
+            let mut budget = shared.lock();
+            shared.give(&mut budget);
+            budget.pause(shared.began.elapsed())
+        };
+        match pause {
+            Some(pause) => drop(tokio::time::timeout(pause, shared.changed.notified()).await),
+            None => shared.asked.notified().await,
+        }
+    }
+}
+
+/// How much later than the event the announcement of a NIC begins, at most `longest`: always the same for a NIC, and spread
+/// evenly over all of them.
+pub fn jitter(mac: MacAddr, longest: Duration) -> Duration {
+    let mixed = mac
+        .octets()
+        .iter()
+        .fold(0u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x9e37_79b1).rotate_left(13));
+    longest.mul_f64(f64::from(mixed) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_round_that_is_due_at_once_waits_for_first_rounds_of_those_who_are_ready() {
+        let pace = Pacer::start(1_000_000);
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let announcements = (0..3).map(|_| {
+            let (pace, sent) = (pace.clone(), sent.clone());
+            tokio::spawn(async move {
+                for round in 0..2 {
+                    pace.turn(round, 1).await;
+                    sent.lock().unwrap().push(round);
+                }
+            })
+        });
+        for announcement in announcements.collect::<Vec<_>>() {
+            announcement.await.unwrap();
+        }
+        let rounds: Vec<u32> = sent.lock().unwrap().clone();
+        assert_eq!(rounds, [0, 0, 0, 1, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_pace_that_holds_no_more() {
+        let pace = Pacer::start(1);
+        pace.turn(0, 1000).await;
+        let began = Instant::now();
+        let waiting = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.turn(0, 1).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        pace.change(1000);
+        pace.turn(0, 1).await;
+        waiting.await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+}

@@ -1,27 +1,32 @@
-"""What the benchmarks share: a private host (contrib/lab/host), what is plugged into it, and the daemon."""
+"""What the benchmarks share beside the migration lab's modules: a private host (contrib/lab/host), its devices, and the daemon."""
 
 import contextlib
 import fcntl
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
+LAB = HERE.parent / "lab"
+sys.path.insert(0, str(LAB))  # so that the benchmarks can import migration_lab
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target"))
 ANNOUNCE = TARGET / "release/announce"
+# libvirt's test driver, in the host's libvirtd. It forgets its guests when its last connection is closed.
+TEST_DRIVER = "test+unix:///default?socket=/run/libvirt/libvirt-sock"
 
 
 def enter(*options):
     """Runs this program again, inside a host with these options, which ends with it; inside, only returns."""
     if "PRIVATE_HOST" in os.environ:
         return
-    directory = subprocess.check_output(["mktemp", "-d"], text=True).strip()
-    host = [HERE.parent / "lab/host", *options, "--remove", directory, "--"]
+    directory = tempfile.mkdtemp(prefix="announced-bench-")
+    host = [LAB / "host", *options, "--remove", directory, "--"]
     again = [os.path.realpath(sys.argv[0]), *sys.argv[1:]]
     sys.exit(subprocess.call([*host, *again], env={**os.environ, "PRIVATE_HOST": directory}))
 
@@ -46,26 +51,20 @@ def tap(name, up=True):
     return device
 
 
-class Ovsdb:
-    """A connection of our own: ovs-vsctl takes milliseconds to start."""
+def create(*domains, connect="qemu:///system"):
+    """Has libvirt start these domains, of which each is given as its XML."""
+    with tempfile.TemporaryDirectory() as directory:
+        commands = []
+        for number, xml in enumerate(domains):
+            file = Path(directory, f"{number}.xml")
+            file.write_text(xml)
+            commands.append(f"create {file}\n")
+        batch(f"virsh --quiet --connect {connect}", "".join(commands))
 
-    def __init__(self):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect("/run/openvswitch/db.sock")
 
-    def set_tag(self, port, tag, counted=True):
-        """Commits a tag (a list of one, or of none), counted in next_cfg or not; returns when that was sent, once it is committed."""
-        row = {"tag": ["set", tag], "vlan_mode": ["set", []], "trunks": ["set", []]}
-        update = {"op": "update", "table": "Port", "where": [["name", "==", port]], "row": row}
-        bump = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
-        request = {"method": "transact", "id": 1, "params": ["Open_vSwitch", update] + [bump] * counted}
-        sent = time.time_ns()
-        self.socket.sendall(json.dumps(request).encode())
-        reply = b""
-        while reply.count(b"{") != reply.count(b"}") or not reply:
-            reply += self.socket.recv(65536)
-        assert not any(result.get("error") for result in json.loads(reply)["result"]), reply
-        return sent
+def batch(command, lines):
+    """Runs a program that reads its commands from standard input."""
+    subprocess.run(command.split(), input=lines, text=True, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import time
 
 from .ovsdb import Ovsdb
 
-NOTHING = ["set", []]
 # So that nothing passes: the tag alone would not do (LP#1930414).
 DEAD = {"tag": 4095, "vlan_mode": "trunk", "trunks": 4095}
 
@@ -26,10 +25,10 @@ class Agent(threading.Thread):
 
     def run(self):
         if self.late:
-            self.dead_at = self.ovsdb.set_port(self.port, **DEAD)
+            self.dead_at = self.ovsdb.set_port(self.port, **DEAD).known
             due = self.late + (self._resumed_at() if self.since == "resumed" else self.dead_at)
             time.sleep(max(0, due - time.time()))
-        self.bound_at = self.ovsdb.set_port(self.port, tag=self.tag, vlan_mode=NOTHING, trunks=NOTHING)
+        self.bound_at = self.ovsdb.bind(self.port, self.tag).known
         self.bound.set()
 
     def _resumed_at(self):

@@ -1,15 +1,13 @@
 """How a host's guests reach its uplink."""
 
+from .domain import linux_bridge, openvswitch
 from .guest import MAC, PORT, device
 
 
 class Ovs:
     """tap → br-int → up0. The tag on the port is the VLAN on the wire."""
 
-    source = (
-        "<source bridge='br-int'/>"
-        f"<virtualport type='openvswitch'><parameters interfaceid='{PORT}'/></virtualport>"
-    )
+    source = openvswitch("br-int", PORT)
     # The port whose tag decides.
     port = device("tap")
     tags = {100: 100, 200: 200}
@@ -27,7 +25,7 @@ class Ovs:
 class Hybrid(Ovs):
     """tap → qbr → qvb ═ qvo → br-int → up0."""
 
-    source = f"<source bridge='{device('qbr')}'/>"
+    source = linux_bridge(device("qbr"))
     port = device("qvo")
 
     def expect(self, host):

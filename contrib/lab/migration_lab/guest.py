@@ -3,6 +3,8 @@
 import pathlib
 import subprocess
 
+from . import domain
+
 MAC = "fa:16:3e:00:00:11"
 PORT = "6f7d3c1a-1111-4222-8333-444455556666"
 ADDRESS, GATEWAY, NEIGHBOUR = "1.1.1.1", "1.1.1.254", "1.1.1.2"
@@ -61,40 +63,15 @@ def _output(*command):
     return subprocess.run(list(map(str, command)), check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
-def domain(attachment, guest_announce, files):
+def xml(attachment, guest_announce, files):
     """VM1 as nova describes it; `files` is where `build` has left kernel and initramfs."""
-    override = "" if guest_announce else """
+    boot = f"""
+        <kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd>
+        <cmdline>quiet ipv6.disable=1</cmdline>"""
+    silent = "" if guest_announce else """
       <qemu:override><qemu:device alias='ua-net0'><qemu:frontend>
         <qemu:property name='guest_announce' type='bool' value='false'/>
       </qemu:frontend></qemu:device></qemu:override>"""
-    # Type qemu, not kvm: /dev/kvm may be there and not work.
-    return f"""
-    <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
-      <name>vm1</name>
-      <memory unit='MiB'>{MEMORY_MIB}</memory>
-      <os>
-        <type arch='x86_64' machine='pc'>hvm</type>
-        <kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd>
-        <cmdline>quiet ipv6.disable=1</cmdline>
-      </os>
-      <features><acpi/></features>
-      <metadata>
-        <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>
-          <nova:ports><nova:port uuid='{PORT}'>
-            <nova:ip type='fixed' address='{ADDRESS}' ipVersion='4'/>
-          </nova:port></nova:ports>
-        </nova:instance>
-      </metadata>
-      <devices>
-        <controller type='usb' model='none'/>
-        <memballoon model='none'/>
-        <interface type='bridge'>
-          <mac address='{MAC}'/>
-          {attachment.source}
-          <target dev='{device("tap")}'/>
-          <model type='virtio'/>
-          <rom enabled='no'/>
-          <alias name='ua-net0'/>
-        </interface>
-      </devices>{override}
-    </domain>"""
+    nic = domain.nic(MAC, device("tap"), attachment.source, alias="ua-net0")
+    metadata = domain.nova(PORT, ADDRESS)
+    return domain.xml("vm1", nic, memory_mib=MEMORY_MIB, metadata=metadata, boot=boot, more=silent)

@@ -1,34 +1,47 @@
-"""A client for ovsdb-server (RFC 7047), as far as the agent's stand-in needs one."""
+"""A client for ovsdb-server (RFC 7047), as far as a stand-in for neutron's agent needs one: ovs-vsctl takes milliseconds to start."""
 
+import collections
 import json
 import socket
 import time
+
+NOTHING = ["set", []]
+# When a transaction was sent, and when its commit was known, in seconds since the epoch.
+Commit = collections.namedtuple("Commit", ["sent", "known"])
 
 
 class Ovsdb:
     """A connection. Transactions return when they are committed."""
 
-    def __init__(self, path):
+    def __init__(self, path="/run/openvswitch/db.sock"):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(path))
         self.received = ""
 
-    def set_port(self, name, **columns):
-        """Waits for the port, and sets its columns in the transaction that sees it; returns when that was committed."""
+    def bind(self, port, tag, counted=True):
+        """Makes it an access port of that VLAN, or with `NOTHING` one without VLAN."""
+        return self.set_port(port, counted, tag=tag, vlan_mode=NOTHING, trunks=NOTHING)
+
+    def set_port(self, name, counted=True, **columns):
+        """Waits for the port, and sets its columns in the transaction that sees it; returns the `Commit`.
+
+        A change that is counted in `next_cfg` is what ovsdbapp, the agent's library, and ovs-vsctl make: ovs-vswitchd then says
+        when it has carried it out.
+        """
         here = [["name", "==", name]]
         until_it_is_there = {"op": "wait", "timeout": 120_000, "table": "Port", "where": here,
                              "columns": ["name"], "until": "==", "rows": [{"name": name}]}
         update = {"op": "update", "table": "Port", "where": here, "row": columns}
-        # As ovsdbapp, the agent's library, and ovs-vsctl do: ovs-vswitchd then says when it has carried this out.
         count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
-        operations = [until_it_is_there, update, count]
+        operations = [until_it_is_there, update, *[count] * counted]
         request = {"id": name, "method": "transact", "params": ["Open_vSwitch", *operations]}
+        sent = time.time()
         self.socket.sendall(json.dumps(request).encode())
         answer = self._answer()
-        at = time.time()
+        known = time.time()
         if answer.get("error") or any(result.get("error") for result in answer["result"]):
             raise RuntimeError(f"ovsdb-server refuses to set port {name}: {answer}")
-        return at
+        return Commit(sent, known)
 
     def _answer(self):
         while True:

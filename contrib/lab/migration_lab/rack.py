@@ -136,7 +136,7 @@ class Rack:
         """Starts VM1 on host 1."""
         self.attachment.expect(self.source)
         domain = self.directory / "vm1.xml"
-        domain.write_text(guest.domain(self.attachment, self.case.guest_announce, self.site.guest))
+        domain.write_text(guest.xml(self.attachment, self.case.guest_announce, self.site.guest))
         self.source.sh(f"virsh --quiet create {domain}")
 
     def probe(self, name, log):

@@ -18,12 +18,12 @@ class Uplink:
     def __init__(self, file):
         self.file = file
         # Without the word vlan: the kernel strips tags before filters look.
-        command = _tcpdump(file, "-i", UPLINK, "-Q", "in", "ether", "src", MAC, "and", "(arp or rarp or ip6)")
-        self.tcpdump = _listening(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        command = tcpdump(file, "-i", UPLINK, "-Q", "in", "ether", "src", MAC, "and", "(arp or rarp or ip6)")
+        self.tcpdump = listening(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
 
     def frames(self, end):
         """The frames until then: when, in which VLAN (None: untagged), of what kind."""
-        return [(at, *dissect(frame)) for at, frame in _packets(self.file) if at < end]
+        return [(at, *dissect(frame)) for at, frame in packets(self.file) if at < end]
 
 
 class Port:
@@ -32,44 +32,45 @@ class Port:
     def __init__(self, host, file):
         self.host, self.file = host, file
         # On all devices: the tap does not exist yet.
-        self.tcpdump = _listening(host.start(*_tcpdump(file, "-i", "any", "-y", "LINUX_SLL2", "rarp")))
+        self.tcpdump = listening(host.start(*tcpdump(file, "-i", "any", "-y", "LINUX_SLL2", "rarp")))
 
     def frames(self, end):
         """The frames until then: when, and of what kind."""
         tap = int(self.host.sh(f"cat /sys/class/net/{device('tap')}/ifindex"))
         seen = []
-        for at, frame in _packets(self.file):
+        for at, frame in packets(self.file):
             ifindex, packet_type = struct.unpack_from(">I2xB", frame, 4)
             if ifindex == tap and packet_type != OUTGOING and at < end:
                 seen.append((at, "rarp"))
         return seen
 
 
-def _tcpdump(file, *arguments):
+def tcpdump(file, *arguments):
     """The command that writes each packet to the file when it sees it."""
     # -Z root: or it would lose, with its privileges, the signal that ends it with its parent.
     return ["tcpdump", "-n", "-w", file, "-U", "--immediate-mode", "-Z", "root", *arguments]
 
 
-def _listening(tcpdump):
+def listening(process):
     """Returns it when it listens."""
-    for line in tcpdump.stderr:
+    for line in process.stderr:
         if "listening on" in line:
-            return tcpdump
+            return process
     raise RuntimeError("tcpdump does not listen")
 
 
-def _packets(file):
+def packets(file):
     """Each packet of a capture file that may still grow: seconds since the epoch, and the bytes."""
     pcap = file.read_bytes()
     magic, = struct.unpack_from("<I", pcap)
-    assert magic == 0xA1B2C3D4, "little-endian, with microseconds"
+    # pcap-savefile(5): little-endian, with microseconds or, by --time-stamp-precision=nano, with nanoseconds.
+    fraction = {0xA1B2C3D4: 1e6, 0xA1B23C4D: 1e9}[magic]
     at = 24
     while at + 16 <= len(pcap):
-        seconds, micros, length = struct.unpack_from("<III", pcap, at)
+        seconds, part, length = struct.unpack_from("<III", pcap, at)
         if at + 16 + length > len(pcap):
             return
-        yield seconds + micros / 1e6, pcap[at + 16:at + 16 + length]
+        yield seconds + part / fraction, pcap[at + 16:at + 16 + length]
         at += 16 + length
 
 

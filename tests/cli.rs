@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Host, Place, Run, Running, dissect, linux_bridge, require};
+use common::{Guest, Host, Place, Run, Running, dissect, linux_bridge, require};
 use serde_json::Value;
 
 const ANNOUNCE: &str = env!("CARGO_BIN_EXE_announce");
@@ -353,11 +353,7 @@ impl Guests {
 
 fn domain(guest: &str) -> String {
     let [name, state, nics] = guest.trim().splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{guest}") };
-    format!(
-        "<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os>\
-         <t:runstate xmlns:t='http://libvirt.org/schemas/domain/test/1.0'>{state}</t:runstate>\
-         <devices>{nics}</devices></domain>"
-    )
+    Guest::new(name).of_test_driver().in_state(state).device(nics).xml()
 }
 
 /// A host with `guest0` on a bridge.

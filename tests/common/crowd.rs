@@ -31,9 +31,8 @@ pub fn create(host: &Host, nics: &[Nic]) {
     let mut commands = String::new();
     for (number, nic) in nics.iter().enumerate() {
         let file = host.directory().join(format!("web{number}.xml"));
-        let xml = Guest::new(format!("web{number}")).nova().nic(nic).xml();
-        // The test driver runs nothing.
-        std::fs::write(&file, xml.replace("type='qemu'", "type='test'")).unwrap();
+        let guest = Guest::new(format!("web{number}")).of_test_driver().nova().nic(nic);
+        std::fs::write(&file, guest.xml()).unwrap();
         writeln!(commands, "create {}", file.display()).unwrap();
     }
     let file = host.directory().join("create");

@@ -174,10 +174,10 @@ impl Line<'_> {
     fn kind(&self) -> Kind {
         let tagged = self.has("vlan.etype");
         let ethertype = self.text(if tagged { "vlan.etype" } else { "eth.type" });
-        match (ethertype, self.text("arp.opcode"), self.text("icmpv6.type")) {
-            ("0x8035", "3", _) => Kind::Rarp(self.arp()),
-            ("0x0806", "1", _) => Kind::ArpRequest(self.arp()),
-            ("0x0806", "2", _) => Kind::ArpReply(self.arp()),
+        match (hexadecimal(ethertype), self.text("arp.opcode"), self.text("icmpv6.type")) {
+            (Some(0x8035), "3", _) => Kind::Rarp(self.arp()),
+            (Some(0x0806), "1", _) => Kind::ArpRequest(self.arp()),
+            (Some(0x0806), "2", _) => Kind::ArpReply(self.arp()),
             (_, _, "136") => Kind::Na(self.na()),
             _ => Kind::Other(ethertype.to_owned()),
         }
@@ -198,9 +198,9 @@ impl Line<'_> {
             destination: self.value("ipv6.dst"),
             hop_limit: self.value("ipv6.hlim"),
             target: self.value("icmpv6.nd.na.target_address"),
-            router: self.text("icmpv6.nd.na.flag.r") == "1",
-            solicited: self.text("icmpv6.nd.na.flag.s") == "1",
-            overrides: self.text("icmpv6.nd.na.flag.o") == "1",
+            router: flag(self.text("icmpv6.nd.na.flag.r")),
+            solicited: flag(self.text("icmpv6.nd.na.flag.s")),
+            overrides: flag(self.text("icmpv6.nd.na.flag.o")),
             target_mac: self
                 .has("icmpv6.opt.target_linkaddr")
                 .then(|| self.value("icmpv6.opt.target_linkaddr")),
@@ -218,4 +218,18 @@ impl Line<'_> {
             .map(|(_, text)| text.to_owned())
             .collect()
     }
+}
+
+/// A flag as tshark prints it: `1` before version 4.2, `True` since.
+pub fn flag(text: &str) -> bool {
+    match text {
+        "1" | "True" => true,
+        "0" | "False" => false,
+        _ => panic!("tshark prints a flag as {text:?}"),
+    }
+}
+
+/// A number as tshark prints it, in as many digits as its version likes: `0x0806` or, in 3.4, `0x00000806`.
+pub fn hexadecimal(text: &str) -> Option<u32> {
+    u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }

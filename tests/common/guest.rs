@@ -9,12 +9,16 @@ use super::host::{Host, Place};
 #[derive(Clone)]
 pub struct Guest {
     name: String,
+    /// libvirt's name of the hypervisor: `qemu`, or `test` for the test driver.
+    kind: &'static str,
     nova: bool,
     /// More arguments for QEMU.
     qemu: Vec<String>,
     memory: u32,
     nics: Vec<Nic>,
     devices: String,
+    /// The test driver's own element, if any.
+    run_state: String,
 }
 
 #[derive(Clone)]
@@ -139,12 +143,25 @@ impl Guest {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            kind: "qemu",
             nova: false,
             qemu: Vec::new(),
             memory: 16,
             nics: Vec::new(),
             devices: String::new(),
+            run_state: String::new(),
         }
+    }
+
+    /// For libvirt's test driver, which runs nothing.
+    pub fn of_test_driver(self) -> Self {
+        Self { kind: "test", ..self }
+    }
+
+    /// For the test driver, in this state from the start: a number of `virDomainState`.
+    pub fn in_state(self, state: &str) -> Self {
+        let schema = "http://libvirt.org/schemas/domain/test/1.0";
+        Self { run_state: format!("<t:runstate xmlns:t='{schema}'>{state}</t:runstate>"), ..self }
     }
 
     /// QEMU's own RARPs after a migration or a restore look like ours: without them every frame is counted.
@@ -183,18 +200,18 @@ impl Guest {
     }
 
     pub fn xml(&self) -> String {
-        let (name, memory) = (&self.name, self.memory);
+        let (name, kind, memory, run_state) = (&self.name, self.kind, self.memory, &self.run_state);
         let metadata = if self.nova { self.metadata() } else { String::new() };
         let nics: String = self.nics.iter().map(Nic::xml).collect();
         let devices = &self.devices;
         let qemu = self.qemu.concat();
         // type qemu, not kvm: /dev/kvm may be there and not work. NICs can be plugged into a running guest by ACPI.
         format!(
-            "<domain type='qemu' xmlns:qemu='{QEMU}'><name>{name}</name>{metadata}<memory unit='MiB'>{memory}</memory>\
+            "<domain type='{kind}' xmlns:qemu='{QEMU}'><name>{name}</name>{metadata}<memory unit='MiB'>{memory}</memory>\
              <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>\
              <memballoon model='none'/>{nics}{devices}</devices>\
-             <qemu:commandline>{qemu}</qemu:commandline></domain>"
+             <qemu:commandline>{qemu}</qemu:commandline>{run_state}</domain>"
         )
     }
 

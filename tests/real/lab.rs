@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::{
-    Arp, Capture, DEADLINE, Direction, Guest, Host, Kind, Nic, Place, Plug, Running, eventually, guest,
-    linux_bridge, need, ovs, require, timed,
+    Arp, Capture, DEADLINE, Direction, Guest, Host, Kind, Nic, Place, Plug, Running, dissect, eventually,
+    guest, linux_bridge, need, ovs, require, timed,
 };
 use nix::sys::signal::Signal;
 
@@ -61,6 +61,41 @@ fn ovs_carries_all_kinds_of_frames_and_tshark_knows_them() {
     assert!(frames[..4].iter().all(|frame| frame.complaints.is_empty()), "{frames:#?}");
     assert!(frames[4].complaints[0].contains("Bad checksum"), "{frames:#?}");
     assert_eq!(ovs::learned(&host, "br-int", MAC), Some(("tap0".to_owned(), 100)));
+}
+
+#[test]
+fn tshark_is_read_in_the_spelling_of_any_version() {
+    assert_eq!(["0", "False", "1", "True"].map(dissect::flag), [false, false, true, true]);
+    assert_eq!(["0x0806", "0x00000806", ""].map(dissect::hexadecimal), [Some(0x0806), Some(0x0806), None]);
+}
+
+#[test]
+fn every_flag_of_an_advertisement_is_read() {
+    require!(tshark);
+    for (bits, flags) in [
+        ("00", (false, false, false)),
+        ("80", (true, false, false)),
+        ("40", (false, true, false)),
+        ("20", (false, false, true)),
+    ] {
+        let frame = NA.replace("c2e520000000", &format!("c2e5{bits}000000"));
+        let frames = dissect::dissect(&pcap(&frame));
+        let Kind::Na(na) = &frames[0].kind else { panic!("{frames:#?}") };
+        assert_eq!((na.router, na.solicited, na.overrides), flags);
+    }
+}
+
+/// A capture file (pcap-savefile(5)) of one frame, which is given in hexadecimal.
+fn pcap(frame: &str) -> Vec<u8> {
+    let bytes = frame
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
+    let bytes: Vec<u8> = bytes.collect();
+    let length = bytes.len() as u32;
+    // Nanoseconds, version 2.4, a snapshot length, Ethernet; then seconds, nanoseconds and both lengths of the frame.
+    let header = [0xa1b2_3c4d, 4 << 16 | 2, 0, 0, 65535, 1, 0, 0, length, length];
+    header.into_iter().flat_map(u32::to_ne_bytes).chain(bytes).collect()
 }
 
 #[test]

@@ -47,14 +47,13 @@ pub mod for_tests {
     pub use crate::announcement::{frame, injection, machine};
     pub use crate::cli::args;
     pub use crate::config::duration;
-    pub use crate::daemon::status;
     pub use crate::guest::{GuestState, address, domain, event, target};
     pub use crate::host::netlink::{self, fdb, links};
     pub use crate::host::openvswitch::{jsonrpc, openflow, rows, unixctl};
     pub use crate::host::{injector, sys};
     pub use crate::path::{attachment, condition, link, ovs, owner, readiness};
     pub use crate::proof::{ofproto_flow, ofproto_trace};
-    pub use crate::report::metrics;
+    pub use crate::report::{metrics, snapshot};
 
     /// The configuration as written.
     pub mod config {

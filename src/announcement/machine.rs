@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::announcement::schedule::Schedule;
 use crate::path::condition::Condition;
@@ -31,7 +31,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 const RETRIES: u32 = 6;
 
 /// How an announcement ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Every round was sent.

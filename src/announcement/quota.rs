@@ -12,7 +12,7 @@ const BURST: Duration = Duration::from_millis(100);
 ///
 /// Time is a [`Duration`] since any moment that stays the same.
 #[derive(Debug)]
-pub struct Budget<T> {
+pub struct Quota<T> {
     per_frame: Duration,
     /// When everything that was sent would have been sent at the steady rate.
     paid_until: Duration,
@@ -48,10 +48,10 @@ impl<T> Ord for Waiting<T> {
     }
 }
 
-impl<T> Budget<T> {
+impl<T> Quota<T> {
     /// A rate of at least one frame a second.
     pub fn new(per_second: u32) -> Self {
-        Budget {
+        Quota {
             per_frame: per_frame(per_second),
             paid_until: Duration::ZERO,
             waiting: BinaryHeap::new(),
@@ -107,48 +107,48 @@ mod tests {
 
     #[test]
     fn a_tenth_of_a_second_may_go_at_once_and_then_the_rate_holds() {
-        let mut budget = Budget::new(100);
-        (0..20).for_each(|n| budget.ask(0, 1, n));
-        let at_once = std::iter::from_fn(|| budget.next(ms(0))).count();
+        let mut quota = Quota::new(100);
+        (0..20).for_each(|n| quota.ask(0, 1, n));
+        let at_once = std::iter::from_fn(|| quota.next(ms(0))).count();
         assert_eq!(at_once, 10);
-        assert_eq!(budget.pause(ms(0)), Some(ms(10)));
-        assert_eq!((budget.next(ms(9)), budget.next(ms(10)), budget.next(ms(10))), (None, Some(10), None));
+        assert_eq!(quota.pause(ms(0)), Some(ms(10)));
+        assert_eq!((quota.next(ms(9)), quota.next(ms(10)), quota.next(ms(10))), (None, Some(10), None));
     }
 
     #[test]
     fn first_rounds_go_before_second_rounds() {
-        let mut budget = Budget::new(1000);
-        budget.ask(1, 4, "second round of a");
-        budget.ask(0, 4, "first round of b");
-        budget.ask(0, 4, "first round of c");
-        let order: Vec<&str> = std::iter::from_fn(|| budget.next(ms(0))).collect();
+        let mut quota = Quota::new(1000);
+        quota.ask(1, 4, "second round of a");
+        quota.ask(0, 4, "first round of b");
+        quota.ask(0, 4, "first round of c");
+        let order: Vec<&str> = std::iter::from_fn(|| quota.next(ms(0))).collect();
         assert_eq!(order, ["first round of b", "first round of c", "second round of a"]);
     }
 
     #[test]
     fn a_round_larger_than_the_bucket_goes_when_the_bucket_is_full_and_leaves_a_debt() {
-        let mut budget = Budget::new(10);
-        budget.ask(0, 5, "large");
-        budget.ask(0, 1, "small");
-        assert_eq!(budget.next(ms(0)), Some("large"));
-        assert_eq!(budget.next(ms(400)), None);
-        assert_eq!(budget.next(ms(500)), Some("small"));
+        let mut quota = Quota::new(10);
+        quota.ask(0, 5, "large");
+        quota.ask(0, 1, "small");
+        assert_eq!(quota.next(ms(0)), Some("large"));
+        assert_eq!(quota.next(ms(400)), None);
+        assert_eq!(quota.next(ms(500)), Some("small"));
     }
 
     #[test]
     fn another_rate_holds_for_those_who_wait_already() {
-        let mut budget = Budget::new(10);
-        (0..3).for_each(|n| budget.ask(0, 5, n));
-        assert_eq!((budget.next(ms(0)), budget.pause(ms(0))), (Some(0), Some(ms(500))));
-        budget.change(100, ms(0));
+        let mut quota = Quota::new(10);
+        (0..3).for_each(|n| quota.ask(0, 5, n));
+        assert_eq!((quota.next(ms(0)), quota.pause(ms(0))), (Some(0), Some(ms(500))));
+        quota.change(100, ms(0));
         assert_eq!(
-            (budget.pause(ms(0)), budget.next(ms(50)), budget.pause(ms(50))),
+            (quota.pause(ms(0)), quota.next(ms(50)), quota.pause(ms(50))),
             (Some(ms(0)), Some(1), Some(ms(0)))
         );
     }
 
     #[test]
     fn nobody_waits_for_nothing() {
-        assert_eq!(Budget::<()>::new(10).pause(ms(0)), None);
+        assert_eq!(Quota::<()>::new(10).pause(ms(0)), None);
     }
 }

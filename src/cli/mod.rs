@@ -1,11 +1,13 @@
 //! `announce`: from the command line to the reports.
 
 pub mod args;
+mod exit;
 mod explain;
+mod output;
 mod select;
+mod status;
 mod trace;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -18,8 +20,10 @@ use tokio::time::Instant;
 
 use crate::announcement::machine::Outcome;
 use crate::cli::args::{Announce, Cli, Command};
+use crate::cli::exit::{Problem, Status};
 use crate::cli::explain::Explanation;
-use crate::cli::select::Orders;
+use crate::cli::output::{complain, json, print};
+use crate::cli::select::Selection;
 use crate::cli::trace::{End, Trace};
 use crate::config::Config;
 use crate::guest::GuestState;
@@ -31,39 +35,8 @@ use crate::host::openvswitch::ovsdb;
 use crate::host::pcap::Pcap;
 use crate::host::witness::Witness;
 use crate::report::Report;
-use crate::report::timeline;
 use crate::run::announcer::{self, Signals, Stop};
 use crate::run::order::{Host, Order};
-
-/// The exit status of announce(1), by meaning; the greater failure wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
-    /// Every target was announced.
-    Announced,
-    /// Some port was not ready in time.
-    NotReady,
-    /// A VM is not there, or does not run.
-    NoVm,
-    /// Some target failed.
-    Failed,
-    /// The command line cannot be used.
-    Usage,
-    /// The configuration cannot be used.
-    Config,
-}
-
-impl Status {
-    fn code(self) -> u8 {
-        match self {
-            Status::Announced => 0,
-            Status::Failed => 1,
-            Status::Usage => 2,
-            Status::NotReady => 3,
-            Status::NoVm => 4,
-            Status::Config => 78,
-        }
-    }
-}
 
 /// What a program can do that is linked with libvirt.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +46,6 @@ pub struct Linked {
     /// Announces a guest, by name, for the hook whose process is given.
     pub hook: fn(String, i32, Config) -> Result<(), String>,
 }
-
-/// A problem that ends the command: one line, and the exit status.
-pub type Problem = (Status, String);
 
 /// Runs announce(1) with the process's arguments.
 ///
@@ -124,7 +94,7 @@ fn run(
         Some(Command::Explain(args)) => (*args, Doing::Explain),
         Some(Command::Trace(args)) => (*args, Doing::Trace),
         Some(Command::Check { file }) => return check(file.as_deref()),
-        Some(Command::Status { vm, json, prometheus }) => return status(vm, json, prometheus),
+        Some(Command::Status { vm, json, prometheus }) => return status::run(vm, json, prometheus),
         Some(Command::Hook { guest, after }) => return hook(guest, after, linked, become_linked),
         Some(Command::Completions { shell }) => {
             // Into memory first: clap_complete panics where it cannot write.
@@ -171,31 +141,6 @@ fn hook(
     Ok(Status::Announced)
 }
 
-fn status(vm: Option<String>, as_json: bool, prometheus: bool) -> Result<Status, Problem> {
-    let status = crate::daemon::status::ask().map_err(|error| {
-        (Status::Failed, format!("the daemon does not answer: {error} (does announced run?)"))
-    })?;
-    if let Some(vm) = vm {
-        let mut reports = status.of(&vm).peekable();
-        if reports.peek().is_none() {
-            return Err((Status::NoVm, format!("the daemon remembers no announcement of {vm}")));
-        }
-        let printed = reports.map(|report| {
-            print(&if as_json {
-                json(report)
-            } else {
-                crate::daemon::status::line(report) + &timeline::draw(report)
-            })
-        });
-        return Ok(printed.max().unwrap_or(Status::Announced));
-    }
-    Ok(match (as_json, prometheus) {
-        (true, _) => print(&json(&status)),
-        (_, true) => print(status.metrics.text(&status.gauges).trim_end()),
-        _ => print(&status.to_string()),
-    })
-}
-
 fn check(file: Option<&Path>) -> Result<Status, Problem> {
     let config = Config::load(file).map_err(|error| (Status::Config, error.to_string()))?;
     let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
@@ -207,7 +152,7 @@ fn check(file: Option<&Path>) -> Result<Status, Problem> {
 /// Everything that is known before an announcement begins.
 struct Start {
     host: Host,
-    orders: Orders,
+    orders: Selection,
 }
 
 async fn start(args: &Announce, config: &Config, find: Option<Find>) -> Result<Start, Problem> {
@@ -241,7 +186,7 @@ async fn tell(args: &Announce, config: &Config, find: Option<Find>) -> Result<St
 }
 
 /// Tells of the NICs that this host cannot speak for.
-fn refused(orders: &Orders, args: &Announce) -> Status {
+fn refused(orders: &Selection, args: &Announce) -> Status {
     let reports = orders.refused.iter().map(|refused| Report::refused(refused, Cause::Asked));
     let printed = reports.map(|report| print(&if args.json { json(&report) } else { report.to_string() }));
     printed.max().unwrap_or(Status::Announced)
@@ -341,27 +286,4 @@ fn publish(report: &Report, args: &Announce) -> Status {
             status.max(printed)
         }
     }
-}
-
-fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
-/// A reader that has gone away is no error: it has what it wanted. A full disk is one.
-fn print(text: &str) -> Status {
-    // Names come from elsewhere, and might steer the terminal.
-    let text = text.replace(|c: char| c.is_control() && c != '\n', " ");
-    match writeln!(io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            complain(&format!("cannot write to standard output: {error}"));
-            Status::Failed
-        }
-        _ => Status::Announced,
-    }
-}
-
-fn complain(text: &str) {
-    // Names and reasons come from OVSDB and libvirt: whatever they hold, this stays one line that is safe to show.
-    let line = text.replace(char::is_control, " ");
-    let _ = writeln!(io::stderr().lock(), "announce: {line}");
 }

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use crate::cli::args::{Announce, Whom};
-use crate::cli::{Problem, Status};
+use crate::cli::exit::{Problem, Status};
 use crate::config::Config;
 use crate::guest::GuestState;
 use crate::guest::target::{self, Plug, Target, Unannounceable};
@@ -15,7 +15,7 @@ type State = watch::Receiver<GuestState>;
 
 /// What is to be announced, and what cannot be.
 #[derive(Debug, Default)]
-pub struct Orders {
+pub struct Selection {
     /// An order for each NIC.
     pub orders: Vec<(Order, State)>,
     /// NICs that the host cannot speak for.
@@ -32,14 +32,14 @@ pub fn needs_libvirt(args: &Announce) -> bool {
 }
 
 /// Finds everybody that `args` mean.
-pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Result<Orders, Problem> {
+pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Result<Selection, Problem> {
     let mut orders = match args.whom() {
         Whom::Device(device, mac) => {
             let plug = Plug { device: Some(device), ..Plug::default() };
             let target = Target::of_device(plug, mac);
-            Orders {
+            Selection {
                 orders: vec![(Order::new(target, config, &args.ips, args.vlan), unwatched())],
-                ..Orders::default()
+                ..Selection::default()
             }
         }
         Whom::Guests(wanted) => guests(wanted, args, config, find).await?,
@@ -65,13 +65,13 @@ async fn guests(
     args: &Announce,
     config: &Config,
     find: Option<Find>,
-) -> Result<Orders, Problem> {
+) -> Result<Selection, Problem> {
     let find = find.ok_or_else(|| (Status::Failed, "this program cannot ask libvirt".to_owned()))?;
     let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
     let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
     let found = found.unwrap_or_else(|error| Err(format!("asking libvirt broke off: {error}")));
     let found = found.map_err(|why| (Status::Failed, why))?;
-    let mut orders = Orders { _watching: Some(found.watching), ..Orders::default() };
+    let mut orders = Selection { _watching: Some(found.watching), ..Selection::default() };
     for guest in found.guests {
         match guest {
             Ok(guest) => nics(guest, args, config, &mut orders),
@@ -81,7 +81,7 @@ async fn guests(
     Ok(orders)
 }
 
-fn nics(Guest { known, state }: Guest, args: &Announce, config: &Config, orders: &mut Orders) {
+fn nics(Guest { known, state }: Guest, args: &Announce, config: &Config, orders: &mut Selection) {
     let mut addresses = known.addresses.into_iter();
     for nic in target::of(&known.domain) {
         let learned = addresses.next().unwrap_or_default();

@@ -13,10 +13,11 @@ use crate::guest::GuestState;
 use crate::guest::target::{DomainId, subject};
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
-use crate::proof::capture_point::Trail;
-use crate::proof::delivery::{self, Fate};
+use crate::proof::capture_point::CapturePath;
+use crate::proof::delivery::{self, RoundFate};
 use crate::report::evidence::Evidence;
-use crate::report::{Path, VERSION, millis};
+use crate::report::evidence::millis;
+use crate::report::{Path, VERSION};
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
@@ -113,13 +114,13 @@ impl Trace {
         let way = host.injectors.prepare(&ways, order.inject).await.map_err(|error| error.to_string())?;
         self.injector = Some(way.method().word());
         let (mac, frames) = (order.target.mac, order.round());
-        let trail = Trail::of(attachment, way.method());
+        let path = CapturePath::of(attachment, way.method());
         let sent = Instant::now();
-        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, trail);
+        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path);
         observer.look_everywhere();
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
-        if !matches!(observer.judge().await, Fate::Left | Fate::Lost) {
+        if !matches!(observer.judge().await, RoundFate::Left | RoundFate::Lost) {
             // Nothing is sent again: what is late is to be seen all the same.
             observer.look_on();
         }
@@ -130,7 +131,7 @@ impl Trace {
         let learned = learned.map(|learned| (learned, sent.elapsed()));
         if observer.unseen().is_none() {
             let all = async {
-                while observer.proof.returned().is_none() || observer.proof.fate() != Fate::Left {
+                while observer.proof.returned().is_none() || observer.proof.fate() != RoundFate::Left {
                     observer.see().await;
                 }
             };

@@ -1,7 +1,7 @@
 //! `announced`: hears that a guest has come to run here, and announces it.
 //!
 //! One loop waits for what libvirt tells, for what the announcements come to, and for signals; it decides with the
-//! [`Roster`](crate::guest::ledger::Roster), and keeps what it decided so that the next daemon can go on.
+//! [`Ledger`](crate::guest::ledger::Ledger), and keeps what it decided so that the next daemon can go on.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,24 +13,22 @@ use tokio::sync::watch;
 
 use crate::announcement::injection::Method;
 use crate::config::{Config, DEFAULT_FILE};
-use crate::daemon::state::Keep;
-use crate::daemon::status::Status;
+use crate::daemon::state::StateFile;
 use crate::host::injector::Injectors;
 use crate::host::netlink::links;
 use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
+use crate::report::snapshot::Snapshot;
 use crate::run::order::Host;
 use crate::run::pacer::Pacer;
 
-mod clients;
+mod connection;
 mod engine;
-mod http;
 mod publish;
 mod reading;
-mod site;
+pub mod serve;
 mod state;
-pub mod status;
 mod systemd;
 
 use engine::Engine;
@@ -68,7 +66,7 @@ pub fn main(file: Option<PathBuf>) -> ExitCode {
 ///
 /// Leaves it to the daemon where that runs. Returns once the guest is announced, has left, or needs no announcement.
 pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), String> {
-    if status::is_served() {
+    if serve::is_served() {
         return Ok(());
     }
     // The hook is that of the first libvirt, and others need not be there.
@@ -97,15 +95,15 @@ fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String
 }
 
 async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
-    let directory = status::runtime_directory();
-    let keep = Keep::open(&directory)?;
+    let directory = state::runtime_directory();
+    let keep = StateFile::open(&directory)?;
     let host = host(&config).await?;
     for why in host.injectors.warm_up() {
         tracing::warn!("a way in is not there: {why}");
     }
     give_up_privileges(&config, &host.injectors)?;
-    let (status, shown) = watch::channel(Status::default());
-    serve(&directory, shown, &config);
+    let (status, shown) = watch::channel(Snapshot::default());
+    listen(&directory, shown, &config);
     Engine::new(file, config, host, keep, status)?.run().await
 }
 
@@ -130,10 +128,10 @@ fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), Stri
 }
 
 /// Answers those who ask: `announce status`, and Prometheus where it may.
-fn serve(directory: &Path, shown: watch::Receiver<Status>, config: &Config) {
+fn listen(directory: &Path, shown: watch::Receiver<Snapshot>, config: &Config) {
     let (directory, status) = (directory.to_owned(), shown.clone());
     tokio::spawn(async move {
-        if let Err(error) = status::serve(&directory, status).await {
+        if let Err(error) = serve::status(&directory, status).await {
             tracing::warn!("no status can be asked for: {error}");
         }
     });
@@ -145,7 +143,7 @@ fn serve(directory: &Path, shown: watch::Receiver<Status>, config: &Config) {
             let status = shown.borrow();
             status.metrics.text(&status.gauges)
         };
-        if let Err(error) = http::serve(address, text).await {
+        if let Err(error) = serve::metrics(address, text).await {
             tracing::warn!("no metrics can be asked for at {address}: {error}");
         }
     });

@@ -6,32 +6,32 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use super::systemd::Systemd;
-use crate::daemon::status::Status;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
 use crate::report::metrics::{Gauges, Metrics};
+use crate::report::snapshot::{Ended, Snapshot};
 use crate::report::{Report, VERSION};
 
 /// How many reports `announce status` shows.
 const REMEMBERED: usize = 50;
 
 /// Tells whoever asks.
-pub struct Teller {
+pub struct Publisher {
     metrics: Metrics,
     /// The last reports.
-    recent: VecDeque<serde_json::Value>,
-    status: watch::Sender<Status>,
+    recent: VecDeque<Ended>,
+    status: watch::Sender<Snapshot>,
     /// Something was counted that the status does not show yet.
     changed: bool,
     ready: bool,
     systemd: Systemd,
 }
 
-impl Teller {
+impl Publisher {
     /// Nothing has happened; `status` is what others are shown.
-    pub fn new(status: watch::Sender<Status>) -> Self {
+    pub fn new(status: watch::Sender<Snapshot>) -> Self {
         let (metrics, recent) = (Metrics::default(), VecDeque::new());
-        Teller { metrics, recent, status, changed: true, ready: false, systemd: Systemd::new() }
+        Publisher { metrics, recent, status, changed: true, ready: false, systemd: Systemd::new() }
     }
 
     /// Something asked for an announcement.
@@ -68,9 +68,7 @@ impl Teller {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
         }
         self.metrics.ended(report);
-        let mut remembered = serde_json::to_value(report).unwrap_or_default();
-        remembered["at"] = jiff::Timestamp::now().to_string().into();
-        self.recent.push_back(remembered);
+        self.recent.push_back(Ended { at: jiff::Timestamp::now().to_string(), report: report.clone() });
         if self.recent.len() > REMEMBERED {
             self.recent.pop_front();
         }
@@ -95,7 +93,7 @@ impl Teller {
         self.changed = false;
         let words = format!("watching {guests} guests; {} announcements under way", gauges.in_progress);
         self.systemd.mention(&NotifyState::Status(&words));
-        self.status.send_replace(Status {
+        self.status.send_replace(Snapshot {
             version: VERSION,
             guests,
             gauges,

@@ -1,4 +1,4 @@
-//! Keeps the rosters in the runtime directory, so that the next daemon finds it.
+//! Keeps the ledgers in the runtime directory, so that the next daemon finds it.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -7,18 +7,25 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::guest::ledger::Roster;
+use crate::guest::ledger::Ledger;
 
+/// The daemon's directory when systemd names none.
+const RUNTIME_DIRECTORY: &str = "/run/announced";
 const FILE: &str = "roster.json";
-/// Changes at each boot (random(4)): a roster of another boot is of guests that are no more.
+/// Changes at each boot (random(4)): a ledger of another boot is of guests that are no more.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The rosters, by libvirt's URI.
-pub type Rosters = BTreeMap<String, Roster>;
+/// The daemon's directory: `$RUNTIME_DIRECTORY`, as systemd sets it (systemd.exec(5)).
+pub fn runtime_directory() -> PathBuf {
+    std::env::var_os("RUNTIME_DIRECTORY").map_or_else(|| RUNTIME_DIRECTORY.into(), PathBuf::from)
+}
 
-/// Where the rosters are kept, by one daemon at a time.
+/// The ledgers, by libvirt's URI.
+pub type Ledgers = BTreeMap<String, Ledger>;
+
+/// Where the ledgers are kept, by one daemon at a time.
 #[derive(Debug)]
-pub struct Keep {
+pub struct StateFile {
     file: PathBuf,
     boot: String,
     /// The directory, locked for as long as this is there.
@@ -28,10 +35,11 @@ pub struct Keep {
 #[derive(Serialize, Deserialize)]
 struct Kept<B, R> {
     boot: B,
-    rosters: R,
+    #[serde(rename = "rosters")]
+    ledgers: R,
 }
 
-impl Keep {
+impl StateFile {
     /// Keeps it in `directory`, which is made if need be; the error is one line for the operator.
     pub fn open(directory: &Path) -> Result<Self, String> {
         let place = directory.display();
@@ -42,15 +50,15 @@ impl Keep {
             TryLockError::Error(error) => format!("cannot lock {place}: {error}"),
         })?;
         let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        Ok(Keep { file: directory.join(FILE), boot, _lock: lock })
+        Ok(StateFile { file: directory.join(FILE), boot, _lock: lock })
     }
 
-    /// The rosters that a daemon left since this boot; one that cannot be read is as none.
-    pub fn load(&self) -> Option<Rosters> {
+    /// The ledgers that a daemon left since this boot; one that cannot be read is as none.
+    pub fn load(&self) -> Option<Ledgers> {
         let read = std::fs::read(&self.file);
-        let parsed = read.and_then(|text| Ok(serde_json::from_slice::<Kept<String, Rosters>>(&text)?));
+        let parsed = read.and_then(|text| Ok(serde_json::from_slice::<Kept<String, Ledgers>>(&text)?));
         match parsed {
-            Ok(kept) => Some(kept.rosters).filter(|_| kept.boot == self.boot),
+            Ok(kept) => Some(kept.ledgers).filter(|_| kept.boot == self.boot),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 let file = self.file.display();
@@ -60,9 +68,9 @@ impl Keep {
         }
     }
 
-    /// Saves the rosters: whole, or not at all.
-    pub fn save<'a>(&self, rosters: impl Iterator<Item = (&'a str, &'a Roster)>) -> io::Result<()> {
-        let kept = Kept { boot: &self.boot, rosters: rosters.collect::<BTreeMap<_, _>>() };
+    /// Saves the ledgers: whole, or not at all.
+    pub fn save<'a>(&self, ledgers: impl Iterator<Item = (&'a str, &'a Ledger)>) -> io::Result<()> {
+        let kept = Kept { boot: &self.boot, ledgers: ledgers.collect::<BTreeMap<_, _>>() };
         let new = self.file.with_extension("new");
         std::fs::write(&new, serde_json::to_vec(&kept)?)?;
         std::fs::rename(&new, &self.file)
@@ -76,10 +84,10 @@ mod tests {
     #[test]
     fn what_was_saved_is_loaded_but_not_after_another_boot() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keep = Keep::open(&directory.path().join("new")).unwrap();
+        let mut keep = StateFile::open(&directory.path().join("new")).unwrap();
         assert_eq!(keep.load(), None);
-        keep.save([("qemu:///system", &Roster::default())].into_iter()).unwrap();
-        let saved = Rosters::from([("qemu:///system".into(), Roster::default())]);
+        keep.save([("qemu:///system", &Ledger::default())].into_iter()).unwrap();
+        let saved = Ledgers::from([("qemu:///system".into(), Ledger::default())]);
         assert_eq!(keep.load(), Some(saved));
         keep.boot = "another".into();
         assert_eq!(keep.load(), None);
@@ -88,7 +96,7 @@ mod tests {
     #[test]
     fn a_broken_file_is_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        let keep = Keep::open(directory.path()).unwrap();
+        let keep = StateFile::open(directory.path()).unwrap();
         for broken in [&b"{"[..], b"", b"\xff"] {
             std::fs::write(directory.path().join(FILE), broken).unwrap();
             assert_eq!(keep.load(), None);
@@ -98,10 +106,10 @@ mod tests {
     #[test]
     fn two_daemons_do_not_share_a_directory() {
         let directory = tempfile::tempdir().unwrap();
-        let first = Keep::open(directory.path()).unwrap();
-        let error = Keep::open(directory.path()).unwrap_err();
+        let first = StateFile::open(directory.path()).unwrap();
+        let error = StateFile::open(directory.path()).unwrap_err();
         assert!(error.starts_with("another announced runs already"), "{error}");
         drop(first);
-        Keep::open(directory.path()).unwrap();
+        StateFile::open(directory.path()).unwrap();
     }
 }

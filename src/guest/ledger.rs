@@ -11,7 +11,7 @@ use crate::guest::event::{Cause, Change};
 
 /// Every guest of this host, by UUID.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Roster {
+pub struct Ledger {
     guests: BTreeMap<String, Entry>,
 }
 
@@ -52,7 +52,7 @@ pub enum Verdict {
     Forget,
 }
 
-impl Roster {
+impl Ledger {
     /// Takes a change into account; only the causes in `announced` are.
     pub fn change(&mut self, uuid: &str, id: Option<u32>, change: &Change, announced: &[Cause]) -> Verdict {
         let wanted = |cause: Cause| Some(cause).filter(|cause| announced.contains(cause));
@@ -155,9 +155,9 @@ mod tests {
     const ANNOUNCE: Verdict = Verdict::Announce(Cause::Migrated);
 
     /// What becomes of a guest to which libvirt's events happen, each its number and detail.
-    fn verdicts(roster: &mut Roster, events: &[(i32, i32)]) -> Vec<Verdict> {
+    fn verdicts(ledger: &mut Ledger, events: &[(i32, i32)]) -> Vec<Verdict> {
         let changes = events.iter().filter_map(|(event, detail)| lifecycle(*event, *detail));
-        changes.map(|change| roster.change("u", Some(1), &change, &CAUSES)).collect()
+        changes.map(|change| ledger.change("u", Some(1), &change, &CAUSES)).collect()
     }
 
     fn present(id: u32, runs: bool, cause: Option<Cause>) -> Present {
@@ -166,101 +166,101 @@ mod tests {
 
     #[test]
     fn pre_copy_is_announced_when_the_guest_runs() {
-        let mut roster = Roster::default();
-        assert_eq!(verdicts(&mut roster, &[(2, 1), (4, 1)]), [Verdict::Prepare, ANNOUNCE]);
+        let mut ledger = Ledger::default();
+        assert_eq!(verdicts(&mut ledger, &[(2, 1), (4, 1)]), [Verdict::Prepare, ANNOUNCE]);
     }
 
     #[test]
     fn post_copy_is_announced_at_the_switch_over_and_not_again_at_its_end() {
-        let mut roster = Roster::default();
-        assert_eq!(verdicts(&mut roster, &[(2, 1), (4, 3)]), [Verdict::Prepare, ANNOUNCE]);
-        roster.done("u");
-        assert_eq!(verdicts(&mut roster, &[(4, 1)]), [Verdict::Nothing]);
+        let mut ledger = Ledger::default();
+        assert_eq!(verdicts(&mut ledger, &[(2, 1), (4, 3)]), [Verdict::Prepare, ANNOUNCE]);
+        ledger.done("u");
+        assert_eq!(verdicts(&mut ledger, &[(4, 1)]), [Verdict::Nothing]);
     }
 
     #[test]
     fn a_guest_that_arrived_paused_is_announced_when_it_is_unpaused() {
-        let mut roster = Roster::default();
+        let mut ledger = Ledger::default();
         let expected = [Verdict::Prepare, Verdict::Nothing, ANNOUNCE];
-        assert_eq!(verdicts(&mut roster, &[(2, 1), (3, 0), (4, 0)]), expected);
+        assert_eq!(verdicts(&mut ledger, &[(2, 1), (3, 0), (4, 0)]), expected);
     }
 
     #[test]
     fn a_guest_that_is_paused_in_mid_burst_is_announced_again_when_it_goes_on() {
-        let mut roster = Roster::default();
-        verdicts(&mut roster, &[(2, 1), (4, 1)]);
-        assert_eq!(verdicts(&mut roster, &[(3, 0), (4, 0)]), [Verdict::Nothing, ANNOUNCE]);
+        let mut ledger = Ledger::default();
+        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
+        assert_eq!(verdicts(&mut ledger, &[(3, 0), (4, 0)]), [Verdict::Nothing, ANNOUNCE]);
     }
 
     #[test]
     fn a_restored_guest_is_announced() {
-        let mut roster = Roster::default();
+        let mut ledger = Ledger::default();
         let expected = [Verdict::Prepare, Verdict::Announce(Cause::Restored)];
-        assert_eq!(verdicts(&mut roster, &[(2, 2), (4, 2)]), expected);
+        assert_eq!(verdicts(&mut ledger, &[(2, 2), (4, 2)]), expected);
     }
 
     #[test]
     fn a_failed_migration_announces_nothing() {
-        let mut roster = Roster::default();
-        assert_eq!(verdicts(&mut roster, &[(2, 1), (5, 5)]), [Verdict::Prepare, Verdict::Forget]);
-        assert!(roster.len() == 0);
+        let mut ledger = Ledger::default();
+        assert_eq!(verdicts(&mut ledger, &[(2, 1), (5, 5)]), [Verdict::Prepare, Verdict::Forget]);
+        assert!(ledger.len() == 0);
     }
 
     #[test]
     fn a_cold_start_and_a_resume_are_not_announced_unless_asked_for() {
-        let mut roster = Roster::default();
-        assert_eq!(verdicts(&mut roster, &[(4, 0), (2, 0)]), [Verdict::Nothing, Verdict::Nothing]);
-        assert_eq!(verdicts(&mut roster, &[(3, 0), (4, 0)]), [Verdict::Nothing, Verdict::Nothing]);
-        let started = roster.change("u", Some(1), &Change::Booted, &[Cause::Started]);
+        let mut ledger = Ledger::default();
+        assert_eq!(verdicts(&mut ledger, &[(4, 0), (2, 0)]), [Verdict::Nothing, Verdict::Nothing]);
+        assert_eq!(verdicts(&mut ledger, &[(3, 0), (4, 0)]), [Verdict::Nothing, Verdict::Nothing]);
+        let started = ledger.change("u", Some(1), &Change::Booted, &[Cause::Started]);
         assert_eq!(started, Verdict::Announce(Cause::Started));
     }
 
     #[test]
     fn who_was_here_before_the_first_look_is_not_announced() {
-        let mut roster = Roster::default();
+        let mut ledger = Ledger::default();
         let here = [present(1, true, Some(Cause::Migrated))];
-        assert_eq!(roster.reconcile(&here, false, &CAUSES), [("u".into(), Verdict::Nothing)]);
-        assert_eq!(roster.reconcile(&here, true, &CAUSES), [("u".into(), Verdict::Nothing)]);
+        assert_eq!(ledger.reconcile(&here, false, &CAUSES), [("u".into(), Verdict::Nothing)]);
+        assert_eq!(ledger.reconcile(&here, true, &CAUSES), [("u".into(), Verdict::Nothing)]);
     }
 
     #[test]
     fn who_arrived_while_nobody_listened_is_announced() {
-        let mut roster = Roster::default();
+        let mut ledger = Ledger::default();
         let here = [present(1, true, Some(Cause::Migrated))];
-        assert_eq!(roster.reconcile(&here, true, &CAUSES), [("u".into(), ANNOUNCE)]);
+        assert_eq!(ledger.reconcile(&here, true, &CAUSES), [("u".into(), ANNOUNCE)]);
     }
 
     #[test]
     fn who_left_and_came_back_while_nobody_listened_is_announced() {
-        let mut roster = Roster::default();
-        roster.reconcile(&[present(1, true, None)], false, &CAUSES);
+        let mut ledger = Ledger::default();
+        ledger.reconcile(&[present(1, true, None)], false, &CAUSES);
         let back = [present(2, true, Some(Cause::Migrated))];
         let expected = [("u".into(), Verdict::Forget), ("u".into(), ANNOUNCE)];
-        assert_eq!(roster.reconcile(&back, true, &CAUSES), expected, "nothing of its last life goes on");
+        assert_eq!(ledger.reconcile(&back, true, &CAUSES), expected, "nothing of its last life goes on");
     }
 
     #[test]
     fn who_was_booted_here_and_came_back_later_is_announced() {
-        let mut roster = Roster::default();
-        verdicts(&mut roster, &[(4, 0), (2, 0)]);
+        let mut ledger = Ledger::default();
+        verdicts(&mut ledger, &[(4, 0), (2, 0)]);
         let back = [present(2, true, Some(Cause::Migrated))];
         let expected = [("u".into(), Verdict::Forget), ("u".into(), ANNOUNCE)];
-        assert_eq!(roster.reconcile(&back, true, &CAUSES), expected);
+        assert_eq!(ledger.reconcile(&back, true, &CAUSES), expected);
     }
 
     #[test]
     fn a_guest_that_sleeps_in_mid_burst_is_announced_again_when_it_wakes_up() {
-        let mut roster = Roster::default();
-        verdicts(&mut roster, &[(2, 1), (4, 1)]);
-        assert_eq!(verdicts(&mut roster, &[(7, 0), (2, 4)]), [Verdict::Nothing, ANNOUNCE]);
+        let mut ledger = Ledger::default();
+        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
+        assert_eq!(verdicts(&mut ledger, &[(7, 0), (2, 4)]), [Verdict::Nothing, ANNOUNCE]);
     }
 
     #[test]
     fn what_was_under_way_when_the_daemon_died_is_finished_by_the_next() {
-        let mut roster = Roster::default();
-        verdicts(&mut roster, &[(2, 1), (4, 1)]);
-        let saved = serde_json::to_string(&roster).unwrap();
-        let mut next: Roster = serde_json::from_str(&saved).unwrap();
+        let mut ledger = Ledger::default();
+        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
+        let saved = serde_json::to_string(&ledger).unwrap();
+        let mut next: Ledger = serde_json::from_str(&saved).unwrap();
         let here = [present(1, true, Some(Cause::Migrated))];
         assert_eq!(next.reconcile(&here, true, &CAUSES), [("u".into(), ANNOUNCE)]);
         next.done("u");
@@ -269,19 +269,19 @@ mod tests {
 
     #[test]
     fn a_plugged_nic_is_announced_by_the_next_daemon_if_need_be() {
-        let mut roster = Roster::default();
-        roster.reconcile(&[present(1, true, None)], false, &CAUSES);
+        let mut ledger = Ledger::default();
+        ledger.reconcile(&[present(1, true, None)], false, &CAUSES);
         let plugged = Change::Plugged("net1".into());
         let verdict = Verdict::Announce(Cause::Plugged);
-        assert_eq!(roster.change("u", Some(1), &plugged, &CAUSES), verdict);
-        assert_eq!(roster.reconcile(&[present(1, true, None)], true, &CAUSES), [("u".into(), verdict)]);
+        assert_eq!(ledger.change("u", Some(1), &plugged, &CAUSES), verdict);
+        assert_eq!(ledger.reconcile(&[present(1, true, None)], true, &CAUSES), [("u".into(), verdict)]);
     }
 
     #[test]
     fn who_left_while_nobody_listened_is_forgotten() {
-        let mut roster = Roster::default();
-        verdicts(&mut roster, &[(2, 1), (4, 1)]);
-        assert_eq!(roster.reconcile(&[], true, &CAUSES), [("u".into(), Verdict::Forget)]);
-        assert!(roster.len() == 0);
+        let mut ledger = Ledger::default();
+        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
+        assert_eq!(ledger.reconcile(&[], true, &CAUSES), [("u".into(), Verdict::Forget)]);
+        assert!(ledger.len() == 0);
     }
 }

@@ -1,7 +1,7 @@
 //! One guest NIC to speak for.
 
 use pnet_base::MacAddr;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::guest::address::{Address, Source};
 use crate::guest::domain::{Domain, Interface, NovaPort, Vlan};
@@ -75,7 +75,7 @@ pub struct Plug {
 }
 
 /// A domain's name and UUID.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainId {
     /// Its name.
     pub name: String,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::guest::target::Plug;
 use crate::path::condition::Condition;
@@ -16,7 +16,7 @@ const HYBRID_BRIDGE: &str = "qbr";
 const HYBRID_PORT: &str = "qvo";
 
 /// The shapes of attachment that an announcement can travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// tap → Linux bridge.

@@ -5,7 +5,7 @@ use crate::path::attachment::{Attachment, Hop, Kind, Role};
 
 /// The hops that frames pass which are let in by one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trail {
+pub struct CapturePath {
     hops: Vec<Hop>,
     method: Method,
     /// Frames are looked for only where they leave the host.
@@ -23,7 +23,7 @@ pub enum Direction {
 
 /// A device on which frames show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct CapturePoint {
     /// The device.
     pub ifindex: u32,
     /// Which way frames pass it on their way out of the host.
@@ -32,9 +32,9 @@ pub struct Place {
     pub is_uplink: bool,
 }
 
-impl Trail {
-    /// The trail of frames that are let into `attachment` by `method`.
-    pub fn of(attachment: &Attachment, method: Method) -> Trail {
+impl CapturePath {
+    /// The path of frames that are let into `attachment` by `method`.
+    pub fn of(attachment: &Attachment, method: Method) -> CapturePath {
         let enters = |hop: &Hop| match (method, hop.role) {
             (Method::Redirect | Method::Xdp, _) => true,
             (Method::PacketOut, role) => role == Role::Ovs,
@@ -42,12 +42,12 @@ impl Trail {
             (Method::Fdb, role) => role == Role::LinuxBridge,
         };
         let hops = attachment.hops.iter().skip_while(|hop| !enters(hop)).cloned();
-        Trail { hops: hops.collect(), method, exits_only: false }
+        CapturePath { hops: hops.collect(), method, exits_only: false }
     }
 
     /// The same, on which frames are looked for only where they leave the host.
-    pub fn exits_only(self) -> Trail {
-        Trail { exits_only: true, ..self }
+    pub fn exits_only(self) -> CapturePath {
+        CapturePath { exits_only: true, ..self }
     }
 
     /// Whether frames are looked for only where they leave the host.
@@ -77,12 +77,12 @@ impl Trail {
     }
 
     /// Every device on which frames show.
-    pub fn places(&self) -> Vec<Place> {
-        let places = self.hops.iter().filter_map(|hop| {
+    pub fn points(&self) -> Vec<CapturePoint> {
+        let points = self.hops.iter().filter_map(|hop| {
             let is_uplink = hop.role.is_exit();
-            Some(Place { ifindex: hop.ifindex?, outward: self.outward(hop)?, is_uplink })
+            Some(CapturePoint { ifindex: hop.ifindex?, outward: self.outward(hop)?, is_uplink })
         });
-        places.collect()
+        points.collect()
     }
 
     /// Why it cannot be seen whether frames leave the host, where it cannot: of what is not seen to leave, that is.
@@ -123,8 +123,8 @@ mod tests {
         resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["qvo0", "eth0"])])).unwrap()
     }
 
-    fn shown(trail: &Trail) -> String {
-        let hops = trail.hops().iter().map(|hop| match trail.outward(hop) {
+    fn shown(path: &CapturePath) -> String {
+        let hops = path.hops().iter().map(|hop| match path.outward(hop) {
             Some(direction) => format!("{} {direction:?}", hop.name),
             None => hop.name.clone(),
         });
@@ -139,29 +139,29 @@ mod tests {
             (Method::PacketOut, "br-int, eth0 Out"),
         ];
         for (method, expected) in trails {
-            assert_eq!(shown(&Trail::of(&hybrid(), method)), expected);
+            assert_eq!(shown(&CapturePath::of(&hybrid(), method)), expected);
         }
     }
 
     #[test]
     fn it_can_be_looked_at_where_it_leaves_the_host_only() {
-        let trail = Trail::of(&hybrid(), Method::Redirect).exits_only();
-        assert_eq!(shown(&trail), "tap0, qbr0, qvb0, qvo0, br-int, eth0 Out");
-        assert_eq!(trail.unseen(), None);
+        let path = CapturePath::of(&hybrid(), Method::Redirect).exits_only();
+        assert_eq!(shown(&path), "tap0, qbr0, qvb0, qvo0, br-int, eth0 Out");
+        assert_eq!(path.unseen(), None);
     }
 
     #[test]
     fn frames_come_in_for_the_guest_by_the_uplink_only() {
-        let trail = Trail::of(&hybrid(), Method::Redirect);
-        let uplinks: Vec<u32> = trail.places().iter().filter(|p| p.is_uplink).map(|p| p.ifindex).collect();
-        assert_eq!((uplinks, trail.places().len()), (vec![5], 5));
+        let path = CapturePath::of(&hybrid(), Method::Redirect);
+        let uplinks: Vec<u32> = path.points().iter().filter(|p| p.is_uplink).map(|p| p.ifindex).collect();
+        assert_eq!((uplinks, path.points().len()), (vec![5], 5));
     }
 
     #[test]
     fn a_macvtap_transmits_what_its_guest_sends() {
         let links = Links::from_iter([link(2, "macvtap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)]);
         let attachment = resolve(&plug("macvtap0"), &links, &Ovs::default()).unwrap();
-        assert_eq!(shown(&Trail::of(&attachment, Method::Packet)), "macvtap0 Out, eth0 Out");
+        assert_eq!(shown(&CapturePath::of(&attachment, Method::Packet)), "macvtap0 Out, eth0 Out");
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         ] {
             let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &ports)])).unwrap();
             assert_eq!(attachment.kind, Kind::Ovs);
-            assert_eq!(Trail::of(&attachment, Method::PacketOut).unseen().as_deref(), why);
+            assert_eq!(CapturePath::of(&attachment, Method::PacketOut).unseen().as_deref(), why);
         }
     }
 }

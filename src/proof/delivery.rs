@@ -7,11 +7,12 @@ use std::fmt;
 use std::time::Duration;
 
 use pnet_base::MacAddr;
+use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::{Frame, Kind};
 use crate::path::attachment::{Hop, Role, Via};
 use crate::path::ovs::DEAD_VLAN;
-use crate::proof::capture_point::{Direction, Trail};
+use crate::proof::capture_point::{CapturePath, Direction};
 
 const ETHERNET_HEADER: usize = 14;
 /// The two MAC addresses, before any tag.
@@ -63,7 +64,7 @@ impl Sighting {
 
 /// How a round fared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum RoundFate {
     /// Every frame of it left the host.
     Left,
     /// Some did.
@@ -74,16 +75,16 @@ pub enum Fate {
     Unseen,
 }
 
-/// The first departure from the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a frame left the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
-    /// When.
-    pub at: Duration,
     /// The last device.
     pub device: String,
-    /// The bridge, and its port, that led there.
-    pub via: Option<Via>,
-    /// The VLAN tag on it.
+    /// The last bridge on the way.
+    pub bridge: Option<String>,
+    /// The bridge's port that led to the device.
+    pub port: Option<String>,
+    /// The VLAN tag on the frame.
     pub vlan: Option<u16>,
 }
 
@@ -102,8 +103,8 @@ pub struct Stuck {
 
 /// What the sightings of an announcement prove.
 #[derive(Debug)]
-pub struct Proof {
-    trail: Trail,
+pub struct Delivery {
+    path: CapturePath,
     mac: MacAddr,
     frames: Vec<Frame>,
     /// When each frame of the last round was first seen at each hop: by hop, then by frame.
@@ -112,15 +113,16 @@ pub struct Proof {
     vlans: Vec<Option<u16>>,
     /// Whether each frame has left in any round, and how often.
     left: Vec<u64>,
-    departure: Option<Departure>,
+    /// The first one, and when it was.
+    departure: Option<(Duration, Departure)>,
     returned: Option<Duration>,
 }
 
-impl Proof {
-    /// Nothing was seen yet of rounds of `frames`, which take `trail`.
-    pub fn new(mac: MacAddr, frames: &[Frame], trail: Trail) -> Proof {
-        let hops = trail.hops().len();
-        Proof {
+impl Delivery {
+    /// Nothing was seen yet of rounds of `frames`, which take `path`.
+    pub fn new(mac: MacAddr, frames: &[Frame], path: CapturePath) -> Delivery {
+        let hops = path.hops().len();
+        Delivery {
             mac,
             frames: frames.to_vec(),
             seen: vec![vec![None; frames.len()]; hops],
@@ -128,22 +130,22 @@ impl Proof {
             left: vec![0; frames.len()],
             departure: None,
             returned: None,
-            trail,
+            path,
         }
     }
 
-    /// The trail that the frames take.
-    pub fn trail(&self) -> &Trail {
-        &self.trail
+    /// The path that the frames take.
+    pub fn path(&self) -> &CapturePath {
+        &self.path
     }
 
-    /// The frames take another trail from now on.
-    pub fn follow(&mut self, trail: Trail) {
-        if trail.hops() != self.trail.hops() {
-            self.seen = vec![vec![None; self.frames.len()]; trail.hops().len()];
-            self.vlans = vec![None; trail.hops().len()];
+    /// The frames take another path from now on.
+    pub fn follow(&mut self, path: CapturePath) {
+        if path.hops() != self.path.hops() {
+            self.seen = vec![vec![None; self.frames.len()]; path.hops().len()];
+            self.vlans = vec![None; path.hops().len()];
         }
-        self.trail = trail;
+        self.path = path;
     }
 
     /// A round begins.
@@ -153,10 +155,10 @@ impl Proof {
 
     /// Takes a sighting into account.
     pub fn saw(&mut self, sighting: &Sighting) {
-        let hops = self.trail.hops().iter().enumerate();
+        let hops = self.path.hops().iter().enumerate();
         let at = hops.filter(|(_, hop)| hop.ifindex == Some(sighting.ifindex)).map(|(at, _)| at);
         for at in at.collect::<Vec<_>>() {
-            if self.trail.outward(&self.trail.hops()[at]) == Some(sighting.direction) {
+            if self.path.outward(&self.path.hops()[at]) == Some(sighting.direction) {
                 self.passed(at, sighting);
             } else if self.is_reply(at, sighting) {
                 self.returned.get_or_insert(sighting.at);
@@ -166,7 +168,7 @@ impl Proof {
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
         // IEEE 802.1Q reserves that number, so no switch takes such a frame: neutron's dead VLAN is a dead end beyond a trunk, too.
-        if sighting.vlan == Some(DEAD_VLAN) && self.trail.hops()[at].role.is_exit() {
+        if sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_exit() {
             return;
         }
         let same = |frame: &Frame| {
@@ -179,45 +181,46 @@ impl Proof {
         self.vlans[at] = sighting.vlan;
         let had_left = self.has_left(which);
         self.seen[at][which].get_or_insert(sighting.at);
-        let hop = &self.trail.hops()[at];
+        let hop = &self.path.hops()[at];
         if hop.role.is_exit() && !had_left {
             self.left[which] += 1;
-            let (device, via) = (hop.name.clone(), hop.via.clone());
-            let departure = Departure { at: sighting.at, device, via, vlan: sighting.vlan };
-            self.departure.get_or_insert(departure);
+            let (bridge, port) = hop.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
+            let departure = Departure { device: hop.name.clone(), bridge, port, vlan: sighting.vlan };
+            self.departure.get_or_insert((sighting.at, departure));
         }
     }
 
     fn is_reply(&self, at: usize, sighting: &Sighting) -> bool {
         // In another VLAN, somebody else may have the same MAC. Tag 0 says nothing but a priority.
         let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
-        let is_answer = |left: &Departure| left.at <= sighting.at && vlan(left.vlan) == vlan(sighting.vlan);
+        let is_answer =
+            |(at, left): &(Duration, Departure)| *at <= sighting.at && vlan(left.vlan) == vlan(sighting.vlan);
         let to_guest = sighting.frame.get(..6) == Some(&self.mac.octets());
-        to_guest && self.departure.as_ref().is_some_and(is_answer) && self.trail.hops()[at].role.is_exit()
+        to_guest && self.departure.as_ref().is_some_and(is_answer) && self.path.hops()[at].role.is_exit()
     }
 
     fn has_left(&self, frame: usize) -> bool {
-        let hops = self.trail.hops().iter().zip(&self.seen);
+        let hops = self.path.hops().iter().zip(&self.seen);
         hops.filter(|(hop, _)| hop.role.is_exit()).any(|(_, seen)| seen[frame].is_some())
     }
 
     /// How the last round fared, by what was seen until now.
-    pub fn fate(&self) -> Fate {
+    pub fn fate(&self) -> RoundFate {
         match (0..self.frames.len()).filter(|frame| self.has_left(*frame)).count() {
-            left if left == self.frames.len() => Fate::Left,
-            _ if self.trail.unseen().is_some() => Fate::Unseen,
-            0 => Fate::Lost,
-            _ => Fate::Partly,
+            left if left == self.frames.len() => RoundFate::Left,
+            _ if self.path.unseen().is_some() => RoundFate::Unseen,
+            0 => RoundFate::Lost,
+            _ => RoundFate::Partly,
         }
     }
 
     /// Why it cannot be seen whether frames leave the host, where it cannot, and not all of them were seen to.
     pub fn unseen(&self) -> Option<String> {
-        self.trail.unseen().filter(|_| self.left.contains(&0))
+        self.path.unseen().filter(|_| self.left.contains(&0))
     }
 
     /// The first departure from the host.
-    pub fn departure(&self) -> Option<&Departure> {
+    pub fn departure(&self) -> Option<&(Duration, Departure)> {
         self.departure.as_ref()
     }
 
@@ -235,13 +238,13 @@ impl Proof {
     /// The last hop at which any frame of the last round showed; where they enter Open vSwitch unseen, its bridge.
     pub fn last_hop(&self) -> Option<&Hop> {
         let furthest = self.seen.iter().rposition(|seen| seen.iter().any(Option::is_some));
-        let unseen_entry = self.trail.hops().first().filter(|hop| hop.role == Role::Ovs);
-        furthest.map(|at| &self.trail.hops()[at]).or(unseen_entry)
+        let unseen_entry = self.path.hops().first().filter(|hop| hop.role == Role::Ovs);
+        furthest.map(|at| &self.path.hops()[at]).or(unseen_entry)
     }
 
     /// For each hop, its name, the tag there, and when each frame of the last round passed it.
     pub fn hops(&self) -> impl Iterator<Item = (&Hop, Option<u16>, &[Option<Duration>])> {
-        let hops = self.trail.hops().iter().zip(&self.vlans).zip(&self.seen);
+        let hops = self.path.hops().iter().zip(&self.vlans).zip(&self.seen);
         hops.map(|((hop, vlan), seen)| (hop, *vlan, seen.as_slice()))
     }
 
@@ -253,14 +256,14 @@ impl Proof {
     /// The frames that never left, with their numbers, where departures show.
     pub fn held(&self) -> impl Iterator<Item = (usize, &Frame)> {
         let held = self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
-        held.filter(|_| self.trail.unseen().is_none())
+        held.filter(|_| self.path.unseen().is_none())
     }
 
     /// Whether such a frame was seen to end before it came to Open vSwitch.
     pub fn is_held_before_ovs(&self, number: usize) -> bool {
         let is_ovs = |hop: &Hop| hop.role == Role::Ovs;
-        let onward = &self.trail.hops()[self.holder(self.reached(number))..];
-        !self.trail.is_exits_only() && onward.iter().any(is_ovs) && !onward.first().is_some_and(is_ovs)
+        let onward = &self.path.hops()[self.holder(self.reached(number))..];
+        !self.path.is_exits_only() && onward.iter().any(is_ovs) && !onward.first().is_some_and(is_ovs)
     }
 
     /// The frames that never left, where departures show; those together that came equally far, for the same reason. `why`
@@ -278,7 +281,7 @@ impl Proof {
             let all = frames.len() == self.frames.len();
             Stuck {
                 frames: if all { Vec::new() } else { names(&self.frames, |number| frames.contains(&number)) },
-                reached: reached.map(|at| self.trail.hops()[at].name.clone()),
+                reached: reached.map(|at| self.path.hops()[at].name.clone()),
                 held_by: self.held_by(reached),
                 why: why.cloned(),
             }
@@ -292,10 +295,10 @@ impl Proof {
     }
 
     fn held_by(&self, reached: Option<usize>) -> String {
-        if self.trail.is_exits_only() {
+        if self.path.is_exits_only() {
             return "the host".into();
         }
-        let onward = &self.trail.hops()[self.holder(reached)..];
+        let onward = &self.path.hops()[self.holder(reached)..];
         let bridges = onward.iter().take_while(|hop| hop.role == Role::Ovs && hop.via.is_none());
         match bridges.map(|hop| hop.name.as_str()).collect::<Vec<_>>()[..] {
             [] => onward.first().map_or(String::new(), |hop| hop.name.clone()),
@@ -306,10 +309,10 @@ impl Proof {
 
     /// The hop that a frame did not leave which was last seen at that one.
     fn holder(&self, reached: Option<usize>) -> usize {
-        let hops = self.trail.hops();
+        let hops = self.path.hops();
         let holds = |hop: &Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
         match reached {
-            None if hops.first().is_some_and(|hop| self.trail.outward(hop).is_some()) => 0,
+            None if hops.first().is_some_and(|hop| self.path.outward(hop).is_some()) => 0,
             // A bridge that shows them has them; any other device has passed them on.
             _ => {
                 let from = reached.unwrap_or_default();
@@ -340,12 +343,12 @@ pub fn name(frame: &Frame) -> String {
 impl fmt::Display for Departure {
     /// `left br-int by bond0 (eth1) in VLAN 100`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.via {
-            Some(Via { bridge, port }) if *port != self.device => {
+        match (&self.bridge, &self.port) {
+            (Some(bridge), Some(port)) if *port != self.device => {
                 write!(f, "left {bridge} by {port} ({})", self.device)?;
             }
-            Some(Via { bridge, .. }) => write!(f, "left {bridge} by {}", self.device)?,
-            None => write!(f, "left by {}", self.device)?,
+            (Some(bridge), _) => write!(f, "left {bridge} by {}", self.device)?,
+            (None, _) => write!(f, "left by {}", self.device)?,
         }
         match self.vlan {
             Some(vlan) => write!(f, " in VLAN {vlan}"),
@@ -385,19 +388,19 @@ pub(crate) mod tests {
         Duration::from_millis(n)
     }
 
-    fn nothing_seen(links: Vec<crate::path::link::Link>, ovs: &Ovs, method: Method) -> Proof {
+    fn nothing_seen(links: Vec<crate::path::link::Link>, ovs: &Ovs, method: Method) -> Delivery {
         let attachment = resolve(&plug("tap0"), &Links::from_iter(links), ovs).unwrap();
         let frames = round(GUEST, &["192.0.2.1".parse().unwrap()], &Style::default());
-        Proof::new(GUEST, &frames, Trail::of(&attachment, method))
+        Delivery::new(GUEST, &frames, CapturePath::of(&attachment, method))
     }
 
     /// tap0 → br-int → eth0, let in at br-int.
-    pub(crate) fn on_br_int() -> Proof {
+    pub(crate) fn on_br_int() -> Delivery {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
         nothing_seen(links, &ovs(&[("br-int", &["tap0", "eth0"])]), Method::PacketOut)
     }
 
-    fn hybrid() -> Proof {
+    fn hybrid() -> Delivery {
         let links = vec![
             link(1, "qbr0", "bridge", 0, 0),
             link(2, "tap0", "tun", 1, 0),
@@ -409,7 +412,7 @@ pub(crate) mod tests {
     }
 
     /// tap0 → br-int → br-ex → eth0.
-    fn provider() -> Proof {
+    fn provider() -> Delivery {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
         let bridges: [(&str, &[&str]); 2] = [
             ("br-int", &["tap0", "int-br-ex:patch:phy-br-ex"]),
@@ -419,7 +422,7 @@ pub(crate) mod tests {
     }
 
     /// tap0 → br-int → bond0, a bond of Open vSwitch → eth0, eth1.
-    fn ovs_bond() -> Proof {
+    fn ovs_bond() -> Delivery {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(5, "eth0", "", 0, 0), link(6, "eth1", "", 0, 0)];
         let mut ovs = ovs(&[("br-int", &["tap0", "bond0", "eth0", "eth1"])]);
         ovs.bridges.values_mut().for_each(|bridge| bridge.ports.truncate(2));
@@ -428,7 +431,7 @@ pub(crate) mod tests {
     }
 
     /// tap0 → br0 → bond0.100 → bond0 → eth0, eth1.
-    fn linux_bond() -> Proof {
+    fn linux_bond() -> Delivery {
         let links = vec![
             link(1, "br0", "bridge", 0, 0),
             link(2, "tap0", "tun", 1, 0),
@@ -440,15 +443,15 @@ pub(crate) mod tests {
         nothing_seen(links, &Ovs::default(), Method::Redirect)
     }
 
-    fn dpdk() -> Proof {
+    fn dpdk() -> Delivery {
         let links = vec![link(2, "tap0", "tun", 0, 0)];
         nothing_seen(links, &ovs(&[("br-int", &["tap0", "dpdk0:dpdk"])]), Method::PacketOut)
     }
 
     /// These frames of a round pass a hop, outward, in a VLAN.
-    pub(crate) fn pass(proof: &mut Proof, hop: &str, frames: &[usize], at: Duration, vlan: Option<u16>) {
-        let hop = proof.trail.hops().iter().find(|known| known.name == hop).unwrap();
-        let (ifindex, direction) = (hop.ifindex.unwrap(), proof.trail.outward(hop).unwrap());
+    pub(crate) fn pass(proof: &mut Delivery, hop: &str, frames: &[usize], at: Duration, vlan: Option<u16>) {
+        let hop = proof.path.hops().iter().find(|known| known.name == hop).unwrap();
+        let (ifindex, direction) = (hop.ifindex.unwrap(), proof.path.outward(hop).unwrap());
         for frame in frames {
             let bytes = proof.frames[*frame].bytes.clone();
             proof.saw(&Sighting::new(ifindex, direction, at, vlan, &bytes));
@@ -456,17 +459,17 @@ pub(crate) mod tests {
     }
 
     /// Something else for the guest passes that device.
-    pub(crate) fn pass_for_guest(proof: &mut Proof, ifindex: u32, direction: Direction, at: Duration) {
+    pub(crate) fn pass_for_guest(proof: &mut Delivery, ifindex: u32, direction: Direction, at: Duration) {
         let mut frame = [0; 60];
         frame[..6].copy_from_slice(&GUEST.octets());
         proof.saw(&Sighting::new(ifindex, direction, at, Some(100), &frame));
     }
 
-    fn departed(proof: &Proof) -> String {
-        proof.departure().map(ToString::to_string).unwrap_or_default()
+    fn departed(proof: &Delivery) -> String {
+        proof.departure().map(|(_, departure)| departure.to_string()).unwrap_or_default()
     }
 
-    fn stuck(proof: &Proof) -> Vec<String> {
+    fn stuck(proof: &Delivery) -> Vec<String> {
         proof.stuck(&[]).iter().map(ToString::to_string).collect()
     }
 
@@ -504,36 +507,42 @@ pub(crate) mod tests {
         let mut proof = on_br_int();
         proof.begin();
         let [ours, another] = [0, 1].map(|frame| proof.frames[frame].bytes.clone());
-        let saw = |proof: &mut Proof, ifindex, direction, frame: &[u8]| {
+        let saw = |proof: &mut Delivery, ifindex, direction, frame: &[u8]| {
             proof.saw(&Sighting::new(ifindex, direction, ms(1), None, frame));
         };
         saw(&mut proof, 4, Direction::In, &ours);
         saw(&mut proof, 9, Direction::Out, &ours);
         saw(&mut proof, 4, Direction::Out, &ours[..14]);
         saw(&mut proof, 4, Direction::Out, &[&ours[..40], &[1]].concat());
-        assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
+        assert_eq!((proof.fate(), proof.departure()), (RoundFate::Lost, None));
         // What is copied may be cut, or padded.
         saw(&mut proof, 4, Direction::Out, &ours[..42]);
         saw(&mut proof, 4, Direction::Out, &[&another[..], &[0; 4]].concat());
-        assert_eq!(proof.fate(), Fate::Partly);
+        assert_eq!(proof.fate(), RoundFate::Partly);
     }
 
     #[test]
     fn a_round_fares_as_its_frames_do() {
-        for (left, fate) in
-            [(&[][..], Fate::Lost), (&[2], Fate::Partly), (&ARP, Fate::Partly), (&ALL, Fate::Left)]
-        {
+        for (left, fate) in [
+            (&[][..], RoundFate::Lost),
+            (&[2], RoundFate::Partly),
+            (&ARP, RoundFate::Partly),
+            (&ALL, RoundFate::Left),
+        ] {
             let mut proof = on_br_int();
             proof.begin();
             pass(&mut proof, "eth0", left, ms(1), Some(100));
             assert_eq!(proof.fate(), fate, "{left:?}");
             // It is the last round that counts.
             proof.begin();
-            assert_eq!(proof.fate(), Fate::Lost);
+            assert_eq!(proof.fate(), RoundFate::Lost);
         }
         let mut unseen = dpdk();
         unseen.begin();
-        assert_eq!((unseen.fate(), unseen.left().is_none(), stuck(&unseen)), (Fate::Unseen, true, vec![]));
+        assert_eq!(
+            (unseen.fate(), unseen.left().is_none(), stuck(&unseen)),
+            (RoundFate::Unseen, true, vec![])
+        );
     }
 
     /// All tunnels have one device, in the kernel's datapath.
@@ -543,11 +552,14 @@ pub(crate) mod tests {
         let ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan"])]);
         let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
         proof.begin();
-        assert_eq!((proof.fate(), stuck(&proof)), (Fate::Unseen, vec![]));
+        assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Unseen, vec![]));
         for _remote in 1..=2 {
             pass(&mut proof, "vxlan_sys_4789", &ALL, ms(1), None);
         }
-        assert_eq!((proof.fate(), departed(&proof).as_str()), (Fate::Left, "left br-int by vxlan_sys_4789"));
+        assert_eq!(
+            (proof.fate(), departed(&proof).as_str()),
+            (RoundFate::Left, "left br-int by vxlan_sys_4789")
+        );
         let mut answer = [0; 60];
         answer[..6].copy_from_slice(&GUEST.octets());
         proof.saw(&Sighting::new(4, Direction::In, ms(2), None, &answer));
@@ -562,10 +574,10 @@ pub(crate) mod tests {
         let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
         proof.begin();
         pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
-        assert_eq!((proof.fate(), proof.left().is_none(), stuck(&proof)), (Fate::Unseen, true, vec![]));
+        assert_eq!((proof.fate(), proof.left().is_none(), stuck(&proof)), (RoundFate::Unseen, true, vec![]));
         assert_eq!(proof.unseen().as_deref(), Some("vxlan-1 is a tunnel of Open vSwitch"));
         pass(&mut proof, "eth0", &ALL, ms(1), Some(100));
-        assert_eq!((proof.fate(), proof.unseen(), proof.left().unwrap().count()), (Fate::Left, None, 3));
+        assert_eq!((proof.fate(), proof.unseen(), proof.left().unwrap().count()), (RoundFate::Left, None, 3));
     }
 
     #[test]
@@ -583,9 +595,9 @@ pub(crate) mod tests {
             proof.begin();
             pass(&mut proof, device, &ALL, ms(50), Some(7));
             assert_eq!(departed(&proof), words);
-            let departure = proof.departure().unwrap();
-            assert_eq!((departure.at, departure.device.as_str()), (ms(2), device));
-            assert_eq!((proof.fate(), proof.last_hop().unwrap().name.as_str()), (Fate::Left, device));
+            let (at, departure) = proof.departure().unwrap();
+            assert_eq!((*at, departure.device.as_str()), (ms(2), device));
+            assert_eq!((proof.fate(), proof.last_hop().unwrap().name.as_str()), (RoundFate::Left, device));
         }
     }
 
@@ -622,7 +634,7 @@ pub(crate) mod tests {
             reached.iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
             assert_eq!(stuck(&proof), [words], "{reached:?}");
             let last = proof.last_hop().map(|hop| hop.name.as_str());
-            let entry = proof.trail.hops().first().filter(|hop| hop.role == Role::Ovs);
+            let entry = proof.path.hops().first().filter(|hop| hop.role == Role::Ovs);
             assert_eq!(last, reached.last().copied().or(entry.map(|hop| hop.name.as_str())));
         }
     }
@@ -632,19 +644,19 @@ pub(crate) mod tests {
         let mut proof = on_br_int();
         proof.begin();
         pass(&mut proof, "eth0", &ALL, ms(1), Some(4095));
-        assert_eq!((proof.fate(), proof.departure()), (Fate::Lost, None));
+        assert_eq!((proof.fate(), proof.departure()), (RoundFate::Lost, None));
     }
 
     #[test]
     fn who_looks_at_the_exit_only_cannot_tell_where_it_ended() {
         let mut proof = hybrid();
-        let whole = proof.trail().clone();
+        let whole = proof.path().clone();
         proof.follow(whole.clone().exits_only());
         proof.begin();
         pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
         assert_eq!(
             (proof.fate(), stuck(&proof)),
-            (Fate::Partly, vec!["rarp did not leave the host".to_owned()])
+            (RoundFate::Partly, vec!["rarp did not leave the host".to_owned()])
         );
         proof.follow(whole);
         proof.begin();
@@ -659,7 +671,7 @@ pub(crate) mod tests {
         proof.begin();
         ["tap0", "qbr0", "qvb0", "qvo0"].iter().for_each(|hop| pass(&mut proof, hop, &ALL, ms(1), None));
         pass(&mut proof, "eth0", &ARP, ms(2), Some(100));
-        assert_eq!(proof.fate(), Fate::Partly);
+        assert_eq!(proof.fate(), RoundFate::Partly);
         assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
         assert_eq!(
             proof.held().map(|(number, frame)| (number, frame.kind)).collect::<Vec<_>>(),
@@ -687,8 +699,8 @@ pub(crate) mod tests {
     #[test]
     fn frames_that_ended_for_different_reasons_are_told_apart_and_by_their_addresses() {
         let ips = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
-        let trail = on_br_int().trail;
-        let mut proof = Proof::new(GUEST, &round(GUEST, &ips, &Style::default()), trail);
+        let path = on_br_int().path;
+        let mut proof = Delivery::new(GUEST, &round(GUEST, &ips, &Style::default()), path);
         proof.begin();
         let first = (0..proof.frames.len()).filter(|number| proof.frames[*number].ip == Some(ips[0]));
         let first: Vec<usize> = first.collect();
@@ -727,7 +739,7 @@ pub(crate) mod tests {
         proof.begin();
         pass(&mut proof, "eth0", &ALL, ms(1), None);
         proof.begin();
-        assert_eq!((proof.fate(), stuck(&proof), proof.held().next()), (Fate::Lost, vec![], None));
+        assert_eq!((proof.fate(), stuck(&proof), proof.held().next()), (RoundFate::Lost, vec![], None));
     }
 
     #[test]
@@ -767,14 +779,17 @@ pub(crate) mod tests {
         proof.begin();
         pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
         let other = provider();
-        proof.follow(other.trail().clone());
+        proof.follow(other.path().clone());
 
         assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
-        assert_eq!(proof.fate(), Fate::Lost, "of the round on the new trail");
+        assert_eq!(proof.fate(), RoundFate::Lost, "of the round on the new path");
         assert!(proof.hops().all(|(_, vlan, seen)| vlan.is_none() && seen.iter().all(Option::is_none)));
         assert_eq!(stuck(&proof), ["rarp did not leave Open vSwitch (br-int → br-ex)"]);
         pass(&mut proof, "eth0", &ALL, ms(2), Some(1100));
-        assert_eq!((proof.fate(), departed(&proof)), (Fate::Left, "left br-int by eth0 in VLAN 100".into()));
+        assert_eq!(
+            (proof.fate(), departed(&proof)),
+            (RoundFate::Left, "left br-int by eth0 in VLAN 100".into())
+        );
         let left: Vec<u64> = proof.left().unwrap().map(|(_, left)| left).collect();
         assert_eq!(left, [2, 2, 1]);
     }

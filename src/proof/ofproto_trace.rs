@@ -193,12 +193,12 @@ fn quoted(text: &str) -> String {
 #[derive(Default)]
 struct Walk {
     /// The bridges and flows that the next line may belong to, with their indentation, the innermost last.
-    open: Vec<(usize, Place)>,
+    open: Vec<(usize, CapturePoint)>,
     visits: Vec<Visit>,
     step: Option<Step>,
 }
 
-enum Place {
+enum CapturePoint {
     /// The visit that it is.
     Bridge(usize),
     Flow(Flow),
@@ -241,29 +241,31 @@ impl Walk {
         } else if let Some(name) = text.strip_prefix("bridge(\"").and_then(|t| t.strip_suffix("\")")) {
             self.close(|at, _| at >= indent);
             if self.visits.len() < MOST_BRIDGES {
-                self.open.push((indent, Place::Bridge(self.visits.len())));
+                self.open.push((indent, CapturePoint::Bridge(self.visits.len())));
                 self.visits.push(Visit { bridge: quoted(name), ..Visit::default() });
             }
         } else if let Some((table, flow)) = table_and_flow(text) {
-            self.close(|at, place| at > indent || at == indent && matches!(place, Place::Flow(_)));
-            if let Some((_, Place::Bridge(visit) | Place::Flow(Flow { visit, .. }))) = self.open.last() {
+            self.close(|at, place| at > indent || at == indent && matches!(place, CapturePoint::Flow(_)));
+            if let Some((_, CapturePoint::Bridge(visit) | CapturePoint::Flow(Flow { visit, .. }))) =
+                self.open.last()
+            {
                 let visit = *visit;
                 let stay = &mut self.visits[visit];
                 let takes_all = flow == NO_MATCH || !flow.contains(',');
                 let flow = format!("table {table}: {flow}");
                 let line = format!("{} {flow}", stay.bridge);
                 let from = stay.flow.replace(flow).filter(|_| takes_all);
-                self.open.push((indent, Place::Flow(Flow { visit, line, from })));
+                self.open.push((indent, CapturePoint::Flow(Flow { visit, line, from })));
             }
         } else if indent > 0 && !text.starts_with("---") {
             self.close(|at, _| at >= indent);
-            if let Some((_, Place::Flow(flow))) = self.open.last() {
+            if let Some((_, CapturePoint::Flow(flow))) = self.open.last() {
                 self.step = Some(Step { flow: flow.clone(), action: text.to_owned(), why_not: None });
             }
         }
     }
 
-    fn close(&mut self, ends: impl Fn(usize, &Place) -> bool) {
+    fn close(&mut self, ends: impl Fn(usize, &CapturePoint) -> bool) {
         self.settle();
         while self.open.last().is_some_and(|(at, place)| ends(*at, place)) {
             self.open.pop();

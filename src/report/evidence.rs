@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::path::attachment::Via;
-use crate::proof::delivery::Proof;
-use crate::report::{Tally, millis};
+use crate::announcement::frame;
+use crate::proof::delivery::{Delivery, Departure};
 
 /// The keys that a report has with a witness.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Evidence {
     /// From the event to the first frame's departure from the host.
     pub left_host_after_ms: Option<f64>,
@@ -35,20 +35,46 @@ pub struct Evidence {
     pub stale: Option<String>,
 }
 
-/// How the first frame left the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Departure {
-    /// The last device.
-    pub device: String,
-    /// The last bridge on the way.
-    pub bridge: Option<String>,
-    /// The bridge's port that led to the device.
-    pub port: Option<String>,
-    /// The VLAN tag on the frame.
-    pub vlan: Option<u16>,
-    /// The same in words.
-    #[serde(skip)]
-    pub words: String,
+/// Frames by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tally {
+    rarp: u64,
+    arp_request: u64,
+    arp_reply: u64,
+    na: u64,
+}
+
+impl Tally {
+    /// The counts, by kind.
+    pub fn by_kind(&self) -> impl Iterator<Item = (frame::Kind, u64)> + use<> {
+        let counts = [self.arp_request, self.arp_reply, self.na, self.rarp];
+        frame::Kind::ALL.into_iter().zip(counts)
+    }
+
+    /// Counts a frame.
+    pub fn add(&mut self, kind: frame::Kind) {
+        *self.of(kind) += 1;
+    }
+
+    fn of(&mut self, kind: frame::Kind) -> &mut u64 {
+        match kind {
+            frame::Kind::Rarp => &mut self.rarp,
+            frame::Kind::ArpRequest => &mut self.arp_request,
+            frame::Kind::ArpReply => &mut self.arp_reply,
+            frame::Kind::Na => &mut self.na,
+        }
+    }
+}
+
+impl FromIterator<(frame::Kind, u64)> for Tally {
+    fn from_iter<I: IntoIterator<Item = (frame::Kind, u64)>>(counts: I) -> Self {
+        let mut tally = Tally::default();
+        for (kind, count) in counts {
+            *tally.of(kind) += count;
+        }
+        tally
+    }
 }
 
 /// Where the deciding bridge has learned the guest.
@@ -64,17 +90,13 @@ pub enum Learned {
 
 impl Evidence {
     /// What `proof` tells; of frames that got stuck, `why` may know the reasons, by their numbers.
-    pub fn of(proof: &Proof, unseen: Option<String>, why: &[Option<String>]) -> Evidence {
+    pub fn of(proof: &Delivery, unseen: Option<String>, why: &[Option<String>]) -> Evidence {
         let departure = proof.departure();
         // Who is blind knows of nothing that it got stuck.
         let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
         Evidence {
-            left_host_after_ms: departure.map(|departure| millis(departure.at)),
-            departure: departure.map(|departure| {
-                let (bridge, port) = departure.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
-                let (device, vlan) = (departure.device.clone(), departure.vlan);
-                Departure { device, bridge, port, vlan, words: departure.to_string() }
-            }),
+            left_host_after_ms: departure.map(|(at, _)| millis(*at)),
+            departure: departure.map(|(_, departure)| departure.clone()),
             last_hop: proof.last_hop().map(|hop| hop.name.clone()),
             frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
             stuck: stuck.iter().map(ToString::to_string).collect(),
@@ -108,13 +130,18 @@ impl Evidence {
                 let reply = self.returned_after_ms;
                 let reply = reply
                     .map_or("no frame for it yet".into(), |at| format!("first frame for it after {at} ms"));
-                Some(format!("{} after {after} ms; {reply}", departure.words))
+                Some(format!("{} after {after} ms; {reply}", departure))
             }
             (_, _, Some(why)) => Some(format!("whether it left the host cannot be seen: {why}")),
             _ => None,
         };
         departed.into_iter().chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
     }
+}
+
+/// Milliseconds with microseconds behind the point.
+pub fn millis(d: Duration) -> f64 {
+    (d.as_micros() as f64) / 1000.0
 }
 
 #[cfg(test)]
@@ -130,7 +157,7 @@ mod tests {
     }
 
     /// Of a round on br-int, these frames have left after 2 ms.
-    fn left(frames: &[usize]) -> Proof {
+    fn left(frames: &[usize]) -> Delivery {
         let mut proof = on_br_int();
         proof.begin();
         pass(&mut proof, "eth0", frames, ms(2), Some(100));

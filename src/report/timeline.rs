@@ -2,25 +2,24 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use crate::report::record::Report;
 
-/// What is told, and the key of its time in a report, in milliseconds from the event; in the usual order.
-const MOMENTS: [(&str, &str); 8] = [
-    ("guest runs", "runs_after_ms"),
-    ("port plugged", "plugged_after_ms"),
-    ("in its VLAN", "tagged_after_ms"),
-    ("port ready", "ready_after_ms"),
-    ("first frame", "first_frame_after_ms"),
-    ("left the host", "left_host_after_ms"),
-    ("learned locally", "learned_after_ms"),
-    ("first frame back", "returned_after_ms"),
-];
 /// Columns of the time axis.
 const WIDTH: f64 = 40.0;
 
-/// A line for each moment of a report (as JSON) that has come, in their order, with its place on a common time axis.
-pub fn draw(report: &Value) -> String {
-    let moments = MOMENTS.iter().filter_map(|(what, key)| Some((*what, report[*key].as_f64()?)));
+/// A line for each moment of a report that has come, in their order, with its place on a common time axis.
+pub fn draw(report: &Report) -> String {
+    let moments = [
+        ("guest runs", report.runs_after_ms),
+        ("port plugged", report.plugged_after_ms),
+        ("in its VLAN", report.tagged_after_ms),
+        ("port ready", report.ready_after_ms),
+        ("first frame", report.first_frame_after_ms),
+        ("left the host", report.evidence.left_host_after_ms),
+        ("learned locally", report.evidence.learned_after_ms),
+        ("first frame back", report.evidence.returned_after_ms),
+    ];
+    let moments = moments.into_iter().filter_map(|(what, at)| Some((what, at?)));
     let mut moments: Vec<(&str, f64)> = moments.collect();
     moments.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     let end = moments.last().map_or(0.0, |(_, at)| *at).max(f64::MIN_POSITIVE);
@@ -34,16 +33,27 @@ pub fn draw(report: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::guest::event::Cause;
+    use crate::guest::target::{DomainId, Unannounceable};
+    use crate::report::evidence::Evidence;
+
+    fn report() -> Report {
+        let domain = DomainId { name: "web1".into(), uuid: String::new() };
+        let nic = Unannounceable { domain, device: None, mac: None, reason: String::new() };
+        Report::refused(&nic, Cause::Migrated)
+    }
 
     #[test]
     fn moments_stand_in_their_order_on_one_axis() {
-        let report = json!({
-            "runs_after_ms": 0.1, "tagged_after_ms": 50.0, "plugged_after_ms": null, "first_frame_after_ms": 100.0,
-            "left_host_after_ms": 99.9,
-        });
+        let evidence = Evidence { left_host_after_ms: Some(99.9), ..Evidence::default() };
+        let report = Report {
+            runs_after_ms: Some(0.1),
+            tagged_after_ms: Some(50.0),
+            first_frame_after_ms: Some(100.0),
+            evidence,
+            ..report()
+        };
         let expected = format!(
             "\n  guest runs              0.100 ms  ●\
              \n  in its VLAN            50.000 ms  {}●\
@@ -57,8 +67,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_came_is_drawn_as_nothing() {
-        assert_eq!(draw(&json!({"runs_after_ms": null})), "");
-        assert_eq!(draw(&json!({"runs_after_ms": 0.0})), "\n  guest runs              0.000 ms  ●");
+    fn what_has_not_come_is_not_drawn() {
+        assert_eq!(draw(&report()), "");
+        let runs = Report { runs_after_ms: Some(0.0), ..report() };
+        assert_eq!(draw(&runs), "\n  guest runs              0.000 ms  ●");
     }
 }

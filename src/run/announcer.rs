@@ -12,10 +12,10 @@ use crate::announcement::machine::{Announcement, Outcome, Round, Step};
 use crate::guest::GuestState;
 use crate::host::injector::Error;
 use crate::path::readiness::Assessment;
-use crate::proof::capture_point::Trail;
-use crate::proof::delivery::Fate;
-use crate::report::evidence::{Evidence, Learned};
-use crate::report::{Report, Tally};
+use crate::proof::capture_point::CapturePath;
+use crate::proof::delivery::RoundFate;
+use crate::report::Report;
+use crate::report::evidence::{Evidence, Learned, Tally};
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
@@ -168,12 +168,12 @@ impl Run<'_> {
         else {
             return;
         };
-        let trail = Trail::of(attachment, method);
+        let path = CapturePath::of(attachment, method);
         match &mut self.observer {
-            Some(observer) => observer.follow(trail),
+            Some(observer) => observer.follow(path),
             None => {
                 let (witness, mac) = (host.witness.clone(), self.order.target.mac);
-                self.observer = Some(Observer::new(witness, self.began, mac, &self.frames, trail));
+                self.observer = Some(Observer::new(witness, self.began, mac, &self.frames, path));
             }
         }
     }
@@ -214,10 +214,10 @@ impl Run<'_> {
             return Round { at, left: true, answered: true };
         };
         let fate = observer.judge().await;
-        let answered = fate == Fate::Unseen || observer.proof.returned().is_some();
+        let answered = fate == RoundFate::Unseen || observer.proof.returned().is_some();
         // A frame may have left before we were told that it was sent.
-        let at = observer.proof.departure().map_or(at, |departure| departure.at.min(at));
-        Round { at, left: fate != Fate::Lost, answered }
+        let at = observer.proof.departure().map_or(at, |(left_at, _)| at.min(*left_at));
+        Round { at, left: fate != RoundFate::Lost, answered }
     }
 
     /// Open vSwitch may learn half a second later from a frame that took a cached flow. It may also unlearn what it has learned
@@ -288,7 +288,7 @@ impl Run<'_> {
         Report {
             frames: self.tally,
             evidence: Evidence { lost_rounds: progress.lost, ..evidence },
-            injector: self.way.map(|way| way.method().word()),
+            injector: self.way.map(|way| way.method()),
             dry_run: order.dry_run,
             error: progress.error.clone().or(lost),
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)

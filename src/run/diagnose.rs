@@ -12,7 +12,7 @@ use crate::path::link::{Links, PortState};
 use crate::path::ovs::{Ovs, Plugged};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
-use crate::proof::delivery::Proof;
+use crate::proof::delivery::Delivery;
 use crate::proof::ofproto_trace::{self, Port, Verdict};
 use crate::report::evidence::Learned;
 use crate::run::order::Host;
@@ -77,12 +77,12 @@ fn judged(own: bool, port: String) -> Learned {
 
 /// Why frames do not leave the host, by their numbers, as far as anybody can tell: what the port lacks, what is wrong with the
 /// uplinks, which flow of Open vSwitch drops them.
-pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Vec<Option<String>> {
+pub async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec<Option<String>> {
     let held: Vec<(usize, &Frame)> = proof.held().collect();
     let mut why = vec![None; proof.frames().len()];
     let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let of_all = match unmet.is_empty() {
-        true => broken(&host.links.borrow(), proof.trail().hops(), |_| true),
+        true => broken(&host.links.borrow(), proof.path().hops(), |_| true),
         false => Some(unmet),
     };
     if of_all.is_some() {
@@ -96,7 +96,7 @@ pub async fn why(host: &Host, seen: &Assessment, proof: &Proof) -> Vec<Option<St
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, _) in asked {
         why[number] = match verdicts.next() {
-            Some(Ok(verdict)) => reason(host, proof.trail().hops(), &verdict),
+            Some(Ok(verdict)) => reason(host, proof.path().hops(), &verdict),
             Some(Err(error)) => Some(format!("why cannot be told: {error}")),
             None => None,
         };

@@ -10,8 +10,8 @@ use crate::announcement::injection::Method;
 use crate::host::witness::{Watch, Witness};
 use crate::path::attachment::Hop;
 use crate::path::readiness::Assessment;
-use crate::proof::capture_point::Trail;
-use crate::proof::delivery::{Fate, Proof};
+use crate::proof::capture_point::CapturePath;
+use crate::proof::delivery::{Delivery, RoundFate};
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
 use crate::run::order::Host;
@@ -28,43 +28,49 @@ pub struct Observer {
     began: Instant,
     mac: MacAddr,
     /// The frames' way, all of it.
-    trail: Trail,
+    path: CapturePath,
     watch: Option<Watch>,
     /// Why nothing can be seen.
     blind: Option<String>,
     /// What is proved so far.
-    pub proof: Proof,
+    pub proof: Delivery,
 }
 
 impl Observer {
-    /// Sees the rounds of `frames` take `trail`, for an event at `began`: leave the host, to begin with. Every socket more would
+    /// Sees the rounds of `frames` take `path`, for an event at `began`: leave the host, to begin with. Every socket more would
     /// delay the first frame.
-    pub fn new(witness: Witness, began: Instant, mac: MacAddr, frames: &[Frame], trail: Trail) -> Observer {
-        let proof = Proof::new(mac, frames, trail.clone());
-        let mut observer = Observer { witness, began, mac, trail, watch: None, blind: None, proof };
-        observer.look(observer.trail.unseen().is_some());
+    pub fn new(
+        witness: Witness,
+        began: Instant,
+        mac: MacAddr,
+        frames: &[Frame],
+        path: CapturePath,
+    ) -> Observer {
+        let proof = Delivery::new(mac, frames, path.clone());
+        let mut observer = Observer { witness, began, mac, path, watch: None, blind: None, proof };
+        observer.look(observer.path.unseen().is_some());
         observer
     }
 
-    /// Sees to it that frames are looked for along `trail`.
-    pub fn follow(&mut self, trail: Trail) {
-        if self.trail != trail {
-            self.trail = trail;
-            self.look(!self.proof.trail().is_exits_only());
+    /// Sees to it that frames are looked for along `path`.
+    pub fn follow(&mut self, path: CapturePath) {
+        if self.path != path {
+            self.path = path;
+            self.look(!self.proof.path().is_exits_only());
         }
     }
 
     /// Looks at every hop.
     pub fn look_everywhere(&mut self) {
-        if self.proof.trail().is_exits_only() {
+        if self.proof.path().is_exits_only() {
             self.look(true);
         }
     }
 
     fn look(&mut self, everywhere: bool) {
-        let trail = self.trail.clone();
-        self.proof.follow(if everywhere { trail } else { trail.exits_only() });
-        let watch = self.witness.watch(self.proof.trail().places(), self.mac, self.began);
+        let path = self.path.clone();
+        self.proof.follow(if everywhere { path } else { path.exits_only() });
+        let watch = self.witness.watch(self.proof.path().points(), self.mac, self.began);
         (self.watch, self.blind) = match watch {
             Ok(watch) => (Some(watch), None),
             Err(error) => (None, Some(error.to_string())),
@@ -78,7 +84,7 @@ impl Observer {
 
     /// Whether frames that pass this hop show.
     pub fn is_seen(&self, hop: &Hop) -> bool {
-        self.blind.is_none() && self.proof.trail().outward(hop).is_some()
+        self.blind.is_none() && self.proof.path().outward(hop).is_some()
     }
 
     /// What it has come to, with what the host's bridges can add.
@@ -110,22 +116,22 @@ impl Observer {
     }
 
     /// How the round that has just been sent fares: as soon as that is certain.
-    pub async fn judge(&mut self) -> Fate {
+    pub async fn judge(&mut self) -> RoundFate {
         let Some(watch) = &mut self.watch else {
-            return Fate::Unseen;
+            return RoundFate::Unseen;
         };
-        let patience = match self.proof.trail().method() {
+        let patience = match self.proof.path().method() {
             Method::PacketOut => LOST_AFTER_PACKET_OUT,
             _ => LOST_AFTER,
         };
         // Elsewhere nothing is to be expected.
-        let has_exits = self.proof.trail().places().iter().any(|place| place.is_uplink);
+        let has_exits = self.proof.path().points().iter().any(|place| place.is_uplink);
         let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
         let fate = loop {
             watch.so_far().iter().for_each(|sighting| self.proof.saw(sighting));
             let fate = self.proof.fate();
             // Of a round that had its time, what was seen meanwhile has been looked at once more.
-            if fate == Fate::Left || Instant::now() >= deadline {
+            if fate == RoundFate::Left || Instant::now() >= deadline {
                 watch.end(self.proof.returned().is_none());
                 break fate;
             }
@@ -134,11 +140,11 @@ impl Observer {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
-        if matches!(fate, Fate::Lost | Fate::Partly) {
+        if matches!(fate, RoundFate::Lost | RoundFate::Partly) {
             // Of the next round it is to be known where it ends.
             self.look_everywhere();
         }
-        if fate == Fate::Lost {
+        if fate == RoundFate::Lost {
             // On a busy host the frames of a round that was given up may be on their way still.
             self.look_on();
         }

@@ -1,4 +1,4 @@
-//! Lets announcements wait for their turn in the host's budget of frames.
+//! Lets announcements wait for their turn in the host's quota of frames.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use pnet_base::MacAddr;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::announcement::quota::Budget;
+use crate::announcement::quota::Quota;
 
-/// The host's budget, shared by all announcements.
+/// The host's quota, shared by all announcements.
 #[derive(Debug, Clone)]
 pub struct Pacer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    budget: Mutex<Budget<oneshot::Sender<()>>>,
+    quota: Mutex<Quota<oneshot::Sender<()>>>,
     began: Instant,
     asked: Notify,
     changed: Notify,
@@ -24,9 +24,9 @@ struct Shared {
 impl Pacer {
     /// A pace of so many frames a second; gives turns for as long as the runtime lives.
     pub fn start(frames_per_second: u32) -> Self {
-        let budget = Mutex::new(Budget::new(frames_per_second));
+        let quota = Mutex::new(Quota::new(frames_per_second));
         let (asked, changed) = (Notify::new(), Notify::new());
-        let shared = Arc::new(Shared { budget, began: Instant::now(), asked, changed });
+        let shared = Arc::new(Shared { quota, began: Instant::now(), asked, changed });
         tokio::spawn(give_turns(shared.clone()));
         Pacer(shared)
     }
@@ -43,10 +43,10 @@ impl Pacer {
         after_others_if(round > 0).await;
         let (give, given) = oneshot::channel();
         {
-            let mut budget = self.0.lock();
-            budget.ask(round, frames as u32, give);
+            let mut quota = self.0.lock();
+            quota.ask(round, frames as u32, give);
             // Mostly nobody waits, and the turn is ours at once.
-            self.0.give(&mut budget);
+            self.0.give(&mut quota);
         }
         self.0.asked.notify_one();
         let _ = given.await;
@@ -63,12 +63,12 @@ async fn after_others_if(polite: bool) {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Budget<oneshot::Sender<()>>> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Quota<oneshot::Sender<()>>> {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give(&self, budget: &mut Budget<oneshot::Sender<()>>) {
-        while let Some(who) = budget.next(self.began.elapsed()) {
+    fn give(&self, quota: &mut Quota<oneshot::Sender<()>>) {
+        while let Some(who) = quota.next(self.began.elapsed()) {
             // Who has gone away meanwhile does not need it.
             let _ = who.send(());
         }
@@ -78,9 +78,9 @@ impl Shared {
 async fn give_turns(shared: Arc<Shared>) {
     loop {
         let pause = {
-            let mut budget = shared.lock();
-            shared.give(&mut budget);
-            budget.pause(shared.began.elapsed())
+            let mut quota = shared.lock();
+            shared.give(&mut quota);
+            quota.pause(shared.began.elapsed())
         };
         match pause {
             Some(pause) => drop(tokio::time::timeout(pause, shared.changed.notified()).await),

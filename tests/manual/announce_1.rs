@@ -10,7 +10,7 @@ use announced::for_tests::event::Cause;
 use announced::for_tests::injection::Method;
 use announced::for_tests::machine::Outcome;
 use announced::for_tests::report::{Path, VERSION};
-use announced::for_tests::status::Status;
+use announced::for_tests::snapshot::Snapshot;
 use announced::for_tests::{attachment, frame};
 use clap::{CommandFactory, Parser};
 
@@ -81,7 +81,7 @@ fn the_page_has_every_key_of_the_json() {
 
 #[test]
 fn the_page_has_every_key_of_the_status() {
-    let status = serde_json::to_value(Status { version: VERSION, ..Status::default() }).unwrap();
+    let status = serde_json::to_value(Snapshot { version: VERSION, ..Snapshot::default() }).unwrap();
     PAGE.assert_marked("Va", status.as_object().unwrap().keys().map(String::as_str));
     PAGE.assert_marked("Va", keys(&status["gauges"]).iter().map(String::as_str));
 }

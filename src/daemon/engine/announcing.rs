@@ -40,7 +40,7 @@ impl Engine {
                 self.start_reading(number, uuid, None, None);
             }
             Verdict::Announce(cause) if plugged.is_some() => {
-                self.teller.event(cause);
+                self.publisher.event(cause);
                 let guest = self.guest(&uuid);
                 // What was read before lacks this NIC, which is announced with all the others when the guest runs.
                 guest.prepared = None;
@@ -56,7 +56,7 @@ impl Engine {
                 }
                 guest.owed = true;
                 let prepared = guest.prepared.take();
-                self.teller.event(cause);
+                self.publisher.event(cause);
                 match prepared {
                     Some(known) => self.launch(number, &uuid, known, (cause, at), None),
                     None => self.start_reading(number, uuid, Some((cause, at)), None),
@@ -95,7 +95,7 @@ impl Engine {
         wanted: Option<(Cause, Instant)>,
         plugged: Option<String>,
     ) {
-        let libvirt = self.sites[number].libvirt.clone();
+        let libvirt = self.connections[number].libvirt.clone();
         let sources = self.config.addresses.sources.clone();
         let state = self.guest(&uuid).state.subscribe();
         let (whom, whole) = (uuid.clone(), plugged.is_none());
@@ -158,7 +158,7 @@ impl Engine {
                     let order = Order::new(target, &self.config, &[], None);
                     self.start(number, uuid, Order { cause, ..order }, state.clone(), at);
                 }
-                Err(nic) => self.teller.cannot_speak_for(&nic),
+                Err(nic) => self.publisher.cannot_speak_for(&nic),
             }
         }
         self.settle(number, uuid);
@@ -198,7 +198,7 @@ impl Engine {
                 return tracing::error!("an announcement broke off: {error}");
             }
         };
-        self.teller.finished(&report);
+        self.publisher.finished(&report);
         if self.running.get(&nic).is_none_or(|running| running.task != task) {
             return;
         }
@@ -222,7 +222,7 @@ impl Engine {
     fn settle(&mut self, number: usize, uuid: &str) {
         let is_owed = self.guests.get(uuid).is_some_and(|guest| guest.owed);
         if !is_owed && !self.is_under_way(uuid) {
-            self.sites[number].roster.done(uuid);
+            self.connections[number].ledger.done(uuid);
         }
         self.changed = true;
     }

@@ -10,12 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::publish::{Teller, Watchdog};
-use super::site::Site;
+use super::connection::Connection;
+use super::publish::{Publisher, Watchdog};
 use super::{FAREWELL, advise};
 use crate::config::Config;
-use crate::daemon::state::{Keep, Rosters};
-use crate::daemon::status::Status;
+use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
 use crate::guest::Known;
 use crate::guest::event::{Cause, Change};
@@ -23,6 +22,7 @@ use crate::guest::ledger::{Present, Verdict};
 use crate::host::libvirt::watch_guests::Notice;
 use crate::report::Report;
 use crate::report::metrics::Gauges;
+use crate::report::snapshot::Snapshot;
 use crate::run::announcer::Stop;
 use crate::run::order::Host;
 
@@ -67,9 +67,9 @@ pub struct Engine {
     /// That of the start, of which some keys hold until the end.
     first: Config,
     host: Host,
-    sites: Vec<Site>,
+    connections: Vec<Connection>,
     /// Where what is under way is kept, and told.
-    keep: Option<Keep>,
+    state_file: Option<StateFile>,
     /// Something is under way, or done, that is not kept yet.
     changed: bool,
     /// It could not be kept when that was tried last.
@@ -79,50 +79,51 @@ pub struct Engine {
     tasks: JoinSet<(usize, Nic, Report)>,
     reads: JoinSet<Read>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
-    teller: Teller,
+    publisher: Publisher,
 }
 
 impl Engine {
-    /// For every guest; goes on with what `keep` has.
+    /// For every guest; goes on with what `state_file` has.
     pub fn new(
         file: Option<PathBuf>,
         config: Config,
         host: Host,
-        keep: Keep,
-        status: watch::Sender<Status>,
+        state_file: StateFile,
+        status: watch::Sender<Snapshot>,
     ) -> Result<Self, String> {
-        let rosters = keep.load().unwrap_or_default();
-        let engine = Self::follow(config, host, rosters, status)?;
-        Ok(Engine { file, keep: Some(keep), ..engine })
+        let ledgers = state_file.load().unwrap_or_default();
+        let engine = Self::follow(config, host, ledgers, status)?;
+        Ok(Engine { file, state_file: Some(state_file), ..engine })
     }
 
     /// For one guest, by name.
     pub fn for_one(guest: String, config: Config, host: Host) -> Result<Self, String> {
-        let mut engine = Self::follow(config, host, Rosters::new(), watch::channel(Status::default()).0)?;
+        let mut engine = Self::follow(config, host, Ledgers::new(), watch::channel(Snapshot::default()).0)?;
         // Whoever asks knows that it has just come.
-        engine.sites.iter_mut().for_each(|site| site.known = true);
+        engine.connections.iter_mut().for_each(|connection| connection.known = true);
         Ok(Engine { only: Some(guest), ..engine })
     }
 
     fn follow(
         config: Config,
         host: Host,
-        mut rosters: Rosters,
-        status: watch::Sender<Status>,
+        mut ledgers: Ledgers,
+        status: watch::Sender<Snapshot>,
     ) -> Result<Self, String> {
         let (notices, heard) = mpsc::unbounded_channel();
         let uris = std::iter::once(config.libvirt.uri.clone());
         let uris = uris.chain(config.libvirt.more_uris.iter().cloned().map(Some)).enumerate();
-        let sites = uris.map(|(number, uri)| Site::follow(number, uri, &mut rosters, notices.clone()));
-        let sites = sites.collect::<Result<_, _>>()?;
+        let connections =
+            uris.map(|(number, uri)| Connection::follow(number, uri, &mut ledgers, notices.clone()));
+        let connections = connections.collect::<Result<_, _>>()?;
         Ok(Engine {
             file: None,
             only: None,
             first: config.clone(),
             config,
             host,
-            sites,
-            keep: None,
+            connections,
+            state_file: None,
             changed: false,
             unkept: false,
             guests: HashMap::new(),
@@ -130,7 +131,7 @@ impl Engine {
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
             heard,
-            teller: Teller::new(status),
+            publisher: Publisher::new(status),
         })
     }
 
@@ -146,14 +147,14 @@ impl Engine {
         let mut waiting = true;
         while !self.is_done() {
             tokio::select! {
-                Some((site, notice)) = self.heard.recv() => self.notice(site, notice),
+                Some((connection, notice)) = self.heard.recv() => self.notice(connection, notice),
                 Some(read) = self.reads.join_next() => self.read(read),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),
                 () = watchdog.due() => {}
                 () = &mut unheard, if waiting => {
                     waiting = false;
-                    self.sites.iter_mut().for_each(Site::give_up_hearing);
+                    self.connections.iter_mut().for_each(Connection::give_up_hearing);
                 }
                 Err(_) = links.changed() => return Err("lost sight of the host's devices".into()),
                 () = ends(&mut interrupt, &mut terminate) => break,
@@ -168,8 +169,8 @@ impl Engine {
 
     /// Takes in what has come at the same time: guests that arrive together are kept and shown together.
     fn catch_up(&mut self) {
-        while let Ok((site, notice)) = self.heard.try_recv() {
-            self.notice(site, notice);
+        while let Ok((connection, notice)) = self.heard.try_recv() {
+            self.notice(connection, notice);
         }
         while let Some(read) = self.reads.try_join_next() {
             self.read(read);
@@ -182,39 +183,40 @@ impl Engine {
     fn show(&mut self) {
         let gauges = Gauges {
             in_progress: self.running.len(),
-            libvirt: self.sites.iter().all(|site| site.connected),
+            libvirt: self.connections.iter().all(|connection| connection.connected),
             ovsdb: self.host.ovs.borrow().error.is_none(),
         };
-        let guests = self.sites.iter().map(|site| site.roster.len()).sum();
+        let guests = self.connections.iter().map(|connection| connection.ledger.len()).sum();
         let under_way = self.running.values().map(|running| running.subject.as_str());
-        self.teller.show(gauges, guests, under_way);
-        if self.sites.iter().all(|site| site.heard) {
-            self.teller.ready();
+        self.publisher.show(gauges, guests, under_way);
+        if self.connections.iter().all(|connection| connection.heard) {
+            self.publisher.ready();
         }
     }
 
     fn is_done(&self) -> bool {
         let idle = self.running.is_empty() && self.reads.is_empty();
-        let settled = |site: &Site| site.connected && !site.roster.is_anybody_pending();
-        self.only.is_some() && idle && self.sites.iter().all(settled)
+        let settled =
+            |connection: &Connection| connection.connected && !connection.ledger.is_anybody_pending();
+        self.only.is_some() && idle && self.connections.iter().all(settled)
     }
 
     fn notice(&mut self, number: usize, notice: Notice) {
-        let site = &mut self.sites[number];
+        let connection = &mut self.connections[number];
         match notice {
-            Notice::Listing => site.listing = true,
+            Notice::Listing => connection.listing = true,
             Notice::Present(present) => {
                 self.present(number, present);
-                let early = std::mem::take(&mut self.sites[number].early);
+                let early = std::mem::take(&mut self.connections[number].early);
                 early.into_iter().for_each(|notice| self.notice(number, notice));
             }
-            Notice::Changed { .. } if site.listing => site.early.push(notice),
+            Notice::Changed { .. } if connection.listing => connection.early.push(notice),
             Notice::Changed { uuid, id, change, at } => self.changed(number, uuid, id, &change, at),
             Notice::Lost(why) => {
-                site.heard = true;
-                site.listing = false;
-                site.early.clear();
-                if std::mem::take(&mut site.connected) || !self.teller.is_ready() {
+                connection.heard = true;
+                connection.listing = false;
+                connection.early.clear();
+                if std::mem::take(&mut connection.connected) || !self.publisher.is_ready() {
                     tracing::warn!("{why}; trying again");
                 }
             }
@@ -224,13 +226,13 @@ impl Engine {
     /// These guests are here.
     fn present(&mut self, number: usize, mut present: Vec<Present>) {
         present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
-        let site = &mut self.sites[number];
-        (site.heard, site.listing) = (true, false);
-        if !std::mem::replace(&mut site.connected, true) {
-            tracing::info!("listening to {}: {} guests are here", site.title(), present.len());
+        let connection = &mut self.connections[number];
+        (connection.heard, connection.listing) = (true, false);
+        if !std::mem::replace(&mut connection.connected, true) {
+            tracing::info!("listening to {}: {} guests are here", connection.title(), present.len());
         }
-        let verdicts = site.roster.reconcile(&present, site.known, &self.config.libvirt.events);
-        site.known = true;
+        let verdicts = connection.ledger.reconcile(&present, connection.known, &self.config.libvirt.events);
+        connection.known = true;
         let now = Instant::now();
         verdicts.into_iter().for_each(|(uuid, verdict)| self.act(number, uuid, verdict, None, now));
         for guest in &present {
@@ -241,7 +243,7 @@ impl Engine {
     }
 
     fn changed(&mut self, number: usize, uuid: String, id: Option<u32>, change: &Change, at: Instant) {
-        if self.only.is_some() && !self.sites[number].roster.knows(&uuid) {
+        if self.only.is_some() && !self.connections[number].ledger.knows(&uuid) {
             return;
         }
         match change {
@@ -250,7 +252,7 @@ impl Engine {
             Change::Left => self.note_state(&uuid, GuestState::Left("shut off")),
             Change::Plugged(_) => {}
         }
-        let verdict = self.sites[number].roster.change(&uuid, id, change, &self.config.libvirt.events);
+        let verdict = self.connections[number].ledger.change(&uuid, id, change, &self.config.libvirt.events);
         let plugged = match change {
             Change::Plugged(alias) => Some(alias.clone()),
             _ => None,
@@ -278,15 +280,16 @@ impl Engine {
 
     /// Keeps what is under way, if that has changed. Whatever follows from a change is done after this.
     fn save(&mut self) {
-        let Some(keep) = self.keep.as_ref().filter(|_| self.changed) else {
+        let Some(state_file) = self.state_file.as_ref().filter(|_| self.changed) else {
             return;
         };
-        let saved = keep.save(self.sites.iter().map(|site| (site.name.as_str(), &site.roster)));
+        let saved = state_file
+            .save(self.connections.iter().map(|connection| (connection.name.as_str(), &connection.ledger)));
         // What could not be saved is tried again with whatever happens next, and told of once.
         self.changed = saved.is_err();
         match (saved, std::mem::replace(&mut self.unkept, self.changed)) {
             (Err(error), false) => tracing::warn!(
-                "cannot keep what is under way: {error}; if this daemon ends now, the next one does not finish it"
+                "cannot state_file what is under way: {error}; if this daemon ends now, the next one does not finish it"
             ),
             (Ok(()), true) => tracing::info!("what is under way is kept again"),
             _ => {}
@@ -295,7 +298,7 @@ impl Engine {
 
     /// Ends what is under way; the next daemon goes on with it.
     async fn end(mut self) {
-        self.teller.stopping();
+        self.publisher.stopping();
         self.changed = true;
         self.save();
         if !self.running.is_empty() {

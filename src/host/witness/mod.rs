@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::sys::{packet, readable};
 use crate::proof::capture_filter::{self, ROOM};
-use crate::proof::capture_point::{Direction, Place};
+use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::proof::delivery::Sighting;
 
 mod reception;
@@ -88,7 +88,7 @@ struct Watched {
 pub struct Watch {
     witness: Witness,
     number: u64,
-    places: Vec<Place>,
+    points: Vec<CapturePoint>,
     sightings: mpsc::Receiver<Sighting>,
 }
 
@@ -98,18 +98,18 @@ impl Witness {
         Witness { sockets: Arc::default(), closing: Arc::default() }
     }
 
-    /// Looks at `places` for the announcements of `mac`; tells their time since `began`.
-    pub fn watch(&self, places: Vec<Place>, mac: MacAddr, began: Instant) -> Result<Watch, Error> {
+    /// Looks at `points` for the announcements of `mac`; tells their time since `began`.
+    pub fn watch(&self, points: Vec<CapturePoint>, mac: MacAddr, began: Instant) -> Result<Watch, Error> {
         let (to, sightings) = mpsc::channel(KEPT);
         let mut sockets = self.lock();
         sockets.last += 1;
         let number = sockets.last;
-        let watch = Watch { witness: self.clone(), number, places, sightings };
-        for place in &watch.places {
+        let watch = Watch { witness: self.clone(), number, points, sightings };
+        for point in &watch.points {
             // From the start: to change a filter takes as long as all else that is left to do when the port is ready.
-            let inward = if place.is_uplink { REPLIES } else { 0 };
+            let inward = if point.is_uplink { REPLIES } else { 0 };
             let watched = Watched { watch: number, mac, outward: false, inward, began, to: to.clone() };
-            if let Err(error) = self.add(&mut sockets, place.ifindex, watched) {
+            if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
                 // Dropping the watch takes the lock.
                 drop(sockets);
                 return Err(error.into());
@@ -251,8 +251,8 @@ impl Watch {
     pub fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
-        for place in &self.places {
-            sockets.collect(place.ifindex, clocks);
+        for point in &self.points {
+            sockets.collect(point.ifindex, clocks);
         }
         drop(sockets);
         std::iter::from_fn(|| self.sightings.try_recv().ok()).collect()
@@ -270,13 +270,13 @@ impl Watch {
     /// A round is about to be sent: its frames are seen from now on. So is what comes in for the guest, if that is
     /// still `awaited`.
     pub fn begin(&mut self, awaited: bool) {
-        self.change(|watched, place| {
-            let inward = if place.is_uplink && awaited { REPLIES } else { 0 };
+        self.change(|watched, point| {
+            let inward = if point.is_uplink && awaited { REPLIES } else { 0 };
             // A little less is as good, and spares a filter.
             if watched.inward < REPLIES / 2 || inward == 0 {
                 watched.inward = inward;
             }
-            watched.outward = place.outward == Direction::Out;
+            watched.outward = point.outward == Direction::Out;
         });
     }
 
@@ -291,13 +291,13 @@ impl Watch {
         });
     }
 
-    fn change(&mut self, change: impl Fn(&mut Watched, &Place)) {
+    fn change(&mut self, change: impl Fn(&mut Watched, &CapturePoint)) {
         let mut sockets = self.witness.lock();
-        for place in &self.places {
-            for socket in sockets.of(place.ifindex, self.number) {
+        for point in &self.points {
+            for socket in sockets.of(point.ifindex, self.number) {
                 let (hears, awaits) = (socket.hears_outgoing(), socket.awaiting());
                 let watched = socket.watched.iter_mut().filter(|watched| watched.watch == self.number);
-                watched.for_each(|watched| change(watched, place));
+                watched.for_each(|watched| change(watched, point));
                 // What fails here is only seen less well.
                 if socket.hears_outgoing() != hears {
                     let _ = packet::ignore_outgoing(&socket.fd, hears);
@@ -313,21 +313,21 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut sockets = self.witness.lock();
-        for place in &self.places {
-            for socket in sockets.of(place.ifindex, self.number) {
+        for point in &self.points {
+            for socket in sockets.of(point.ifindex, self.number) {
                 socket.watched.retain(|watched| watched.watch != self.number);
                 if !socket.watched.is_empty() {
                     let _ = socket.refilter();
                 }
             }
-            let Some(on) = sockets.on.get_mut(&place.ifindex) else {
+            let Some(on) = sockets.on.get_mut(&point.ifindex) else {
                 continue;
             };
             for unused in on.extract_if(.., |socket| socket.watched.is_empty()) {
                 self.witness.close(unused.fd);
             }
             if on.is_empty() {
-                sockets.on.remove(&place.ifindex);
+                sockets.on.remove(&point.ifindex);
             }
         }
     }

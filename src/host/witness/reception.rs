@@ -36,7 +36,7 @@ impl Seen {
 
 /// One moment by two clocks: that of sightings, and that of the kernel's time stamps.
 ///
-/// Frames that are collected together are told their times by the same moment, or they might change places.
+/// Frames that are collected together are told their times by the same moment, or they might change points.
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {
     ours: Instant,

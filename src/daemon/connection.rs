@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::daemon::state::Rosters;
-use crate::guest::ledger::Roster;
+use crate::daemon::state::Ledgers;
+use crate::guest::ledger::Ledger;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 
 /// A libvirt, and its guests.
-pub struct Site {
+pub struct Connection {
     /// Its URI, empty for the default.
     pub name: String,
     /// Where they are known.
     pub libvirt: Arc<Libvirt>,
     /// Who they are, and who must still be announced.
-    pub roster: Roster,
-    /// A guest that is not in the roster has come since somebody last looked.
+    pub ledger: Ledger,
+    /// A guest that is not in the ledger has come since somebody last looked.
     pub known: bool,
     /// It was reached, or it was found that it could not be.
     pub heard: bool,
@@ -28,24 +28,24 @@ pub struct Site {
     pub early: Vec<Notice>,
 }
 
-impl Site {
-    /// Follows the guests of the libvirt at `uri`, whose roster is among `rosters` if somebody kept it; notices come with
+impl Connection {
+    /// Follows the guests of the libvirt at `uri`, whose ledger is among `ledgers` if somebody kept it; notices come with
     /// `number`.
     pub fn follow(
         number: usize,
         uri: Option<String>,
-        rosters: &mut Rosters,
+        ledgers: &mut Ledgers,
         notices: UnboundedSender<(usize, Notice)>,
-    ) -> Result<Site, String> {
+    ) -> Result<Connection, String> {
         let libvirt = Libvirt::follow(uri.clone(), move |notice| drop(notices.send((number, notice))))?;
         let name = uri.unwrap_or_default();
-        let roster = rosters.remove(&name);
-        let known = roster.is_some();
-        let (libvirt, roster) = (Arc::new(libvirt), roster.unwrap_or_default());
-        Ok(Site {
+        let ledger = ledgers.remove(&name);
+        let known = ledger.is_some();
+        let (libvirt, ledger) = (Arc::new(libvirt), ledger.unwrap_or_default());
+        Ok(Connection {
             name,
             libvirt,
-            roster,
+            ledger,
             known,
             heard: false,
             connected: false,

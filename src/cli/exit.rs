@@ -1,0 +1,35 @@
+//! How announce(1) ends: an exit status by meaning, and one line where it ends early.
+
+/// The exit status of announce(1), by meaning; the greater failure wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Every target was announced.
+    Announced,
+    /// Some port was not ready in time.
+    NotReady,
+    /// A VM is not there, or does not run.
+    NoVm,
+    /// Some target failed.
+    Failed,
+    /// The command line cannot be used.
+    Usage,
+    /// The configuration cannot be used.
+    Config,
+}
+
+impl Status {
+    /// The number that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Status::Announced => 0,
+            Status::Failed => 1,
+            Status::Usage => 2,
+            Status::NotReady => 3,
+            Status::NoVm => 4,
+            Status::Config => 78,
+        }
+    }
+}
+
+/// A problem that ends the command: one line, and the exit status.
+pub type Problem = (Status, String);

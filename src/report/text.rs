@@ -1,0 +1,146 @@
+//! Reports in words, for people: one line for the log and `announce status`, a few for a terminal.
+
+use std::fmt;
+
+use crate::announcement::injection::Method;
+use crate::announcement::machine::Outcome;
+use crate::report::evidence::{Evidence, Tally};
+use crate::report::record::Report;
+
+impl Report {
+    /// What somebody should look at. Of an announcement that ended before its time, only what has not left the host.
+    pub fn warnings(&self) -> Vec<String> {
+        let Evidence { stuck, stale, .. } = &self.evidence;
+        let mut warnings = stuck.clone();
+        if self.is_unanswered() {
+            // Both look the same from here.
+            let words = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
+            warnings.push(words.into());
+        }
+        warnings.extend(stale.clone().filter(|_| self.outcome == Outcome::Announced));
+        warnings
+    }
+
+    /// What came of it, in one line.
+    pub fn line(&self) -> String {
+        if self.outcome != Outcome::Announced {
+            return self.failure();
+        }
+        let vlan = self.attachment.as_ref().and_then(|path| path.vlan);
+        let vlan = vlan.map(|vlan| format!(" in VLAN {vlan}")).unwrap_or_default();
+        let first = self.first_frame_after_ms.unwrap_or_default();
+        let by = self.injector.map(Method::word).unwrap_or_default();
+        let (subject, rounds, cause) = (self.subject(), self.rounds, self.cause.word());
+        let evidence: String = self.evidence.lines().iter().map(|words| format!("; {words}")).collect();
+        let lost = match self.evidence.lost_rounds {
+            0 => String::new(),
+            lost => format!(" and {lost} lost"),
+        };
+        format!(
+            "{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds{lost} by {by} ({cause}){evidence}"
+        )
+    }
+
+    /// What went wrong, in one line.
+    pub fn failure(&self) -> String {
+        let unmet = self.unmet.join("; ");
+        let why = match (self.outcome, &self.error) {
+            (Outcome::NotReady, _) => &unmet,
+            (_, Some(error)) => error,
+            (_, None) => "",
+        };
+        format!("{}: {}: {why}", self.subject(), self.outcome.word())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.outcome != Outcome::Announced {
+            return f.write_str(&self.failure());
+        }
+        write!(f, "{}: announced", self.subject())?;
+        if let Some(vlan) = self.attachment.as_ref().and_then(|path| path.vlan) {
+            write!(f, " in VLAN {vlan}")?;
+        }
+        f.write_str(if self.dry_run { ", or would be: a dry run sends nothing" } else { "" })?;
+        if let Some(path) = &self.attachment {
+            write!(f, "\n  {}: {}", path.kind.word(), path.hops.join(" → "))?;
+        }
+        let addresses = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
+        let addresses = addresses.collect::<Vec<_>>().join(", ");
+        let none = "no address that anybody but the guest vouches for: RARP only (add one with --ip)";
+        write!(f, "\n  {}", if addresses.is_empty() { none } else { &addresses })?;
+        let rounds = if self.rounds == 1 { "round" } else { "rounds" };
+        write!(f, "\n  {} {rounds}: {}", self.rounds, self.frames)?;
+        if let Some(injector) = self.injector {
+            write!(f, "; by {injector}")?;
+        }
+        if self.evidence.lost_rounds > 0 {
+            write!(f, "; {} more were lost", self.evidence.lost_rounds)?;
+        }
+        if let (Some(ready), Some(first)) = (self.ready_after_ms, self.first_frame_after_ms) {
+            write!(f, "\n  ready after {ready} ms, first frame after {first} ms")?;
+        }
+        self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.by_kind().filter(|(_, n)| *n > 0);
+        let words: Vec<String> = counts.map(|(kind, n)| format!("{n} {kind}")).collect();
+        f.write_str(if words.is_empty() { "no frames" } else { "" })?;
+        f.write_str(&words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::event::Cause;
+    use crate::guest::target::{DomainId, Unannounceable};
+    use crate::proof::delivery::Departure;
+    use crate::report::metrics::{Gauges, Metrics};
+
+    const UNANSWERED: &str = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
+
+    fn ended(outcome: Outcome, evidence: Evidence) -> Report {
+        let nic = Unannounceable {
+            domain: DomainId { name: "web1".into(), uuid: String::new() },
+            device: None,
+            mac: None,
+            reason: String::new(),
+        };
+        Report { outcome, evidence, rounds: 2, ..Report::refused(&nic, Cause::Migrated) }
+    }
+
+    fn left() -> Evidence {
+        let departure = Departure { device: "up0".into(), bridge: None, port: None, vlan: None };
+        let stale = Some("not learned".into());
+        Evidence { departure: Some(departure), stuck: vec!["rarp".into()], stale, ..Evidence::default() }
+    }
+
+    #[test]
+    fn what_is_missing_in_the_end_is_warned_of_if_the_end_was_waited_for() {
+        let warnings = |outcome| ended(outcome, left()).warnings();
+        assert_eq!(warnings(Outcome::Announced), ["rarp", UNANSWERED, "not learned"]);
+        for early in [Outcome::Cancelled, Outcome::Superseded, Outcome::NotReady] {
+            assert_eq!(warnings(early), ["rarp"], "{early:?}");
+        }
+        let answered = Evidence { returned_after_ms: Some(1.0), stuck: Vec::new(), stale: None, ..left() };
+        let nothing_left = Evidence { departure: None, ..left() };
+        assert_eq!(ended(Outcome::Announced, answered).warnings(), Vec::<String>::new());
+        assert_eq!(ended(Outcome::Failed, nothing_left).warnings(), ["rarp"]);
+    }
+
+    #[test]
+    fn what_is_not_answered_is_counted() {
+        let mut metrics = Metrics::default();
+        metrics.ended(&ended(Outcome::Announced, left()));
+        metrics.ended(&ended(Outcome::Superseded, left()));
+        metrics.ended(&Report { rounds: 1, ..ended(Outcome::Announced, left()) });
+        let text = metrics.text(&Gauges::default());
+        assert!(text.contains("\nannounced_unanswered_total 1\n"), "{text}");
+    }
+}

@@ -25,6 +25,8 @@
 //! This half knows no socket, no clock, no runtime and no logger: it is given facts and the time, and says what to do.
 //! Everything that touches the machine is under [`host`]; [`announcer`] runs the one with the other.
 
+#![warn(unreachable_pub)]
+
 mod announcement;
 mod cli;
 mod config;
@@ -61,6 +63,6 @@ pub mod for_tests {
     }
     /// One announcement's record.
     pub mod report {
-        pub use crate::report::{Path, VERSION};
+        pub use crate::report::record::{Path, VERSION};
     }
 }

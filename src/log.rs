@@ -7,10 +7,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
 /// What is waited for is told by events of this target.
-pub const WAITING: &str = "announced::waiting";
+pub(crate) const WAITING: &str = "announced::waiting";
 
 /// Diagnostics on standard error: warnings; also what is waited for, to a person at a terminal; or everything.
-pub fn to_stderr(verbose: bool) {
+pub(crate) fn to_stderr(verbose: bool) {
     let told = match (verbose, io::stderr().is_terminal()) {
         (true, _) => Targets::new().with_default(LevelFilter::DEBUG),
         (false, true) => {
@@ -30,7 +30,7 @@ pub fn to_stderr(verbose: bool) {
 }
 
 /// Diagnostics of the daemon: to the journal with fields (`ANNOUNCE_DOMAIN=web1`) under systemd, else on standard error.
-pub fn for_daemon() {
+pub(crate) fn for_daemon() {
     if std::env::var_os("JOURNAL_STREAM").is_some()
         && let Ok(journal) = tracing_journald::layer()
     {

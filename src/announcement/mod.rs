@@ -4,5 +4,5 @@
 pub mod frame;
 pub mod injection;
 pub mod machine;
-pub mod quota;
-pub mod schedule;
+pub(crate) mod quota;
+pub(crate) mod schedule;

@@ -12,7 +12,7 @@ const BURST: Duration = Duration::from_millis(100);
 ///
 /// Time is a [`Duration`] since any moment that stays the same.
 #[derive(Debug)]
-pub struct Quota<T> {
+pub(crate) struct Quota<T> {
     per_frame: Duration,
     /// When everything that was sent would have been sent at the steady rate.
     paid_until: Duration,
@@ -50,7 +50,7 @@ impl<T> Ord for Waiting<T> {
 
 impl<T> Quota<T> {
     /// A rate of at least one frame a second.
-    pub fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         Quota {
             per_frame: per_frame(per_second),
             paid_until: Duration::ZERO,
@@ -60,21 +60,21 @@ impl<T> Quota<T> {
     }
 
     /// Another rate from `now` on, also for those who wait already, and for the frames that are owed.
-    pub fn change(&mut self, per_second: u32, now: Duration) {
+    pub(crate) fn change(&mut self, per_second: u32, now: Duration) {
         let owed = self.paid_until.saturating_sub(now).div_duration_f64(self.per_frame);
         self.per_frame = per_frame(per_second);
         self.paid_until = now + self.per_frame.mul_f64(owed);
     }
 
     /// `who` wants to send `frames` as its round `round`, from 0.
-    pub fn ask(&mut self, round: u32, frames: u32, who: T) {
+    pub(crate) fn ask(&mut self, round: u32, frames: u32, who: T) {
         self.arrivals += 1;
         let turn = (round, self.arrivals);
         self.waiting.push(Reverse(Waiting { turn, frames, who }));
     }
 
     /// The next one who may send now.
-    pub fn next(&mut self, now: Duration) -> Option<T> {
+    pub(crate) fn next(&mut self, now: Duration) -> Option<T> {
         if self.pause(now)? > Duration::ZERO {
             return None;
         }
@@ -84,7 +84,7 @@ impl<T> Quota<T> {
     }
 
     /// How long until somebody may send, if anybody waits.
-    pub fn pause(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn pause(&self, now: Duration) -> Option<Duration> {
         let Reverse(first) = self.waiting.peek()?;
         // A round that costs more than a burst goes when nothing is owed, and leaves a debt.
         let owed_after = self.paid_until.max(now) + (self.per_frame * first.frames).min(BURST);

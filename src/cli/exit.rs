@@ -2,7 +2,7 @@
 
 /// The exit status of announce(1), by meaning; the greater failure wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
+pub(super) enum Status {
     /// Every target was announced.
     Announced,
     /// Some port was not ready in time.
@@ -19,7 +19,7 @@ pub enum Status {
 
 impl Status {
     /// The number that the process ends with.
-    pub fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Status::Announced => 0,
             Status::Failed => 1,
@@ -32,4 +32,4 @@ impl Status {
 }
 
 /// A problem that ends the command: one line, and the exit status.
-pub type Problem = (Status, String);
+pub(super) type Problem = (Status, String);

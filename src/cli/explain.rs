@@ -15,7 +15,7 @@ use crate::run::order::Order;
 
 /// Everything that an announcement would depend on, at one moment.
 #[derive(Debug, Serialize)]
-pub struct Explanation {
+pub(super) struct Explanation {
     version: u32,
     domain: Option<DomainId>,
     device: Option<String>,
@@ -34,7 +34,7 @@ pub struct Explanation {
 
 impl Explanation {
     /// Explains `order` for what was seen of the host.
-    pub fn new(order: &Order, seen: &Assessment) -> Self {
+    pub(super) fn new(order: &Order, seen: &Assessment) -> Self {
         let target = &order.target;
         let claimed = target.addresses.iter().filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
         let frames = order.round().into_iter();

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use crate::cli::exit::Status;
 
 /// `value` as one line of JSON.
-pub fn json<T: serde::Serialize>(value: &T) -> String {
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Prints `text` and an end of line on standard output.
 ///
 /// A reader that has gone away is no error: it has what it wanted. A full disk is one.
-pub fn print(text: &str) -> Status {
+pub(super) fn print(text: &str) -> Status {
     // Names come from elsewhere, and might steer the terminal.
     let text = text.replace(|c: char| c.is_control() && c != '\n', " ");
     match writeln!(io::stdout().lock(), "{text}") {
@@ -25,7 +25,7 @@ pub fn print(text: &str) -> Status {
 }
 
 /// Prints one line on standard error.
-pub fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     // Names and reasons come from OVSDB and libvirt: whatever they hold, this stays one line that is safe to show.
     let line = text.replace(char::is_control, " ");
     let _ = writeln!(io::stderr().lock(), "announce: {line}");

@@ -15,7 +15,7 @@ type State = watch::Receiver<GuestState>;
 
 /// What is to be announced, and what cannot be.
 #[derive(Debug, Default)]
-pub struct Selection {
+pub(super) struct Selection {
     /// An order for each NIC.
     pub orders: Vec<(Order, State)>,
     /// NICs that the host cannot speak for.
@@ -27,12 +27,16 @@ pub struct Selection {
 }
 
 /// Whether the guests must be looked for.
-pub fn needs_libvirt(args: &Announce) -> bool {
+pub(super) fn needs_libvirt(args: &Announce) -> bool {
     matches!(args.whom(), Whom::Guests(_))
 }
 
 /// Finds everybody that `args` mean.
-pub async fn gather(args: &Announce, config: &Config, find: Option<Find>) -> Result<Selection, Problem> {
+pub(super) async fn gather(
+    args: &Announce,
+    config: &Config,
+    find: Option<Find>,
+) -> Result<Selection, Problem> {
     let mut orders = match args.whom() {
         Whom::Device(device, mac) => {
             let plug = Plug { device: Some(device), ..Plug::default() };

@@ -13,7 +13,7 @@ use crate::report::timeline;
 /// # Errors
 ///
 /// The daemon does not answer, or remembers nothing of `vm`.
-pub fn run(vm: Option<String>, as_json: bool, prometheus: bool) -> Result<Status, Problem> {
+pub(super) fn run(vm: Option<String>, as_json: bool, prometheus: bool) -> Result<Status, Problem> {
     let status = ask().map_err(|error| {
         (Status::Failed, format!("the daemon does not answer: {error} (does announced run?)"))
     })?;

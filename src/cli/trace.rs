@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The way of one round.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Trace {
+pub(super) struct Trace {
     version: u32,
     domain: Option<DomainId>,
     device: Option<String>,
@@ -69,7 +69,7 @@ struct Verdict {
 
 /// How a trace ended, for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// All of it left the host, or as far as anybody can see.
     Left,
     /// Some of it did not.
@@ -82,7 +82,7 @@ impl Trace {
     /// Sends one round for `order` as the host is now, and follows it.
     ///
     /// Where the port is not ready it is sent only if it cannot leave all the same: into neutron's dead VLAN, say.
-    pub async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
+    pub(super) async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
         let seen = order.look(host, guest);
         let mut trace = Trace::new(order, &seen);
         if Condition::all_keep_frames_in(&seen.unmet) {
@@ -144,7 +144,7 @@ impl Trace {
     }
 
     /// How it ended.
-    pub fn end(&self) -> End {
+    pub(super) fn end(&self) -> End {
         match (&self.error, self.injector) {
             (None, None) => End::NotReady,
             (None, Some(_)) if self.evidence.stuck.is_empty() && self.unmet.is_empty() => End::Left,

@@ -21,10 +21,10 @@ pub mod duration;
 mod lint;
 
 /// Where the configuration is looked for when no file is named; it need not exist.
-pub const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
 
 /// The rounds that a schedule may have at most: more would only be noise to the switches.
-pub const MOST_ROUNDS: u32 = 1000;
+pub(crate) const MOST_ROUNDS: u32 = 1000;
 
 /// A configuration as written, with defaults for what is not.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -377,7 +377,7 @@ impl Config {
 }
 
 /// A VLAN that a port can be in.
-pub fn vlan_id(vlan: u16) -> Result<u16, String> {
+pub(crate) fn vlan_id(vlan: u16) -> Result<u16, String> {
     match vlan {
         1..=4094 => Ok(vlan),
         _ => Err(format!("VLAN {vlan} is not between 1 and 4094")),

@@ -9,7 +9,7 @@ use crate::guest::ledger::Ledger;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 
 /// A libvirt, and its guests.
-pub struct Connection {
+pub(super) struct Connection {
     /// Its URI, empty for the default.
     pub name: String,
     /// Where they are known.
@@ -31,7 +31,7 @@ pub struct Connection {
 impl Connection {
     /// Follows the guests of the libvirt at `uri`, whose ledger is among `ledgers` if somebody kept it; notices come with
     /// `number`.
-    pub fn follow(
+    pub(super) fn follow(
         number: usize,
         uri: Option<String>,
         ledgers: &mut Ledgers,
@@ -55,12 +55,12 @@ impl Connection {
     }
 
     /// What it is called in the log.
-    pub fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         if self.name.is_empty() { "libvirt".into() } else { format!("libvirt at {}", self.name) }
     }
 
     /// It has not answered in time: go on without it, until it does.
-    pub fn give_up_hearing(&mut self) {
+    pub(super) fn give_up_hearing(&mut self) {
         if !std::mem::replace(&mut self.heard, true) {
             tracing::warn!("{} does not answer; still trying", self.title());
         }

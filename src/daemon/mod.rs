@@ -27,7 +27,7 @@ mod connection;
 mod engine;
 mod publish;
 mod reading;
-pub mod serve;
+pub(crate) mod serve;
 mod state;
 mod systemd;
 

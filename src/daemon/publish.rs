@@ -16,7 +16,7 @@ use crate::report::{Report, VERSION};
 const REMEMBERED: usize = 50;
 
 /// Tells whoever asks.
-pub struct Publisher {
+pub(super) struct Publisher {
     metrics: Metrics,
     /// The last reports.
     recent: VecDeque<Ended>,
@@ -29,19 +29,19 @@ pub struct Publisher {
 
 impl Publisher {
     /// Nothing has happened; `status` is what others are shown.
-    pub fn new(status: watch::Sender<Snapshot>) -> Self {
+    pub(super) fn new(status: watch::Sender<Snapshot>) -> Self {
         let (metrics, recent) = (Metrics::default(), VecDeque::new());
         Publisher { metrics, recent, status, changed: true, ready: false, systemd: Systemd::new() }
     }
 
     /// Something asked for an announcement.
-    pub fn event(&mut self, cause: Cause) {
+    pub(super) fn event(&mut self, cause: Cause) {
         self.metrics.event(cause);
         self.changed = true;
     }
 
     /// One line for an announcement that ended, and one more in every count.
-    pub fn finished(&mut self, report: &Report) {
+    pub(super) fn finished(&mut self, report: &Report) {
         let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
         let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
         let mac = report.mac.map(|mac| mac.to_string());
@@ -76,7 +76,7 @@ impl Publisher {
     }
 
     /// A NIC for which no host can speak: that it came is no failure, and asks nothing of anybody.
-    pub fn cannot_speak_for(&self, nic: &Unannounceable) {
+    pub(super) fn cannot_speak_for(&self, nic: &Unannounceable) {
         let (domain, device) = (nic.domain.name.as_str(), nic.device.as_deref());
         let mac = nic.mac.map(|mac| mac.to_string());
         let subject = subject(Some(&nic.domain), device, nic.mac);
@@ -84,7 +84,12 @@ impl Publisher {
     }
 
     /// How things stand: what is true, how many guests there are, and who is being announced.
-    pub fn show<'a>(&mut self, gauges: Gauges, guests: usize, under_way: impl Iterator<Item = &'a str>) {
+    pub(super) fn show<'a>(
+        &mut self,
+        gauges: Gauges,
+        guests: usize,
+        under_way: impl Iterator<Item = &'a str>,
+    ) {
         let shown = self.status.borrow();
         if !self.changed && shown.gauges == gauges && shown.guests == guests {
             return;
@@ -104,38 +109,38 @@ impl Publisher {
     }
 
     /// Everything that is listened to was found, or found wanting.
-    pub fn ready(&mut self) {
+    pub(super) fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
     }
 
     /// Whether that was told.
-    pub fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.ready
     }
 
     /// The daemon ends.
-    pub fn stopping(&self) {
+    pub(super) fn stopping(&self) {
         self.systemd.mention(&NotifyState::Stopping);
     }
 }
 
 /// Tells systemd that the loop still turns, as often as it asks for.
-pub struct Watchdog {
+pub(super) struct Watchdog {
     interval: Option<tokio::time::Interval>,
     systemd: Systemd,
 }
 
 impl Watchdog {
     /// As `$WATCHDOG_USEC` asks for.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let interval = sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2));
         Watchdog { interval, systemd: Systemd::new() }
     }
 
     /// Tells it when that is due; never without a watchdog.
-    pub async fn due(&mut self) {
+    pub(super) async fn due(&mut self) {
         match &mut self.interval {
             Some(interval) => {
                 interval.tick().await;

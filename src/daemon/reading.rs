@@ -13,7 +13,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(6400);
 
 /// Calls `read`, which may block, until it succeeds, the guest has left, or it has failed too often; then the error is that
 /// of the last attempt.
-pub async fn patiently<T: Send + 'static>(
+pub(super) async fn patiently<T: Send + 'static>(
     read: impl Fn() -> Result<T, String> + Clone + Send + 'static,
     mut guest: watch::Receiver<GuestState>,
 ) -> Result<T, String> {

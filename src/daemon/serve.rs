@@ -39,7 +39,7 @@ const BIND_RETRY: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// The socket cannot be made.
-pub async fn status(directory: &Path, snapshot: watch::Receiver<Snapshot>) -> io::Result<()> {
+pub(crate) async fn status(directory: &Path, snapshot: watch::Receiver<Snapshot>) -> io::Result<()> {
     let path = directory.join(SOCKET);
     // A daemon that was killed has left it behind.
     let _ = std::fs::remove_file(&path);
@@ -58,19 +58,19 @@ pub async fn status(directory: &Path, snapshot: watch::Receiver<Snapshot>) -> io
 /// # Errors
 ///
 /// No daemon listens there.
-pub fn connect() -> io::Result<UnixStream> {
+pub(crate) fn connect() -> io::Result<UnixStream> {
     let stream = UnixStream::connect(runtime_directory().join(SOCKET))?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     Ok(stream)
 }
 
 /// Whether a daemon answers, of whatever version.
-pub fn is_served() -> bool {
+pub(crate) fn is_served() -> bool {
     connect().is_ok_and(|mut stream| stream.read_exact(&mut [0]).is_ok())
 }
 
 /// Listens at `address`, as soon as that can be had, and answers with what `text` says at the time.
-pub async fn metrics(address: SocketAddr, text: impl Fn() -> String) -> io::Result<()> {
+pub(crate) async fn metrics(address: SocketAddr, text: impl Fn() -> String) -> io::Result<()> {
     let mut is_told = false;
     let listener = loop {
         match TcpListener::bind(address).await {

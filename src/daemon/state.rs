@@ -16,16 +16,16 @@ const FILE: &str = "roster.json";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The daemon's directory: `$RUNTIME_DIRECTORY`, as systemd sets it (systemd.exec(5)).
-pub fn runtime_directory() -> PathBuf {
+pub(super) fn runtime_directory() -> PathBuf {
     std::env::var_os("RUNTIME_DIRECTORY").map_or_else(|| RUNTIME_DIRECTORY.into(), PathBuf::from)
 }
 
 /// The ledgers, by libvirt's URI.
-pub type Ledgers = BTreeMap<String, Ledger>;
+pub(super) type Ledgers = BTreeMap<String, Ledger>;
 
 /// Where the ledgers are kept, by one daemon at a time.
 #[derive(Debug)]
-pub struct StateFile {
+pub(super) struct StateFile {
     file: PathBuf,
     boot: String,
     /// The directory, locked for as long as this is there.
@@ -41,7 +41,7 @@ struct Kept<B, R> {
 
 impl StateFile {
     /// Keeps it in `directory`, which is made if need be; the error is one line for the operator.
-    pub fn open(directory: &Path) -> Result<Self, String> {
+    pub(super) fn open(directory: &Path) -> Result<Self, String> {
         let place = directory.display();
         std::fs::create_dir_all(directory).map_err(|error| format!("cannot make {place}: {error}"))?;
         let lock = File::open(directory).map_err(|error| format!("cannot open {place}: {error}"))?;
@@ -54,7 +54,7 @@ impl StateFile {
     }
 
     /// The ledgers that a daemon left since this boot; one that cannot be read is as none.
-    pub fn load(&self) -> Option<Ledgers> {
+    pub(super) fn load(&self) -> Option<Ledgers> {
         let read = std::fs::read(&self.file);
         let parsed = read.and_then(|text| Ok(serde_json::from_slice::<Kept<String, Ledgers>>(&text)?));
         match parsed {
@@ -69,7 +69,7 @@ impl StateFile {
     }
 
     /// Saves the ledgers: whole, or not at all.
-    pub fn save<'a>(&self, ledgers: impl Iterator<Item = (&'a str, &'a Ledger)>) -> io::Result<()> {
+    pub(super) fn save<'a>(&self, ledgers: impl Iterator<Item = (&'a str, &'a Ledger)>) -> io::Result<()> {
         let kept = Kept { boot: &self.boot, ledgers: ledgers.collect::<BTreeMap<_, _>>() };
         let new = self.file.with_extension("new");
         std::fs::write(&new, serde_json::to_vec(&kept)?)?;

@@ -6,17 +6,17 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use sd_notify::NotifyState;
 
 /// Whoever started the daemon, if that wants to be told.
-pub struct Systemd(Option<UnixDatagram>);
+pub(super) struct Systemd(Option<UnixDatagram>);
 
 impl Systemd {
     /// As `$NOTIFY_SOCKET` asks for.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Systemd(std::env::var("NOTIFY_SOCKET").ok().and_then(|name| connect(&name)))
     }
 
     /// Tells something that systemd can do without: nothing is told while the last messages have not been read. A write that
     /// waits for the reader would hold up all announcements.
-    pub fn mention(&self, state: &NotifyState<'_>) {
+    pub(super) fn mention(&self, state: &NotifyState<'_>) {
         if let Some(socket) = &self.0 {
             let _ = socket.send(state.to_string().as_bytes());
         }

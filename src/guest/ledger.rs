@@ -11,7 +11,7 @@ use crate::guest::event::{Cause, Change};
 
 /// Every guest of this host, by UUID.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     guests: BTreeMap<String, Entry>,
 }
 
@@ -26,7 +26,7 @@ struct Entry {
 
 /// A guest that libvirt lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Present {
+pub(crate) struct Present {
     /// Its UUID.
     pub uuid: String,
     /// Its name.
@@ -41,7 +41,7 @@ pub struct Present {
 
 /// What to do about a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Nothing but to remember.
     Nothing,
     /// It will run soon: read its XML now.
@@ -54,7 +54,13 @@ pub enum Verdict {
 
 impl Ledger {
     /// Takes a change into account; only the causes in `announced` are.
-    pub fn change(&mut self, uuid: &str, id: Option<u32>, change: &Change, announced: &[Cause]) -> Verdict {
+    pub(crate) fn change(
+        &mut self,
+        uuid: &str,
+        id: Option<u32>,
+        change: &Change,
+        announced: &[Cause],
+    ) -> Verdict {
         let wanted = |cause: Cause| Some(cause).filter(|cause| announced.contains(cause));
         match change {
             Change::Arriving(cause) => {
@@ -93,7 +99,7 @@ impl Ledger {
     ///
     /// With `strangers`, guests that are not known have arrived meanwhile; without, this is the first look of all, and
     /// they were here before.
-    pub fn reconcile(
+    pub(crate) fn reconcile(
         &mut self,
         present: &[Present],
         strangers: bool,
@@ -124,24 +130,24 @@ impl Ledger {
     }
 
     /// The guest's announcement is done.
-    pub fn done(&mut self, uuid: &str) {
+    pub(crate) fn done(&mut self, uuid: &str) {
         if let Some(entry) = self.guests.get_mut(uuid) {
             entry.pending = None;
         }
     }
 
     /// Somebody must still be announced.
-    pub fn is_anybody_pending(&self) -> bool {
+    pub(crate) fn is_anybody_pending(&self) -> bool {
         self.guests.values().any(|entry| entry.pending.is_some())
     }
 
     /// The guest is here.
-    pub fn knows(&self, uuid: &str) -> bool {
+    pub(crate) fn knows(&self, uuid: &str) -> bool {
         self.guests.contains_key(uuid)
     }
 
     /// How many guests there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.guests.len()
     }
 }

@@ -3,7 +3,7 @@
 pub mod address;
 pub mod domain;
 pub mod event;
-pub mod ledger;
+pub(crate) mod ledger;
 pub mod target;
 
 use std::any::Any;
@@ -88,4 +88,4 @@ pub struct Found {
 /// Looks for guests: libvirt's URI (none for the default), which ones, and the sources whose addresses are wanted.
 ///
 /// Blocks. The error is one line for the operator.
-pub type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, String>;
+pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, String>;

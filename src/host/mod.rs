@@ -1,10 +1,10 @@
 //! Everything that touches the machine, one adapter per thing touched; adapters never call each other.
 pub mod injector;
-pub mod libvirt;
+pub(crate) mod libvirt;
 pub mod netlink;
-pub mod openvswitch;
+pub(crate) mod openvswitch;
 mod patience;
-pub mod pcap;
-pub mod privileges;
+pub(crate) mod pcap;
+pub(crate) mod privileges;
 pub mod sys;
-pub mod witness;
+pub(crate) mod witness;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 ///
 /// When this machine stands still for a while, as a virtual machine that its host suspends, so does whoever is waited for: all of
 /// that time costs half of the wait at most.
-pub async fn within<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(work);
     for _ in 0..2 {
         if let Ok(done) = timeout(patience / 2, &mut work).await {

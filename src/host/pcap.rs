@@ -11,7 +11,7 @@ const SNAP_LENGTH: u32 = 65535;
 
 /// A capture file under construction.
 #[derive(Debug)]
-pub struct Pcap {
+pub(crate) struct Pcap {
     file: File,
     /// The wall clock at the moment from which frames are timed.
     began: Duration,
@@ -19,7 +19,7 @@ pub struct Pcap {
 
 impl Pcap {
     /// Makes or overwrites `path`; frames are timed from now on.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut file = File::create(path)?;
         let mut header = Vec::new();
         header.extend(MAGIC.to_ne_bytes());
@@ -34,7 +34,7 @@ impl Pcap {
     }
 
     /// Appends a frame that was sent `at` after the beginning.
-    pub fn write(&mut self, at: Duration, frame: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, at: Duration, frame: &[u8]) -> io::Result<()> {
         let time = self.began + at;
         let length = frame.len() as u32;
         let mut record = Vec::new();

@@ -6,7 +6,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 /// it does not without.
 ///
 /// All threads must be started after this: a capability belongs to a thread.
-pub fn drop_all_but(kept: &[Capability], works: impl Fn() -> bool) -> Result<(), String> {
+pub(crate) fn drop_all_but(kept: &[Capability], works: impl Fn() -> bool) -> Result<(), String> {
     let mut kept: CapsHashSet = kept.iter().copied().collect();
     let failed = |error: caps::errors::CapsError| format!("cannot give up capabilities: {error}");
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;

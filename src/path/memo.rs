@@ -4,11 +4,11 @@ use std::sync::OnceLock;
 
 /// Worked out once. It follows from the value that it is a part of, so it makes no difference between two of these.
 #[derive(Debug)]
-pub struct Memo<T>(OnceLock<T>);
+pub(super) struct Memo<T>(OnceLock<T>);
 
 impl<T> Memo<T> {
     /// As it was worked out before, or else is now.
-    pub fn get(&self, work_out: impl FnOnce() -> T) -> &T {
+    pub(super) fn get(&self, work_out: impl FnOnce() -> T) -> &T {
         self.0.get_or_init(work_out)
     }
 }

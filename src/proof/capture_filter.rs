@@ -4,9 +4,9 @@
 use pnet_base::MacAddr;
 
 /// How much is copied of a frame that passes: the whole of any announcement, with two VLAN tags.
-pub const SNAPLEN: usize = 128;
+pub(crate) const SNAPLEN: usize = 128;
 /// The guests that one program has room for: its jumps reach 255 instructions far.
-pub const ROOM: usize = 64;
+pub(crate) const ROOM: usize = 64;
 
 /// `struct sock_filter` (`include/uapi/linux/filter.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
 /// frame has not come yet (`inward`). At most [`ROOM`] each; what is beyond is not seen.
 ///
 /// Of a MAC it compares the lower four bytes.
-pub fn program(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
+pub(crate) fn program(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
     let towards = search(inward);
     // Each tree's last instruction lets nothing pass.
     let mut program = vec![

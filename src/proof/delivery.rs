@@ -323,7 +323,7 @@ impl Delivery {
 }
 
 /// Some frames of a round in words: their kinds, with the address where not all of a kind are among them.
-pub fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
+pub(crate) fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (_, frame) in round.iter().enumerate().filter(|(number, _)| is_one(*number)) {
         let all = round.iter().enumerate().all(|(number, other)| other.kind != frame.kind || is_one(number));
@@ -336,7 +336,7 @@ pub fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
 }
 
 /// `arp-request 192.0.2.10`.
-pub fn name(frame: &Frame) -> String {
+pub(crate) fn name(frame: &Frame) -> String {
     frame.ip.map_or_else(|| frame.kind.to_string(), |ip| format!("{} {ip}", frame.kind))
 }
 

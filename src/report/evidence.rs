@@ -140,7 +140,7 @@ impl Evidence {
 }
 
 /// Milliseconds with microseconds behind the point.
-pub fn millis(d: Duration) -> f64 {
+pub(crate) fn millis(d: Duration) -> f64 {
     (d.as_micros() as f64) / 1000.0
 }
 

@@ -8,7 +8,7 @@ use crate::report::record::Report;
 const WIDTH: f64 = 40.0;
 
 /// A line for each moment of a report that has come, in their order, with its place on a common time axis.
-pub fn draw(report: &Report) -> String {
+pub(crate) fn draw(report: &Report) -> String {
     let moments = [
         ("guest runs", report.runs_after_ms),
         ("port plugged", report.plugged_after_ms),

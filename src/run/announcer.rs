@@ -22,7 +22,7 @@ use crate::run::order::{Host, Order};
 
 /// What ends or holds an announcement from outside.
 #[derive(Debug, Clone)]
-pub struct Signals {
+pub(crate) struct Signals {
     /// Whether the guest runs.
     pub guest: watch::Receiver<GuestState>,
     /// Why it is to end.
@@ -31,7 +31,7 @@ pub struct Signals {
 
 /// Why an announcement is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// The program ends.
     Interrupted,
     /// Another one takes its place.
@@ -39,7 +39,7 @@ pub enum Stop {
 }
 
 /// Carries out `order` for an event at `began`, until it is announced or cannot be.
-pub async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
+pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
     let mut run = Run {
         frames: order.round(),
         machine: Announcement::new(order.schedule.clone(), order.wait).insisting(order.proof.more_rounds),

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const FILTER: &str = "a filter, perhaps: see nft list ruleset, and ebtables";
 
 /// Where the deciding bridge has learned `mac`, of which `frame` is; `None` where that says nothing, or nobody can tell.
-pub async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame: &Frame) -> Option<Learned> {
+pub(crate) async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame: &Frame) -> Option<Learned> {
     let attachment = seen.attachment.as_ref()?;
     match attachment.kind {
         Kind::Macvtap => None,
@@ -77,7 +77,7 @@ fn judged(own: bool, port: String) -> Learned {
 
 /// Why frames do not leave the host, by their numbers, as far as anybody can tell: what the port lacks, what is wrong with the
 /// uplinks, which flow of Open vSwitch drops them.
-pub async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec<Option<String>> {
+pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec<Option<String>> {
     let held: Vec<(usize, &Frame)> = proof.held().collect();
     let mut why = vec![None; proof.frames().len()];
     let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -134,7 +134,7 @@ fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged
 }
 
 /// What Open vSwitch has for each of these frames, in one line; for none where they do not come to it, or it does not say.
-pub async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<String> {
+pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<String> {
     let verdicts = verdicts(host, seen, frames.iter()).await;
     let ovs = &host.ovs.borrow().ovs;
     let lines = verdicts

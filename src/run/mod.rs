@@ -1,7 +1,7 @@
 //! One announcement on a real host, from order to report.
 
-pub mod announcer;
-pub mod diagnose;
-pub mod observer;
-pub mod order;
-pub mod pacer;
+pub(crate) mod announcer;
+pub(crate) mod diagnose;
+pub(crate) mod observer;
+pub(crate) mod order;
+pub(crate) mod pacer;

@@ -23,7 +23,7 @@ const LOST_AFTER_PACKET_OUT: Duration = Duration::from_millis(1);
 
 /// The proof of one announcement, and what it is drawn from.
 #[derive(Debug)]
-pub struct Observer {
+pub(crate) struct Observer {
     witness: Witness,
     began: Instant,
     mac: MacAddr,
@@ -39,7 +39,7 @@ pub struct Observer {
 impl Observer {
     /// Sees the rounds of `frames` take `path`, for an event at `began`: leave the host, to begin with. Every socket more would
     /// delay the first frame.
-    pub fn new(
+    pub(crate) fn new(
         witness: Witness,
         began: Instant,
         mac: MacAddr,
@@ -53,7 +53,7 @@ impl Observer {
     }
 
     /// Sees to it that frames are looked for along `path`.
-    pub fn follow(&mut self, path: CapturePath) {
+    pub(crate) fn follow(&mut self, path: CapturePath) {
         if self.path != path {
             self.path = path;
             self.look(!self.proof.path().is_exits_only());
@@ -61,7 +61,7 @@ impl Observer {
     }
 
     /// Looks at every hop.
-    pub fn look_everywhere(&mut self) {
+    pub(crate) fn look_everywhere(&mut self) {
         if self.proof.path().is_exits_only() {
             self.look(true);
         }
@@ -78,17 +78,17 @@ impl Observer {
     }
 
     /// Why it cannot be seen whether frames leave the host, where it cannot.
-    pub fn unseen(&self) -> Option<String> {
+    pub(crate) fn unseen(&self) -> Option<String> {
         self.blind.clone().or_else(|| self.proof.unseen())
     }
 
     /// Whether frames that pass this hop show.
-    pub fn is_seen(&self, hop: &Hop) -> bool {
+    pub(crate) fn is_seen(&self, hop: &Hop) -> bool {
         self.blind.is_none() && self.proof.path().outward(hop).is_some()
     }
 
     /// What it has come to, with what the host's bridges can add.
-    pub async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
+    pub(crate) async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
         let mut unseen = self.unseen();
         let why = match unseen {
             None => diagnose::why(host, seen, &self.proof).await,
@@ -104,19 +104,19 @@ impl Observer {
     }
 
     /// A round is about to be sent.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.proof.begin();
         self.look_on();
     }
 
     /// What passes from now on is of the round that began last.
-    pub fn look_on(&mut self) {
+    pub(crate) fn look_on(&mut self) {
         let awaited = self.proof.returned().is_none();
         self.watch.iter_mut().for_each(|watch| watch.begin(awaited));
     }
 
     /// How the round that has just been sent fares: as soon as that is certain.
-    pub async fn judge(&mut self) -> RoundFate {
+    pub(crate) async fn judge(&mut self) -> RoundFate {
         let Some(watch) = &mut self.watch else {
             return RoundFate::Unseen;
         };
@@ -152,7 +152,7 @@ impl Observer {
     }
 
     /// Takes the next sighting into account, between two rounds.
-    pub async fn see(&mut self) {
+    pub(crate) async fn see(&mut self) {
         let Some(watch) = &mut self.watch else {
             return std::future::pending().await;
         };

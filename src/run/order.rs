@@ -27,7 +27,7 @@ use crate::run::pacer::Pacer;
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
-pub struct Host {
+pub(crate) struct Host {
     /// The network devices.
     pub links: watch::Receiver<Links>,
     /// Open vSwitch.
@@ -44,7 +44,7 @@ pub struct Host {
 
 /// What is to be announced, and how.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub(crate) struct Order {
     /// Why.
     pub cause: Cause,
     /// For whom.
@@ -71,7 +71,7 @@ pub struct Order {
 
 impl Order {
     /// The order for `target` under `config`, with the addresses and the VLAN that the operator adds by hand.
-    pub fn new(mut target: Target, config: &Config, ips: &[IpAddr], vlan: Option<u16>) -> Order {
+    pub(crate) fn new(mut target: Target, config: &Config, ips: &[IpAddr], vlan: Option<u16>) -> Order {
         let configured = config.overrides(&target).flat_map(|o| &o.addresses);
         let asked = ips.iter().map(|ip| (*ip, Source::Operator));
         let named = asked.chain(configured.map(|ip| (*ip, Source::Configuration)));
@@ -98,13 +98,13 @@ impl Order {
     }
 
     /// The frames of each of its rounds.
-    pub fn round(&self) -> Vec<Frame> {
+    pub(crate) fn round(&self) -> Vec<Frame> {
         let ips: Vec<_> = self.addresses.iter().map(|address| address.ip).collect();
         frame::round(self.target.mac, &ips, &self.style)
     }
 
     /// Looks at the host on behalf of the target.
-    pub fn look(&self, host: &mut Host, guest: GuestState) -> Assessment {
+    pub(crate) fn look(&self, host: &mut Host, guest: GuestState) -> Assessment {
         let links = host.links.borrow_and_update();
         let ovs = host.ovs.borrow_and_update();
         let facts = Facts {

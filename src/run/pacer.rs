@@ -11,7 +11,7 @@ use crate::announcement::quota::Quota;
 
 /// The host's quota, shared by all announcements.
 #[derive(Debug, Clone)]
-pub struct Pacer(Arc<Shared>);
+pub(crate) struct Pacer(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -23,7 +23,7 @@ struct Shared {
 
 impl Pacer {
     /// A pace of so many frames a second; gives turns for as long as the runtime lives.
-    pub fn start(frames_per_second: u32) -> Self {
+    pub(crate) fn start(frames_per_second: u32) -> Self {
         let quota = Mutex::new(Quota::new(frames_per_second));
         let (asked, changed) = (Notify::new(), Notify::new());
         let shared = Arc::new(Shared { quota, began: Instant::now(), asked, changed });
@@ -32,13 +32,13 @@ impl Pacer {
     }
 
     /// Another pace, from now on.
-    pub fn change(&self, frames_per_second: u32) {
+    pub(crate) fn change(&self, frames_per_second: u32) {
         self.0.lock().change(frames_per_second, self.0.began.elapsed());
         self.0.changed.notify_one();
     }
 
     /// Waits until `frames` may be sent as somebody's round `round`, from 0.
-    pub async fn turn(&self, round: u32, frames: usize) {
+    pub(crate) async fn turn(&self, round: u32, frames: usize) {
         // While the host had no time for us, others have become ready that could not ask for their first round yet…
         after_others_if(round > 0).await;
         let (give, given) = oneshot::channel();
@@ -91,7 +91,7 @@ async fn give_turns(shared: Arc<Shared>) {
 
 /// How much later than the event the announcement of a NIC begins, at most `longest`: always the same for a NIC, and spread
 /// evenly over all of them.
-pub fn jitter(mac: MacAddr, longest: Duration) -> Duration {
+pub(crate) fn jitter(mac: MacAddr, longest: Duration) -> Duration {
     let mixed = mac
         .octets()
         .iter()

@@ -59,7 +59,7 @@ type Nic = (String, MacAddr);
 type Read = (usize, String, Option<(Cause, Instant)>, Option<String>, Result<Known, String>);
 
 /// The daemon's loop, and all that it knows.
-pub struct Engine {
+pub(super) struct Engine {
     file: Option<PathBuf>,
     /// The one guest that is meant, by name; the loop ends when nothing is left to be done for it.
     only: Option<String>,
@@ -84,7 +84,7 @@ pub struct Engine {
 
 impl Engine {
     /// For every guest; goes on with what `state_file` has.
-    pub fn new(
+    pub(super) fn new(
         file: Option<PathBuf>,
         config: Config,
         host: Host,
@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// For one guest, by name.
-    pub fn for_one(guest: String, config: Config, host: Host) -> Result<Self, String> {
+    pub(super) fn for_one(guest: String, config: Config, host: Host) -> Result<Self, String> {
         let mut engine = Self::follow(config, host, Ledgers::new(), watch::channel(Snapshot::default()).0)?;
         // Whoever asks knows that it has just come.
         engine.connections.iter_mut().for_each(|connection| connection.known = true);
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// Runs until a signal ends it, or nothing is left to be done for the one guest that is meant.
-    pub async fn run(mut self) -> Result<(), String> {
+    pub(super) async fn run(mut self) -> Result<(), String> {
         let on = |kind| signal(kind).map_err(|error| format!("cannot listen to signals: {error}"));
         let (mut hangup, mut terminate) = (on(SignalKind::hangup())?, on(SignalKind::terminate())?);
         let mut interrupt = on(SignalKind::interrupt())?;

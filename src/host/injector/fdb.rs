@@ -13,7 +13,7 @@ const NTF_MASTER: u8 = 0x04;
 const NDA_LLADDR: u16 = 2;
 
 /// Lets the bridge of `port` learn the senders of `frames` there. Needs CAP_NET_ADMIN.
-pub fn learn(port: u32, frames: &[Frame]) -> io::Result<()> {
+pub(super) fn learn(port: u32, frames: &[Frame]) -> io::Result<()> {
     // The sender's address follows the destination's.
     let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.bytes.get(6..12)).collect();
     for sender in senders {

@@ -10,17 +10,17 @@ use crate::host::sys::packet;
 
 /// A packet socket that is bound to one device.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub(super) struct Socket(OwnedFd);
 
 impl Socket {
     /// Binds to the device `ifindex`.
-    pub fn open(ifindex: u32) -> Result<Self, String> {
+    pub(super) fn open(ifindex: u32) -> Result<Self, String> {
         let socket = packet::sender(ifindex);
         socket.map(Socket).map_err(|e| refused("open a packet socket", &e, "CAP_NET_RAW"))
     }
 
     /// Transmits `frame` on the device; `NetworkDown` when it is down.
-    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
         write(&self.0, frame)?;
         Ok(())
     }

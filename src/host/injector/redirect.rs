@@ -31,7 +31,7 @@ const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 
 /// The helper, ready to send.
 #[derive(Debug)]
-pub struct Redirect {
+pub(super) struct Redirect {
     tap: OwnedFd,
     /// One element: the index of the device to redirect to.
     target: OwnedFd,
@@ -39,7 +39,7 @@ pub struct Redirect {
 
 impl Redirect {
     /// Makes the helper and attaches its program.
-    pub fn open() -> Result<Self, String> {
+    pub(super) fn open() -> Result<Self, String> {
         let (tap, name) = tap(NAME).map_err(|e| refused("make the helper tap", &e, "CAP_NET_ADMIN"))?;
         let failed = |doing| move |e: io::Error| refused(doing, &e, "CAP_BPF and CAP_NET_ADMIN");
         let index = if_nametoindex(name.as_str()).map_err(|e| failed("find the helper tap")(e.into()))?;
@@ -55,14 +55,14 @@ impl Redirect {
     ///
     /// `PermissionDenied` without CAP_BPF on some kernels before 5.19, where `kernel.unprivileged_bpf_disabled` forbids
     /// every use of bpf(2).
-    pub fn aim(&self, ifindex: u32) -> io::Result<()> {
+    pub(super) fn aim(&self, ifindex: u32) -> io::Result<()> {
         bpf::set_element(self.target.as_fd(), ifindex)
     }
 
     /// Lets `frame` enter the host as received by the device `ifindex`.
     ///
     /// A device that is down drops it without a word.
-    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         self.aim(ifindex)?;
         write(&self.tap, frame)?;
         Ok(())

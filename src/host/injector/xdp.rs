@@ -14,13 +14,13 @@ const LOOPBACK: u32 = 1;
 
 /// A loaded program that passes every frame to the stack.
 #[derive(Debug)]
-pub struct LiveFrames {
+pub(super) struct LiveFrames {
     program: OwnedFd,
 }
 
 impl LiveFrames {
     /// Loads the program, and asks the kernel whether it knows live frames.
-    pub fn open() -> Result<Self, String> {
+    pub(super) fn open() -> Result<Self, String> {
         // return XDP_PASS
         let program = [Instruction::new(0xb7, 0, 0, 0, 2), Instruction::new(0x95, 0, 0, 0, 0)];
         let program = bpf::load(ProgramType::Xdp, &program)
@@ -37,7 +37,7 @@ impl LiveFrames {
     /// Lets `frame` enter the host as received by the device `ifindex`.
     ///
     /// A device that is down drops it without a word.
-    pub fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         bpf::run_live(self.program.as_fd(), ifindex, frame)
     }
 }

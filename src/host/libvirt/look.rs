@@ -16,7 +16,7 @@ use crate::guest::domain::{Domain, Interface};
 use crate::host::sys::libvirt::leases;
 
 /// Reads guests from a connection.
-pub struct Looker<'a> {
+pub(super) struct Looker<'a> {
     /// Where they are known.
     pub connection: &'a Connect,
     /// The sources whose addresses are wanted.
@@ -29,7 +29,7 @@ pub struct Looker<'a> {
 
 impl Looker<'_> {
     /// Reads the domain's XML, and what else is known of its NICs' addresses.
-    pub fn read(&mut self, handle: &Handle) -> Result<Known, String> {
+    pub(super) fn read(&mut self, handle: &Handle) -> Result<Known, String> {
         let xml = handle.xml_desc(0).map_err(|error| error.message().to_owned())?;
         let domain = Domain::parse(&xml).map_err(|error| error.to_string())?;
         let agent =
@@ -89,7 +89,7 @@ impl Looker<'_> {
 }
 
 /// Whether a guest runs.
-pub fn state_of(handle: &Handle) -> Result<GuestState, String> {
+pub(super) fn state_of(handle: &Handle) -> Result<GuestState, String> {
     match handle.state().map_err(|error| error.message().to_owned())?.0 {
         // A guest that is blocked waits for a resource of the host, and runs otherwise.
         Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(GuestState::Running),

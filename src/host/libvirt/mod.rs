@@ -16,7 +16,7 @@ use crate::guest::event::Change;
 use crate::guest::{Absent, Found, Guest, Wanted};
 
 mod look;
-pub mod watch_guests;
+pub(crate) mod watch_guests;
 
 use look::{Looker, state_of};
 

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is heard of a libvirt's guests.
 #[derive(Debug)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// The guests are being listed: what happens from now on may be in the list, or not.
     Listing,
     /// There is a connection, and these guests are here.
@@ -48,7 +48,7 @@ pub enum Notice {
 }
 
 /// A libvirt whose guests are followed, until this is dropped.
-pub struct Libvirt {
+pub(crate) struct Libvirt {
     uri: Option<String>,
     connection: Shared,
     /// Ends the thread, or its connection.
@@ -66,7 +66,7 @@ enum Control {
 
 impl Libvirt {
     /// Follows the libvirt at `uri`; `to` is called on other threads, and must not block.
-    pub fn follow(
+    pub(crate) fn follow(
         uri: Option<String>,
         to: impl Fn(Notice) + Clone + Send + Sync + 'static,
     ) -> Result<Self, String> {
@@ -91,7 +91,7 @@ impl Libvirt {
     }
 
     /// What is known of a guest. Blocks.
-    pub fn read(&self, uuid: &str, sources: &[Source]) -> Result<Known, String> {
+    pub(crate) fn read(&self, uuid: &str, sources: &[Source]) -> Result<Known, String> {
         let connection = lock(&self.connection).clone().ok_or("there is no connection to libvirt")?;
         let handle = connection.lookup_domain_by_uuid_string(uuid);
         let handle = handle.map_err(|error| error.message().to_owned())?;

@@ -12,7 +12,7 @@ use crate::host::sys;
 /// # Errors
 ///
 /// The kernel cannot watch: the host's limit of watches is reached, or a directory may not be read.
-pub async fn of(path: &Path) -> io::Result<()> {
+pub(super) async fn of(path: &Path) -> io::Result<()> {
     // The last directory on the way that is there: the next thing on the way will be made in it.
     let nearest = || path.ancestors().skip(1).find(|directory| directory.is_dir());
     while !path.exists() {

@@ -3,6 +3,6 @@
 mod arrival;
 pub mod jsonrpc;
 pub mod openflow;
-pub mod ovsdb;
+pub(crate) mod ovsdb;
 pub mod rows;
 pub mod unixctl;

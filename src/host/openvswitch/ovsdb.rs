@@ -29,7 +29,7 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of Open vSwitch.
 #[derive(Debug, Clone, Default)]
-pub struct State {
+pub(crate) struct State {
     /// What OVSDB said last.
     pub ovs: Ovs,
     /// Why it cannot be reached at present.
@@ -57,7 +57,7 @@ impl Error {
 }
 
 /// The socket to use when none is named: the first that exists, else the most usual one.
-pub fn default_socket() -> PathBuf {
+pub(crate) fn default_socket() -> PathBuf {
     let from_environment = std::env::var_os("OVS_RUNDIR").map(PathBuf::from);
     let directories = from_environment.into_iter().chain(RUN_DIRECTORIES.map(PathBuf::from));
     let mut sockets = directories.map(|directory| directory.join(SOCKET));
@@ -67,7 +67,7 @@ pub fn default_socket() -> PathBuf {
 /// Connects, and keeps the state up to date for as long as somebody holds the receiver.
 ///
 /// Returns once the rows are known, or once it is known why they are not: about as soon as `wait` asks for it.
-pub async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
+pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
     let mut ovs = Ovs::default();
     let first = start(&socket, &mut ovs, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
     let error = first.as_ref().err().map(ToString::to_string);

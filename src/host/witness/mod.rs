@@ -39,7 +39,7 @@ const REPLIES: u32 = 32;
 /// Why frames cannot be seen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot see frames pass: {0}{remedy}", remedy = remedy(.0))]
-pub struct Error(#[from] io::Error);
+pub(crate) struct Error(#[from] io::Error);
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -50,7 +50,7 @@ fn remedy(error: &io::Error) -> &'static str {
 
 /// Lets announcements see frames pass.
 #[derive(Debug, Clone)]
-pub struct Witness {
+pub(crate) struct Witness {
     sockets: Arc<Mutex<Sockets>>,
     /// Closing a packet socket waits until no CPU may be using it, for some milliseconds: elsewhere.
     closing: Arc<OnceLock<std::sync::mpsc::Sender<OwnedFd>>>,
@@ -85,7 +85,7 @@ struct Watched {
 
 /// What one announcement sees; the sockets that it alone has open are closed when it is dropped.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     witness: Witness,
     number: u64,
     points: Vec<CapturePoint>,
@@ -94,12 +94,17 @@ pub struct Watch {
 
 impl Witness {
     /// Nothing is looked at yet.
-    pub fn new() -> Witness {
+    pub(crate) fn new() -> Witness {
         Witness { sockets: Arc::default(), closing: Arc::default() }
     }
 
     /// Looks at `points` for the announcements of `mac`; tells their time since `began`.
-    pub fn watch(&self, points: Vec<CapturePoint>, mac: MacAddr, began: Instant) -> Result<Watch, Error> {
+    pub(crate) fn watch(
+        &self,
+        points: Vec<CapturePoint>,
+        mac: MacAddr,
+        began: Instant,
+    ) -> Result<Watch, Error> {
         let (to, sightings) = mpsc::channel(KEPT);
         let mut sockets = self.lock();
         sockets.last += 1;
@@ -248,7 +253,7 @@ fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
 
 impl Watch {
     /// What has been seen and not been told yet; does not wait.
-    pub fn so_far(&mut self) -> Vec<Sighting> {
+    pub(crate) fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
         for point in &self.points {
@@ -259,7 +264,7 @@ impl Watch {
     }
 
     /// Waits for the next sighting.
-    pub async fn next(&mut self) -> Sighting {
+    pub(crate) async fn next(&mut self) -> Sighting {
         match self.sightings.recv().await {
             Some(sighting) => sighting,
             // Its sockets have broken: nothing is ever seen.
@@ -269,7 +274,7 @@ impl Watch {
 
     /// A round is about to be sent: its frames are seen from now on. So is what comes in for the guest, if that is
     /// still `awaited`.
-    pub fn begin(&mut self, awaited: bool) {
+    pub(crate) fn begin(&mut self, awaited: bool) {
         self.change(|watched, point| {
             let inward = if point.is_uplink && awaited { REPLIES } else { 0 };
             // A little less is as good, and spares a filter.
@@ -282,7 +287,7 @@ impl Watch {
 
     /// The round is over: what the host transmits is not looked at any more, and what comes in for the guest only if that
     /// is still `awaited`.
-    pub fn end(&mut self, awaited: bool) {
+    pub(crate) fn end(&mut self, awaited: bool) {
         self.change(|watched, _| {
             watched.outward = false;
             if !awaited {

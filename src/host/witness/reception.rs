@@ -16,7 +16,7 @@ const AT_ONCE: Duration = Duration::from_micros(50);
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
 /// A frame as a socket received it.
-pub struct Seen {
+pub(super) struct Seen {
     buffer: [u8; SNAPLEN],
     length: usize,
     /// Which way it passed.
@@ -29,7 +29,7 @@ pub struct Seen {
 
 impl Seen {
     /// Its bytes, perhaps not to its end.
-    pub fn frame(&self) -> &[u8] {
+    pub(super) fn frame(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 }
@@ -38,14 +38,14 @@ impl Seen {
 ///
 /// Frames that are collected together are told their times by the same moment, or they might change points.
 #[derive(Debug, Clone, Copy)]
-pub struct Clocks {
+pub(super) struct Clocks {
     ours: Instant,
     kernels: SystemTime,
 }
 
 impl Clocks {
     /// This moment.
-    pub fn now() -> Clocks {
+    pub(super) fn now() -> Clocks {
         let read = || Clocks { ours: Instant::now(), kernels: SystemTime::now() };
         // Who lost the processor between the two reads them again.
         (0..3).map(|_| read()).find(|clocks| clocks.ours.elapsed() < AT_ONCE).unwrap_or_else(read)
@@ -61,7 +61,7 @@ impl Clocks {
 }
 
 /// The next frame that a socket has received, if there is one.
-pub fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
+pub(super) fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
     let mut buffer = [0; SNAPLEN];
     let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);
     let mut parts = [IoSliceMut::new(&mut buffer)];

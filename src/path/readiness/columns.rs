@@ -5,7 +5,7 @@ use crate::path::condition::Condition;
 use crate::path::ovs::{DEAD_VLAN, Plugged};
 
 /// The columns of a port that carries the right VLAN.
-pub struct Wanted {
+pub(super) struct Wanted {
     /// `tag`; none for a plain trunk.
     pub tag: Option<u16>,
     /// Any VLAN will do, but there must be one.
@@ -20,12 +20,12 @@ pub struct Wanted {
 
 impl Wanted {
     /// What neutron's agent leaves behind when it has wired a port.
-    pub fn any_access() -> Wanted {
+    pub(super) fn any_access() -> Wanted {
         Wanted { tag: None, any: true, mode: "access", default: true, trunks: Vec::new() }
     }
 
     /// What libvirt sets for `<vlan>` (`virnetdevopenvswitch.c`, `virNetDevOpenvswitchConstructVlans`).
-    pub fn of(vlan: &Vlan) -> Wanted {
+    pub(super) fn of(vlan: &Vlan) -> Wanted {
         if vlan.tags.is_empty() {
             // A VLAN is asked for that cannot be read: at the least there must be one.
             return Wanted::any_access();
@@ -43,7 +43,7 @@ impl Wanted {
 }
 
 /// Names every column of the port that is not as wanted.
-pub fn compare(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condition>) {
+pub(super) fn compare(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condition>) {
     let port = rule.port;
     let name = || port.name.clone();
     let tag_fits = match port.tag {

@@ -33,11 +33,9 @@ while :; do /bin/busybox sleep 1000; done
 
 def build(lab, directory):
     """Makes the guest's `kernel` and `initramfs` in that directory."""
-    package = _output(lab / "vm", "--package").strip()
-    unpacked = directory / "package"
-    _output("dpkg-deb", "-x", package, unpacked)
+    unpacked = directory / "unpacked"
+    _output(lab / "vm", "--kernel", unpacked)
     version = next((unpacked / "lib/modules").iterdir()).name
-    _output("depmod", "-b", unpacked, version)
 
     root = directory / "root"
     for name in ("bin", "proc"):
@@ -56,7 +54,7 @@ def build(lab, directory):
     # Not compressed: under emulation, unpacking takes longer than copying.
     archive = f"cd {root} && find . | busybox cpio -o -H newc -R 0:0 2>/dev/null"
     (directory / "initramfs").write_bytes(subprocess.run(["sh", "-c", archive], check=True, stdout=-1).stdout)
-    next((unpacked / "boot").glob("vmlinuz-*")).rename(directory / "kernel")
+    (unpacked / "vmlinuz").rename(directory / "kernel")
 
 
 def _output(*command):

@@ -31,9 +31,8 @@ pub(crate) fn to_stderr(verbose: bool) {
 
 /// Diagnostics of the daemon: to the journal with fields (`ANNOUNCE_DOMAIN=web1`) under systemd, else on standard error.
 pub(crate) fn for_daemon() {
-    if std::env::var_os("JOURNAL_STREAM").is_some()
-        && let Ok(journal) = tracing_journald::layer()
-    {
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    if let Some(journal) = journal {
         let priorities = PriorityMappings {
             info: Priority::Informational,
             debug: Priority::Debug,

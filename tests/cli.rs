@@ -383,7 +383,7 @@ fn command(arguments: &str) -> Command {
 
 /// The exit status and the errors of an `announce` whose standard output nobody reads.
 fn without_reader(arguments: &str) -> (Option<i32>, String) {
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = nix::unistd::pipe().unwrap();
     drop(reader);
     let run = command(arguments).stdout(writer).output().unwrap();
     (run.status.code(), String::from_utf8(run.stderr).unwrap())

@@ -1,10 +1,12 @@
 //! Keeps the ledgers in the runtime directory, so that the next daemon finds it.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::guest::ledger::Ledger;
@@ -29,7 +31,7 @@ pub(super) struct StateFile {
     file: PathBuf,
     boot: String,
     /// The directory, locked for as long as this is there.
-    _lock: File,
+    _lock: Flock<File>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,11 +46,12 @@ impl StateFile {
     pub(super) fn open(directory: &Path) -> Result<Self, String> {
         let place = directory.display();
         std::fs::create_dir_all(directory).map_err(|error| format!("cannot make {place}: {error}"))?;
-        let lock = File::open(directory).map_err(|error| format!("cannot open {place}: {error}"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => format!("another announced runs already: it keeps {place} locked"),
-            TryLockError::Error(error) => format!("cannot lock {place}: {error}"),
-        })?;
+        let opened = File::open(directory).map_err(|error| format!("cannot open {place}: {error}"))?;
+        let lock =
+            Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+                Errno::EWOULDBLOCK => format!("another announced runs already: it keeps {place} locked"),
+                error => format!("cannot lock {place}: {error}"),
+            })?;
         let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
         Ok(StateFile { file: directory.join(FILE), boot, _lock: lock })
     }

@@ -96,9 +96,10 @@ impl Observer {
         };
         if let (Some(unseen), None, Some(frame)) =
             (&mut unseen, self.proof.departure(), self.proof.frames().first())
-            && let Some(words) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop()
         {
-            *unseen += &format!("; Open vSwitch has for it {words}");
+            if let Some(words) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop() {
+                *unseen += &format!("; Open vSwitch has for it {words}");
+            }
         }
         Evidence::of(&self.proof, unseen, &why)
     }

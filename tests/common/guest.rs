@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::fs::File;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use super::host::{Host, Place};
 
 /// A domain without disk: its firmware comes up, finds nothing to boot and waits, without a word to the network.
@@ -267,8 +269,7 @@ pub fn restart_libvirtd(host: &Host) {
 }
 
 /// Held while a test has macvtaps. Theirs is `/dev/tapN`, with N an interface index: hosts share `/dev` and no indices.
-pub fn macvtaps() -> File {
+pub fn macvtaps() -> Flock<File> {
     let dev = File::open("/dev").unwrap();
-    dev.lock().unwrap();
-    dev
+    Flock::lock(dev, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap()
 }

@@ -103,7 +103,7 @@ fn node(value: &mut Value, way: Way) -> &mut Value {
         Value::Object(members) => members.len(),
         _ => 0,
     } as u64;
-    if forks == 0 || way.is_multiple_of(STOP) {
+    if forks == 0 || way % STOP == 0 {
         return value;
     }
     let (way, member) = (way / STOP / forks, (way / STOP % forks) as usize);

@@ -64,9 +64,8 @@ impl Echo {
             });
             let from = message.address.map(|address| address.ip());
             let length = message.bytes;
-            if from == Some(self.peer)
-                && let Some(seq) = reply(self.identifier, &bytes[..length])
-            {
+            let seq = if from == Some(self.peer) { reply(self.identifier, &bytes[..length]) } else { None };
+            if let Some(seq) = seq {
                 return Ok((seq, at.unwrap_or_else(now)));
             }
         }

@@ -105,7 +105,8 @@ impl Engine {
             (number, uuid, wanted, plugged, known)
         });
         // An older one that still tries is not needed any more: this one knows better what for.
-        if whole && let Some(older) = self.guest(&whom).reading.replace(reading) {
+        let older = if whole { self.guest(&whom).reading.replace(reading) } else { None };
+        if let Some(older) = older {
             older.abort();
         }
     }

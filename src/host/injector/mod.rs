@@ -137,7 +137,9 @@ impl Injectors {
         let mut sockets = lock(&self.sockets);
         if !sockets.contains_key(&ifindex) {
             // Devices come and go with the guests, and no index comes back. To close takes milliseconds: elsewhere.
-            let of_gone: Vec<_> = sockets.extract_if(|of, _| !exists(*of)).collect();
+            let (of_gone, others): (HashMap<_, _>, HashMap<_, _>) =
+                std::mem::take(&mut *sockets).into_iter().partition(|(of, _)| !exists(*of));
+            *sockets = others;
             tokio::task::spawn_blocking(|| drop(of_gone));
             sockets.insert(ifindex, packet::Socket::open(ifindex)?);
         }

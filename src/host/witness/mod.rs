@@ -192,9 +192,8 @@ impl Sockets {
             // That the device went down is told once, as an error, and not our business.
             for _ in 0..2 {
                 let mut read = 0;
-                while read < BATCH
-                    && let Ok(Some(seen)) = receive(&socket.fd, clocks)
-                {
+                while read < BATCH {
+                    let Ok(Some(seen)) = receive(&socket.fd, clocks) else { break };
                     socket.tell(ifindex, &seen);
                     read += 1;
                 }
@@ -328,7 +327,10 @@ impl Drop for Watch {
             let Some(on) = sockets.on.get_mut(&point.ifindex) else {
                 continue;
             };
-            for unused in on.extract_if(.., |socket| socket.watched.is_empty()) {
+            let (unused, used): (Vec<_>, Vec<_>) =
+                std::mem::take(on).into_iter().partition(|socket| socket.watched.is_empty());
+            *on = used;
+            for unused in unused {
                 self.witness.close(unused.fd);
             }
             if on.is_empty() {

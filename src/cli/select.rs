@@ -7,7 +7,8 @@ use crate::cli::exit::{Problem, Status};
 use crate::config::Config;
 use crate::guest::GuestState;
 use crate::guest::target::{self, Plug, Target, Unannounceable};
-use crate::guest::{Absent, Find, Guest, Wanted};
+use crate::guest::{Absent, Wanted};
+use crate::host::libvirt::{Find, Guest};
 use crate::run::order::Order;
 
 /// Whether a guest runs.

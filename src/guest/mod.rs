@@ -6,11 +6,7 @@ pub mod event;
 pub(crate) mod ledger;
 pub mod target;
 
-use std::any::Any;
-
-use tokio::sync::watch;
-
-use crate::guest::address::{Address, Source};
+use crate::guest::address::Address;
 use crate::guest::domain::Domain;
 
 /// The guest's state on this host; the words are libvirt's.
@@ -43,15 +39,6 @@ pub struct Known {
     pub addresses: Vec<Vec<Address>>,
 }
 
-/// A guest that runs here.
-#[derive(Debug)]
-pub struct Guest {
-    /// What is known of it.
-    pub known: Known,
-    /// Whether it runs.
-    pub state: watch::Receiver<GuestState>,
-}
-
 /// Why a guest that was asked for cannot be announced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Absent {
@@ -75,17 +62,3 @@ pub enum Absent {
         why: String,
     },
 }
-
-/// What came of looking for guests.
-#[derive(Debug)]
-pub struct Found {
-    /// The guests that were asked for, in that order.
-    pub guests: Vec<Result<Guest, Absent>>,
-    /// What keeps their states up to date.
-    pub watching: Box<dyn Any + Send>,
-}
-
-/// Looks for guests: libvirt's URI (none for the default), which ones, and the sources whose addresses are wanted.
-///
-/// Blocks. The error is one line for the operator.
-pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, String>;

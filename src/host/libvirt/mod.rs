@@ -1,5 +1,6 @@
 //! Looks for guests with libvirt, on a read-only connection, and follows whether they still run.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,7 @@ use super::sys::libvirt::{EventLoop, Subscription};
 use crate::guest::GuestState;
 use crate::guest::address::Source;
 use crate::guest::event::Change;
-use crate::guest::{Absent, Found, Guest, Wanted};
+use crate::guest::{Absent, Known, Wanted};
 
 mod look;
 pub(crate) mod watch_guests;
@@ -26,7 +27,30 @@ const KEEPALIVE: (i32, u32) = (5, 3);
 /// Who is to be told that a guest stopped or resumed, by UUID.
 type Watchers = Arc<Mutex<HashMap<String, watch::Sender<GuestState>>>>;
 
-/// See [`crate::guest::Find`].
+/// A guest that runs here.
+#[derive(Debug)]
+pub struct Guest {
+    /// What is known of it.
+    pub known: Known,
+    /// Whether it runs.
+    pub state: watch::Receiver<GuestState>,
+}
+
+/// What came of looking for guests.
+#[derive(Debug)]
+pub struct Found {
+    /// The guests that were asked for, in that order.
+    pub guests: Vec<Result<Guest, Absent>>,
+    /// What keeps their states up to date.
+    pub watching: Box<dyn Any + Send>,
+}
+
+/// Looks for guests: libvirt's URI (none for the default), which ones, and the sources whose addresses are wanted.
+///
+/// Blocks. The error is one line for the operator.
+pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, String>;
+
+/// See [`Find`].
 pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, String> {
     let watchers = Watchers::default();
     let event_loop = EventLoop::start().map_err(|why| format!("cannot start libvirt's event loop: {why}"))?;

@@ -81,9 +81,8 @@ impl Source {
 fn imports(lines: &[String], module: &[String]) -> Vec<Import> {
     let mut found = Vec::new();
     for (number, line) in (1..).zip(lines) {
-        for (start, words) in ["crate::", "super::", "announced::"]
-            .iter()
-            .flat_map(|word| line.match_indices(word).map(|(at, word)| (at, word)))
+        for (start, words) in
+            ["crate::", "super::", "announced::"].iter().flat_map(|word| line.match_indices(word))
         {
             let before = line[..start].chars().next_back();
             if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
@@ -182,7 +181,7 @@ fn imports_only_go_down_the_rooms() {
 #[test]
 fn the_hosts_adapters_do_not_call_each_other() {
     let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host");
-    // The system calls are below all of them; a plain file (back-off, capture file) speaks to nothing.
+    // The system calls are below all of them; a plain file speaks no protocol.
     let is_adapter = |name: &str| name != "sys" && host.join(name).is_dir();
     let mut broken = Vec::new();
     for source in sources().iter().filter(|source| source.room() == "host" && source.module.len() > 1) {

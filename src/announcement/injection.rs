@@ -120,7 +120,9 @@ fn all(seen: &Assessment) -> Vec<Way> {
     let ways = match attachment.kind {
         Kind::LinuxBridge => vec![redirect, xdp, fdb],
         Kind::Hybrid => vec![redirect, packet_out, entry.veth.clone().map(Way::Packet), xdp],
-        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser => vec![packet_out, redirect, xdp],
+        Kind::Ovs | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
+            vec![packet_out, redirect, xdp]
+        }
         Kind::Macvtap => vec![device.map(Way::Packet)],
     };
     ways.into_iter().flatten().collect()

@@ -214,6 +214,8 @@ pub struct Override {
     pub router: Option<bool>,
     /// Who is in charge of the ports.
     pub in_charge: Option<Owner>,
+    /// The network has no VLAN: no agent will ever set one on the ports.
+    pub untagged: Option<bool>,
     /// Addresses to announce; only in `[nic]`.
     pub addresses: Vec<IpAddr>,
     /// The VLAN that its port must have; only in `[nic]`.
@@ -357,6 +359,11 @@ impl Config {
     /// Who is in charge of the port of `target`, if that is configured.
     pub fn in_charge(&self, target: &Target) -> Option<Owner> {
         self.overrides(target).find_map(|o| o.in_charge).or(self.ports.in_charge)
+    }
+
+    /// Whether no agent will ever set a VLAN on the port of `target`.
+    pub fn untagged(&self, target: &Target) -> bool {
+        self.overrides(target).find_map(|o| o.untagged).unwrap_or(false)
     }
 
     /// What is configured for the NIC of `target`, then for its VM, then for its networks.

@@ -10,6 +10,9 @@ use roxmltree::Node;
 /// The namespaces of nova's metadata start with this; the version follows.
 const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
 
+/// The namespaces of OpenNebula's metadata start with this; the version follows (its `LibVirtDriverKVM.cc`).
+const OPENNEBULA_NAMESPACE: &str = "http://opennebula.org/xmlns/libvirt/";
+
 /// A domain, as its live XML describes it (libvirt's `docs/formatdomain.rst`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
@@ -21,6 +24,8 @@ pub struct Domain {
     pub interfaces: Vec<Interface>,
     /// Every port in nova's metadata; `None` when nova does not own the domain.
     pub nova_ports: Option<Vec<NovaPort>>,
+    /// There is metadata of OpenNebula.
+    pub opennebula: bool,
 }
 
 /// One `<interface>`: a NIC of the guest.
@@ -40,6 +45,8 @@ pub struct Interface {
     pub network: Option<String>,
     /// `<source bridge>`, or the `<source dev>` of a direct NIC.
     pub bridge: Option<String>,
+    /// The type of `<virtualport>`: openvswitch, …
+    pub virtualport: Option<String>,
     /// `<virtualport><parameters interfaceid>`: the SDN's name for the port.
     pub interface_id: Option<String>,
     /// `<vlan>`.
@@ -59,6 +66,14 @@ pub struct Vlan {
     pub tags: Vec<u16>,
     /// The tag with a `nativeMode`: that of untagged frames, and whether they leave tagged.
     pub native: Option<(u16, NativeMode)>,
+}
+
+impl Vlan {
+    /// The VLAN of untagged frames; none of a trunk that has no native VLAN.
+    pub fn native(&self) -> Option<u16> {
+        let native = self.native.map(|(tag, _)| tag);
+        native.or_else(|| self.tags.first().copied().filter(|_| !self.trunk))
+    }
 }
 
 /// `nativeMode` of a tag: OVSDB's `vlan_mode` native-tagged or native-untagged.
@@ -111,6 +126,7 @@ impl Domain {
             interfaces: child(root, "devices")
                 .map_or_else(Vec::new, |devices| children(devices, "interface").map(interface).collect()),
             nova_ports: child(root, "metadata").and_then(nova_ports),
+            opennebula: child(root, "metadata").is_some_and(|n| n.children().any(is_opennebulas)),
         })
     }
 }
@@ -122,7 +138,8 @@ fn in_one_line(error: &roxmltree::Error) -> String {
 
 fn interface(node: Node<'_, '_>) -> Interface {
     let source = child(node, "source");
-    let port = child(node, "virtualport").and_then(|n| child(n, "parameters"));
+    let virtualport = child(node, "virtualport");
+    let port = virtualport.and_then(|n| child(n, "parameters"));
     Interface {
         kind: node.attribute("type").unwrap_or_default().to_owned(),
         mac: child(node, "mac").and_then(|n| n.attribute("address")?.parse().ok()),
@@ -131,6 +148,7 @@ fn interface(node: Node<'_, '_>) -> Interface {
         socket: source.and_then(|n| owned(n, "path")),
         network: source.and_then(|n| owned(n, "network")),
         bridge: source.and_then(|n| owned(n, "bridge").or_else(|| owned(n, "dev"))),
+        virtualport: virtualport.and_then(|n| owned(n, "type")),
         interface_id: port.and_then(|n| owned(n, "interfaceid")),
         vlan: child(node, "vlan").map(vlan),
         link_down: child(node, "link").is_some_and(|n| n.attribute("state") == Some("down")),
@@ -186,6 +204,10 @@ fn is_nova(node: Node<'_, '_>, name: &str) -> bool {
     tag.name() == name && tag.namespace().is_some_and(|ns| ns.starts_with(NOVA_NAMESPACE))
 }
 
+fn is_opennebulas(node: Node<'_, '_>) -> bool {
+    node.tag_name().namespace().is_some_and(|ns| ns.starts_with(OPENNEBULA_NAMESPACE))
+}
+
 fn children<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
     node.children().filter(move |n| n.has_tag_name(name))
 }
@@ -234,6 +256,17 @@ mod tests {
         let xml =
             "<domain><name>a</name><uuid>u</uuid><metadata><x:instance xmlns:x='urn:x'/></metadata></domain>";
         assert_eq!(Domain::parse(xml).unwrap().nova_ports, None);
+    }
+
+    #[test]
+    fn opennebula_marks_its_domains_and_open_vswitch_its_nics() {
+        let xml = "<domain><name>one-42</name><uuid>u</uuid><metadata>\
+                   <one:vm xmlns:one='http://opennebula.org/xmlns/libvirt/1.0'><one:name>web</one:name></one:vm></metadata>\
+                   <devices><interface type='bridge'><virtualport type='openvswitch'/></interface></devices></domain>";
+        let domain = Domain::parse(xml).unwrap();
+        let virtualport = domain.interfaces[0].virtualport.as_deref();
+        assert_eq!((domain.opennebula, virtualport), (true, Some("openvswitch")));
+        assert!(!Domain::parse(XML).unwrap().opennebula);
     }
 
     #[test]

@@ -22,12 +22,21 @@ pub struct Target {
     pub networks: Vec<String>,
     /// The VLAN that the domain's XML or the operator asks for.
     pub vlan: Option<Vlan>,
-    /// The domain carries nova's metadata, so neutron is in charge of its ports.
-    pub nova: bool,
+    /// Whose metadata says that an agent is in charge of the port.
+    pub manager: Option<Manager>,
     /// The guest's own link is up in the domain's XML.
     pub link_up: bool,
     /// Candidates for announcement, with who vouches for each; [`crate::guest::address::believed`] chooses.
     pub addresses: Vec<Address>,
+}
+
+/// A cloud's software that starts guests, and leaves their ports to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// OpenStack's: neutron's agents, or OVN, are in charge of the ports.
+    Nova,
+    /// OpenNebula's: its driver sets the VLAN of ports of Open vSwitch after the guest runs.
+    OpenNebula,
 }
 
 impl Target {
@@ -39,7 +48,7 @@ impl Target {
             plug,
             networks: Vec::new(),
             vlan: None,
-            nova: false,
+            manager: None,
             link_up: true,
             addresses: Vec::new(),
         }
@@ -124,10 +133,19 @@ fn target(id: &DomainId, domain: &Domain, nic: &Interface) -> Result<Target, Una
         },
         networks: nic.network.iter().chain(&nic.bridge).cloned().collect(),
         vlan: nic.vlan.clone(),
-        nova: domain.nova_ports.is_some(),
+        manager: manager(domain, nic),
         link_up: !nic.link_down,
         addresses: nova.chain(filter).map(|(ip, source)| Address { ip, source }).collect(),
     })
+}
+
+fn manager(domain: &Domain, nic: &Interface) -> Option<Manager> {
+    let is_ovs = nic.virtualport.as_deref() == Some("openvswitch");
+    match (&domain.nova_ports, domain.opennebula && is_ovs) {
+        (Some(_), _) => Some(Manager::Nova),
+        (None, true) => Some(Manager::OpenNebula),
+        (None, false) => None,
+    }
 }
 
 /// Why the host has no end of this NIC to speak through.
@@ -179,7 +197,15 @@ mod tests {
         let targets = of(&nova_domain());
         let first = targets[0].as_ref().unwrap();
         assert_eq!(ips(first), ["1.1.1.1 nova", "2001:db8::1 nova"]);
-        assert!(first.nova);
+        assert_eq!(first.manager, Some(Manager::Nova));
+    }
+
+    #[test]
+    fn opennebula_leaves_only_ports_of_open_vswitch_to_its_driver() {
+        let mut domain = Domain { nova_ports: None, opennebula: true, ..nova_domain() };
+        domain.interfaces[1].virtualport = None;
+        let managers = of(&domain).into_iter().flatten().map(|target| target.manager);
+        assert_eq!(managers.collect::<Vec<_>>(), [Some(Manager::OpenNebula), None]);
     }
 
     #[test]

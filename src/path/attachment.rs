@@ -11,6 +11,11 @@ use crate::path::ovs::{Bridge, Ovs, Plugged};
 
 /// Neutron names a trunk's own bridge so (`neutron_lib.services.trunk.constants`).
 const TRUNK_BRIDGE: &str = "tbr-";
+/// Neutron names the ends in a trunk's bridge of the patches of its parent port and of its sub-ports so (`trunk_manager.py`).
+const TRUNK_PARENT: &str = "tpt-";
+const TRUNK_SUB_PORT: &str = "spt-";
+/// os-vif names a port's own bridge so; what follows is the same as in the tap's name (`per_port_bridge` of its `ovs.py`).
+const PORT_BRIDGE: &str = "pb";
 /// os-vif names the two ends of a hybrid plug's veth so.
 const HYBRID_BRIDGE: &str = "qbr";
 const HYBRID_PORT: &str = "qvo";
@@ -27,6 +32,8 @@ pub enum Kind {
     Hybrid,
     /// tap → trunk bridge → patch → integration bridge: a parent port of neutron's trunks.
     TrunkBridge,
+    /// tap → a bridge of its own → patch → integration bridge: os-vif's `per_port_bridge`.
+    PerPortBridge,
     /// macvtap → its lower device.
     Macvtap,
     /// vhost-user socket → Open vSwitch bridge in user space.
@@ -41,6 +48,7 @@ impl Kind {
             Kind::Ovs => "ovs",
             Kind::Hybrid => "hybrid",
             Kind::TrunkBridge => "trunk-bridge",
+            Kind::PerPortBridge => "per-port-bridge",
             Kind::Macvtap => "macvtap",
             Kind::VhostUser => "vhost-user",
         }
@@ -290,16 +298,23 @@ fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Resul
 
 fn on_ovs(entry: Entry, plugged: Plugged<'_>, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
     let mut hops = vec![Hop { name: entry.name.clone(), ifindex: entry.ifindex, role: Role::Nic, via: None }];
-    let (kind, rule) = if plugged.bridge.name.starts_with(TRUNK_BRIDGE) {
-        let parent = trunk_parent(plugged.bridge, ovs)
-            .ok_or_else(|| Condition::NoTrunkPatch { bridge: plugged.bridge.name.clone() })?;
-        let unseen = [&plugged.bridge.name, &parent.0.interface.name, &parent.1.interface.name];
-        hops.extend(unseen.map(|name| Hop::unseen(name, Role::Ovs)));
-        (Kind::TrunkBridge, parent.1)
+    let (kind, patch) = if plugged.bridge.name.starts_with(TRUNK_BRIDGE) {
+        (Kind::TrunkBridge, Some(trunk_parent(plugged.bridge, ovs)))
+    } else if let Some(patch) = only_patch(plugged, ovs) {
+        (Kind::PerPortBridge, Some(patch))
     } else if plugged.interface.is_vhost_user() {
-        (Kind::VhostUser, plugged)
+        (Kind::VhostUser, None)
     } else {
-        (Kind::Ovs, plugged)
+        (Kind::Ovs, None)
+    };
+    let rule = match patch {
+        None => plugged,
+        Some(None) => return Err(Condition::NoPatch { bridge: plugged.bridge.name.clone() }),
+        Some(Some((near, far))) => {
+            let unseen = [&plugged.bridge.name, &near.interface.name, &far.interface.name];
+            hops.extend(unseen.map(|name| Hop::unseen(name, Role::Ovs)));
+            far
+        }
     };
     onward(rule.bridge, ovs, links, &mut hops);
     Ok(Attachment {
@@ -311,10 +326,37 @@ fn on_ovs(entry: Entry, plugged: Plugged<'_>, links: &Links, ovs: &Ovs) -> Resul
     })
 }
 
-/// The two ends of the patch that carries a trunk's untagged frames: the trunk's sub-ports have a tag on this side.
-fn trunk_parent<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> Option<(Plugged<'a>, Plugged<'a>)> {
-    let untagged = ovs.plugged_into(bridge).filter(|p| p.port.tag.is_none());
-    untagged.filter_map(|near| Some((near, ovs.peer_of(near.interface)?))).next()
+/// The two ends of a patch.
+type Patch<'a> = (Plugged<'a>, Plugged<'a>);
+
+fn patches<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> impl Iterator<Item = Patch<'a>> {
+    ovs.plugged_into(bridge).filter_map(|near| Some((near, ovs.peer_of(near.interface)?)))
+}
+
+/// The patch that carries a trunk's untagged frames: that of a sub-port has a tag on this side; neutron 24 gives this one tag 0.
+fn trunk_parent<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> Option<Patch<'a>> {
+    let name = |patch: &Patch<'_>| patch.0.interface.name.clone();
+    let untagged = |(near, _): &Patch<'_>| matches!(near.port.tag, None | Some(0));
+    let candidates =
+        patches(bridge, ovs).filter(|patch| untagged(patch) && !name(patch).starts_with(TRUNK_SUB_PORT));
+    candidates.max_by_key(|patch| name(patch).starts_with(TRUNK_PARENT))
+}
+
+/// The patch of a bridge that has nothing else beside one guest's port; `Some(None)` where there is none yet.
+///
+/// An integration bridge with a single guest looks the same, but there the port at the other end is no guest's.
+fn only_patch<'a>(plugged: Plugged<'a>, ovs: &'a Ovs) -> Option<Option<Patch<'a>>> {
+    let bridge = plugged.bridge;
+    let is_other = |port: &Plugged<'_>| port.port.name != plugged.port.name && port.port.name != bridge.name;
+    let mut others = ovs.plugged_into(bridge).filter(is_other);
+    match (others.next(), others.next()) {
+        (None, _) => {
+            let suffix = plugged.interface.name.get(3..).filter(|suffix| suffix.len() > 1);
+            (bridge.name.strip_prefix(PORT_BRIDGE) == suffix && suffix.is_some()).then_some(None)
+        }
+        (Some(_), None) => patches(bridge, ovs).find(|(_, far)| far.interface.is_guests()).map(Some),
+        _ => None,
+    }
 }
 
 /// The bridges from `bridge` on, through patch ports, and their uplinks.

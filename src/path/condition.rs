@@ -36,10 +36,10 @@ pub enum Condition {
         /// The veth's end.
         device: String,
     },
-    /// The patch from a trunk bridge to the integration bridge is missing.
-    #[error("the trunk bridge {bridge} has no patch port to the integration bridge")]
-    NoTrunkPatch {
-        /// The trunk bridge.
+    /// The patch from a trunk's or a port's own bridge to the integration bridge is missing.
+    #[error("the bridge {bridge} has no patch port to the integration bridge")]
+    NoPatch {
+        /// The trunk's or the port's bridge.
         bridge: String,
     },
     /// A macvtap's lower device is in another network namespace.
@@ -58,6 +58,12 @@ pub enum Condition {
     #[error("{device} is down")]
     Down {
         /// The device.
+        device: String,
+    },
+    /// The host's end of a NIC on a bridge of Open vSwitch is not `IFF_UP`: frames would leave, and no answer would arrive.
+    #[error("{device}, the host's end of the NIC, is down")]
+    NicDown {
+        /// The tap or the representor.
         device: String,
     },
     /// Not `IFF_LOWER_UP`.
@@ -134,6 +140,15 @@ pub enum Condition {
         /// What it must have.
         wanted: Vec<u16>,
     },
+    /// OVSDB's `Port.tag`, `vlan_mode` and `trunks` are unset.
+    #[error(
+        "the agent in charge of the port {port} has set neither tag nor vlan_mode nor trunks (a network that never gets a VLAN \
+         needs untagged = true in the configuration)"
+    )]
+    NoVlanSetting {
+        /// The port.
+        port: String,
+    },
     /// `Open_vSwitch.cur_cfg` is behind the change that made the port what it is: frames would meet the port of before, and
     /// leave untagged from one that had no tag.
     #[error("ovs-vswitchd has not carried out the last change of the port {port} yet")]
@@ -157,7 +172,7 @@ impl Condition {
 
     /// The port is not in its VLAN yet, or nobody knows.
     pub fn is_of_the_vlan(&self) -> bool {
-        use Condition::{NoOvsdb, NoVlanFiltering, NotInstalled, Pvid, Tag, Trunks, VlanMode};
+        use Condition::{NoOvsdb, NoVlanFiltering, NoVlanSetting, NotInstalled, Pvid, Tag, Trunks, VlanMode};
         matches!(
             self,
             Tag { .. }
@@ -165,6 +180,7 @@ impl Condition {
                 | Trunks { .. }
                 | Pvid { .. }
                 | NoVlanFiltering { .. }
+                | NoVlanSetting { .. }
                 | NotInstalled { .. }
                 | NoOvsdb { .. }
         )

@@ -40,6 +40,8 @@ struct Index {
     /// By the bridge's name: what is not a guest's.
     leading_on: HashMap<String, Vec<Place>>,
     vhost_user: Vec<Place>,
+    /// By the bridge's name: a port that only neutron's agent makes so.
+    neutrons: HashMap<String, String>,
 }
 
 /// The rows of bridge, port and interface.
@@ -138,6 +140,9 @@ impl Ovs {
                 if !interface.is_guests() {
                     index.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
                 }
+                if is_of_neutrons_agent(port, interface) {
+                    index.neutrons.entry(bridge.name.clone()).or_insert_with(|| port.name.clone());
+                }
                 // Of rows with the same name, which a sound database has not, the first one counts.
                 let ports = index.by_port.entry(bridge.name.clone()).or_default();
                 ports.entry(port.name.clone()).or_insert_with(|| place.clone());
@@ -167,6 +172,11 @@ impl Ovs {
         self.index().vhost_user.iter().filter_map(|place| self.at(place))
     }
 
+    /// A port that shows that neutron's agent works on this bridge: one that it has marked, or its patch to another bridge.
+    pub fn marked_by_neutron(&self, bridge: &str) -> Option<&str> {
+        self.index().neutrons.get(bridge).map(String::as_str)
+    }
+
     /// The interface with this name, if it is plugged into a bridge.
     pub fn named(&self, name: &str) -> Option<Plugged<'_>> {
         self.at(self.index().by_name.get(name)?)
@@ -184,6 +194,53 @@ impl Ovs {
         }
         self.named(patch.options.get("peer")?)
     }
+}
+
+/// Where Open vSwitch puts untagged frames that come in by a port (ovs-vswitchd.conf.db(5), `Port` column `vlan_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untagged {
+    /// Into this VLAN, 1 to 4095.
+    Into(u16),
+    /// They stay untagged.
+    Stay,
+    /// Nowhere: a trunk port without a native VLAN drops them.
+    Dropped,
+}
+
+impl Port {
+    /// Where its untagged frames go.
+    pub fn untagged(&self) -> Untagged {
+        let native = self.tag.filter(|tag| *tag > 0).map_or(Untagged::Stay, Untagged::Into);
+        match self.vlan_mode.as_deref() {
+            Some("trunk") => self.untagged_of_trunk(),
+            None if self.tag.is_none() => self.untagged_of_trunk(),
+            _ => native,
+        }
+    }
+
+    /// Open vSwitch looks at `trunks`: an access port or a tunnel ignores what was left there.
+    pub fn heeds_trunks(&self) -> bool {
+        match self.vlan_mode.as_deref() {
+            None => self.tag.is_none(),
+            Some(mode) => !matches!(mode, "access" | "dot1q-tunnel"),
+        }
+    }
+
+    fn untagged_of_trunk(&self) -> Untagged {
+        if self.trunks.is_empty() || self.trunks.contains(&0) { Untagged::Stay } else { Untagged::Dropped }
+    }
+}
+
+/// Marked with the network, or one end of the patches that the agent makes (`int-`…/`phy-`…, patch-tun/patch-int).
+fn is_of_neutrons_agent(port: &Port, interface: &Interface) -> bool {
+    let peer = interface.options.get("peer").map(String::as_str).filter(|_| interface.kind == "patch");
+    let pair = peer.map(|peer| (interface.name.as_str(), peer));
+    port.other_config.contains_key("net_uuid")
+        || pair.is_some_and(|(name, peer)| {
+            let bridge = name.strip_prefix("int-");
+            (name, peer) == ("patch-tun", "patch-int")
+                || bridge.is_some_and(|b| peer.strip_prefix("phy-") == Some(b))
+        })
 }
 
 impl Interface {

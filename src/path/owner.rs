@@ -1,8 +1,11 @@
-//! The authority that decides when a port carries traffic.
+//! The authority that decides when a port carries traffic, and the evidence for it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::guest::target::{Manager, Target};
+use crate::path::ovs::{Ovs, Plugged};
 
 /// The authority that decides when a port carries traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +17,8 @@ pub enum Owner {
     Ovn,
     /// The domain's XML or the operator asks for a VLAN: its presence says so.
     Vlan,
+    /// Another agent, which sets the port's VLAN after the guest runs: that it has set any says so.
+    Agent,
     /// None: a plugged port is ready.
     Nobody,
 }
@@ -24,7 +29,44 @@ impl fmt::Display for Owner {
             Owner::Neutron => "neutron",
             Owner::Ovn => "ovn",
             Owner::Vlan => "vlan",
+            Owner::Agent => "agent",
             Owner::Nobody => "nobody",
         })
+    }
+}
+
+impl Owner {
+    /// The owner of `rule`, the port of Open vSwitch that decides for `target`, and how that is known.
+    pub(crate) fn of(target: &Target, rule: Plugged<'_>, ovs: &Ovs) -> (Owner, String) {
+        let ids = &rule.interface.external_ids;
+        if let Some(key) = ids.keys().find(|key| key.starts_with("ovn-")) {
+            return (Owner::Ovn, format!("external_ids:{key} on {}", rule.interface.name));
+        }
+        // ovn-controller marks a port only when it has bound it; before that, its own settings are the evidence.
+        let ovn_bridge = ovs.external_ids.get("ovn-bridge").map_or("br-int", String::as_str);
+        if ovs.external_ids.contains_key("ovn-remote") && rule.bridge.name == ovn_bridge {
+            return (
+                Owner::Ovn,
+                format!("ovn-controller's settings in OVSDB, and the port is on {ovn_bridge}"),
+            );
+        }
+        if rule.port.other_config.contains_key("net_uuid") {
+            return (Owner::Neutron, format!("other_config:net_uuid on {}", rule.port.name));
+        }
+        if target.manager == Some(Manager::Nova) {
+            return (Owner::Neutron, "nova's metadata in the domain's XML".into());
+        }
+        if target.vlan.is_some() {
+            return (Owner::Vlan, "a VLAN is asked for".into());
+        }
+        // OpenNebula's drivers for plain Linux bridges are through before the guest runs.
+        if target.manager == Some(Manager::OpenNebula) {
+            return (Owner::Agent, "OpenNebula's metadata in the domain's XML".into());
+        }
+        // The agent writes net_uuid some milliseconds after the tag; until then its other work is the evidence.
+        if let Some(marked) = ovs.marked_by_neutron(&rule.bridge.name) {
+            return (Owner::Neutron, format!("{} on {} is of neutron's agent", marked, rule.bridge.name));
+        }
+        (Owner::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame:
         Kind::LinuxBridge => learned_by_linux_bridge(host, seen, attachment, mac).await,
         // ovn-controller's flows do not ask what was learned.
         _ if seen.in_charge.0 == Owner::Ovn => None,
-        Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::VhostUser => {
+        Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
             let bridge = &attachment.bridge;
             let asked = unixctl::learned(&host.ovs_directory, bridge, mac, seen.vlan);
             match tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()? {

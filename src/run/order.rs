@@ -61,6 +61,8 @@ pub(crate) struct Order {
     pub wait: Duration,
     /// The operator's word on who is in charge of the port.
     pub in_charge: Option<Owner>,
+    /// The operator's word that no agent will ever set a VLAN on the port.
+    pub untagged: bool,
     /// The operator's choice of a way in.
     pub inject: Option<Method>,
     /// Send nothing, and do not wait between the rounds.
@@ -85,6 +87,7 @@ impl Order {
             cause: Cause::Asked,
             style: config.style(&target),
             in_charge: config.in_charge(&target),
+            untagged: config.untagged(&target),
             // Checked when the configuration was settled.
             schedule: config.schedule().unwrap_or_default(),
             proof: config.proof,
@@ -113,6 +116,7 @@ impl Order {
             ovsdb_error: ovs.error.as_deref(),
             guest,
             in_charge: self.in_charge,
+            untagged: self.untagged,
         };
         assess(&self.target, &facts)
     }

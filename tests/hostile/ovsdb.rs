@@ -12,7 +12,7 @@ use announced::for_tests::ovs::{Ovs, Port};
 use announced::for_tests::owner::Owner;
 use announced::for_tests::readiness::{Assessment, Facts, assess};
 use announced::for_tests::rows;
-use announced::for_tests::target::{Plug, Target};
+use announced::for_tests::target::{Manager, Plug, Target};
 use pnet_base::MacAddr;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -104,13 +104,16 @@ fn targets() -> Vec<Target> {
         Plug { device: None, interface_id: Some("id-vhu3".into()), socket: Some("/run/vhu3".into()) },
     ];
     let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
-    plugs.map(|plug| Target { nova: true, ..Target::of_device(plug, mac) }).into()
+    plugs.map(|plug| Target { manager: Some(Manager::Nova), ..Target::of_device(plug, mac) }).into()
 }
 
 fn look(target: &Target, ovs: &Ovs, in_charge: Option<Owner>) -> Assessment {
     static LINKS: OnceLock<Links> = OnceLock::new();
     let links = LINKS.get_or_init(links);
-    assess(target, &Facts { links, ovs, ovsdb_error: None, guest: GuestState::Running, in_charge })
+    assess(
+        target,
+        &Facts { links, ovs, ovsdb_error: None, guest: GuestState::Running, in_charge, untagged: false },
+    )
 }
 
 #[test]
@@ -189,11 +192,11 @@ fn is_sound(target: &Target, ovs: &Ovs, unique: bool, seen: &Assessment) -> Resu
     Ok(())
 }
 
-/// The rule of the design's section 5, word for word.
+/// An access port, or a tunnel, of a VLAN that is not the dead one: Open vSwitch ignores its trunks.
 fn obeys_neutron(port: &Port) -> bool {
     let tag = port.tag.is_some_and(|tag| (1..=4094).contains(&tag));
-    let mode = port.vlan_mode.as_deref().is_none_or(|mode| mode.is_empty() || mode == "access");
-    tag && mode && port.trunks.is_empty()
+    let mode = port.vlan_mode.as_deref().is_none_or(|mode| ["", "access", "dot1q-tunnel"].contains(&mode));
+    tag && mode
 }
 
 /// The rows that can be the attachment's port.

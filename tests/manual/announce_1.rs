@@ -51,7 +51,7 @@ fn the_page_has_every_exit_status() {
 fn the_page_has_every_word_of_the_output() {
     use Outcome::*;
     use attachment::Kind::*;
-    let attachments = [LinuxBridge, Ovs, Hybrid, TrunkBridge, Macvtap, VhostUser];
+    let attachments = [LinuxBridge, Ovs, Hybrid, TrunkBridge, PerPortBridge, Macvtap, VhostUser];
     let outcomes = [Announced, NotReady, Cancelled, Superseded, Failed];
     let causes = [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged, Cause::Asked];
     let sources = [Source::Operator, Source::Configuration, Source::GuestAgent];

@@ -104,7 +104,7 @@ fn the_page_has_every_word_that_is_a_value() {
     assert_marked(PAGE.part("Ss", "[frames]"), "Cm", frame::Kind::ALL.map(frame::Kind::word));
     assert_marked(PAGE.part("Ss", "[frames]"), "Cm", ["zero", "broadcast"]);
     assert_marked(PAGE.part("Ss", "[ports]"), "Cm", Method::ALL.map(Method::word));
-    assert_marked(PAGE.part("Ss", "[ports]"), "Cm", ["neutron", "ovn", "vlan", "nobody"]);
+    assert_marked(PAGE.part("Ss", "[ports]"), "Cm", ["neutron", "ovn", "vlan", "agent", "nobody"]);
     let events = [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged];
     assert_marked(PAGE.part("Ss", "[libvirt]"), "Cm", events.map(Cause::word));
 }

@@ -2,67 +2,128 @@
 
 use crate::guest::domain::{NativeMode, Vlan};
 use crate::path::condition::Condition;
-use crate::path::ovs::{DEAD_VLAN, Plugged};
+use crate::path::ovs::{DEAD_VLAN, Plugged, Port};
 
-/// The columns of a port that carries the right VLAN.
-pub(super) struct Wanted {
-    /// `tag`; none for a plain trunk.
-    pub tag: Option<u16>,
-    /// Any VLAN will do, but there must be one.
-    any: bool,
-    /// `vlan_mode`; an unset one is as good where `default` says so.
-    mode: &'static str,
-    /// An unset `vlan_mode` means `mode`.
-    default: bool,
-    /// `trunks`, sorted.
-    trunks: Vec<u16>,
+/// What a port must be like.
+pub(super) enum Wanted {
+    /// Untagged frames go into some VLAN that is not neutron's dead one, as neutron's agent leaves a port.
+    AnyVlan,
+    /// Untagged frames go into this VLAN, whichever `vlan_mode` does that.
+    Vlan(u16),
+    /// The columns are exactly these.
+    Trunk {
+        /// `tag`; none for a trunk without a native VLAN.
+        tag: Option<u16>,
+        /// `vlan_mode`; an unset one is as good without a native VLAN.
+        mode: &'static str,
+        /// `trunks`, sorted.
+        trunks: Vec<u16>,
+    },
+    /// An agent has set something, and it is not neutron's dead VLAN.
+    AnySetting,
+    /// The port is not in neutron's dead VLAN.
+    NotDead,
 }
 
 impl Wanted {
-    /// What neutron's agent leaves behind when it has wired a port.
-    pub(super) fn any_access() -> Wanted {
-        Wanted { tag: None, any: true, mode: "access", default: true, trunks: Vec::new() }
-    }
-
     /// What libvirt sets for `<vlan>` (`virnetdevopenvswitch.c`, `virNetDevOpenvswitchConstructVlans`).
     pub(super) fn of(vlan: &Vlan) -> Wanted {
-        if vlan.tags.is_empty() {
-            // A VLAN is asked for that cannot be read: at the least there must be one.
-            return Wanted::any_access();
-        }
-        let mut trunks = if vlan.trunk { vlan.tags.clone() } else { Vec::new() };
+        let mut trunks = vlan.tags.clone();
         trunks.sort_unstable();
-        let (tag, mode) = match vlan.native {
-            Some((tag, NativeMode::Tagged)) => (Some(tag), "native-tagged"),
-            Some((tag, NativeMode::Untagged)) => (Some(tag), "native-untagged"),
-            None if vlan.trunk => (None, "trunk"),
-            None => (vlan.tags.first().copied(), "access"),
-        };
-        Wanted { tag, any: false, mode, default: vlan.native.is_none(), trunks }
+        match (vlan.native, vlan.tags.first()) {
+            // A VLAN is asked for that cannot be read: at the least there must be one.
+            (_, None) => Wanted::AnyVlan,
+            (Some((tag, NativeMode::Tagged)), _) => {
+                Wanted::Trunk { tag: Some(tag), mode: "native-tagged", trunks }
+            }
+            (Some((tag, NativeMode::Untagged)), _) => {
+                Wanted::Trunk { tag: Some(tag), mode: "native-untagged", trunks }
+            }
+            (None, _) if vlan.trunk => Wanted::Trunk { tag: None, mode: "trunk", trunks },
+            (None, Some(tag)) => Wanted::Vlan(*tag),
+        }
     }
 }
 
 /// Names every column of the port that is not as wanted.
 pub(super) fn compare(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condition>) {
+    match wanted {
+        Wanted::AnyVlan => native(rule, None, unmet),
+        Wanted::Vlan(vlan) => native(rule, Some(*vlan), unmet),
+        Wanted::Trunk { tag, mode, trunks } => trunk(rule, *tag, mode, trunks, unmet),
+        Wanted::AnySetting => any_setting(rule, unmet),
+        Wanted::NotDead => not_dead(rule, unmet),
+    }
+}
+
+fn native(rule: Plugged<'_>, wanted: Option<u16>, unmet: &mut Vec<Condition>) {
     let port = rule.port;
     let name = || port.name.clone();
-    let tag_fits = match port.tag {
-        Some(tag) if wanted.any => (1..DEAD_VLAN).contains(&tag),
-        tag => tag == wanted.tag && !wanted.any,
-    };
+    // Beside the VLAN that is asked for, a port may let others pass.
+    let is_native = |mode: &str| wanted.is_some() && mode.starts_with("native-");
+    let passes_others = port.vlan_mode.as_deref().is_some_and(is_native);
+    let mode_fits =
+        passes_others || matches!(port.vlan_mode.as_deref(), None | Some("access" | "dot1q-tunnel"));
+    let tag_fits = port.tag.is_some_and(|tag| match wanted {
+        Some(wanted) => tag == wanted,
+        None => (1..DEAD_VLAN).contains(&tag),
+    });
     if !tag_fits {
-        unmet.push(Condition::Tag { port: name(), tag: port.tag, wanted: wanted.tag });
+        unmet.push(Condition::Tag { port: name(), tag: port.tag, wanted });
+    }
+    if !mode_fits {
+        unmet.push(Condition::VlanMode { port: name(), mode: port.vlan_mode.clone(), wanted: "access" });
+    }
+    if port.heeds_trunks() && !passes_others && !port.trunks.is_empty() {
+        unmet.push(Condition::Trunks { port: name(), trunks: sorted(&port.trunks), wanted: Vec::new() });
+    }
+}
+
+fn trunk(
+    rule: Plugged<'_>,
+    tag: Option<u16>,
+    mode: &'static str,
+    trunks: &[u16],
+    unmet: &mut Vec<Condition>,
+) {
+    let port = rule.port;
+    let name = || port.name.clone();
+    if port.tag != tag {
+        unmet.push(Condition::Tag { port: name(), tag: port.tag, wanted: tag });
     }
     let mode_fits = match port.vlan_mode.as_deref() {
-        None => wanted.default,
-        Some(mode) => mode == wanted.mode,
+        None => tag.is_none(),
+        Some(set) => set == mode,
     };
     if !mode_fits {
-        unmet.push(Condition::VlanMode { port: name(), mode: port.vlan_mode.clone(), wanted: wanted.mode });
+        unmet.push(Condition::VlanMode { port: name(), mode: port.vlan_mode.clone(), wanted: mode });
     }
-    let mut trunks = port.trunks.clone();
-    trunks.sort_unstable();
-    if trunks != wanted.trunks {
-        unmet.push(Condition::Trunks { port: name(), trunks, wanted: wanted.trunks.clone() });
+    let set = sorted(&port.trunks);
+    if set != trunks {
+        unmet.push(Condition::Trunks { port: name(), trunks: set, wanted: trunks.to_vec() });
     }
+}
+
+fn any_setting(rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
+    let port = rule.port;
+    if port.tag.is_none() && port.vlan_mode.is_none() && port.trunks.is_empty() {
+        unmet.push(Condition::NoVlanSetting { port: port.name.clone() });
+    }
+    not_dead(rule, unmet);
+}
+
+/// In the dead VLAN, or what neutron leaves of it for a moment: a trunk of that VLAN alone.
+fn not_dead(rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
+    let Port { name, tag, trunks, .. } = rule.port;
+    if *tag == Some(DEAD_VLAN) {
+        unmet.push(Condition::Tag { port: name.clone(), tag: *tag, wanted: None });
+    } else if rule.port.heeds_trunks() && trunks == &[DEAD_VLAN] {
+        unmet.push(Condition::Trunks { port: name.clone(), trunks: trunks.clone(), wanted: Vec::new() });
+    }
+}
+
+fn sorted(trunks: &[u16]) -> Vec<u16> {
+    let mut sorted = trunks.to_vec();
+    sorted.sort_unstable();
+    sorted
 }

@@ -4,11 +4,12 @@
 //! a switch it flaps the MAC. So a port is ready by the rule of whoever is in charge of it, read from evidence.
 
 use crate::guest::GuestState;
+use crate::guest::domain::Vlan;
 use crate::guest::target::Target;
 use crate::path::attachment::{self, Attachment, Kind};
 use crate::path::condition::Condition;
 use crate::path::link::{Links, PortState};
-use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged};
+use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged, Untagged};
 use crate::path::owner::Owner;
 
 mod columns;
@@ -28,6 +29,8 @@ pub struct Facts<'a> {
     pub guest: GuestState,
     /// The operator's word on who is in charge.
     pub in_charge: Option<Owner>,
+    /// The operator's word that the port's network has no VLAN, so that no agent will ever set one.
+    pub untagged: bool,
 }
 
 /// Where a target is plugged, and whether it is ready.
@@ -111,7 +114,12 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
             device_works(&attachment.bridge, facts.links, unmet);
         }
         Kind::LinuxBridge | Kind::Hybrid => linux_bridge(&attachment, facts.links, unmet),
-        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser => {}
+        Kind::Ovs | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
+            let nic = attachment.entry.ifindex.and_then(|ifindex| facts.links.get(ifindex));
+            unmet.extend(
+                nic.filter(|link| !link.up).map(|link| Condition::NicDown { device: link.name.clone() }),
+            );
+        }
     }
     match attachment.kind {
         Kind::Macvtap => to.in_charge = (Owner::Nobody, "a macvtap has no port to configure".into()),
@@ -122,21 +130,27 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
                 None => (Owner::Nobody, "a Linux bridge, and no VLAN is asked for".into()),
             };
         }
-        Kind::Ovs | Kind::TrunkBridge | Kind::VhostUser | Kind::Hybrid => {
+        Kind::Ovs | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser | Kind::Hybrid => {
             if let Some(why) = facts.ovsdb_error {
                 unmet.push(Condition::NoOvsdb { why: why.into() });
             }
             if let Some(rule) = facts.ovs.port_of(&attachment.bridge, &attachment.port) {
                 to.in_charge = match facts.in_charge {
                     Some(who) => (who, "the configuration says so".into()),
-                    None => in_charge(target, rule, facts.ovs),
+                    None => Owner::of(target, rule, facts.ovs),
                 };
-                ovs_rule(to.in_charge.0, target, rule, unmet);
+                ovs_rule(to.in_charge.0, target, rule, facts.untagged, unmet);
                 to.counted = rule.port.counted;
                 if facts.ovs.cur_cfg < rule.port.changed_in {
                     unmet.push(Condition::NotApplied { port: rule.port.name.clone() });
                 }
-                to.vlan = rule.port.tag.filter(|tag| (1..DEAD_VLAN).contains(tag));
+                to.vlan = match (to.in_charge.0, rule.port.untagged()) {
+                    // Its flows do not look at the port's columns.
+                    (Owner::Ovn, _) | (_, Untagged::Into(DEAD_VLAN) | Untagged::Stay | Untagged::Dropped) => {
+                        None
+                    }
+                    (_, Untagged::Into(vlan)) => Some(vlan),
+                };
             } else {
                 // The row that the attachment was found by is there no more: nothing is known, so nothing is sent.
                 unmet.push(Condition::NotInOvs { device: attachment.port.clone() });
@@ -188,7 +202,7 @@ fn filtered_vlan(
     unmet: &mut Vec<Condition>,
 ) -> Option<u16> {
     let bridge = links.named(&attachment.bridge)?.bridge?;
-    let wanted = target.vlan.as_ref().and_then(|vlan| Wanted::of(vlan).tag);
+    let wanted = target.vlan.as_ref().and_then(Vlan::native);
     if !bridge.vlan_filtering {
         let (device, bridge) = (attachment.port.clone(), attachment.bridge.clone());
         unmet.extend(wanted.map(|wanted| Condition::NoVlanFiltering { device, bridge, wanted }));
@@ -201,30 +215,7 @@ fn filtered_vlan(
     pvid
 }
 
-/// Whose rule the port follows, and how that is known.
-fn in_charge(target: &Target, rule: Plugged<'_>, ovs: &Ovs) -> (Owner, String) {
-    let ids = &rule.interface.external_ids;
-    if let Some(key) = ids.keys().find(|key| key.starts_with("ovn-")) {
-        return (Owner::Ovn, format!("external_ids:{key} on {}", rule.interface.name));
-    }
-    // ovn-controller marks a port only when it has bound it; before that, its own settings are the evidence.
-    let ovn_bridge = ovs.external_ids.get("ovn-bridge").map_or("br-int", String::as_str);
-    if ovs.external_ids.contains_key("ovn-remote") && rule.bridge.name == ovn_bridge {
-        return (Owner::Ovn, format!("ovn-controller's settings in OVSDB, and the port is on {ovn_bridge}"));
-    }
-    if rule.port.other_config.contains_key("net_uuid") {
-        return (Owner::Neutron, format!("other_config:net_uuid on {}", rule.port.name));
-    }
-    if target.nova {
-        return (Owner::Neutron, "nova's metadata in the domain's XML".into());
-    }
-    if target.vlan.is_some() {
-        return (Owner::Vlan, "a VLAN is asked for".into());
-    }
-    (Owner::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
-}
-
-fn ovs_rule(who: Owner, target: &Target, rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
+fn ovs_rule(who: Owner, target: &Target, rule: Plugged<'_>, untagged: bool, unmet: &mut Vec<Condition>) {
     match (who, &target.vlan) {
         (Owner::Ovn, _) => {
             let installed = rule.interface.external_ids.get("ovn-installed");
@@ -232,8 +223,12 @@ fn ovs_rule(who: Owner, target: &Target, rule: Plugged<'_>, unmet: &mut Vec<Cond
                 unmet.push(Condition::NotInstalled { port: rule.interface.name.clone() });
             }
         }
-        (Owner::Neutron, None) => columns::compare(rule, &Wanted::any_access(), unmet),
-        (Owner::Neutron | Owner::Vlan, Some(vlan)) => columns::compare(rule, &Wanted::of(vlan), unmet),
+        (Owner::Neutron | Owner::Vlan | Owner::Agent, Some(vlan)) => {
+            columns::compare(rule, &Wanted::of(vlan), unmet);
+        }
+        (Owner::Neutron | Owner::Agent, None) if untagged => columns::compare(rule, &Wanted::NotDead, unmet),
+        (Owner::Neutron, None) => columns::compare(rule, &Wanted::AnyVlan, unmet),
+        (Owner::Agent, None) => columns::compare(rule, &Wanted::AnySetting, unmet),
         (Owner::Vlan, None) | (Owner::Nobody, _) => {}
     }
     ofport(rule, unmet);

@@ -1,7 +1,8 @@
-//! Design section 5, row by row.
+//! Each owner's rule, row by row.
 
 use super::*;
 use crate::guest::domain::{NativeMode, Vlan};
+use crate::guest::target::Manager;
 use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::link::Link;
 use crate::path::ovs::Port;
@@ -14,13 +15,22 @@ struct World {
     ovsdb_error: Option<&'static str>,
     guest: GuestState,
     in_charge: Option<Owner>,
+    untagged: bool,
 }
 
 impl World {
     fn new(links: impl IntoIterator<Item = Link>, ovs: Ovs) -> World {
         let target = Target::of_device(plug("tap0"), pnet_base::MacAddr(0x52, 0x54, 0, 0, 0, 1));
         let links = Links::from_iter(links);
-        World { links, ovs, target, ovsdb_error: None, guest: GuestState::Running, in_charge: None }
+        World {
+            links,
+            ovs,
+            target,
+            ovsdb_error: None,
+            guest: GuestState::Running,
+            in_charge: None,
+            untagged: false,
+        }
     }
 
     fn on_ovs() -> World {
@@ -39,13 +49,13 @@ impl World {
             link(4, "qvo0", "veth", 0, 3),
         ];
         let mut world = World::new(links, ovs(&[("br-int", &["qvo0", "eth0"])]));
-        world.target.nova = true;
+        world.target.manager = Some(Manager::Nova);
         world
     }
 
     fn neutron() -> World {
         let mut world = World::on_ovs();
-        world.target.nova = true;
+        world.target.manager = Some(Manager::Nova);
         world
     }
 
@@ -62,9 +72,9 @@ impl World {
     }
 
     fn seen(&self) -> Assessment {
-        let World { links, ovs, ovsdb_error, guest, in_charge, .. } = self;
-        let (ovsdb_error, guest, in_charge) = (*ovsdb_error, *guest, *in_charge);
-        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge })
+        let World { links, ovs, ovsdb_error, guest, in_charge, untagged, .. } = self;
+        let (ovsdb_error, guest, in_charge, untagged) = (*ovsdb_error, *guest, *in_charge, *untagged);
+        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge, untagged })
     }
 
     fn unmet(&self) -> Vec<String> {
@@ -113,16 +123,22 @@ fn neutrons_dead_vlan_is_not_ready() {
 }
 
 #[test]
-fn a_tag_beside_left_over_trunks_is_not_ready() {
+fn left_over_trunks_count_only_where_open_vswitch_heeds_them() {
     let mut world = World::neutron();
     let port = world.port("tap0");
     port.tag = Some(7);
     port.vlan_mode = Some("trunk".into());
     port.trunks = vec![4095];
-    assert_eq!(
-        world.unmet(),
-        ["the port tap0 has vlan_mode trunk, not access", "the port tap0 has trunks [4095], not []"]
-    );
+    let mode = "the port tap0 has vlan_mode trunk, not access";
+    assert_eq!(world.unmet(), [mode, "the port tap0 has trunks [4095], not []"]);
+    for ignores in [None, Some("access"), Some("dot1q-tunnel")] {
+        world.port("tap0").vlan_mode = ignores.map(str::to_owned);
+        assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(7)), "{ignores:?}");
+    }
+    world.port("tap0").vlan_mode = None;
+    world.port("tap0").tag = None;
+    let tag = "the port tap0 has no VLAN tag yet";
+    assert_eq!(world.unmet(), [tag, "the port tap0 has trunks [4095], not []"], "a trunk port");
 }
 
 #[test]
@@ -134,6 +150,29 @@ fn a_tag_that_ovs_vswitchd_has_not_carried_out_is_not_ready() {
     assert_eq!(world.unmet(), ["ovs-vswitchd has not carried out the last change of the port tap0 yet"]);
     world.ovs.cur_cfg = 8;
     assert_eq!(world.unmet(), READY, "the change 9 is of something else");
+}
+
+/// The agent writes net_uuid some milliseconds after the tag.
+#[test]
+fn neutron_is_in_charge_of_a_bridge_that_its_agent_has_made() {
+    let patches = [("br-int", &["tap0", "int-br-ex:patch:phy-br-ex", "tap1"][..])];
+    let tunnels = [("br-int", &["tap0", "patch-tun:patch:patch-int", "tap1"][..])];
+    let plain = [("br-int", &["tap0", "patch0:patch:patch1", "tap1"][..])];
+    for (bridges, marked) in [(patches, Some("int-br-ex")), (tunnels, Some("patch-tun")), (plain, None)] {
+        let mut world = World::on_ovs();
+        world.ovs = ovs(&bridges);
+        let of = |world: &World| world.seen().in_charge;
+        let words = |port: &str| (Owner::Neutron, format!("{port} on br-int is of neutron's agent"));
+        match marked {
+            Some(port) => assert_eq!(of(&world), words(port)),
+            None => assert_eq!(of(&world).0, Owner::Nobody),
+        }
+        world.port("tap1").other_config.insert("net_uuid".into(), "n".into());
+        world.ovs.changed();
+        assert_eq!(of(&world).0, Owner::Neutron);
+        world.asks_for(access(100));
+        assert_eq!(of(&world).0, Owner::Vlan, "the operator's word goes before that");
+    }
 }
 
 #[test]
@@ -165,6 +204,87 @@ fn ovn_is_in_charge_of_its_own_bridge_only() {
     world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
     world.ovs.external_ids.insert("ovn-bridge".into(), "br-ovn".into());
     assert_eq!(world.seen().in_charge.0, Owner::Nobody);
+}
+
+#[test]
+fn the_tag_that_ovns_port_has_left_means_nothing() {
+    let mut world = World::on_ovs();
+    world.port("tap0").tag = Some(7);
+    world.port("tap0").other_config.insert("net_uuid".into(), "n".into());
+    world.interface("tap0").external_ids.insert("ovn-installed".into(), "true".into());
+    assert_eq!((world.seen().in_charge.0, world.unmet(), world.seen().vlan), (Owner::Ovn, vec![], None));
+}
+
+#[test]
+fn opennebula_is_ready_when_its_driver_has_set_anything() {
+    let mut world = World::on_ovs();
+    world.target.manager = Some(Manager::OpenNebula);
+    assert_eq!(world.seen().in_charge.0, Owner::Agent);
+    let unset = "the agent in charge of the port tap0 has set neither tag nor vlan_mode nor trunks (a network that never \
+                 gets a VLAN needs untagged = true in the configuration)";
+    assert_eq!(world.unmet(), [unset]);
+    for (tag, mode, trunks, vlan) in [
+        (Some(5), None, vec![], Some(5)),
+        (Some(5), Some("native-untagged"), vec![7, 8], Some(5)),
+        (Some(5), Some("dot1q-tunnel"), vec![], Some(5)),
+        (None, None, vec![7, 8], None),
+    ] {
+        let port = world.port("tap0");
+        (port.tag, port.vlan_mode, port.trunks) = (tag, mode.map(str::to_owned), trunks);
+        assert_eq!((world.unmet(), world.seen().vlan), (vec![], vlan), "{tag:?} {mode:?}");
+    }
+    world.port("tap0").tag = Some(4095);
+    assert_eq!(world.unmet(), ["the port tap0 has tag 4095, neutron's dead VLAN"]);
+}
+
+#[test]
+fn the_operator_may_say_that_another_agent_is_in_charge() {
+    let mut world = World::on_ovs();
+    world.in_charge = Some(Owner::Agent);
+    assert_eq!(world.unmet().len(), 1);
+    world.port("tap0").tag = Some(5);
+    assert_eq!(world.unmet(), READY);
+}
+
+#[test]
+fn a_network_without_vlan_never_gets_one() {
+    for manager in [Manager::OpenNebula, Manager::Nova] {
+        let mut world = World::on_ovs();
+        world.target.manager = Some(manager);
+        world.untagged = true;
+        assert_eq!(world.unmet(), READY);
+        world.port("tap0").trunks = vec![4095];
+        assert_eq!(world.unmet(), ["the port tap0 has trunks [4095], not []"]);
+        world.port("tap0").tag = Some(4095);
+        assert_eq!(world.unmet(), ["the port tap0 has tag 4095, neutron's dead VLAN"]);
+        world.port("tap0").tag = Some(5);
+        assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(5)));
+    }
+}
+
+#[test]
+fn the_vlan_that_is_asked_for_may_be_the_native_one_of_a_port_with_others() {
+    let mut world = World::on_ovs();
+    world.asks_for(access(100));
+    for mode in ["access", "dot1q-tunnel", "native-untagged", "native-tagged"] {
+        let port = world.port("tap0");
+        (port.tag, port.vlan_mode, port.trunks) = (Some(100), Some(mode.into()), vec![200]);
+        assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)), "{mode}");
+        world.port("tap0").tag = Some(7);
+        assert_eq!(world.unmet(), ["the port tap0 has tag 7, not 100"], "{mode}");
+    }
+    world.port("tap0").tag = Some(100);
+    world.port("tap0").vlan_mode = Some("trunk".into());
+    assert_eq!(world.unmet()[0], "the port tap0 has vlan_mode trunk, not access");
+}
+
+#[test]
+fn the_hosts_end_of_a_nic_on_open_vswitch_must_be_up() {
+    let mut world = World::on_ovs();
+    world.link(2).lower_up = false;
+    assert_eq!(world.unmet(), READY, "a tap has no carrier while no program has it open");
+    world.link(2).up = false;
+    assert_eq!(world.unmet(), ["tap0, the host's end of the NIC, is down"]);
 }
 
 #[test]
@@ -219,15 +339,64 @@ fn a_hybrid_plug_needs_its_bridge_to_forward_and_its_qvo_to_be_ready() {
     assert_eq!(world.unmet(), ["qvb0 is down"]);
 }
 
+/// Neutron 24 gives the trunk's own patch tag 0.
 #[test]
 fn the_parent_of_a_trunk_follows_the_rule_of_its_patch_port() {
-    let ovs = ovs(&[("tbr-1", &["tap0", "tpt-1:patch:tpi-1"]), ("br-int", &["eth0", "tpi-1:patch:tpt-1"])]);
-    let mut world = World::new([link(2, "tap0", "tun", 0, 0)], ovs);
-    world.target.nova = true;
-    assert_eq!(world.unmet(), ["the port tpi-1 has no VLAN tag yet"]);
-    world.port("tpi-1").tag = Some(100);
+    for tag in [None, Some(0)] {
+        let trunk: &[&str] = &["tap0", "spt-2:patch:spi-2", "tpt-1:patch:tpi-1"];
+        let ovs = ovs(&[("tbr-1", trunk), ("br-int", &["eth0", "spi-2:patch:spt-2", "tpi-1:patch:tpt-1"])]);
+        let mut world = World::new([link(2, "tap0", "tun", 0, 0)], ovs);
+        world.target.manager = Some(Manager::Nova);
+        world.port("tpt-1").tag = tag;
+        assert_eq!(world.unmet(), ["the port tpi-1 has no VLAN tag yet"]);
+        world.port("tpi-1").tag = Some(100);
+        assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)));
+        assert_eq!(world.seen().ofport, Some(1), "of tap0 on tbr-1: there the guest's frames come in");
+    }
+}
+
+#[test]
+fn a_port_with_a_bridge_of_its_own_follows_the_rule_of_its_patch_port() {
+    let own = ("pb0a1b2c3d-4e", &["pb0a1b2c3d-4e:internal", "tap0a1b2c3d-4e", "pbp1:patch:ibp1"][..]);
+    let ovs = ovs(&[
+        own,
+        ("br-int", &["ibp1:patch:pbp1", "int-br-ex:patch:phy-br-ex"]),
+        ("br-ex", &["phy-br-ex:patch:int-br-ex"]),
+    ]);
+    let mut world = World::new([link(2, "tap0a1b2c3d-4e", "tun", 0, 0)], ovs);
+    world.target.plug = plug("tap0a1b2c3d-4e");
+    world.interface("ibp1").external_ids.insert("iface-id".into(), "0a1b2c3d".into());
+    world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
+    assert_eq!(world.seen().in_charge.0, Owner::Ovn);
+    assert_eq!(
+        world.unmet(),
+        ["ovn-controller has not installed the flows of ibp1: ovn-installed is not set"]
+    );
+    world.interface("ibp1").external_ids.insert("ovn-installed".into(), "true".into());
     assert_eq!(world.unmet(), READY);
-    assert_eq!(world.seen().ofport, Some(1), "of tap0 on tbr-1: there the guest's frames come in");
+    let seen = world.seen();
+    assert_eq!(seen.ofport, Some(2), "of the tap on its own bridge");
+    let attachment = seen.attachment.unwrap();
+    assert_eq!((attachment.kind, attachment.bridge.as_str()), (Kind::PerPortBridge, "br-int"));
+
+    world.ovs.ports.remove("p-pbp1");
+    world.ovs.changed();
+    assert_eq!(world.unmet(), ["the bridge pb0a1b2c3d-4e has no patch port to the integration bridge"]);
+}
+
+#[test]
+fn an_integration_bridge_with_a_single_guest_is_no_port_s_own_bridge() {
+    let bridges = [
+        ("br-int", &["br-int:internal", "tap0", "int-br-ex:patch:phy-br-ex"][..]),
+        ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
+    ];
+    let mut world = World::new([link(2, "tap0", "tun", 0, 0)], ovs(&bridges));
+    world.port("tap0").tag = Some(7);
+    let attachment = world.seen().attachment.unwrap();
+    assert_eq!(
+        (attachment.kind, attachment.bridge.as_str(), world.seen().vlan),
+        (Kind::Ovs, "br-int", Some(7))
+    );
 }
 
 #[test]
@@ -275,7 +444,7 @@ fn a_macvtap_and_its_lower_device_must_be_up() {
 #[test]
 fn a_vhost_user_port_follows_the_rules_of_open_vswitch_without_a_device() {
     let mut world = World::new([], ovs(&[("br-int", &["tap0:dpdkvhostuserclient"])]));
-    world.target.nova = true;
+    world.target.manager = Some(Manager::Nova);
     assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
     world.port("tap0").tag = Some(100);
     assert_eq!(world.unmet(), READY);

@@ -59,6 +59,11 @@ impl Host {
         Running::start(self.command(env!("CARGO_BIN_EXE_announce")).args(arguments))
     }
 
+    /// The PID of its first process, as this process sees it.
+    pub fn pid(&self) -> u32 {
+        std::fs::read_to_string(self.entrance.join("pid")).unwrap().trim().parse().unwrap()
+    }
+
     /// A directory that both the test and the programs of the host see at this path.
     pub fn directory(&self) -> &Path {
         self.directory.path()

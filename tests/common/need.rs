@@ -36,6 +36,12 @@ fn is_there(need: &str) -> bool {
     match need {
         "lab" => may_make_namespaces() && programs(&["ip", "nsenter", "setpriv"]),
         "ovs" => programs(&["ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"]),
+        "ovn" => programs(&["ovn-northd", "ovn-controller", "ovn-nbctl", "ovn-sbctl", "ovn-appctl"]),
+        "neutron" => Command::new(super::neutron::python())
+            .args(["-c", "import neutron"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success()),
         "libvirt" => programs(&["libvirtd", "virsh", "qemu-system-x86_64"]),
         "tshark" => programs(&["tcpdump", "tshark"]),
         "vm" => Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))

@@ -151,8 +151,7 @@ pub fn taps(host: &Host, nics: &[Nic]) -> Vec<OwnedFd> {
 
 /// Does something of this process in the host's network namespace.
 pub fn inside<T: Send>(host: &Host, act: impl FnOnce() -> T + Send) -> T {
-    let pid = std::fs::read_to_string(host.directory().join("pid")).unwrap();
-    let network = File::open(format!("/proc/{}/ns/net", pid.trim())).unwrap();
+    let network = File::open(format!("/proc/{}/ns/net", host.pid())).unwrap();
     let act = || {
         // Of this thread only.
         setns(network, CloneFlags::CLONE_NEWNET).unwrap();

@@ -1,0 +1,185 @@
+//! Neutron's real Open vSwitch agent: it wires the port, and `announce` speaks when it has.
+//!
+//! Left out of `contrib/test`, which says how they are run: neutron's packages take minutes to install.
+
+use serde_json::{Value, json};
+
+use crate::common::neutron::{Neutron, PROVIDER, VNI, VXLAN};
+use crate::common::site::CALM;
+use crate::common::{
+    Capture, DEADLINE, Frame, IPV4, IPV6, Nic, Place, Plug, Running, kinds, ovs, report, require, rounds,
+    rounds_sent,
+};
+
+const ADDRESSED: [&str; 3] = ["arp-request", "arp-reply", "na"];
+
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn the_openvswitch_firewall() {
+    require!(lab, ovs, neutron, tshark);
+    let neutron = Neutron::start(&["openvswitch"]);
+    is_announced_once_wired(&neutron, &neutron.stand.nic.tap(), |neutron| neutron.plug());
+    // Which, in its first releases, knows no RARP.
+    passes(&neutron, neutron.release >= 29);
+}
+
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn no_firewall() {
+    require!(lab, ovs, neutron, tshark);
+    let neutron = Neutron::start(&["noop"]);
+    is_announced_once_wired(&neutron, &neutron.stand.nic.tap(), |neutron| neutron.plug());
+    passes(&neutron, true);
+}
+
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn the_hybrid_firewall() {
+    require!(lab, ovs, neutron, tshark);
+    let mut neutron = Neutron::start(&["iptables_hybrid"]);
+    let qvo = neutron.stand.nic.device("qvo");
+    let announce = waiting(&neutron, "is not plugged into a bridge");
+    neutron.plug_hybrid();
+    let report = ends_well(&neutron, announce.0, announce.1, &qvo);
+    assert_eq!(report["attachment"]["kind"], "hybrid", "{report:#}");
+    neutron.has_wired(&neutron.stand.nic);
+    passes(&neutron, true);
+}
+
+/// Not even `port_security_enabled=False` makes a difference to what is announced, but to RARP.
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn a_port_without_port_security() {
+    require!(lab, ovs, neutron, tshark);
+    let mut neutron = Neutron::start(&["openvswitch"]);
+    neutron.knows(json!({ "vlan": PROVIDER, "security": false }));
+    neutron.plug();
+    neutron.has_wired(&neutron.stand.nic);
+    passes(&neutron, true);
+}
+
+/// The agent of 2022 and that of 2025 let RARP pass for a port with an IPv4 address only, or not at all.
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn a_port_with_an_ipv6_address_only() {
+    require!(lab, ovs, neutron, tshark);
+    let mut neutron = Neutron::start(&["openvswitch"]);
+    let nic = neutron.stand.nic.clone();
+    neutron.knows_of(&nic, &[IPV6], json!({ "vlan": PROVIDER }));
+    neutron.plug();
+    neutron.has_wired(&nic);
+    let tap = nic.tap();
+    let run =
+        neutron.stand.host.announce(&["trace", "--dev", &tap, "--mac", &nic.mac, "--ip", IPV6, "--json"]);
+    let report = report(&run);
+    assert_eq!(report["departure"]["vlan"], PROVIDER, "{report:#}");
+    let stuck = report["stuck"].to_string();
+    assert!(stuck.contains("rarp did not leave") && stuck.contains("actions=drop"), "{report:#}");
+}
+
+/// `announce` waits for the port before it is plugged; once the agent has given it its tag, frames leave in the provider's VLAN, and
+/// none in any other.
+fn is_announced_once_wired(neutron: &Neutron, port: &str, plug: impl FnOnce(&Neutron)) {
+    let (wire, announce) = waiting(neutron, "is not plugged into a bridge");
+    plug(neutron);
+    let report = ends_well(neutron, wire, announce, port);
+    println!(
+        "{}: tagged after {} ms, left after {} ms",
+        neutron.release, report["tagged_after_ms"], report["left_host_after_ms"]
+    );
+    neutron.has_wired(&neutron.stand.nic);
+}
+
+fn waiting(neutron: &Neutron, words: &str) -> (Capture, Running) {
+    let wire = neutron.wire();
+    let announce = neutron.start_announce(&[&CALM[..], &["-v", "--json"]].concat());
+    announce.stderr.line_with(words);
+    (wire, announce)
+}
+
+fn ends_well(neutron: &Neutron, wire: Capture, announce: Running, port: &str) -> Value {
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = report(&run);
+    let departure = &report["departure"];
+    assert_eq!((&departure["device"], &departure["vlan"]), (&"up0".into(), &PROVIDER.into()), "{report:#}");
+    // Local to the host.
+    let tag = report["attachment"]["vlan"].as_u64().unwrap();
+    assert_eq!(neutron.tag(port).trim(), format!("{tag} [] []"));
+    all_rounds_came(&wire.stop(), &report);
+    report
+}
+
+/// All rounds that the report speaks of came, whatever became of RARP.
+fn all_rounds_came(frames: &[Frame], report: &Value) {
+    assert!(frames.iter().all(|frame| frame.vlan == Some(PROVIDER)), "{frames:#?}");
+    let promised = report["rounds"].as_u64().unwrap() as usize;
+    for kind in ADDRESSED {
+        let came = kinds(frames).iter().filter(|name| **name == kind).count();
+        assert!((promised..=rounds_sent(report)).contains(&came), "{came} {kind}: {:?}", kinds(frames));
+    }
+}
+
+/// The agent has done all it will do: what leaves now is what its flows let pass.
+fn passes(neutron: &Neutron, rarp: bool) {
+    let wire = neutron.wire();
+    let run = neutron.start_announce(&["trace", "--json"]).finish();
+    let report = report(&run);
+    assert!(wire.sees(if rarp { 4 } else { 3 }, DEADLINE), "{report:#}");
+    let frames = wire.stop();
+    if rarp {
+        assert_eq!((run.code, &report["stuck"]), (Some(0), &json!([])), "{report:#}");
+        assert_eq!(rounds(&frames, Some(PROVIDER)).len(), 1);
+    } else {
+        let stuck = report["stuck"].to_string();
+        assert!(stuck.contains("rarp did not leave") && stuck.contains("actions=drop"), "{report:#}");
+        assert_eq!(kinds(&frames).len(), 3, "{:?}", kinds(&frames));
+    }
+}
+
+/// A network of vxlan: the other host hears all, in the network's VNI.
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn a_port_of_an_overlay() {
+    require!(lab, ovs, neutron, tshark);
+    let mut neutron = Neutron::start(&VXLAN);
+    neutron.knows(json!({ "vxlan": VNI }));
+    neutron.plug();
+    neutron.has_wired(&neutron.stand.nic);
+    let (far, wire) = (neutron.far(), neutron.wire());
+    let run = neutron.start_announce(&[&CALM[..], &["--json"]].concat()).finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = report(&run);
+    far.stdout.line_with(&format!("vni {VNI}"));
+    for words in [
+        format!("Request who-has {IPV4} tell {IPV4}"),
+        format!("Reply {IPV4} is-at"),
+        format!("tgt is {IPV6}"),
+    ] {
+        far.stdout.line_with(&words);
+    }
+    assert_eq!((wire.stop(), &report["departure"]), (vec![], &Value::Null), "{report:#}");
+}
+
+/// The agent moves the trunk's parent to a VLAN of br-int behind a bridge of its own.
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn a_trunks_parent() {
+    require!(lab, ovs, neutron, tshark);
+    let mut neutron = Neutron::start(&["openvswitch"]);
+    let sub = Nic::new(11, Plug::EthernetUnmanaged);
+    let trunk = "9f7d3c1a-1111-4222-8333-444455556666";
+    neutron.knows_of(
+        &sub,
+        &["198.51.100.11"],
+        json!({ "vlan": 1200, "network": "cccccccc-0000-4000-8000-000000000001" }),
+    );
+    neutron
+        .knows(json!({ "vlan": PROVIDER, "trunk": { "id": trunk, "sub_ports": { sub.port.clone(): 7 } } }));
+    let (wire, announce) = waiting(&neutron, "is not plugged into a bridge");
+    let (host, nic) = (&neutron.stand.host, &neutron.stand.nic);
+    let bridge = format!("tbr-{}", &trunk[..10]);
+    host.sh(&format!("ovs-vsctl add-br {bridge} -- set Bridge {bridge} datapath_type=netdev"));
+    ovs::plug(host, &bridge, nic);
+    ends_well(&neutron, wire, announce, &nic.device("tpi-"));
+}

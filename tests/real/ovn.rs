@@ -1,0 +1,196 @@
+//! The real OVN: northd, three chassis, and guests that move between them.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::ovn::{binding, is_installed, plug, rounds_without_rarp};
+use crate::common::site::CALM;
+use crate::common::{
+    Capture, DEADLINE, Daemon, Direction, Frame, Guest, IPV4, Ovn, Place, Run, VLAN, daemon, eventually,
+    kinds, report, require, rounds_sent,
+};
+
+/// A migration without an activation strategy: the port is on the new host before OVN binds it there.
+#[test]
+fn a_port_that_is_bound_anew() {
+    require!(lab, ovs, ovn, tshark);
+    let mut ovn = Ovn::build();
+    // So that the network is on this chassis already.
+    ovn.neighbour(|ovn| &ovn.second, "provider", 22, "192.0.2.22");
+    let (run, frames) = is_announced_when_bound(&ovn);
+    let report = report(&run);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!((&report["departure"]["device"], &report["departure"]["vlan"]), (&"up0".into(), &VLAN.into()));
+    all_rounds_came(&frames, &report);
+    // Its port security lets no RARP pass.
+    assert!(!kinds(&frames).contains(&"rarp"), "{:?}", kinds(&frames));
+}
+
+/// `requested-chassis` moves the port to the second host, where `announce` waits for it; nothing has left before.
+fn is_announced_when_bound(ovn: &Ovn) -> (Run, Vec<Frame>) {
+    ovn.port("provider", &ovn.nic, "h1");
+    plug(&ovn.first, &ovn.nic);
+    is_installed(&ovn.first, &ovn.nic);
+    plug(&ovn.second, &ovn.nic);
+    let wire = ovn.wire("up2");
+    let announce = ovn.start_announce(&ovn.second, &[&CALM[..], &["-v", "--json"]].concat());
+    announce.stderr.line_with("ovn-installed is not set");
+    // Longer than any of our own delays.
+    sleep(Duration::from_secs(1));
+    let bound = ovn.request("h2");
+    let run = announce.finish();
+    let frames = stopped(wire);
+    assert!(frames[0].at > bound, "{:?} too early", bound - frames[0].at);
+    println!("first frame {:?} after the northbound database's change began", frames[0].at - bound);
+    (run, frames)
+}
+
+/// All of them, in the network's VLAN.
+fn stopped(wire: Capture) -> Vec<Frame> {
+    assert!(wire.sees(1, DEADLINE));
+    let frames = wire.stop();
+    assert!(frames.iter().all(|frame| frame.vlan == Some(VLAN)), "{frames:#?}");
+    frames
+}
+
+/// All rounds that the report speaks of came. A slow Open vSwitch makes rounds late, which are taken for lost then, and repeated.
+fn all_rounds_came(frames: &[Frame], report: &Value) {
+    let (came, sent) = (rounds_without_rarp(frames), rounds_sent(report));
+    let promised = report["rounds"].as_u64().unwrap() as usize;
+    assert!((promised..=sent).contains(&came), "{came} of {promised} to {sent}: {:?}", kinds(frames));
+}
+
+/// As neutron has it since 2023: both chassis have the port, and the first RARP on the new one activates it there. A whole
+/// migration of a real guest.
+#[test]
+fn a_live_migration_with_an_activation_strategy() {
+    require!(lab, ovs, ovn, libvirt, tshark);
+    let ovn = Ovn::with_libvirt();
+    ovn.port("provider", &ovn.nic, "h1");
+    Guest::new("web1").nova().nic(&ovn.nic).start(&ovn.first);
+    is_installed(&ovn.first, &ovn.nic);
+    let announced = Daemon::start(&ovn.second, daemon::CALM);
+    ovn.request("h1,h2 activation-strategy=rarp");
+    ovn.settle();
+    let wire = ovn.wire("up2");
+
+    ovn.first.sh("virsh --quiet migrate --live --p2p web1 qemu+tcp://10.77.0.2/system");
+    let report = &announced.reports(1)[0];
+    binding(&ovn, "options", |options| options.contains("additional-chassis-activated=h2"));
+    ovn.request("h2");
+    binding(&ovn, "additional_chassis", str::is_empty);
+
+    let frames = stopped(wire);
+    assert_eq!(
+        (&report["outcome"], &report["cause"]),
+        (&"announced".into(), &"migrated".into()),
+        "{report:#}"
+    );
+    all_rounds_came(&frames, report);
+    let first_ip = frames.iter().find(|frame| frame.kind.name() != "rarp").unwrap();
+    println!(
+        "the first frame that names an address came {:?} after the first one",
+        first_ip.at - frames[0].at
+    );
+}
+
+/// Until the first RARP on the new host, nothing else leaves it; ours activates the port just as QEMU's does.
+#[test]
+fn a_port_that_our_own_rarp_activates() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = Ovn::build();
+    ovn.port("provider", &ovn.nic, "h1");
+    plug(&ovn.first, &ovn.nic);
+    is_installed(&ovn.first, &ovn.nic);
+    ovn.request("h1,h2 activation-strategy=rarp");
+    ovn.settle();
+    plug(&ovn.second, &ovn.nic);
+    is_installed(&ovn.second, &ovn.nic);
+    let wire = ovn.wire("up2");
+
+    let run = ovn.start_announce(&ovn.second, &[&CALM[..], &["--json"]].concat()).finish();
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    binding(&ovn, "options", |options| options.contains("additional-chassis-activated=h2"));
+    let frames = stopped(wire);
+    let came = rounds_without_rarp(&frames);
+    assert!(came >= 2, "{came}: {:?}", kinds(&frames));
+}
+
+/// Without port security all four kinds leave, and what knows no addresses of the port learns them from one announcement.
+#[test]
+fn a_port_without_port_security_and_a_router() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = Ovn::build();
+    let port = &ovn.nic.port;
+    ovn.outer.sh(&format!(
+        "ovn-nbctl lsp-add provider {port} -- lsp-set-addresses {port} unknown \
+             -- lr-add router -- lrp-add router gateway 00:00:5e:00:53:01 192.0.2.1/24 2001:db8::1/64 \
+             -- lsp-add provider to-router -- lsp-set-type to-router router -- lsp-set-addresses to-router router \
+             -- lsp-set-options to-router router-port=gateway"
+    ));
+    plug(&ovn.second, &ovn.nic);
+    is_installed(&ovn.second, &ovn.nic);
+    ovn.settle();
+    let wire = ovn.wire("up2");
+
+    let run = ovn.start_announce(&ovn.second, &["--json"]).finish();
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let frames = stopped(wire);
+    for kind in ["arp-request", "arp-reply", "na", "rarp"] {
+        assert!(kinds(&frames).contains(&kind), "no {kind}: {:?}", kinds(&frames));
+    }
+    let learned = |table: &str, word: &str| {
+        eventually(&format!("{word} in {table}"), || {
+            ovn.outer.sh(&format!("ovn-sbctl list {table}")).contains(word).then_some(())
+        });
+    };
+    learned("FDB", &ovn.nic.mac);
+    learned("MAC_Binding", IPV4);
+    learned("MAC_Binding", "2001:db8::10");
+}
+
+/// A network that is on no wire: frames leave by tunnels, where nothing of ours can see them; but they arrive.
+#[test]
+fn a_port_of_an_overlay() {
+    require!(lab, ovs, ovn, tshark);
+    let mut ovn = Ovn::build();
+    let far = ovn.neighbour(|ovn| &ovn.third, "overlay", 22, "192.0.2.22");
+    ovn.port("overlay", &ovn.nic, "h2");
+    plug(&ovn.second, &ovn.nic);
+    is_installed(&ovn.second, &ovn.nic);
+    ovn.settle();
+    // What enters a tunnel before Open vSwitch knows the MAC at its other end is lost, whatever it is.
+    ovn.second.sh("until busybox ping -c 1 -W 1 172.16.0.3; do :; done");
+    let given = Capture::start(&ovn.third, &far.tap(), Direction::Out, &ovn.nic.sent());
+    let wire = ovn.wire("up2");
+
+    let run = ovn.start_announce(&ovn.second, &[&CALM[..], &["--json"]].concat()).finish();
+
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = report(&run);
+    assert!(given.sees(9, DEADLINE), "{report:#}");
+    assert_eq!(rounds_without_rarp(&given.stop()), rounds_sent(&report));
+    assert_eq!((wire.stop(), &report["departure"]), (vec![], &Value::Null), "{report:#}");
+    let unseen = report["unseen"].as_str().unwrap();
+    assert!(unseen.contains("is a tunnel of Open vSwitch"), "{unseen}");
+}
+
+/// What waits names the condition, and that is OVN's.
+#[test]
+fn a_port_that_no_chassis_may_bind() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = Ovn::build();
+    plug(&ovn.second, &ovn.nic);
+    let wire = ovn.wire("up2");
+    let run = ovn.start_announce(&ovn.second, &["--wait", "1s"]).finish();
+    assert_eq!(run.code, Some(3), "{run:#?}");
+    let why = format!("not installed the flows of {}: ovn-installed is not set", ovn.nic.tap());
+    assert!(run.stderr.contains(&why), "no {why:?}: {run:#?}");
+    assert_eq!(wire.stop(), []);
+    let explained = ovn.start_announce(&ovn.second, &["explain"]).finish();
+    assert!(explained.stdout.contains("ovn"), "{explained:#?}");
+}

@@ -1,0 +1,53 @@
+//! The real OVN while something of it restarts, ends or goes, in the midst of an announcement.
+
+use crate::common::ovn::{is_installed, plug, rounds_without_rarp, start_controller};
+use crate::common::{DEADLINE, Ovn, Place, kinds, report, require, rounds_sent};
+
+/// So long that whatever happens happens within it.
+const LONG: [&str; 6] = ["--count", "8", "--interval", "500ms", "--backoff", "1"];
+
+/// As an upgrade does it: flows and `ovn-installed` stay.
+#[test]
+fn an_ovn_controller_that_restarts() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = bound();
+    let wire = ovn.wire("up2");
+    let announce = ovn.start_announce(&ovn.second, &[&LONG[..], &["--json"]].concat());
+    assert!(wire.sees(3, DEADLINE));
+    ovn.second.sh("pid=$(cat /run/ovn/ovn-controller.pid)
+         ovn-appctl -t ovn-controller exit --restart
+         while [ -e /proc/$pid ]; do sleep 0.01; done");
+    start_controller(&ovn.second);
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = report(&run);
+    let frames = wire.stop();
+    let came = rounds_without_rarp(&frames);
+    assert!((8..=rounds_sent(&report)).contains(&came), "{came}: {:?} {report:#}", kinds(&frames));
+}
+
+/// The VM was deleted, or moved on: the port waits for OVN again, and that is what is told.
+#[test]
+fn a_logical_port_that_is_deleted() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = bound();
+    let wire = ovn.wire("up2");
+    let announce = ovn.start_announce(&ovn.second, &[&LONG[..], &["-v", "--wait", "3s"]].concat());
+    assert!(wire.sees(3, DEADLINE));
+    ovn.outer.sh(&format!("ovn-nbctl lsp-del {}", ovn.nic.port));
+    announce.stderr.line_with("ovn-installed is not set");
+
+    let run = announce.finish();
+    assert_eq!(run.code, Some(3), "{run:#?}");
+}
+
+/// The guest's port is on the second host, and OVN has installed it there.
+fn bound() -> Ovn {
+    let ovn = Ovn::build();
+    ovn.port("provider", &ovn.nic, "h2");
+    plug(&ovn.second, &ovn.nic);
+    is_installed(&ovn.second, &ovn.nic);
+    ovn.settle();
+    ovn
+}

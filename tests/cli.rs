@@ -17,7 +17,7 @@ const ANNOUNCE: &str = env!("CARGO_BIN_EXE_announce");
 const NOWHERE: &str = "--dev nosuch0 --mac 52:54:00:00:00:01";
 const ON_A_BRIDGE: &str = "--dev guest0 --mac 52:54:00:00:00:01 --ip 192.0.2.10 --ip 2001:db8::10";
 const TEST: &str = "--connect test:///default --wait 0";
-const KEYS: &str = "version domain device mac attachment addresses cause outcome unmet runs_after_ms \
+const KEYS: &str = "version domain device mac attachment addresses cause event_at ended_at outcome unmet runs_after_ms \
                     plugged_after_ms tagged_after_ms ready_after_ms first_frame_after_ms rounds frames \
                     left_host_after_ms departure last_hop frames_left lost_rounds stuck unseen \
                     returned_after_ms learned_after_ms learned_on stale injector dry_run error";
@@ -35,7 +35,12 @@ const GUESTS: &str = "
 #[test]
 fn a_command_line_that_cannot_be_used() {
     for (arguments, words) in [
-        ("", "--vm"),
+        ("", "name a VM"),
+        ("explain", "name a VM"),
+        ("trace --vm web1 --dry-run", "announce explain"),
+        ("trace --vm web1 --count 5", "--count"),
+        ("explain --vm web1 --pcap a.pcap", "--pcap"),
+        ("status --vm web1 --prometheus", "--prometheus"),
         ("--dev tap0", "--mac"),
         ("--vm web1 --all", "--all"),
         ("--vm web1 --dev tap0 --mac 52:54:00:00:00:01", "--dev"),
@@ -47,7 +52,6 @@ fn a_command_line_that_cannot_be_used() {
         ("--vm web1 --ip 127.0.0.1", "loopback"),
         ("--vm web1 --vlan 0", "between 1 and 4094"),
         ("--vm web1 --vlan 4095", "between 1 and 4094"),
-        ("--vm web1 --wait 5", "such as 50ms"),
         ("--vm web1 --interval soon", "such as 50ms"),
         ("--vm web1 --interval 0", "interval"),
         ("--vm web1 --count 0", "1..=1000"),
@@ -56,8 +60,6 @@ fn a_command_line_that_cannot_be_used() {
         ("--vm web1 --inject magic", "packet-out"),
         ("--vm web1 -v -q", "--quiet"),
         ("--vm web1 --frobnicate", "--frobnicate"),
-        ("--vm web1 explain", "explain"),
-        ("explain", "--vm"),
         ("completions tcsh", "tcsh"),
     ] {
         assert_refused(&announce(arguments), 2, words);
@@ -144,7 +146,7 @@ fn a_device_that_does_not_exist() {
 
 #[test]
 fn a_guest_is_found_by_name_uuid_and_id() {
-    for vm in ["--vm test", "--vm 6695eb01-f6a4-8304-79aa-97f2502e193f", "--vm 1", "--all"] {
+    for vm in ["test", "--vm test", "--vm 6695eb01-f6a4-8304-79aa-97f2502e193f", "--vm 1", "1", "--all"] {
         assert_refused(
             &announce(&format!("{TEST} {vm}")),
             3,
@@ -194,7 +196,7 @@ fn explaining_is_no_failure() {
     {
         assert!(run.stdout.contains(words), "{words}: {}", run.stdout);
     }
-    assert_refused(&announce(&format!("explain --vm nosuch {TEST}")), 4, "nosuch");
+    assert_refused(&announce("explain nosuch --connect test:///default"), 4, "nosuch");
 }
 
 #[test]
@@ -219,18 +221,57 @@ fn json_is_one_object_a_line_with_its_keys() {
 }
 
 #[test]
-fn completions_know_every_option() {
-    for shell in ["bash", "zsh", "fish"] {
-        let run = announce(&format!("completions {shell}"));
-        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-        for word in ["explain", "max-interval", "packet-out", "dry-run"] {
-            assert!(run.stdout.contains(word), "{shell}: {word}");
-        }
+fn options_may_stand_before_the_command() {
+    for arguments in [format!("--json explain {NOWHERE}"), format!("{NOWHERE} explain --json")] {
+        assert_eq!(object(&announce(&arguments))["device"], "nosuch0", "{arguments}");
     }
+    let pretty = announce(&format!("-p --json explain {NOWHERE}"));
+    assert!(pretty.stdout.lines().count() > 10 && object(&pretty)["device"] == "nosuch0", "{pretty:?}");
+}
+
+#[test]
+fn quiet_prints_json_where_it_is_asked_for() {
+    assert_eq!(object(&announce(&format!("{NOWHERE} --wait 0 --json --quiet")))["outcome"], "not-ready");
+}
+
+#[test]
+fn the_help_tells_the_defaults_and_examples() {
+    let help = announce("--help").stdout;
+    for words in
+        ["[default: 60s", "[default: 10]", "[default: 50ms]", "[default: 2s]", "announce explain web1"]
+    {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+}
+
+#[test]
+fn a_shell_completes_options_kinds_and_devices() {
     require!(bash);
+    let complete = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut command = Command::new(ANNOUNCE);
+        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string());
+        let run = Running::start(command.arg("--").args(words)).finish();
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+        run.stdout
+    };
+    for (words, candidate) in [
+        ("announce --max-", "--max-interval"),
+        ("announce --send ", "arp-request"),
+        ("announce --inject ", "packet-out"),
+        ("announce --dev ", "lo"),
+        ("announce ", "explain"),
+    ] {
+        let candidates = complete(words);
+        assert!(candidates.lines().any(|line| line == candidate), "{words}: {candidates}");
+    }
     let script = format!("source <({ANNOUNCE} completions bash); complete -p announce");
     let bash = Running::start(Command::new("bash").args(["-c", &script])).finish();
     assert_eq!((bash.code, bash.stderr.as_str()), (Some(0), ""));
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let run = announce(&format!("completions {shell}"));
+        assert!(run.code == Some(0) && run.stdout.contains("COMPLETE"), "{shell}: {run:?}");
+    }
 }
 
 #[test]

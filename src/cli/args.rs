@@ -1,19 +1,31 @@
 //! The command line of announce(1).
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use clap_complete::engine::ArgValueCandidates;
 use pnet_base::MacAddr;
 
 use crate::announcement::frame::Kind;
 use crate::announcement::injection::Method;
+use crate::cli::candidates;
 use crate::config::duration;
 use crate::config::{self, Config};
 use crate::guest::Wanted;
 use crate::guest::address;
+
+const EXAMPLES: &str = "\
+Examples:
+  announce web1                  announce a running VM, now
+  announce explain web1          where it is plugged, what its port waits for, what would be sent
+  announce trace web1            send one round, and show how far each frame came
+  announce status web1           what the daemon did for it, and is doing
+
+A TIME is a number with a unit, such as 50ms, 2s or 1m 30s; a number alone is seconds.";
 
 /// Announce running VMs to the network, now.
 ///
@@ -21,11 +33,12 @@ use crate::guest::address;
 /// the guest had.
 #[derive(Debug, Parser)]
 #[command(name = "announce", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = EXAMPLES)]
 pub struct Cli {
-    /// What else than announcing.
+    /// Something else than an announcement.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Whom to announce, and how.
+    /// The announcement.
     #[command(flatten)]
     pub announce: Announce,
 }
@@ -34,28 +47,24 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show where the VM is plugged, what its port waits for and what would be sent; send nothing
-    Explain(Box<Announce>),
+    Explain(Box<Explain>),
     /// Send one round, and show its way hop by hop, and where it ended
-    Trace(Box<Announce>),
+    Trace(Box<Trace>),
     /// Validate a configuration file
     Check {
         /// The file [default: /etc/announced/announced.toml]
+        #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
+        /// The same
+        #[arg(long, value_name = "FILE", conflicts_with = "file", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
     },
     /// Tell what the daemon did and is doing
-    Status {
-        /// Only what is remembered of this VM: its name, UUID, or a NIC's MAC address or device; with its timeline
-        vm: Option<String>,
-        /// As one JSON object; of a VM, one for each announcement
-        #[arg(long)]
-        json: bool,
-        /// As text for Prometheus
-        #[arg(long, conflicts_with_all = ["json", "vm"])]
-        prometheus: bool,
-    },
+    Status(Status),
     /// Announce a VM when it has come to run here, unless the daemon does; for the libvirt hook
     Hook {
         /// The VM, by name
+        #[arg(allow_hyphen_values = true)]
         guest: String,
         /// The hook's process: libvirt waits until it has ended
         #[arg(long, value_name = "PID")]
@@ -68,83 +77,200 @@ pub enum Command {
     },
 }
 
-/// Whom to announce, and how.
+/// `announce`: which NICs, and how.
 #[derive(Debug, Clone, Args)]
 pub struct Announce {
+    /// Which NICs.
+    #[command(flatten)]
+    pub nics: Nics,
+    /// How long the port may take to become ready; 0 to look once [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "When and what to send")]
+    pub wait: Option<Duration>,
+    /// The rounds.
+    #[command(flatten)]
+    pub rounds: Rounds,
+    /// The frames.
+    #[command(flatten)]
+    pub frames: Frames,
+    /// Where to look.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// Do everything but the sending
+    #[arg(long, help_heading = "What to do with it")]
+    pub dry_run: bool,
+    /// Write every frame to a capture file as well
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to do with it")]
+    pub pcap: Option<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+    /// Print nothing but errors and, with --json, the JSON
+    #[arg(short, long, help_heading = "What to do with it", conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// `announce explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Explain {
+    /// Which NICs.
+    #[command(flatten)]
+    pub nics: Nics,
+    /// The rounds.
+    #[command(flatten)]
+    pub rounds: Rounds,
+    /// The frames.
+    #[command(flatten)]
+    pub frames: Frames,
+    /// Where to look.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `announce trace`.
+#[derive(Debug, Clone, Args)]
+pub struct Trace {
+    /// Which NICs.
+    #[command(flatten)]
+    pub nics: Nics,
+    /// The frames.
+    #[command(flatten)]
+    pub frames: Frames,
+    /// Where to look.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+    /// Refused: a trace always sends.
+    #[arg(long, hide = true)]
+    pub dry_run: bool,
+}
+
+/// `announce status`.
+#[derive(Debug, Clone, Args)]
+pub struct Status {
+    /// Only this VM, with timelines: its name, UUID or id, or a NIC's MAC address or device
+    #[arg(value_name = "VM", add = ArgValueCandidates::new(candidates::vms))]
+    pub vm: Option<String>,
+    /// The same
+    #[arg(long = "vm", value_name = "VM", conflicts_with = "vm", add = ArgValueCandidates::new(candidates::vms))]
+    pub of: Option<String>,
+    /// So many of the last announcements [default: 10]
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "prometheus")]
+    pub lines: Option<usize>,
+    /// Only announcements that ended within this time
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "prometheus")]
+    pub since: Option<Duration>,
+    /// Only announcements that did not succeed
+    #[arg(long, conflicts_with = "prometheus")]
+    pub failed: bool,
+    /// As one JSON object; of a VM, one for each announcement
+    #[arg(long)]
+    pub json: bool,
+    /// Indent the JSON
+    #[arg(short, long, requires = "json")]
+    pub pretty: bool,
+    /// As text for Prometheus
+    #[arg(long, conflicts_with_all = ["json", "vm", "of"])]
+    pub prometheus: bool,
+}
+
+/// Which NICs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Which NICs")]
+pub struct Nics {
     #[command(flatten)]
     subject: Subject,
-
-    /// The NIC's MAC address: with --dev the guest's, with --vm the one NIC that is meant
+    /// The NIC's MAC address: with --dev the guest's, otherwise the one NIC that is meant
     #[arg(long, value_name = "MAC", value_parser = mac)]
     pub mac: Option<MacAddr>,
-    /// An address to announce, in addition to those that the host's systems vouch for
+    /// An address to announce, in addition to those that the host's systems vouch for; may be given several times
     #[arg(long = "ip", value_name = "ADDR", value_parser = ip)]
     pub ips: Vec<IpAddr>,
     /// The VLAN that the port must have before anything is sent
     #[arg(long, value_name = "ID", value_parser = vlan)]
     pub vlan: Option<u16>,
-
-    /// How long the port may take to become ready; 0 to look once
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub wait: Option<Duration>,
-    /// Rounds in all
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=config::MOST_ROUNDS as i64))]
-    pub count: Option<u32>,
-    /// The gap between the first two rounds
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub interval: Option<Duration>,
-    /// What each gap is multiplied with to get the next
-    #[arg(long, value_name = "FACTOR")]
-    pub backoff: Option<f64>,
-    /// The longest gap
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub max_interval: Option<Duration>,
-    /// What to send: rarp, arp-request, arp-reply, na
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    pub send: Vec<Kind>,
-    /// The way in: auto, redirect, xdp, packet-out, packet, fdb
-    #[arg(long, value_name = "METHOD")]
-    pub inject: Option<Inject>,
-
-    /// The libvirt to ask [default: $LIBVIRT_DEFAULT_URI, else qemu:///system]
-    #[arg(long, value_name = "URI")]
-    pub connect: Option<String>,
-    /// Open vSwitch's database [default: db.sock in $OVS_RUNDIR or /run/openvswitch]
-    #[arg(long, value_name = "SOCKET")]
-    pub ovsdb: Option<PathBuf>,
-    /// The configuration [default: /etc/announced/announced.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-
-    /// Do everything but the sending
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Write every frame to a capture file as well
-    #[arg(long, value_name = "FILE")]
-    pub pcap: Option<PathBuf>,
-    /// Print one JSON object per NIC
-    #[arg(long)]
-    pub json: bool,
-    /// Tell more on standard error
-    #[arg(short, long, conflicts_with = "quiet")]
-    pub verbose: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
 }
 
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = true)]
 struct Subject {
     /// A VM, by name, UUID or id; may be given several times
+    #[arg(value_name = "VM", conflicts_with_all = ["all", "dev"], add = ArgValueCandidates::new(candidates::vms))]
+    names: Vec<String>,
+    /// The same
     #[arg(long = "vm", value_name = "NAME|UUID|ID", conflicts_with_all = ["all", "dev"])]
+    #[arg(add = ArgValueCandidates::new(candidates::vms))]
     vms: Vec<String>,
     /// Every running VM of this host
     #[arg(long, conflicts_with = "dev")]
     all: bool,
-    /// A device or Open vSwitch port of this host; libvirt is not asked
-    #[arg(long, value_name = "IFNAME", requires = "mac")]
+    /// A device or Open vSwitch port of this host, with --mac; libvirt is not asked
+    #[arg(long, value_name = "IFNAME", requires = "mac", add = ArgValueCandidates::new(candidates::devices))]
     dev: Option<String>,
+}
+
+/// When the rounds are sent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "When and what to send")]
+pub struct Rounds {
+    /// Rounds in all [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=config::MOST_ROUNDS as i64))]
+    pub count: Option<u32>,
+    /// The gap between the first two rounds [default: 50ms]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub interval: Option<Duration>,
+    /// What each gap is multiplied with to get the next [default: 2]
+    #[arg(long, value_name = "FACTOR")]
+    pub backoff: Option<f64>,
+    /// The longest gap [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub max_interval: Option<Duration>,
+}
+
+/// What is sent, and by which way in.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "When and what to send")]
+pub struct Frames {
+    /// What to send [default: all kinds]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = kind, add = ArgValueCandidates::new(candidates::kinds))]
+    pub send: Vec<Kind>,
+    /// The way in [default: auto]
+    #[arg(long, value_name = "METHOD", hide_possible_values = false)]
+    pub inject: Option<Inject>,
+}
+
+/// Where to look.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Where to look")]
+pub struct Sources {
+    /// The libvirt to ask [default: $LIBVIRT_DEFAULT_URI, else qemu:///system]
+    #[arg(long, value_name = "URI")]
+    pub connect: Option<String>,
+    /// Open vSwitch's database [default: db.sock in $OVS_RUNDIR or /run/openvswitch]
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    pub ovsdb: Option<PathBuf>,
+    /// The configuration [default: /etc/announced/announced.toml, if it is there]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to do with it")]
+pub struct Output {
+    /// Print one JSON object per NIC
+    #[arg(long)]
+    pub json: bool,
+    /// Indent the JSON
+    #[arg(short, long, requires = "json")]
+    pub pretty: bool,
+    /// Tell more on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// A way in, or the best that works.
@@ -158,7 +284,7 @@ pub enum Inject {
 
 /// Whose NICs are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
+pub(super) enum Whom {
     /// Guests that libvirt knows.
     Guests(Wanted),
     /// A device, and the MAC of the guest behind it.
@@ -186,29 +312,31 @@ impl ValueEnum for Inject {
     }
 }
 
-impl Announce {
+impl Nics {
     /// Whose NICs are meant.
-    pub fn whom(&self) -> Whom {
+    pub(super) fn whom(&self) -> Whom {
         match (&self.subject.dev, self.mac) {
             (Some(device), Some(mac)) => Whom::Device(device.clone(), mac),
             _ if self.subject.all => Whom::Guests(Wanted::All),
-            _ => Whom::Guests(Wanted::These(self.subject.vms.clone())),
+            _ => Whom::Guests(Wanted::These([&self.subject.names[..], &self.subject.vms[..]].concat())),
         }
     }
+}
 
-    /// The configuration file with what the command line says instead.
-    ///
-    /// # Errors
-    ///
-    /// What cannot be used in the file, or on the command line: the latter as `Ok(Err(…))`, a matter of usage.
-    pub fn settle(&self) -> Result<Result<Config, String>, config::Error> {
-        let mut config = Config::load(self.config.as_deref())?;
+impl Rounds {
+    /// The configuration with these rounds in place of its own.
+    pub(super) fn apply(&self, config: &mut Config) {
         let schedule = &mut config.schedule;
         schedule.count = self.count.unwrap_or(schedule.count);
         schedule.interval = self.interval.unwrap_or(schedule.interval);
         schedule.backoff = self.backoff.unwrap_or(schedule.backoff);
         schedule.max_interval = self.max_interval.unwrap_or(schedule.max_interval);
-        config.ports.wait = self.wait.unwrap_or(config.ports.wait);
+    }
+}
+
+impl Frames {
+    /// The configuration with these frames, and this way in, in place of its own.
+    pub(super) fn apply(&self, config: &mut Config) {
         if !self.send.is_empty() {
             config.frames.send.clone_from(&self.send);
         }
@@ -217,10 +345,56 @@ impl Announce {
             Some(Inject::By(method)) => config.ports.inject = Some(method),
             None => {}
         }
+    }
+}
+
+impl Sources {
+    /// The configuration file, with these places to look in place of its own.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be used.
+    pub(super) fn load(&self) -> Result<Config, config::Error> {
+        let mut config = Config::load(self.config.as_deref())?;
         config.libvirt.uri = self.connect.clone().or(config.libvirt.uri);
         config.ovs.socket = self.ovsdb.clone().or(config.ovs.socket);
-        Ok(config.schedule().map(|_| config))
+        Ok(config)
     }
+}
+
+/// The command line with a command in front of the options that stand before it: `announce --json status`, as `ip -j link`.
+pub(super) fn command_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let cli = Cli::command();
+    let takes_value = |word: &str| {
+        let of_long = |long: &str| cli.get_arguments().find(|arg| arg.get_long() == Some(long));
+        let arg = match word.strip_prefix("--") {
+            Some(long) => of_long(long),
+            None => word
+                .chars()
+                .next_back()
+                .and_then(|c| cli.get_arguments().find(|arg| arg.get_short() == Some(c))),
+        };
+        arg.is_some_and(|arg| arg.get_action().takes_values())
+    };
+    let mut at = 1;
+    while let Some(word) = words.get(at).map(|word| word.to_string_lossy().into_owned()) {
+        match word.strip_prefix('-') {
+            None => break,
+            Some("-") => return words,
+            Some(_) => at += if takes_value(&word) { 2 } else { 1 },
+        }
+    }
+    let is_command = |word: &OsString| word.to_str().is_some_and(|word| cli.find_subcommand(word).is_some());
+    if at > 1 && words.get(at).is_some_and(is_command) {
+        let command = words.remove(at);
+        words.insert(1, command);
+    }
+    words
+}
+
+fn kind(word: &str) -> Result<Kind, String> {
+    word.parse()
 }
 
 fn mac(text: &str) -> Result<MacAddr, String> {
@@ -243,4 +417,46 @@ fn ip(text: &str) -> Result<IpAddr, String> {
 fn vlan(text: &str) -> Result<u16, String> {
     let vlan = text.parse().map_err(|_| "expected a number from 1 to 4094")?;
     config::vlan_id(vlan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(line: &str) -> String {
+        let words = command_first(line.split(' ').map(OsString::from));
+        words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn options_may_stand_before_the_command() {
+        for (line, expected) in [
+            ("announce --json status", "announce status --json"),
+            ("announce -p --json status web1", "announce status -p --json web1"),
+            ("announce --vm explain", "announce --vm explain"),
+            (
+                "announce --connect test:///default explain web1",
+                "announce explain --connect test:///default web1",
+            ),
+            (
+                "announce --connect=test:///default explain web1",
+                "announce explain --connect=test:///default web1",
+            ),
+            ("announce web1 status", "announce web1 status"),
+            ("announce -- status", "announce -- status"),
+            ("announce --json", "announce --json"),
+        ] {
+            assert_eq!(first(line), expected);
+        }
+    }
+
+    #[test]
+    fn a_vm_is_named_with_and_without_an_option() {
+        let whom = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().announce.nics.whom();
+        let these =
+            |names: &[&str]| Whom::Guests(Wanted::These(names.iter().map(|n| n.to_string()).collect()));
+        assert_eq!(whom("announce web1 web2"), these(&["web1", "web2"]));
+        assert_eq!(whom("announce web1 --vm status"), these(&["web1", "status"]));
+        assert_eq!(whom("announce --all"), Whom::Guests(Wanted::All));
+    }
 }

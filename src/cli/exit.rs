@@ -33,3 +33,16 @@ impl Status {
 
 /// A problem that ends the command: one line, and the exit status.
 pub(super) type Problem = (Status, String);
+
+/// The error of the command line's parser in one line, with the remedy.
+pub(super) fn usage(error: &clap::Error) -> String {
+    use clap::error::ErrorKind;
+    if error.kind() == ErrorKind::MissingRequiredArgument && error.to_string().contains("--all") {
+        let subjects = "name a VM, or give --all, or --dev IFNAME with --mac MAC";
+        return format!("{subjects} (try announce --help)");
+    }
+    let text = error.to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let what: Vec<&str> = what.trim_start_matches("error: ").lines().map(str::trim).collect();
+    format!("{} (try announce --help)", what.join(" "))
+}

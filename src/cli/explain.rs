@@ -6,12 +6,34 @@ use pnet_base::MacAddr;
 use serde::Serialize;
 
 use crate::announcement::injection;
+use crate::cli::args::Output;
+use crate::cli::exit::{Problem, Status};
+use crate::cli::output::{json, print};
+use crate::cli::select::Start;
+use crate::guest::GuestState;
 use crate::guest::address::Address;
 use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
 use crate::report::Path;
 use crate::run::order::Order;
+
+/// Explains each NIC that is meant.
+///
+/// # Errors
+///
+/// The host or libvirt cannot be read.
+pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem> {
+    let (mut host, orders) = start.gather().await?;
+    let mut status = orders.print_absent();
+    for (order, _) in &orders.orders {
+        let seen = order.look(&mut host, GuestState::Running);
+        let explanation = Explanation::new(order, &seen);
+        let text = if output.json { json(&explanation, output) } else { explanation.to_string() };
+        status = status.max(print(&text));
+    }
+    Ok(status.max(orders.print_refused(output)))
+}
 
 /// Everything that an announcement would depend on, at one moment.
 #[derive(Debug, Serialize)]

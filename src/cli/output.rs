@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 
+use crate::cli::args::Output;
 use crate::cli::exit::Status;
 
-/// `value` as one line of JSON.
-pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+/// `value` as JSON: one line, or indented where that is asked for.
+pub(super) fn json<T: serde::Serialize>(value: &T, output: &Output) -> String {
+    let text = if output.pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    text.unwrap_or_default()
 }
 
 /// Prints `text` and an end of line on standard output.

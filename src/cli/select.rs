@@ -1,15 +1,25 @@
 //! From the command line and the guests to what is to be announced.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
-use crate::cli::args::{Announce, Whom};
+use crate::cli::args::{Nics, Output, Whom};
 use crate::cli::exit::{Problem, Status};
+use crate::cli::output::{complain, json, print};
 use crate::config::Config;
 use crate::guest::GuestState;
+use crate::guest::event::Cause;
 use crate::guest::target::{self, Plug, Target, Unannounceable};
 use crate::guest::{Absent, Wanted};
+use crate::host::injector::Injectors;
 use crate::host::libvirt::{Find, Guest};
-use crate::run::order::Order;
+use crate::host::netlink::links;
+use crate::host::openvswitch::ovsdb;
+use crate::host::witness::Witness;
+use crate::report::Report;
+use crate::run::order::{Host, Order};
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -27,17 +37,75 @@ pub(super) struct Selection {
     _watching: Option<Box<dyn std::any::Any + Send>>,
 }
 
-/// Whether the guests must be looked for.
-pub(super) fn needs_libvirt(args: &Announce) -> bool {
-    matches!(args.whom(), Whom::Guests(_))
+/// What is to be looked for, and where.
+pub(super) struct Start {
+    nics: Nics,
+    config: Config,
+    find: Option<Find>,
 }
 
-/// Finds everybody that `args` mean.
-pub(super) async fn gather(
-    args: &Announce,
-    config: &Config,
-    find: Option<Find>,
-) -> Result<Selection, Problem> {
+impl Start {
+    /// For the NICs `nics` under `config`; where libvirt is needed and `find` is not linked in, `become_linked` takes over.
+    ///
+    /// # Errors
+    ///
+    /// The program that is linked with libvirt could not be started.
+    pub(super) fn new(
+        nics: &Nics,
+        config: Config,
+        find: Option<Find>,
+        become_linked: fn() -> String,
+    ) -> Result<Start, Problem> {
+        if matches!(nics.whom(), Whom::Guests(_)) && find.is_none() {
+            return Err((Status::Failed, become_linked()));
+        }
+        Ok(Start { nics: nics.clone(), config, find })
+    }
+
+    /// Starts to watch the host, and finds the NICs that are meant.
+    ///
+    /// # Errors
+    ///
+    /// The host's devices or libvirt cannot be read, or the options do not fit what was found.
+    pub(super) async fn gather(self) -> Result<(Host, Selection), Problem> {
+        let Start { nics, config, find } = &self;
+        let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
+        let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
+        let (links, ovs, selection) = tokio::join!(
+            links::watch(),
+            ovsdb::watch(socket, config.ports.wait),
+            select(nics, config, *find)
+        );
+        let host = Host {
+            links: links.map_err(|error| (Status::Failed, error.to_string()))?,
+            ovs,
+            injectors: Arc::new(Injectors::new(directory.clone())),
+            ovs_directory: directory,
+            witness: Witness::new(),
+            pace: None,
+        };
+        Ok((host, selection?))
+    }
+}
+
+impl Selection {
+    /// Prints a line for each VM that cannot be announced.
+    pub(super) fn print_absent(&self) -> Status {
+        self.absent.iter().for_each(|guest| complain(&guest.to_string()));
+        if self.absent.is_empty() { Status::Announced } else { Status::NoVm }
+    }
+
+    /// Prints a report for each NIC that this host cannot speak for.
+    pub(super) fn print_refused(&self, output: &Output) -> Status {
+        let reports = self.refused.iter().map(|refused| Report::refused(refused, Cause::Asked));
+        let printed = reports
+            .map(|report| print(&if output.json { json(&report, output) } else { report.to_string() }));
+        printed.max().unwrap_or(Status::Announced)
+    }
+}
+
+/// The NICs that `args` mean.
+async fn select(args: &Nics, config: &Config, find: Option<Find>) -> Result<Selection, Problem> {
     let mut orders = match args.whom() {
         Whom::Device(device, mac) => {
             let plug = Plug { device: Some(device), ..Plug::default() };
@@ -67,7 +135,7 @@ pub(super) async fn gather(
 
 async fn guests(
     wanted: Wanted,
-    args: &Announce,
+    args: &Nics,
     config: &Config,
     find: Option<Find>,
 ) -> Result<Selection, Problem> {
@@ -86,7 +154,7 @@ async fn guests(
     Ok(orders)
 }
 
-fn nics(Guest { known, state }: Guest, args: &Announce, config: &Config, orders: &mut Selection) {
+fn nics(Guest { known, state }: Guest, args: &Nics, config: &Config, orders: &mut Selection) {
     let mut addresses = known.addresses.into_iter();
     for nic in target::of(&known.domain) {
         let learned = addresses.next().unwrap_or_default();
@@ -101,7 +169,7 @@ fn nics(Guest { known, state }: Guest, args: &Announce, config: &Config, orders:
     }
 }
 
-/// Nobody watches the guest behind a device that was named.
+/// libvirt is not asked for the guest behind a device that was named.
 fn unwatched() -> State {
     watch::channel(GuestState::Running).1
 }

@@ -9,6 +9,10 @@ use tokio::time::Instant;
 
 use crate::announcement::frame::Frame;
 use crate::announcement::injection;
+use crate::cli::args::Output;
+use crate::cli::exit::{Problem, Status};
+use crate::cli::output::{json, print};
+use crate::cli::select::Start;
 use crate::guest::GuestState;
 use crate::guest::target::{DomainId, subject};
 use crate::path::condition::Condition;
@@ -24,6 +28,28 @@ use crate::run::order::{Host, Order};
 
 /// How long the network may take to send the guest something, and a busy host to send what is late.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Traces a round of each NIC that is meant.
+///
+/// # Errors
+///
+/// The host or libvirt cannot be read.
+pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem> {
+    let (mut host, orders) = start.gather().await?;
+    let mut status = orders.print_absent();
+    for (order, guest) in &orders.orders {
+        let guest = *guest.borrow();
+        let trace = Trace::run(order, &mut host, guest).await;
+        let ended = match trace.end() {
+            End::Left => Status::Announced,
+            End::NotReady => Status::NotReady,
+            End::Stuck => Status::Failed,
+        };
+        let text = if output.json { json(&trace, output) } else { trace.to_string() };
+        status = status.max(ended).max(print(&text));
+    }
+    Ok(status.max(orders.print_refused(output)))
+}
 
 /// The way of one round.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// Nobody waits for longer, and clocks can count that far.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The upper bound, so that adding a duration to an instant cannot overflow.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Reads a duration of up to a year; every number needs a unit, but for a lone zero.
+/// Reads a duration of up to a year: numbers with units, or a number of seconds.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    if text.trim() == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let parsed = text.trim().parse::<SignedDuration>().ok();
+    let text = text.trim();
+    let seconds = text.parse::<u32>().ok().map(|seconds| SignedDuration::from_secs(seconds.into()));
+    let parsed = seconds.or_else(|| text.parse::<SignedDuration>().ok());
     match parsed.and_then(|d| Duration::try_from(d).ok()) {
-        Some(duration) if duration <= LONGEST => Ok(duration),
+        Some(duration) if duration <= MAX_DURATION => Ok(duration),
         Some(_) => Err(format!("{text:?} is longer than a year")),
-        None => Err(format!("{text:?} is no duration: write a number and a unit, such as 50ms or 2s")),
+        None => Err(format!("{text:?} is not a duration: write a number and a unit, such as 50ms or 2s")),
     }
 }
 
@@ -30,6 +29,7 @@ mod tests {
         assert_eq!(parse("2s"), Ok(Duration::from_secs(2)));
         assert_eq!(parse("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse("0"), Ok(Duration::ZERO));
+        assert_eq!(parse("60"), Ok(Duration::from_secs(60)), "as timeout(1) and virsh(1) read it");
     }
 
     #[test]
@@ -41,8 +41,8 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_unit_and_a_negative_one_are_refused_with_the_remedy() {
-        for text in ["50", "-1s", "", "soon", "1e9999s", "99999999999999999999s"] {
+    fn what_is_not_a_duration_is_refused_with_the_remedy() {
+        for text in ["-1", "-1s", "1.5", "", "soon", "1e9999s", "99999999999999999999s"] {
             assert!(parse(text).unwrap_err().contains("such as 50ms"), "{text}");
         }
     }

@@ -68,7 +68,7 @@ impl Publisher {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
         }
         self.metrics.ended(report);
-        self.recent.push_back(Ended { at: jiff::Timestamp::now().to_string(), report: report.clone() });
+        self.recent.push_back(Ended { at: format!("{:.3}", jiff::Timestamp::now()), report: report.clone() });
         if self.recent.len() > REMEMBERED {
             self.recent.pop_front();
         }

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -53,13 +53,18 @@ pub(crate) async fn status(directory: &Path, snapshot: watch::Receiver<Snapshot>
     clients(accept, STATUS_TIMEOUT, send).await
 }
 
+/// The path of the daemon's status socket.
+pub(crate) fn socket() -> PathBuf {
+    runtime_directory().join(SOCKET)
+}
+
 /// A connection to the daemon's status socket, with a time-out for reading.
 ///
 /// # Errors
 ///
 /// No daemon listens there.
 pub(crate) fn connect() -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(runtime_directory().join(SOCKET))?;
+    let stream = UnixStream::connect(socket())?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     Ok(stream)
 }

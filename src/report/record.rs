@@ -31,6 +31,12 @@ pub struct Report {
     pub addresses: Vec<Address>,
     /// Why.
     pub cause: Cause,
+    /// When that happened, by the wall clock (RFC 3339, UTC, milliseconds).
+    #[serde(default)]
+    pub event_at: Option<String>,
+    /// When the announcement ended, likewise.
+    #[serde(default)]
+    pub ended_at: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
     /// What was missing at the end, in words.
@@ -105,6 +111,8 @@ impl Report {
             attachment: Path::of(seen),
             addresses,
             cause,
+            event_at: None,
+            ended_at: None,
             outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
             unmet: progress.unmet.iter().map(ToString::to_string).collect(),
             runs_after_ms: progress.runs_at.map(millis),
@@ -131,6 +139,8 @@ impl Report {
             attachment: None,
             addresses: Vec::new(),
             cause,
+            event_at: None,
+            ended_at: None,
             outcome: Outcome::Failed,
             unmet: Vec::new(),
             runs_after_ms: None,

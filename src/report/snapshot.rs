@@ -1,7 +1,5 @@
 //! The daemon at one moment: what its status socket sends, and `announce status` reads.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::report::metrics::{Gauges, Metrics};
@@ -34,31 +32,13 @@ pub struct Ended {
     pub report: Report,
 }
 
-impl Snapshot {
-    /// The reports that are remembered of a guest, by its name or UUID, or by the MAC or the device of a NIC.
-    pub fn of(&self, guest: &str) -> impl Iterator<Item = &Ended> {
-        let is = move |ended: &&Ended| {
-            let Report { domain, device, mac, .. } = &ended.report;
-            let domain = domain.iter().any(|domain| domain.name == guest || domain.uuid == guest);
-            domain || device.as_deref() == Some(guest) || mac.is_some_and(|mac| mac.to_string() == guest)
-        };
-        self.recent.iter().filter(is)
-    }
-}
-
-impl fmt::Display for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = |up: bool| if up { "connected" } else { "not connected" };
-        let Gauges { libvirt, ovsdb, in_progress } = self.gauges;
-        write!(f, "libvirt {}, OVSDB {}; {} guests", word(libvirt), word(ovsdb), self.guests)?;
-        write!(f, "; {in_progress} announcements under way")?;
-        self.in_progress.iter().try_for_each(|subject| write!(f, "\n  {subject}"))?;
-        self.recent.iter().try_for_each(|ended| write!(f, "\n{ended}"))
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.at, self.report.line())
+impl Ended {
+    /// Whether it was of a guest with this name or UUID, or of a NIC with this MAC (in any case) or device.
+    pub(crate) fn is_of(&self, guest: &str) -> bool {
+        let Report { domain, device, mac, .. } = &self.report;
+        let is_domain =
+            domain.iter().any(|domain| domain.name == guest || domain.uuid.eq_ignore_ascii_case(guest));
+        let is_mac = mac.is_some_and(|mac| mac.to_string().eq_ignore_ascii_case(guest));
+        is_domain || is_mac || device.as_deref() == Some(guest)
     }
 }

@@ -291,6 +291,8 @@ impl Run<'_> {
             injector: self.way.map(|way| way.method()),
             dry_run: order.dry_run,
             error: progress.error.clone().or(lost),
+            event_at: Some(wall_clock(self.began)),
+            ended_at: Some(wall_clock(Instant::now())),
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
         }
     }
@@ -302,4 +304,10 @@ async fn see(observer: &mut Option<Observer>) {
         Some(observer) => observer.see().await,
         None => std::future::pending().await,
     }
+}
+
+/// A moment by the wall clock (RFC 3339, UTC, milliseconds).
+fn wall_clock(at: Instant) -> String {
+    let at = std::time::SystemTime::now() - at.elapsed();
+    jiff::Timestamp::try_from(at).map(|at| format!("{at:.3}")).unwrap_or_default()
 }

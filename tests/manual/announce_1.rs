@@ -67,8 +67,8 @@ fn the_page_has_every_word_of_the_output() {
 
 #[test]
 fn the_page_has_every_key_of_the_json() {
-    let of_a_nic = ["--dev", "nosuch0", "--mac", "52:54:00:12:34:56", "--wait", "0", "--json"];
-    for arguments in [of_a_nic.to_vec(), [&["explain"], &of_a_nic[..]].concat()] {
+    let of_a_nic = ["--dev", "nosuch0", "--mac", "52:54:00:12:34:56", "--json"];
+    for arguments in [[&of_a_nic[..], &["--wait", "0"]].concat(), [&["explain"], &of_a_nic[..]].concat()] {
         let run = Command::new(env!("CARGO_BIN_EXE_announce")).args(arguments).output().unwrap();
         let object = serde_json::from_slice(&run.stdout).unwrap();
         PAGE.assert_marked("Va", keys(&object).iter().map(String::as_str));

@@ -275,13 +275,15 @@ fn everybody_may_ask_how_it_is() {
 
     let run = ask(&[]);
     let lines: Vec<_> = run.stdout.lines().collect();
-    assert_eq!((run.code, run.stderr.as_str(), lines.len()), (Some(0), "", 2), "{run:#?}");
+    assert_eq!((run.code, run.stderr.as_str(), lines.len()), (Some(0), "", 3), "{run:#?}");
     assert!(
-        lines[0].starts_with("libvirt connected, OVSDB ") && lines[0].contains("1 guests; 0 announcements"),
+        lines[0].starts_with("libvirt connected, OVSDB ") && lines[0].contains("1 guest; 0 announcements"),
         "{run:#?}"
     );
-    let told = " web1 tap567a450a-b0 fa:16:3e:00:00:0a: announced (restored), first frame after ";
-    assert!(lines[1].starts_with("20") && lines[1].contains(told), "{run:#?}");
+    assert!(lines[1].starts_with("TIME ") && lines[1].contains(" VM    DEVICE "), "{run:#?}");
+    let told = "  web1  tap567a450a-b0  restored  announced  ";
+    assert!(lines[2].starts_with("20") && lines[2].contains(told), "{run:#?}");
+    assert!(lines[2].contains("left "), "{run:#?}");
 
     let json: Value = serde_json::from_str(&ask(&["--json"]).stdout).unwrap();
     assert_eq!(json["recent"][0]["frames"], json!({"arp_request": 3, "arp_reply": 3, "na": 3, "rarp": 3}));

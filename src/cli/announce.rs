@@ -1,0 +1,94 @@
+//! `announce`: the one-shot.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::announcement::machine::Outcome;
+use crate::cli::args::Announce;
+use crate::cli::exit::{Problem, Status};
+use crate::cli::output::{complain, json, print};
+use crate::cli::select::Start;
+use crate::guest::event::Cause;
+use crate::host::pcap::Pcap;
+use crate::report::Report;
+use crate::run::announcer::{self, Signals, Stop};
+use crate::run::order::Order;
+
+/// Announces the NICs that are meant for an event at `began`, and prints a report of each.
+///
+/// # Errors
+///
+/// The host or libvirt cannot be read, or the capture file cannot be made.
+pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result<Status, Problem> {
+    let (host, orders) = start.gather().await?;
+    let pcap = args.pcap.as_deref().map(|path| {
+        let failed = |error| (Status::Failed, format!("cannot write {}: {error}", path.display()));
+        Pcap::create(path).map(|pcap| Arc::new(Mutex::new(pcap))).map_err(failed)
+    });
+    let pcap = pcap.transpose()?;
+    let (stopper, stop) = watch::channel(None);
+    // Before the announcements, which run in the order of their making: what they say may already be answered by a signal.
+    tokio::spawn(async move {
+        interrupted().await;
+        stopper.send_replace(Some(Stop::Interrupted));
+    });
+    let mut status = orders.print_absent();
+    let nothing = orders.orders.is_empty() && orders.refused.is_empty() && orders.absent.is_empty();
+    let mut running = JoinSet::new();
+    for (order, guest) in orders.orders {
+        let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
+        let signals = Signals { guest, stop: stop.clone() };
+        running.spawn(announcer::announce(order, host.clone(), signals, began));
+    }
+    if nothing {
+        complain("nothing to announce: no VM that is meant has a NIC");
+    }
+    for refused in &orders.refused {
+        status = status.max(publish(&Report::refused(refused, Cause::Asked), args));
+    }
+    while let Some(report) = running.join_next().await {
+        status = status.max(match report {
+            Ok(report) => publish(&report, args),
+            Err(error) => {
+                complain(&format!("an announcement broke off: {error}"));
+                Status::Failed
+            }
+        });
+    }
+    Ok(status)
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Prints a report: an announcement on standard output, a failure as one line on standard error.
+fn publish(report: &Report, args: &Announce) -> Status {
+    let printed = if args.output.json { print(&json(report, &args.output)) } else { Status::Announced };
+    let status = match report.outcome {
+        Outcome::Announced => Status::Announced,
+        Outcome::NotReady => Status::NotReady,
+        Outcome::Cancelled | Outcome::Superseded | Outcome::Failed => Status::Failed,
+    };
+    match status {
+        Status::Announced if args.output.json || args.quiet => printed,
+        Status::Announced => print(&report.to_string()),
+        _ => {
+            complain(&report.failure());
+            status.max(printed)
+        }
+    }
+}

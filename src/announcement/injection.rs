@@ -152,7 +152,7 @@ mod tests {
                 hops: Vec::new(),
             }),
             ofport: Some(5),
-            counted: true,
+            settles_in: None,
             in_charge: (Owner::Nobody, String::new()),
             vlan: None,
             unmet: Vec::new(),

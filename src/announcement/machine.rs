@@ -5,9 +5,10 @@
 //!
 //! ```text
 //!            ready                    last round sent
-//! Waiting ──────────► Announcing ─────────────────────► Done(announced | failed)
-//!    │                   │ gone ─────────────────────► Done(cancelled)
-//!    └─ deadline ────────┴─ not ready for too long ───► Done(not-ready)
+//! Waiting ◄─────────► Announcing ─────────────────────► Done(announced | failed)
+//!    │    not ready      │
+//!    │                   └─ gone ────────────────────► Done(cancelled)
+//!    └─ not ready for too long ──────────────────────► Done(not-ready)
 //! ```
 
 use std::collections::VecDeque;
@@ -19,16 +20,10 @@ use crate::announcement::schedule::Schedule;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 
-/// How long a port that became ready is left alone when its change did not say when ovs-vswitchd has carried it out.
-///
-/// It takes about 1.5 ms on an idle host (facts/injection.md section 18). A frame that is sent before would leave untagged; where
-/// it would only be lost, as from neutron's dead VLAN, it is sent at once, and again until it leaves.
-pub const UNCOUNTED_CHANGE: Duration = Duration::from_millis(20);
-
-/// How often the first round is sent again at once, when it was not seen to leave the host: as soon as that is known, but not
+/// The first round after a port became ready is sent again when it did not leave the host: as soon as that is known, but not
 /// sooner than this long after it was sent, and then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
-const RETRIES: u32 = 6;
+const MAX_RETRIES: u32 = 6;
 
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +86,8 @@ pub struct Progress {
     pub rounds: u32,
     /// Rounds of which no frame left the host.
     pub lost: u32,
+    /// Rounds that could not be sent.
+    pub send_errors: u32,
     /// What was missing when it was last looked at.
     pub unmet: Vec<Condition>,
     /// What went wrong.
@@ -110,6 +107,16 @@ pub struct Round {
     pub answered: bool,
 }
 
+/// The port, as it was seen last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// Something is missing.
+    Unmet,
+    /// Nothing is missing; until then a frame might meet the port of before.
+    Settling(Duration),
+    Ready,
+}
+
 /// One announcement.
 #[derive(Debug)]
 pub struct Announcement {
@@ -119,8 +126,9 @@ pub struct Announcement {
     deadline: Duration,
     /// Rounds to come; empty until ready.
     due: VecDeque<Duration>,
-    /// A frame that was sent too early would have left, when the port was looked at last.
-    exposed: bool,
+    port: Port,
+    /// How often the round that is due was lost, where it is the first since the port became ready.
+    retries: Option<u32>,
     /// Rounds that may still take the place of lost ones.
     spare: u32,
     /// Rounds that may still follow the schedule while the network does not answer.
@@ -138,7 +146,8 @@ impl Announcement {
             patience,
             deadline: patience,
             due: VecDeque::new(),
-            exposed: false,
+            port: Port::Unmet,
+            retries: None,
             progress: Progress::default(),
         }
     }
@@ -159,37 +168,32 @@ impl Announcement {
             return;
         }
         self.progress.note(now, seen);
-        let was_ready = self.progress.unmet.is_empty();
-        self.progress.unmet = seen.unmet.clone();
-        match self.progress.ready_at {
-            _ if seen.has_left() => self.cancel(&words(&seen.unmet)),
-            None if seen.is_ready() => self.become_ready(now, seen.counted),
-            None => self.exposed = !Condition::all_keep_frames_in(&seen.unmet),
-            Some(_) if seen.is_gone() => self.cancel(&words(&seen.unmet)),
-            Some(_) => {
-                // Without OVSDB, or before ovs-vswitchd has followed it, nothing new can be said of a port that was ready.
-                self.progress
-                    .unmet
-                    .retain(|c| !matches!(c, Condition::NoOvsdb { .. } | Condition::NotApplied { .. }));
-                if was_ready {
-                    self.deadline = now.saturating_add(self.patience);
-                } else if self.progress.unmet.is_empty() {
-                    self.resume(now);
-                }
-            }
+        self.progress.unmet.clone_from(&seen.unmet);
+        if seen.has_left() || (self.progress.ready_at.is_some() && seen.is_gone()) {
+            return self.cancel(&words(&seen.unmet));
+        }
+        let port = match seen.settles_in {
+            _ if !seen.unmet.is_empty() => Port::Unmet,
+            Some(left) => Port::Settling(now.saturating_add(left)),
+            None => Port::Ready,
+        };
+        match (std::mem::replace(&mut self.port, port), port) {
+            (Port::Ready, Port::Ready) => {}
+            (_, Port::Ready) => self.become_ready(now),
+            (Port::Ready, _) => self.deadline = now.saturating_add(self.patience),
+            _ => {}
         }
     }
 
-    /// The rest of the schedule goes on from here: rounds that were missed are not sent all at once.
-    fn resume(&mut self, now: Duration) {
+    /// A port that comes back is as a new one; of its rounds, those that were missed are not sent all at once.
+    fn become_ready(&mut self, now: Duration) {
+        self.retries = Some(0);
+        if self.progress.ready_at.is_none() {
+            self.progress.ready_at = Some(now);
+            self.due = self.schedule.offsets().map(|offset| now.saturating_add(offset)).collect();
+        }
         let late = self.due.front().map_or(Duration::ZERO, |due| now.saturating_sub(*due));
         self.due.iter_mut().for_each(|due| *due = due.saturating_add(late));
-    }
-
-    fn become_ready(&mut self, now: Duration, counted: bool) {
-        let hold = if self.exposed && !counted { UNCOUNTED_CHANGE } else { Duration::ZERO };
-        self.progress.ready_at = Some(now);
-        self.due = self.schedule.offsets().map(|offset| now.saturating_add(hold + offset)).collect();
     }
 
     /// A round was sent.
@@ -198,25 +202,37 @@ impl Announcement {
         self.progress.error = None;
         if !round.left {
             self.progress.lost += 1;
-            if self.progress.rounds == 0 && self.progress.lost <= RETRIES {
-                let again = round.at.saturating_add(FIRST_RETRY * 2u32.pow(self.progress.lost - 1));
-                self.due.iter_mut().take(1).for_each(|due| *due = again);
-                return;
-            }
-            if let Some(spare) = self.spare.checked_sub(1) {
-                self.spare = spare;
-                self.prolong();
-            }
-        } else if let (false, 1, Some(more)) = (round.answered, self.due.len(), self.more.checked_sub(1)) {
+            return self.lost(round.at);
+        }
+        self.retries = None;
+        self.progress.rounds += 1;
+        if let (false, 1, Some(more)) = (round.answered, self.due.len(), self.more.checked_sub(1)) {
             self.more = more;
             self.prolong();
         }
-        self.due.pop_front();
-        self.progress.rounds += u32::from(round.left);
-        if self.due.is_empty() {
-            let rounds = self.progress.rounds;
-            self.progress.outcome = Some(if rounds > 0 { Outcome::Announced } else { Outcome::Failed });
+        self.next();
+    }
+
+    /// A round could not be sent at `at`, and why.
+    pub fn failed(&mut self, at: Duration, why: String) {
+        self.progress.send_errors += 1;
+        self.progress.error = Some(why);
+        self.lost(at);
+    }
+
+    /// What was tried at `at` did not leave the host: it is tried again, or another round takes its place.
+    fn lost(&mut self, at: Duration) {
+        if let Some(retries) = self.retries.filter(|retries| *retries < MAX_RETRIES) {
+            self.retries = Some(retries + 1);
+            let again = at.saturating_add(FIRST_RETRY * 2u32.pow(retries));
+            self.due.iter_mut().take(1).for_each(|due| *due = again);
+            return;
         }
+        if let Some(spare) = self.spare.checked_sub(1) {
+            self.spare = spare;
+            self.prolong();
+        }
+        self.next();
     }
 
     /// One more round, after the last.
@@ -225,12 +241,15 @@ impl Announcement {
         self.due.extend(self.due.back().map(|last| last.saturating_add(gap)));
     }
 
-    /// A round could not be sent; the next one is tried all the same.
-    pub fn failed(&mut self, why: String) {
+    /// On to the next round; after the last one, what has left decides.
+    fn next(&mut self) {
         self.due.pop_front();
-        self.progress.error = Some(why);
         if self.due.is_empty() {
-            self.progress.outcome = Some(Outcome::Failed);
+            let (outcome, error) = match self.progress.rounds {
+                0 => (Outcome::Failed, self.progress.error.take()),
+                _ => (Outcome::Announced, None),
+            };
+            (self.progress.outcome, self.progress.error) = (Some(outcome), error);
         }
     }
 
@@ -256,22 +275,22 @@ impl Announcement {
         self.progress.outcome.get_or_insert(Outcome::Superseded);
     }
 
-    /// What to do at `now`.
+    /// What to do at `now`, for which it has been observed.
     pub fn step(&mut self, now: Duration) -> Step {
-        if self.progress.outcome.is_some() {
-            return Step::Done;
-        }
-        if self.progress.ready_at.is_none() || !self.progress.unmet.is_empty() {
-            if now < self.deadline {
-                return Step::WaitUntil(self.deadline);
+        match self.port {
+            _ if self.progress.outcome.is_some() => Step::Done,
+            Port::Ready => match self.due.front() {
+                Some(due) if now < *due => Step::WaitUntil(*due),
+                Some(_) => Step::Send,
+                None => Step::Done,
+            },
+            // That is soon, whatever the deadline.
+            Port::Settling(until) => Step::WaitUntil(until),
+            Port::Unmet if now < self.deadline => Step::WaitUntil(self.deadline),
+            Port::Unmet => {
+                self.progress.outcome = Some(Outcome::NotReady);
+                Step::Done
             }
-            self.progress.outcome = Some(Outcome::NotReady);
-            return Step::Done;
-        }
-        match self.due.front() {
-            Some(due) if now < *due => Step::WaitUntil(*due),
-            Some(_) => Step::Send,
-            None => Step::Done,
         }
     }
 }
@@ -308,7 +327,7 @@ mod tests {
         Assessment {
             attachment: None,
             ofport,
-            counted: true,
+            settles_in: None,
             in_charge: (Owner::Nobody, String::new()),
             vlan: None,
             unmet,
@@ -383,24 +402,25 @@ mod tests {
         assert_eq!(it.step(ms(0)), Step::Done);
     }
 
-    #[test]
-    fn a_change_that_nobody_counts_is_given_time_to_be_carried_out() {
-        let mut it = two_rounds();
-        it.observe(ms(0), &no_tag());
-        it.observe(ms(10), &Assessment { counted: false, ..ready() });
-        assert_eq!(it.step(ms(10)), Step::WaitUntil(ms(30)));
-        let mut it = two_rounds();
-        it.observe(ms(10), &Assessment { counted: false, ..ready() });
-        assert_eq!(it.step(ms(10)), Step::Send, "it has been so for long");
+    fn settling(left: u64) -> Assessment {
+        Assessment { settles_in: Some(ms(left)), ..ready() }
     }
 
     #[test]
-    fn from_the_dead_vlan_nothing_is_held_back() {
+    fn a_port_that_settles_is_looked_at_again_then() {
         let mut it = two_rounds();
-        let dead = Condition::Tag { port: "tap0".into(), tag: Some(4095), wanted: None };
-        it.observe(ms(0), &seen(vec![dead], Some(1)));
-        it.observe(ms(10), &Assessment { counted: false, ..ready() });
-        assert_eq!(it.step(ms(10)), Step::Send);
+        it.observe(ms(10), &settling(20));
+        assert_eq!(it.step(ms(10)), Step::WaitUntil(ms(30)));
+        it.observe(ms(30), &ready());
+        assert_eq!(it.step(ms(30)), Step::Send);
+        assert_eq!(it.progress().ready_at, Some(ms(30)));
+    }
+
+    #[test]
+    fn a_port_that_settles_is_waited_for_even_without_patience() {
+        let mut it = Announcement::new(Schedule::default(), Duration::ZERO);
+        it.observe(ms(0), &settling(20));
+        assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(20)));
     }
 
     #[test]
@@ -457,23 +477,34 @@ mod tests {
     }
 
     #[test]
-    fn losing_ovsdb_does_not_stop_a_burst() {
+    fn a_port_that_comes_back_settles_and_is_tried_like_a_new_one() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
         it.sent(left(0));
-        let why = "closed".into();
-        it.observe(ms(20), &seen(vec![Condition::NoOvsdb { why }], Some(1)));
-        assert_eq!(it.step(ms(50)), Step::Send);
+        it.observe(ms(20), &no_tag());
+        it.observe(ms(80), &settling(20));
+        assert_eq!(it.step(ms(80)), Step::WaitUntil(ms(100)));
+        it.observe(ms(100), &ready());
+        assert_eq!(it.step(ms(100)), Step::Send);
+        it.sent(lost(100));
+        assert_eq!(it.step(ms(100)), Step::WaitUntil(ms(101)));
+        it.sent(left(101));
+        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
     }
 
     #[test]
-    fn a_round_that_fails_costs_only_itself() {
+    fn a_round_that_could_not_be_sent_is_tried_like_one_that_was_lost() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.failed("no buffer".into());
-        assert_eq!(it.step(ms(50)), Step::Send);
-        it.sent(left(50));
-        assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 1));
+        it.failed(ms(0), "no buffer".into());
+        assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(1)));
+        it.sent(left(1));
+        it.failed(ms(50), "no buffer".into());
+        assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(150)));
+        it.sent(left(150));
+        let progress = it.progress();
+        assert_eq!((progress.outcome, progress.rounds), (Some(Outcome::Announced), 2));
+        assert_eq!((progress.lost, progress.send_errors, progress.error.as_deref()), (0, 2, None));
     }
 
     #[test]
@@ -516,7 +547,7 @@ mod tests {
             it.sent(Round { at: now, left: false, answered: false });
         }
         assert_eq!(it.progress().outcome, Some(Outcome::Failed));
-        assert_eq!((it.progress().rounds, it.progress().lost), (0, RETRIES + 4));
+        assert_eq!((it.progress().rounds, it.progress().lost), (0, MAX_RETRIES + 4));
     }
 
     #[test]
@@ -544,12 +575,29 @@ mod tests {
         assert_eq!(times, [Some(ms(10)), Some(ms(20)), Some(ms(30)), Some(ms(30))]);
     }
 
-    #[test]
-    fn a_last_round_that_fails_is_a_failure() {
+    /// The outcome of a first round that is or is not sent, and of others that are not or are.
+    fn outcome(first_is_sent: bool) -> (Option<Outcome>, Option<String>) {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        it.sent(left(0));
-        it.failed("no buffer".into());
+        let mut now = ms(0);
+        for n in 0.. {
+            match it.step(now) {
+                Step::Done => break,
+                Step::WaitUntil(at) => now = at,
+                Step::Send if (n == 0) == first_is_sent => it.sent(Round { at: now, ..left(0) }),
+                Step::Send => it.failed(now, "no buffer".into()),
+            }
+        }
+        (it.progress().outcome, it.progress().error.clone())
+    }
+
+    #[test]
+    fn what_left_decides_the_outcome_and_not_what_came_last() {
+        assert_eq!(outcome(true), (Some(Outcome::Announced), None));
+        assert_eq!(outcome(false), (Some(Outcome::Announced), None));
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        (0..100).for_each(|n| it.failed(ms(n), "no buffer".into()));
         assert_eq!(it.progress().outcome, Some(Outcome::Failed));
         assert_eq!(it.progress().error.as_deref(), Some("no buffer"));
     }

@@ -109,7 +109,11 @@ impl Trace {
     ///
     /// Where the port is not ready it is sent only if it cannot leave all the same: into neutron's dead VLAN, say.
     pub(super) async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
-        let seen = order.look(host, guest);
+        let mut seen = order.look(host, guest);
+        while let Some(left) = seen.settles_in.filter(|_| seen.unmet.is_empty()) {
+            tokio::time::sleep(left).await;
+            seen = order.look(host, guest);
+        }
         let mut trace = Trace::new(order, &seen);
         if Condition::all_keep_frames_in(&seen.unmet) {
             trace.error = trace.send(order, host, &seen).await.err();

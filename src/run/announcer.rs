@@ -204,7 +204,7 @@ impl Run<'_> {
             Err(error) => {
                 // The report tells the last one.
                 tracing::debug!("{}: {error}", self.order.target.mac);
-                self.machine.failed(error.to_string());
+                self.machine.failed(at, error.to_string());
             }
         }
     }

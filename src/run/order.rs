@@ -113,7 +113,8 @@ impl Order {
         let facts = Facts {
             links: &links,
             ovs: &ovs.ovs,
-            ovsdb_error: ovs.error.as_deref(),
+            ovsdb_error: ovs.error.as_ref(),
+            now: ovs.epoch.elapsed(),
             guest,
             in_charge: self.in_charge,
             untagged: self.untagged,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use announced::for_tests::GuestState;
 use announced::for_tests::attachment::{Attachment, Kind};
@@ -94,6 +95,9 @@ fn links() -> Links {
     ])
 }
 
+/// When every change has settled.
+const LATER: Duration = Duration::from_secs(1);
+
 /// One guest behind each shape of attachment.
 fn targets() -> Vec<Target> {
     let device = |name: &str| Plug { device: Some(name.into()), ..Plug::default() };
@@ -112,14 +116,22 @@ fn look(target: &Target, ovs: &Ovs, in_charge: Option<Owner>) -> Assessment {
     let links = LINKS.get_or_init(links);
     assess(
         target,
-        &Facts { links, ovs, ovsdb_error: None, guest: GuestState::Running, in_charge, untagged: false },
+        &Facts {
+            links,
+            ovs,
+            ovsdb_error: None,
+            guest: GuestState::Running,
+            in_charge,
+            untagged: false,
+            now: LATER,
+        },
     )
 }
 
 #[test]
 fn the_unbroken_listing_is_ready_everywhere() {
     let mut ovs = Ovs::default();
-    assert!(rows::apply(&mut ovs, &listing()));
+    assert!(rows::apply(&mut ovs, &listing(), Duration::ZERO));
     let kinds = targets().into_iter().map(|target| {
         let seen = look(&target, &ovs, None);
         assert_eq!((seen.unmet.as_slice(), seen.in_charge.0), ([].as_slice(), Owner::Neutron));
@@ -135,7 +147,7 @@ fn ten_thousand_broken_listings_make_no_port_ready_that_must_wait() {
     let targets = targets();
     always(10_000, (grafts(), grafts(), any::<bool>()), |(first, then, evidence)| {
         let mut ovs = Ovs::default();
-        rows::apply(&mut ovs, &grafted(listing.clone(), &first));
+        rows::apply(&mut ovs, &grafted(listing.clone(), &first), Duration::ZERO);
         let mut update = grafted(listing.clone(), &then);
         if let Some(tables) = update.as_object_mut() {
             tables.retain(|table, _| table != "Bridge");
@@ -146,7 +158,7 @@ fn ten_thousand_broken_listings_make_no_port_ready_that_must_wait() {
                 let in_charge = (!evidence).then_some(Owner::Neutron);
                 is_sound(target, &ovs, unique, &look(target, &ovs, in_charge))?;
             }
-            rows::apply(&mut ovs, &update);
+            rows::apply(&mut ovs, &update, Duration::ZERO);
         }
         Ok(())
     });
@@ -155,7 +167,7 @@ fn ten_thousand_broken_listings_make_no_port_ready_that_must_wait() {
 #[test]
 fn a_vlan_that_cannot_be_read_is_still_waited_for() {
     let mut ovs = Ovs::default();
-    rows::apply(&mut ovs, &listing());
+    rows::apply(&mut ovs, &listing(), Duration::ZERO);
     ovs.ports.values_mut().for_each(|port| port.tag = None);
     for target in targets() {
         let target = Target { vlan: Some(Vlan::default()), ..target };
@@ -235,8 +247,8 @@ fn ten_thousand_broken_messages_are_cut_or_refused() {
             loop {
                 match connection.receive().await {
                     Ok(message) => {
-                        rows::apply(&mut ovs, &message["result"]);
-                        rows::apply(&mut ovs, &message["params"][1]);
+                        rows::apply(&mut ovs, &message["result"], Duration::ZERO);
+                        rows::apply(&mut ovs, &message["params"][1], Duration::ZERO);
                     }
                     Err(error) => return error.to_string(),
                 }

@@ -1,9 +1,12 @@
 //! A port without a tag is a trunk: what is sent between the tag's commit in OVSDB and its arrival in the datapath leaves
 //! untagged, into whatever network that is.
 
-use crate::common::{Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, ovs, require};
+use crate::common::{
+    Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, now, ovs, report, require,
+};
 
 const MAC: &str = "fa:16:3e:00:00:0a";
+const PORT: [&str; 6] = ["--dev", "tap0", "--mac", MAC, "--ip", "192.0.2.10"];
 
 /// As neutron's agent does, `ovs-vsctl` counts `next_cfg` up, and ovs-vswitchd lets `cur_cfg` follow once the change is in the
 /// datapath.
@@ -29,6 +32,54 @@ fn nothing_leaks_while_the_tag_is_on_its_way_from_another_vlan() {
     for _ in 0..20 {
         announce(&host, &["--vlan", "100"], "ovs-vsctl set Port tap0 tag=100");
         host.sh("ovs-vsctl set Port tap0 tag=200");
+    }
+    all_in_their_vlan(&wire.stop());
+}
+
+/// The port of a guest that speaks every 20 ms loses its VLAN and gets it back, in each way that a writer of OVSDB may do that.
+#[test]
+fn nothing_leaks_and_no_round_is_lost_when_a_tag_comes_back() {
+    require!(lab, ovs, tshark);
+    let host = a_port_of_neutron();
+    host.sh("ovs-vsctl set Port tap0 tag=100");
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &format!("ether src {MAC}"));
+    let schedule = ["--count", "400", "--interval", "20ms", "--backoff", "1", "--json", "-v"];
+    let announce = host.start_announce(&[&PORT[..], &schedule].concat());
+    assert!(wire.sees(1, DEADLINE));
+    // Nothing leaves a host of neutron's from the dead VLAN; without a VLAN it would.
+    host.sh("ovs-vsctl set Port up0 trunks=0,100");
+    let mut taken = Vec::new();
+    for (how, back) in ["", "--no-wait"].iter().flat_map(|how| ["", "--no-wait"].map(|back| (how, back))) {
+        for lost in ["clear Port tap0 tag", "set Port tap0 tag=4095"] {
+            for _ in 0..5 {
+                let began = now();
+                host.sh(&format!("ovs-vsctl {how} {lost}"));
+                announce.stderr.line_with("waiting:");
+                // A round that was sent before may still be in ovs-vswitchd's socket.
+                host.sh("ovs-ofctl show br-int");
+                taken.push(began..now());
+                host.sh(&format!("ovs-vsctl {back} set Port tap0 tag=100"));
+            }
+        }
+    }
+    let run = announce.finish();
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(report(&run)["rounds"], 400, "{run:#?}");
+    // What is sent before we can hear that the tag is taken away is nothing that we could keep back.
+    let heard = |frame: &Frame| !taken.iter().any(|taking| taking.contains(&frame.at));
+    all_in_their_vlan(&wire.stop().into_iter().filter(heard).collect::<Vec<_>>());
+}
+
+/// What the first look of all finds may have been changed just before it.
+#[test]
+fn nothing_leaks_when_the_first_look_comes_right_after_a_hasty_writer() {
+    require!(lab, ovs, tshark);
+    let host = a_port_of_neutron();
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &format!("ether src {MAC}"));
+    let command = format!("{} {} --count 1 -q", env!("CARGO_BIN_EXE_announce"), PORT.join(" "));
+    for _ in 0..20 {
+        host.sh(&format!("ovs-vsctl --no-wait set Port tap0 tag=100; {command}"));
+        host.sh("ovs-vsctl clear Port tap0 tag");
     }
     all_in_their_vlan(&wire.stop());
 }
@@ -71,8 +122,7 @@ fn a_port_of_neutron() -> Host {
 
 /// Waits for the port, which `script` makes ready.
 fn announce(host: &Host, more: &[&str], script: &str) {
-    let port = ["--dev", "tap0", "--mac", MAC, "--ip", "192.0.2.10", "-v", "--count", "2"];
-    let announce = host.start_announce(&[&port, more].concat());
+    let announce = host.start_announce(&[&PORT[..], &["-v", "--count", "2"], more].concat());
     announce.stderr.line_with("waiting:");
     host.sh(script);
     let run = announce.finish();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::jsonrpc::Connection;
 use super::{arrival, rows};
 use crate::host::patience::within;
-use crate::path::ovs::Ovs;
+use crate::path::ovs::{Ovs, Unreachable};
 
 const DATABASE: &str = "Open_vSwitch";
 /// Where OVSDB listens, in the order of looking; `$OVS_RUNDIR` goes before them.
@@ -28,12 +28,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is known of Open vSwitch.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct State {
     /// What OVSDB said last.
     pub ovs: Ovs,
     /// Why it cannot be reached at present.
-    pub error: Option<String>,
+    pub error: Option<Unreachable>,
+    /// The moment that the times in it are counted from.
+    pub epoch: Instant,
+}
+
+impl State {
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
 }
 
 /// What went wrong in talking to OVSDB.
@@ -68,10 +76,11 @@ pub(crate) fn default_socket() -> PathBuf {
 ///
 /// Returns once the rows are known, or once it is known why they are not: about as soon as `wait` asks for it.
 pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
-    let mut ovs = Ovs::default();
-    let first = start(&socket, &mut ovs, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
-    let error = first.as_ref().err().map(ToString::to_string);
-    let (sender, receiver) = watch::channel(State { ovs, error });
+    let mut state = State { ovs: Ovs::default(), error: None, epoch: Instant::now() };
+    let first = start(&socket, &mut state, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
+    let unreachable = |error: &Error| Unreachable { why: error.to_string(), since: state.now() };
+    state.error = first.as_ref().err().map(unreachable);
+    let (sender, receiver) = watch::channel(state);
     tokio::spawn(async move {
         tokio::select! {
             () = keep(&socket, first, &sender) => {}
@@ -98,7 +107,7 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
                     FIRST_RETRY => tracing::warn!("{error}"),
                     _ => tracing::debug!("{error}"),
                 }
-                to.send_modify(|state| state.error = Some(error));
+                to.send_modify(|state| state.error = Some(Unreachable { why: error, since: state.now() }));
             }
             Err(error) => {
                 tracing::debug!("{error}");
@@ -110,16 +119,16 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
         }
         tokio::time::sleep(pause).await;
         pause = LAST_RETRY.min(pause * 2);
-        let mut ovs = Ovs::default();
-        connection = start(socket, &mut ovs, PATIENCE).await;
+        let mut state = to.borrow().clone();
+        connection = start(socket, &mut state, PATIENCE).await;
         if connection.is_ok() {
-            to.send_replace(State { ovs, error: None });
+            to.send_replace(State { error: None, ..state });
         }
     }
 }
 
 /// Connects and reads the first state of every row.
-async fn start(socket: &Path, ovs: &mut Ovs, patience: Duration) -> Result<Connection, Error> {
+async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<Connection, Error> {
     let lost = |error| Error::Lost(socket.into(), error);
     let attempt = async {
         let opened = Connection::open(socket).await;
@@ -136,7 +145,7 @@ async fn start(socket: &Path, ovs: &mut Ovs, patience: Duration) -> Result<Conne
             if !message["error"].is_null() {
                 return Err(Error::Refused(socket.into(), message["error"].clone()));
             }
-            rows::apply(ovs, &message["result"]);
+            state.ovs = rows::listed(&message["result"], &state.ovs, state.now());
             return Ok(connection);
         }
     };
@@ -149,7 +158,10 @@ async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<St
         let step = match connection.receive().await {
             Ok(message) => match updates(&message) {
                 Some(updates) => {
-                    to.send_if_modified(|state| rows::apply(&mut state.ovs, updates));
+                    to.send_if_modified(|state| {
+                        let now = state.now();
+                        rows::apply(&mut state.ovs, updates, now)
+                    });
                     Ok(())
                 }
                 None => answer(&mut connection, message).await,

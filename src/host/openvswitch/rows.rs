@@ -1,6 +1,7 @@
 //! OVSDB's JSON for rows, read into [`Ovs`] (RFC 7047 sections 4.1.5 and 5.1).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -16,8 +17,19 @@ pub fn columns() -> Value {
     })
 }
 
-/// Takes `<table-updates>` into account; tells whether there was any row in them.
-pub fn apply(ovs: &mut Ovs, updates: &Value) -> bool {
+/// The rows of a first `<table-updates>`, which came at `now`; what was `known` before tells which of them have changed.
+pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
+    let mut ovs = Ovs::default();
+    apply(&mut ovs, updates, now);
+    let next_cfg = ovs.next_cfg;
+    for (uuid, port) in &mut ovs.ports {
+        *port = std::mem::take(port).listed(known.ports.get(uuid), next_cfg, now);
+    }
+    ovs
+}
+
+/// Takes `<table-updates>` into account that came at `now`; returns whether there was any row in them.
+pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
     let mut changed = false;
     let before = ovs.next_cfg;
     let rows = |table: &str| updates[table].as_object().into_iter().flatten();
@@ -32,8 +44,9 @@ pub fn apply(ovs: &mut Ovs, updates: &Value) -> bool {
     }
     for (uuid, update) in rows("Port") {
         changed = true;
-        let (changed_in, counted) = (ovs.next_cfg, ovs.next_cfg != before);
-        let new = update["new"].as_object().map(|row| Port { changed_in, counted, ..port(row) });
+        let (next_cfg, old) = (ovs.next_cfg, ovs.ports.get(uuid));
+        let new = update["new"].as_object();
+        let new = new.map(|row| port(row).after(old, next_cfg != before, next_cfg, now));
         put(&mut ovs.ports, uuid, new);
     }
     for (uuid, update) in rows("Interface") {
@@ -72,8 +85,7 @@ fn port(row: &Map<String, Value>) -> Port {
         vlan_mode: text(row, "vlan_mode"),
         trunks: set(row, "trunks").filter_map(vlan).collect(),
         other_config: map(row, "other_config"),
-        changed_in: 0,
-        counted: false,
+        ..Port::default()
     }
 }
 
@@ -125,6 +137,10 @@ fn pair<'a>(value: &'a Value, word: &str) -> Option<&'a Value> {
 mod tests {
     use super::*;
 
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
     fn updates() -> Value {
         json!({
             "Bridge": {"b": {"new": {"name": "br-int", "ports": ["set", [["uuid", "p"], ["uuid", "q"]]]}}},
@@ -138,7 +154,7 @@ mod tests {
     #[test]
     fn rows_are_read_with_sets_maps_and_references() {
         let mut ovs = Ovs::default();
-        assert!(apply(&mut ovs, &updates()));
+        assert!(apply(&mut ovs, &updates(), ms(0)));
         let plugged = ovs.named("tap0").unwrap();
         assert_eq!(plugged.bridge.name, "br-int");
         assert_eq!((plugged.port.tag, plugged.port.vlan_mode.as_deref()), (Some(100), None));
@@ -152,19 +168,66 @@ mod tests {
         let mut ovs = Ovs::default();
         let mut with_number = updates();
         with_number["Open_vSwitch"] = json!({"o": {"new": {"next_cfg": 8, "cur_cfg": 7}}});
-        apply(&mut ovs, &with_number);
-        assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in, ovs.ports["p"].counted), (7, 8, true));
-        apply(&mut ovs, &json!({"Open_vSwitch": {"o": {"new": {"next_cfg": 9, "cur_cfg": 8}}}}));
+        apply(&mut ovs, &with_number, ms(0));
+        assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in), (7, 8));
+        apply(&mut ovs, &json!({"Open_vSwitch": {"o": {"new": {"next_cfg": 9, "cur_cfg": 8}}}}), ms(1));
         assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in), (8, 8), "the change 9 was not its own");
-        apply(&mut ovs, &updates());
-        assert!(!ovs.ports["p"].counted, "who changed it did not count");
+    }
+
+    /// A port in VLAN 100, or in `tag`; the change is counted as `next_cfg`, if it is.
+    fn tagged(tag: Value, next_cfg: Option<i64>) -> Value {
+        let mut updates = updates();
+        updates["Port"]["p"]["new"]["tag"] = tag;
+        updates["Port"]["p"]["new"]["trunks"] = json!(["set", []]);
+        if let Some(next_cfg) = next_cfg {
+            updates["Open_vSwitch"] = json!({"o": {"new": {"next_cfg": next_cfg, "cur_cfg": 0}}});
+        }
+        updates
+    }
+
+    #[test]
+    fn a_port_whose_change_was_not_counted_settles() {
+        let mut ovs = Ovs::default();
+        let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
+        apply(&mut ovs, &tagged(json!(["set", []]), None), ms(0));
+        assert_eq!(settles(&ovs, 0), None, "a new port takes in nothing before it is made");
+        apply(&mut ovs, &tagged(json!(7), None), ms(100));
+        assert_eq!((settles(&ovs, 101), settles(&ovs, 120)), (Some(ms(19)), None));
+        apply(&mut ovs, &tagged(json!(7), None), ms(110));
+        assert_eq!(settles(&ovs, 111), Some(ms(9)), "another column");
+        apply(&mut ovs, &json!({"Open_vSwitch": {"o": {"new": {"next_cfg": 1, "cur_cfg": 1}}}}), ms(112));
+        assert_eq!(settles(&ovs, 113), None, "a later change is carried out, and this one with it");
+        apply(&mut ovs, &tagged(json!(["set", []]), Some(2)), ms(200));
+        assert_eq!(settles(&ovs, 200), None, "cur_cfg tells");
+    }
+
+    #[test]
+    fn from_the_dead_vlan_a_port_settles_no_longer_than_it_did() {
+        let mut ovs = Ovs::default();
+        let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
+        apply(&mut ovs, &tagged(json!(4095), None), ms(0));
+        apply(&mut ovs, &tagged(json!(7), None), ms(1));
+        assert_eq!(settles(&ovs, 1), None);
+        apply(&mut ovs, &tagged(json!(4095), None), ms(100));
+        apply(&mut ovs, &tagged(json!(7), None), ms(101));
+        assert_eq!(settles(&ovs, 101), Some(ms(19)), "frames may still meet the port of before both");
+    }
+
+    #[test]
+    fn a_row_that_a_listing_shows_for_the_first_time_may_have_changed_just_now() {
+        let ovs = listed(&tagged(json!(7), Some(8)), &Ovs::default(), ms(100));
+        assert_eq!(ovs.ports["p"].settles_in(8, ms(100)), Some(ms(20)));
+        let again = listed(&tagged(json!(7), Some(8)), &ovs, ms(500));
+        assert_eq!(again.ports["p"].settles_in(8, ms(500)), None, "it was like this before");
+        let other = listed(&tagged(json!(8), Some(8)), &ovs, ms(500));
+        assert_eq!(other.ports["p"].settles_in(8, ms(500)), Some(ms(20)));
     }
 
     #[test]
     fn a_row_without_new_has_gone() {
         let mut ovs = Ovs::default();
-        apply(&mut ovs, &updates());
-        apply(&mut ovs, &json!({"Interface": {"i": {"old": {"name": "tap0"}}}}));
+        apply(&mut ovs, &updates(), ms(0));
+        apply(&mut ovs, &json!({"Interface": {"i": {"old": {"name": "tap0"}}}}), ms(0));
         assert_eq!(ovs.named("tap0"), None);
     }
 }

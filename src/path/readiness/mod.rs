@@ -3,18 +3,23 @@
 //! A frame that is sent too early is worse than a late one: without its VLAN tag it leaks into another network, and on
 //! a switch it flaps the MAC. So a port is ready by the rule of whoever is in charge of it, read from evidence.
 
+use std::time::Duration;
+
 use crate::guest::GuestState;
 use crate::guest::domain::Vlan;
 use crate::guest::target::Target;
 use crate::path::attachment::{self, Attachment, Kind};
 use crate::path::condition::Condition;
 use crate::path::link::{Links, PortState};
-use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged, Untagged};
+use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged, Unreachable, Untagged};
 use crate::path::owner::Owner;
 
 mod columns;
 
 use columns::Wanted;
+
+/// How long a port counts as it was when OVSDB was lost: while ovsdb-server is restarted, the datapath stays as it is.
+const OUTAGE_TOLERANCE: Duration = Duration::from_secs(30);
 
 /// What is known of the host and of the guest at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -24,13 +29,15 @@ pub struct Facts<'a> {
     /// Open vSwitch; empty on a host without it.
     pub ovs: &'a Ovs,
     /// Why OVSDB cannot be reached at present; what `ovs` says may then be out of date.
-    pub ovsdb_error: Option<&'a str>,
+    pub ovsdb_error: Option<&'a Unreachable>,
     /// The guest's state.
     pub guest: GuestState,
     /// The operator's word on who is in charge.
     pub in_charge: Option<Owner>,
     /// The operator's word that the port's network has no VLAN, so that no agent will ever set one.
     pub untagged: bool,
+    /// The moment, counted as the times in `ovs` are.
+    pub now: Duration,
 }
 
 /// Where a target is plugged, and whether it is ready.
@@ -40,8 +47,8 @@ pub struct Assessment {
     pub attachment: Option<Attachment>,
     /// The OpenFlow port number of the port that the guest's frames enter by; of a hybrid plug, that of its qvo.
     pub ofport: Option<u32>,
-    /// The last change of the port said when it is carried out, by way of `next_cfg`; so is a port that is not in OVSDB.
-    pub counted: bool,
+    /// How much longer a frame might meet the port as it was before its last change.
+    pub settles_in: Option<Duration>,
     /// Who is in charge of the port, and the evidence.
     pub in_charge: (Owner, String),
     /// The VLAN of untagged frames from the guest, when the port puts them into one.
@@ -51,9 +58,9 @@ pub struct Assessment {
 }
 
 impl Assessment {
-    /// Whether a frame that is sent now would leave the host.
+    /// Whether a frame that is sent now would leave the host, in its VLAN.
     pub fn is_ready(&self) -> bool {
-        self.unmet.is_empty()
+        self.unmet.is_empty() && self.settles_in.is_none()
     }
 
     /// The host's end of the NIC: as it was found, else as it is called.
@@ -88,7 +95,7 @@ pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
     let mut assessment = Assessment {
         attachment: None,
         ofport: None,
-        counted: true,
+        settles_in: None,
         in_charge: (Owner::Nobody, "it is not plugged in yet".into()),
         vlan: None,
         unmet,
@@ -98,8 +105,8 @@ pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
         Err(missing) => {
             let not_in_kernel = matches!(missing, Condition::NotPlugged { .. } | Condition::NotInOvs { .. });
             assessment.unmet.push(missing);
-            if let (true, Some(why)) = (not_in_kernel, facts.ovsdb_error) {
-                assessment.unmet.push(Condition::NoOvsdb { why: why.into() });
+            if let (true, Some(error)) = (not_in_kernel, facts.ovsdb_error) {
+                assessment.unmet.push(Condition::NoOvsdb { why: error.why.clone() });
             }
         }
     }
@@ -131,16 +138,13 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
             };
         }
         Kind::Ovs | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser | Kind::Hybrid => {
-            if let Some(why) = facts.ovsdb_error {
-                unmet.push(Condition::NoOvsdb { why: why.into() });
-            }
             if let Some(rule) = facts.ovs.port_of(&attachment.bridge, &attachment.port) {
                 to.in_charge = match facts.in_charge {
                     Some(who) => (who, "the configuration says so".into()),
                     None => Owner::of(target, rule, facts.ovs),
                 };
                 ovs_rule(to.in_charge.0, target, rule, facts.untagged, unmet);
-                to.counted = rule.port.counted;
+                to.settles_in = rule.port.settles_in(facts.ovs.cur_cfg, facts.now);
                 if facts.ovs.cur_cfg < rule.port.changed_in {
                     unmet.push(Condition::NotApplied { port: rule.port.name.clone() });
                 }
@@ -159,6 +163,11 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
             if let Some(entry) = entry.and_then(|entry| facts.ovs.named(&entry.interface)) {
                 to.ofport = ofport(entry, unmet);
             }
+            // What was known of a ready port holds for a while; nothing else gets ready without OVSDB.
+            let lost = facts.ovsdb_error.filter(|error| {
+                !unmet.is_empty() || facts.now.saturating_sub(error.since) > OUTAGE_TOLERANCE
+            });
+            unmet.extend(lost.map(|error| Condition::NoOvsdb { why: error.why.clone() }));
         }
     }
     to.attachment = Some(attachment);

@@ -5,17 +5,18 @@ use crate::guest::domain::{NativeMode, Vlan};
 use crate::guest::target::Manager;
 use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::link::Link;
-use crate::path::ovs::Port;
+use crate::path::ovs::{Port, SETTLING_TIME, Uncounted};
 
 /// A host on which `tap0` is plugged into br-int, by Open vSwitch.
 struct World {
     links: Links,
     ovs: Ovs,
     target: Target,
-    ovsdb_error: Option<&'static str>,
+    ovsdb_error: Option<Unreachable>,
     guest: GuestState,
     in_charge: Option<Owner>,
     untagged: bool,
+    now: Duration,
 }
 
 impl World {
@@ -30,6 +31,7 @@ impl World {
             guest: GuestState::Running,
             in_charge: None,
             untagged: false,
+            now: Duration::from_secs(1000),
         }
     }
 
@@ -72,9 +74,10 @@ impl World {
     }
 
     fn seen(&self) -> Assessment {
-        let World { links, ovs, ovsdb_error, guest, in_charge, untagged, .. } = self;
-        let (ovsdb_error, guest, in_charge, untagged) = (*ovsdb_error, *guest, *in_charge, *untagged);
-        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge, untagged })
+        let World { links, ovs, ovsdb_error, guest, in_charge, untagged, now, .. } = self;
+        let (guest, in_charge, untagged, now) = (*guest, *in_charge, *untagged, *now);
+        let ovsdb_error = ovsdb_error.as_ref();
+        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge, untagged, now })
     }
 
     fn unmet(&self) -> Vec<String> {
@@ -463,16 +466,36 @@ fn the_guest_must_run_here_with_its_link_up() {
 }
 
 #[test]
-fn without_ovsdb_nothing_new_is_said_of_its_ports() {
-    let mut world = World::on_ovs();
-    world.ovsdb_error = Some("closed");
-    assert_eq!(world.unmet(), ["OVSDB cannot be reached: closed"]);
+fn a_change_that_is_not_counted_settles_before_the_port_is_ready() {
+    let mut world = World::neutron();
+    world.port("tap0").tag = Some(100);
+    let at = world.now;
+    world.port("tap0").uncounted = Some(Uncounted { at, next_cfg: 0 });
+    assert_eq!((world.unmet(), world.seen().is_ready()), (vec![], false));
+    assert_eq!(world.seen().settles_in, Some(SETTLING_TIME));
+    world.now += SETTLING_TIME;
+    assert!(world.seen().is_ready());
+    world.now = at;
+    world.ovs.cur_cfg = 1;
+    assert!(world.seen().is_ready(), "a later change has been carried out, and this one with it");
+}
+
+#[test]
+fn a_ready_port_stays_so_while_ovsdb_is_restarted_and_no_other_gets_ready() {
+    let mut world = World::neutron();
+    world.ovsdb_error = Some(Unreachable { why: "closed".into(), since: world.now });
+    let lost = "OVSDB cannot be reached: closed";
+    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet", lost]);
+    world.port("tap0").tag = Some(100);
+    assert_eq!(world.unmet(), READY);
+    world.now += OUTAGE_TOLERANCE + Duration::from_millis(1);
+    assert_eq!(world.unmet(), [lost]);
 }
 
 #[test]
 fn a_host_without_open_vswitch_is_not_asked_for_it() {
     let mut world = World::on_linux_bridge();
-    world.ovsdb_error = Some("no such file");
+    world.ovsdb_error = Some(Unreachable { why: "no such file".into(), since: Duration::ZERO });
     assert_eq!(world.unmet(), READY);
     world.link(2).master = None;
     assert_eq!(world.unmet(), ["tap0 is not plugged into a bridge", "OVSDB cannot be reached: no such file"]);

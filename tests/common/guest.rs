@@ -265,7 +265,7 @@ pub fn restart_libvirtd(host: &Host) {
          kill -KILL $pid
          while [ -e /proc/$pid ]; do :; done
          taskset --cpu-list $cpus $* </dev/null >/dev/null 2>&1
-         virsh --quiet uri");
+         virsh --quiet uri || { cat /var/log/libvirt/libvirtd.log; exit 1; }");
 }
 
 /// Held while a test has macvtaps. Theirs is `/dev/tapN`, with N an interface index: hosts share `/dev` and no indices.

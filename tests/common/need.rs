@@ -1,19 +1,43 @@
-//! What a test needs of the machine.
+//! What a test needs of the machine, and whether it needs the machine for itself.
 
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// `require!(lab, libvirt)`: leaves the test, saying so, where something is missing. Panics instead where
 /// `ANNOUNCED_TESTS_REQUIRE` (a list with commas, or `all`) says that it must be there.
+///
+/// From here to the test's end, other tests may run at the same time, but for `require!(alone, lab, libvirt)`: there none does.
+/// That is for tests in which one real program must be quicker than another one.
 macro_rules! require {
-    ($($need:ident),+ $(,)?) => {
+    (alone, $($need:ident),+ $(,)?) => {
+        require!(@ $crate::common::need::alone(), $($need),+)
+    };
+    (@ $turn:expr, $($need:ident),+) => {
         if !$crate::common::need::met(&[$(stringify!($need)),+]) {
             return;
         }
+        let _turn = $turn;
+    };
+    ($($need:ident),+ $(,)?) => {
+        require!(@ $crate::common::need::beside_others(), $($need),+)
     };
 }
 pub(crate) use require;
+
+/// Held by the tests that run.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until all tests that run have ended, while no other one begins.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub fn met(needs: &[&str]) -> bool {
     let missing: Vec<&str> = needs.iter().copied().filter(|need| !is_there(need)).collect();
@@ -21,8 +45,14 @@ pub fn met(needs: &[&str]) -> bool {
         return true;
     }
     insist(&missing, &std::env::var("ANNOUNCED_TESTS_REQUIRE").unwrap_or_default());
-    // Not eprintln!: the test harness would show that only for tests that fail.
-    let _ = writeln!(std::io::stderr(), "skipped: needs {}", missing.join(", "));
+    let line = format!("skipped: needs {}\n", missing.join(", "));
+    // Not eprint!: the test harness would show that only for tests that fail.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    // contrib/test says it once more, in the end.
+    if let Some(file) = std::env::var_os("ANNOUNCED_TESTS_SKIPPED") {
+        let mut file = OpenOptions::new().append(true).open(file).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
     false
 }
 

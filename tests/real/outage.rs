@@ -12,7 +12,7 @@ const ATTEMPTS: usize = 5;
 
 #[test]
 fn other_subnets_lose_the_guest_where_only_arp_moves_the_arp_entry_but_not_with_announced() {
-    require!(lab, ovs, libvirt, vm, tcpdump, python3);
+    require!(alone, lab, ovs, libvirt, vm, tcpdump, python3);
     let in_time = ["--late", "0", "--vendor", "B"];
     // The port had its VLAN before QEMU announced anything.
     let as_meant = |record: &Value| at_port(record).first().is_some_and(|first| tag(record) < *first);
@@ -29,7 +29,7 @@ fn other_subnets_lose_the_guest_where_only_arp_moves_the_arp_entry_but_not_with_
 
 #[test]
 fn everybody_loses_a_guest_whose_port_gets_its_vlan_late_but_not_with_announced() {
-    require!(lab, ovs, libvirt, vm, tcpdump, python3);
+    require!(alone, lab, ovs, libvirt, vm, tcpdump, python3);
     let late = ["--late", "3", "--vendor", "A"];
     // QEMU's five announcements were over before the port had its VLAN.
     let as_meant = |record: &Value| {

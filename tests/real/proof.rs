@@ -1,5 +1,8 @@
 //! How far frames come: `announce trace` and `announce` name the hop at which they end, and why. tcpdump stands at every
 //! hop, and must have seen the same.
+//!
+//! Where Open vSwitch takes frames from a device, as on a hybrid plug, a trace sees them only if they leave within milliseconds: such
+//! tests run alone.
 
 use crate::common::Direction::{In, Out};
 use crate::common::proof::{Shows, announce, trace, trace_by, trace_is_not_sent};
@@ -13,7 +16,7 @@ const HYBRID: [Shows<'static>; 5] = [("tap", In), ("qbr", In), ("qvb", Out), ("q
 
 #[test]
 fn a_healthy_open_vswitch_port() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     let stand = Stand::open_vswitch();
     is_healthy(&stand, &[UP0], ("br-int", Some(VLAN)));
     // What redirect lets in at the tap is seen there, too.
@@ -22,7 +25,7 @@ fn a_healthy_open_vswitch_port() {
 
 #[test]
 fn a_healthy_hybrid_plug() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     is_healthy(&Stand::hybrid_plug(), &HYBRID, ("br-int", Some(VLAN)));
 }
 
@@ -80,7 +83,7 @@ fn neutrons_dead_vlan() {
 /// As neutron's agent marks ports since 2019.
 #[test]
 fn a_dead_port_behind_a_hybrid_plug() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     let stand = Stand::hybrid_plug();
     let qvo = stand.nic.device("qvo");
     let mut why =
@@ -100,7 +103,7 @@ fn a_dead_port_behind_a_hybrid_plug() {
 /// An access port: Open vSwitch does not look at its trunks, and a frame would leave.
 #[test]
 fn leftover_trunks_that_stop_nothing() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     let stand = Stand::hybrid_plug();
     let qvo = stand.nic.device("qvo");
     stand.host.sh(&format!("ovs-vsctl set Port {qvo} trunks=4095"));
@@ -114,7 +117,7 @@ fn leftover_trunks_that_stop_nothing() {
 /// As neutron's firewall did: ARP passes, and RARP does not.
 #[test]
 fn a_flow_that_drops_rarp() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     for (stand, shows, port) in
         [(Stand::open_vswitch(), &[UP0][..], "tap"), (Stand::hybrid_plug(), &HYBRID, "qvo")]
     {
@@ -159,7 +162,7 @@ fn flows_that_drop_different_frames() {
 /// What does not come to Open vSwitch is not held up by it.
 #[test]
 fn a_filter_on_the_bridge_of_a_hybrid_plug() {
-    require!(lab, ovs, tshark, nft);
+    require!(alone, lab, ovs, tshark, nft);
     let stand = Stand::hybrid_plug();
     stand.host.sh("nft add table bridge filter
         nft 'add chain bridge filter first { type filter hook prerouting priority 0; }'
@@ -173,7 +176,7 @@ fn a_filter_on_the_bridge_of_a_hybrid_plug() {
 
 #[test]
 fn an_open_vswitch_that_stands_still() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     let stand = Stand::hybrid_plug();
     stand.host.sh("kill -STOP $(cat /run/openvswitch/ovs-vswitchd.pid)");
     let qvo = stand.nic.device("qvo");
@@ -186,7 +189,7 @@ fn an_open_vswitch_that_stands_still() {
 /// As on most hosts of OpenStack: some networks are in tunnels, this one is not.
 #[test]
 fn a_tunnel_beside_the_provider_bridge() {
-    require!(lab, ovs, tshark);
+    require!(alone, lab, ovs, tshark);
     let stand = Stand::provider_bridge();
     stand.host.sh("ovs-vsctl add-br br-tun -- set Bridge br-tun datapath_type=netdev \
              -- add-port br-tun vxlan-1 -- set Interface vxlan-1 type=vxlan options:remote_ip=198.51.100.2 \

@@ -65,7 +65,7 @@ def xml(attachment, guest_announce, files):
     """VM1 as nova describes it; `files` is where `build` has left kernel and initramfs."""
     boot = f"""
         <kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd>
-        <cmdline>quiet ipv6.disable=1</cmdline>"""
+        <cmdline>quiet ipv6.disable=1 no_timer_check</cmdline>"""
     silent = "" if guest_announce else """
       <qemu:override><qemu:device alias='ua-net0'><qemu:frontend>
         <qemu:property name='guest_announce' type='bool' value='false'/>

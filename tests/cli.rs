@@ -95,6 +95,14 @@ fn a_configuration_that_cannot_be_used() {
             assert!(run.stderr.starts_with(&format!("announce: {file}{place}")), "{run:?}");
         }
     }
+    std::fs::write(file, "[schedule]\ncuont = 3\nbackof = 2.0\n").unwrap();
+    let check = announce(&format!("check {file}"));
+    assert_eq!(
+        (check.code, check.stderr.lines().count()),
+        (Some(78), 2),
+        "each mistake has a line: {check:?}"
+    );
+    assert_refused(&announce(&format!("{NOWHERE} --config {file}")), 78, "(1 more: announce check)");
     assert_refused(&announce("check /nonexistent/announced.toml"), 78, "/nonexistent/announced.toml");
     assert_refused(&announce(&format!("{NOWHERE} --config /nonexistent/a.toml")), 78, "/nonexistent/a.toml");
 }

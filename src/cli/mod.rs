@@ -132,7 +132,13 @@ fn hook(
 }
 
 fn check(file: Option<&Path>) -> Result<Status, Problem> {
-    let config = Config::load(file).map_err(|error| (Status::Config, error.to_string()))?;
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => {
+            error.lines().iter().for_each(|line| complain(line));
+            return Ok(Status::Config);
+        }
+    };
     let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
     config.advice().iter().for_each(|advice| complain(&format!("{}: warning: {advice}", file.display())));
     let words = if file.exists() { "is good" } else { "is not there: the defaults apply" };

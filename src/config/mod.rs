@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::announcement::frame::{Kind, Style};
 use crate::announcement::injection::Method;
 use crate::announcement::schedule::Schedule;
+use crate::config::mistakes::Mistake;
 use crate::guest::address::{self, Source};
 use crate::guest::event::Cause;
 use crate::guest::target::Target;
@@ -19,6 +20,7 @@ use crate::path::owner::Owner;
 
 pub mod duration;
 mod lint;
+mod mistakes;
 
 /// Where the configuration is looked for when no file is named; it need not exist.
 pub(crate) const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
@@ -228,21 +230,33 @@ pub enum Error {
     /// It cannot be opened.
     #[error("{0}: {1}")]
     Read(PathBuf, io::Error),
-    /// It is not TOML, or a key or a value is not known.
-    #[error("{file}:{line}:{column}: {message}")]
-    Syntax {
-        /// The file.
-        file: PathBuf,
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-        /// What is wrong there.
-        message: String,
-    },
+    /// It is not TOML, or keys or values are not known.
+    #[error("{}:{}", .0.display(), first(.1))]
+    Mistakes(PathBuf, Vec<Mistake>),
     /// A value is out of its range.
     #[error("{0}: {1}")]
     Value(PathBuf, String),
+}
+
+/// The first mistake, and how many more there are.
+fn first(mistakes: &[Mistake]) -> String {
+    let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+    match mistakes.len() {
+        0 | 1 => first,
+        several => format!("{first} ({} more: announce check)", several - 1),
+    }
+}
+
+impl Error {
+    /// Every mistake in a line of its own.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Error::Mistakes(file, mistakes) => {
+                mistakes.iter().map(|mistake| format!("{}:{mistake}", file.display())).collect()
+            }
+            other => vec![other.to_string()],
+        }
+    }
 }
 
 impl Config {
@@ -258,16 +272,7 @@ impl Config {
 
     /// Reads the text of `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Config, Error> {
-        let config: Config = toml::from_str(text).map_err(|error| {
-            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
-            let message = error.message().lines().collect::<Vec<_>>().join(", ");
-            Error::Syntax {
-                file: file.into(),
-                line: before.matches('\n').count() + 1,
-                column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
-                message,
-            }
-        })?;
+        let config = mistakes::read(text).map_err(|mistakes| Error::Mistakes(file.into(), mistakes))?;
         config.check().map_err(|why| Error::Value(file.into(), why))?;
         Ok(config)
     }
@@ -391,9 +396,21 @@ pub(crate) fn vlan_id(vlan: u16) -> Result<u16, String> {
     }
 }
 
+/// A duration in words. A number alone is refused: it may mean seconds or milliseconds.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    crate::config::duration::parse(&text).map_err(serde::de::Error::custom)
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Words(String),
+        Number(f64),
+    }
+    use serde::de::Error;
+    match Written::deserialize(from)
+        .map_err(|_| D::Error::custom("write a duration, such as \"50ms\" or \"2s\""))?
+    {
+        Written::Words(text) => duration::parse(&text).map_err(D::Error::custom),
+        Written::Number(number) => Err(D::Error::custom(format!("write \"{number}ms\" or \"{number}s\""))),
+    }
 }
 
 #[cfg(test)]
@@ -414,7 +431,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_with_its_place() {
         let error = parse("[schedule]\ncount = 3\n\n  cuont = 4\n").unwrap_err();
-        assert!(error.starts_with("a.toml:4:3: unknown field `cuont`"), "{error}");
+        assert!(
+            error.starts_with("a.toml:4:3: [schedule] has no key \"cuont\"; did you mean count?"),
+            "{error}"
+        );
         assert_eq!(error.lines().count(), 1);
     }
 

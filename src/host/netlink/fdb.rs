@@ -7,7 +7,8 @@ use nix::sys::socket::{MsgFlags, SockFlag, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use pnet_base::MacAddr;
 
-use super::{self as netlink, Message, Request, attributes, messages, u16_at, u32_at};
+use super::{Message, Request, attributes, messages, u16_at, u32_at};
+use crate::host::netlink;
 
 // include/uapi/linux/neighbour.h
 const NDA_LLADDR: u16 = 2;

@@ -8,7 +8,8 @@ use nix::sys::socket::{MsgFlags, SockFlag, recv, send, setsockopt, sockopt};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::{self as netlink, Message, Request, attributes, messages, text, u16_at, u32_at};
+use super::{Message, Request, attributes, messages, text, u16_at, u32_at};
+use crate::host::netlink;
 use crate::host::sys;
 use crate::path::link::{Bridge, BridgePort, Link, Links, PortState};
 

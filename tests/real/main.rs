@@ -17,6 +17,7 @@ mod hook;
 mod lab;
 mod leak;
 mod learned;
+mod libvirts;
 mod lifecycle;
 mod migration;
 mod neutron;

@@ -68,12 +68,11 @@ fn leave_out(table: &mut DeTable<'_>, at: usize, path: &mut Vec<String>) -> bool
         return false;
     };
     path.push(key.get_ref().to_string());
-    let inner = table.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut);
-    if let Some(DeValue::Table(inner)) = inner
-        && !holds(key.span())
-        && leave_out(inner, at, path)
-    {
-        return true;
+    let inner = table.get_mut(key.get_ref().as_ref()).filter(|_| !holds(key.span()));
+    if let Some(DeValue::Table(inner)) = inner.map(Spanned::get_mut) {
+        if leave_out(inner, at, path) {
+            return true;
+        }
     }
     table.remove(key.get_ref().as_ref()).is_some()
 }

@@ -296,6 +296,11 @@ impl Announcement {
 }
 
 impl Progress {
+    /// Rounds that were sent, or could not be.
+    pub fn attempts(&self) -> u32 {
+        self.rounds + self.lost + self.send_errors
+    }
+
     /// What is seen for the first time.
     fn note(&mut self, now: Duration, seen: &Assessment) {
         if !seen.unmet.iter().any(Condition::is_of_the_guest) {

@@ -1,5 +1,8 @@
-//! How many frames a second the whole host may send, and whose turn it is: the first rounds of all before the second
-//! rounds of any.
+//! How many frames a second the whole host may send, and whose turn it is: the first attempts of all before the second
+//! attempts of any.
+//!
+//! A first round goes as soon as nothing is owed, and is paid for afterwards. A later one is paid for beforehand, and leaves room
+//! for first ones, which might come at any moment.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,6 +10,8 @@ use std::time::Duration;
 
 /// What may be sent at once after a silence: the frames of this long.
 const BURST: Duration = Duration::from_millis(100);
+/// What of that is kept for first rounds.
+const RESERVE: Duration = Duration::from_millis(50);
 
 /// A steady rate of frames, and those who wait for their turn.
 ///
@@ -17,12 +22,14 @@ pub(crate) struct Quota<T> {
     /// When everything that was sent would have been sent at the steady rate.
     paid_until: Duration,
     waiting: BinaryHeap<Reverse<Waiting<T>>>,
+    /// The frames of the largest later round that has waited since nobody did: it may cost more than a burst.
+    saving_for: u32,
     arrivals: u64,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
-    /// The round, then the order of asking.
+    /// The attempt, then the order of asking.
     turn: (u32, u64),
     frames: u32,
     who: T,
@@ -55,6 +62,7 @@ impl<T> Quota<T> {
             per_frame: per_frame(per_second),
             paid_until: Duration::ZERO,
             waiting: BinaryHeap::new(),
+            saving_for: 0,
             arrivals: 0,
         }
     }
@@ -66,10 +74,13 @@ impl<T> Quota<T> {
         self.paid_until = now + self.per_frame.mul_f64(owed);
     }
 
-    /// `who` wants to send `frames` as its round `round`, from 0.
-    pub(crate) fn ask(&mut self, round: u32, frames: u32, who: T) {
+    /// `who` wants to send `frames` as its attempt `attempt` at a round, from 0.
+    pub(crate) fn ask(&mut self, attempt: u32, frames: u32, who: T) {
         self.arrivals += 1;
-        let turn = (round, self.arrivals);
+        let turn = (attempt, self.arrivals);
+        if attempt > 0 {
+            self.saving_for = self.saving_for.max(frames);
+        }
         self.waiting.push(Reverse(Waiting { turn, frames, who }));
     }
 
@@ -79,16 +90,30 @@ impl<T> Quota<T> {
             return None;
         }
         let Reverse(first) = self.waiting.pop()?;
-        self.paid_until = self.paid_until.max(now) + self.per_frame * first.frames;
+        let saved = (self.per_frame * self.saving_for).saturating_sub(BURST - RESERVE);
+        self.paid_until = self.paid_until.max(now.saturating_sub(saved)) + self.per_frame * first.frames;
+        if self.waiting.is_empty() {
+            self.saving_for = 0;
+        }
         Some(first.who)
     }
 
     /// How long until somebody may send, if anybody waits.
     pub(crate) fn pause(&self, now: Duration) -> Option<Duration> {
         let Reverse(first) = self.waiting.peek()?;
-        // A round that costs more than a burst goes when nothing is owed, and leaves a debt.
-        let owed_after = self.paid_until.max(now) + (self.per_frame * first.frames).min(BURST);
-        Some(owed_after.saturating_sub(now + BURST))
+        let cost = self.per_frame * first.frames;
+        let (owed_after, limit) = match first.is_later() {
+            true => (self.paid_until.max(now.saturating_sub(cost)) + cost, BURST - RESERVE),
+            // One that costs more than a burst goes when nothing is owed, and leaves a debt.
+            false => (self.paid_until.max(now) + cost.min(BURST), BURST),
+        };
+        Some(owed_after.saturating_sub(now + limit))
+    }
+}
+
+impl<T> Waiting<T> {
+    fn is_later(&self) -> bool {
+        self.turn.0 > 0
     }
 }
 
@@ -145,6 +170,32 @@ mod tests {
             (quota.pause(ms(0)), quota.next(ms(50)), quota.pause(ms(50))),
             (Some(ms(0)), Some(1), Some(ms(0)))
         );
+    }
+
+    #[test]
+    fn a_first_round_does_not_wait_for_a_large_later_one() {
+        let mut quota = Quota::new(1000);
+        quota.ask(1, 200, "later");
+        assert_eq!(quota.pause(ms(1000)), Some(ms(0)), "it was silent for long enough");
+        assert_eq!(quota.next(ms(1000)), Some("later"));
+        quota.ask(0, 4, "first");
+        assert_eq!(quota.next(ms(1000)), Some("first"));
+        quota.ask(1, 200, "later");
+        assert_eq!(quota.pause(ms(1000)), Some(ms(204)), "it is paid for beforehand");
+        quota.ask(0, 4, "first");
+        assert_eq!(quota.next(ms(1100)), Some("first"), "which keeps no first one waiting");
+        assert_eq!(quota.pause(ms(1100)), Some(ms(108)));
+    }
+
+    #[test]
+    fn the_rate_holds_whatever_is_asked_for() {
+        let mut quota = Quota::new(1000);
+        let mut sent = 0;
+        for now in 0..10_000 {
+            quota.ask(now % 3, 1 + now % 7, 1 + now % 7);
+            sent += std::iter::from_fn(|| quota.next(ms(now.into()))).sum::<u32>();
+        }
+        assert!((9900..10_107).contains(&sent), "{sent}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::report::Report;
 use crate::run::order::{Host, Order};
+use crate::run::pacer::Pacer;
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -82,7 +83,7 @@ impl Start {
             injectors: Arc::new(Injectors::new(directory.clone())),
             ovs_directory: directory,
             witness: Witness::new(),
-            pace: None,
+            pace: Some(Pacer::start(config.limits.frames_per_second)),
         };
         Ok((host, selection?))
     }

@@ -73,7 +73,7 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
         run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
         match run.machine.step(run.now()) {
             // Much may change until it is our turn: look again then.
-            Step::Send if !run.has_turn => run.take_turn(&host).await,
+            Step::Send if !run.has_turn => run.take_turn(&host, &mut signals).await,
             Step::Send => {
                 run.send(&host).await;
                 run.ask_who_learned(&host, &seen).await;
@@ -178,11 +178,17 @@ impl Run<'_> {
         }
     }
 
-    async fn take_turn(&mut self, host: &Host) {
-        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
-            pace.turn(self.machine.progress().rounds, self.frames.len()).await;
+    /// Waits for its turn in the host's quota, unless it is to end meanwhile, or the guest does something else.
+    async fn take_turn(&mut self, host: &Host, signals: &mut Signals) {
+        let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {
+            self.has_turn = true;
+            return;
+        };
+        tokio::select! {
+            () = pace.turn(self.machine.progress().attempts(), self.frames.len()) => self.has_turn = true,
+            Ok(()) = signals.guest.changed() => {}
+            Ok(()) = signals.stop.changed() => {}
         }
-        self.has_turn = true;
     }
 
     async fn send(&mut self, host: &Host) {

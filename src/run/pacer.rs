@@ -37,21 +37,21 @@ impl Pacer {
         self.0.changed.notify_one();
     }
 
-    /// Waits until `frames` may be sent as somebody's round `round`, from 0.
-    pub(crate) async fn turn(&self, round: u32, frames: usize) {
+    /// Waits until `frames` may be sent as an announcement's attempt `attempt` at a round, from 0.
+    pub(crate) async fn turn(&self, attempt: u32, frames: usize) {
         // While the host had no time for us, others have become ready that could not ask for their first round yet…
-        after_others_if(round > 0).await;
+        after_others_if(attempt > 0).await;
         let (give, given) = oneshot::channel();
         {
             let mut quota = self.0.lock();
-            quota.ask(round, frames as u32, give);
+            quota.ask(attempt, frames as u32, give);
             // Mostly nobody waits, and the turn is ours at once.
             self.0.give(&mut quota);
         }
         self.0.asked.notify_one();
         let _ = given.await;
         // … or that have been given their turn and could not use it.
-        after_others_if(round > 0).await;
+        after_others_if(attempt > 0).await;
     }
 }
 

@@ -1,22 +1,33 @@
 //! One libvirt of this host.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::daemon::state::Ledgers;
+use crate::guest::Known;
+use crate::guest::address::Source;
 use crate::guest::ledger::Ledger;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
+
+/// How many guests are read at the same time: libvirtd answers five questions of a client at once (`max_client_requests`).
+pub(super) const READERS: usize = 5;
+
+/// Reads what is known of the guest with this UUID, its addresses by these sources.
+pub(super) type ReadGuest = Arc<dyn Fn(String, Vec<Source>) -> Reading + Send + Sync>;
+pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Known, String>> + Send>>;
 
 /// A libvirt, and its guests.
 pub(super) struct Connection {
     /// Its URI, empty for the default.
     pub name: String,
-    /// Where they are known.
-    pub libvirt: Arc<Libvirt>,
-    /// Who they are, and who must still be announced.
+    /// Where they are known; its guests are followed for as long as this is there.
+    pub read: ReadGuest,
+    /// Which they are, which must still be announced, and what is under way.
     pub ledger: Ledger,
-    /// A guest that is not in the ledger has come since somebody last looked.
+    /// A guest that is not in the ledger has come since the last list.
     pub known: bool,
     /// It was reached, or it was found that it could not be.
     pub heard: bool,
@@ -29,7 +40,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Follows the guests of the libvirt at `uri`, whose ledger is among `ledgers` if somebody kept it; notices come with
+    /// Follows the guests of the libvirt at `uri`, whose ledger is among `ledgers` if one was kept; notices come with
     /// `number`.
     pub(super) fn follow(
         number: usize,
@@ -38,20 +49,16 @@ impl Connection {
         notices: UnboundedSender<(usize, Notice)>,
     ) -> Result<Connection, String> {
         let libvirt = Libvirt::follow(uri.clone(), move |notice| drop(notices.send((number, notice))))?;
-        let name = uri.unwrap_or_default();
+        Ok(Connection::new(uri.unwrap_or_default(), reader(libvirt), ledgers))
+    }
+
+    /// The libvirt of this name, whose guests `read` reads.
+    pub(super) fn new(name: String, read: ReadGuest, ledgers: &mut Ledgers) -> Connection {
         let ledger = ledgers.remove(&name);
         let known = ledger.is_some();
-        let (libvirt, ledger) = (Arc::new(libvirt), ledger.unwrap_or_default());
-        Ok(Connection {
-            name,
-            libvirt,
-            ledger,
-            known,
-            heard: false,
-            connected: false,
-            listing: false,
-            early: vec![],
-        })
+        let ledger = ledger.unwrap_or_default();
+        let early = Vec::new();
+        Connection { name, read, ledger, known, heard: false, connected: false, listing: false, early }
     }
 
     /// What it is called in the log.
@@ -65,4 +72,22 @@ impl Connection {
             tracing::warn!("{} does not answer; still trying", self.title());
         }
     }
+}
+
+/// Reads guests of a libvirt on threads of their own, a few at a time: whatever else blocks, or hangs, has others.
+fn reader(libvirt: Libvirt) -> ReadGuest {
+    let (libvirt, places) = (Arc::new(libvirt), Arc::new(Semaphore::new(READERS)));
+    Arc::new(move |uuid, sources| {
+        let (libvirt, places) = (libvirt.clone(), places.clone());
+        Box::pin(async move {
+            let place = places.acquire_owned().await;
+            let read = move || {
+                // A question that hangs holds its place for as long, also when its answer is not wanted any more.
+                let _place = place;
+                libvirt.read(&uuid, &sources)
+            };
+            let read = tokio::task::spawn_blocking(read).await;
+            read.unwrap_or_else(|error| Err(format!("reading broke off: {error}")))
+        })
+    })
 }

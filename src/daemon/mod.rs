@@ -37,8 +37,8 @@ use engine::Engine;
 const BAD_CONFIGURATION: u8 = 78;
 /// How long what is under way may take to end when the daemon does.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How many guests are read at the same time: libvirtd answers five questions of a client at once (`max_client_requests`).
-const READERS: usize = 5;
+/// Threads for what blocks, beside those that read guests: descriptors are closed, and devices looked up.
+const MAX_OTHER_THREADS: usize = 16;
 
 /// Runs announced(8) with the configuration `file`.
 pub fn main(file: Option<PathBuf>) -> ExitCode {
@@ -51,7 +51,8 @@ pub fn main(file: Option<PathBuf>) -> ExitCode {
         }
     };
     advise(file.as_deref(), &config);
-    let status = match block_on(run(file, config)) {
+    let libvirts = 1 + config.libvirt.more_uris.len();
+    let status = match block_on(libvirts, run(file, config)) {
         Ok(()) => 0,
         Err(why) => {
             tracing::error!("{why}");
@@ -71,7 +72,7 @@ pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), Stri
     }
     // The hook is that of the first libvirt, and others need not be there.
     config.libvirt.more_uris.clear();
-    block_on(async {
+    block_on(1, async {
         // While libvirt waits for the hook, it must not be asked for anything.
         sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
         let host = host(&config).await?;
@@ -85,9 +86,11 @@ fn advise(file: Option<&Path>, config: &Config) {
     config.advice().iter().for_each(|advice| tracing::warn!("{file}: {advice}"));
 }
 
-fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+/// Runs the daemon's work, with guests of so many libvirts.
+fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(READERS).build();
+    let threads = libvirts * connection::READERS + MAX_OTHER_THREADS;
+    let runtime = runtime.enable_all().max_blocking_threads(threads).build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let done = runtime.block_on(work);
     runtime.shutdown_timeout(FAREWELL);

@@ -11,16 +11,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// which all guests are looked at anyway.
 const LAST_PAUSE: Duration = Duration::from_millis(6400);
 
-/// Calls `read`, which may block, until it succeeds, the guest has left, or it has failed too often; then the error is that
+/// Calls `read` until it succeeds, the guest has left, or it has failed too often; then the error is that
 /// of the last attempt.
-pub(super) async fn patiently<T: Send + 'static>(
-    read: impl Fn() -> Result<T, String> + Clone + Send + 'static,
+pub(super) async fn patiently<T, R: Future<Output = Result<T, String>>>(
+    read: impl Fn() -> R,
     mut guest: watch::Receiver<GuestState>,
 ) -> Result<T, String> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let attempt = tokio::task::spawn_blocking(read.clone()).await;
-        let why = match attempt.unwrap_or_else(|error| Err(format!("reading broke off: {error}"))) {
+        let why = match read().await {
             Ok(known) => return Ok(known),
             Err(why) if pause > LAST_PAUSE => return Err(why),
             Err(why) => why,
@@ -35,18 +34,19 @@ pub(super) async fn patiently<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Ready, ready};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
     use super::*;
 
     /// Succeeds at the attempt with this number, from 1.
-    fn reader(success: u32) -> (Arc<AtomicU32>, impl Fn() -> Result<u32, String> + Clone + Send + 'static) {
+    fn reader(success: u32) -> (Arc<AtomicU32>, impl Fn() -> Ready<Result<u32, String>>) {
         let attempts = Arc::new(AtomicU32::new(0));
         let count = attempts.clone();
         let read = move || {
             let attempt = count.fetch_add(1, SeqCst) + 1;
-            if attempt == success { Ok(attempt) } else { Err(format!("attempt {attempt}")) }
+            ready(if attempt == success { Ok(attempt) } else { Err(format!("attempt {attempt}")) })
         };
         (attempts, read)
     }

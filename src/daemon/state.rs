@@ -88,12 +88,11 @@ mod tests {
     fn what_was_saved_is_loaded_but_not_after_another_boot() {
         let directory = tempfile::tempdir().unwrap();
         let mut keep = StateFile::open(&directory.path().join("new")).unwrap();
-        assert_eq!(keep.load(), None);
+        assert!(keep.load().is_none());
         keep.save([("qemu:///system", &Ledger::default())].into_iter()).unwrap();
-        let saved = Ledgers::from([("qemu:///system".into(), Ledger::default())]);
-        assert_eq!(keep.load(), Some(saved));
+        assert_eq!(keep.load().unwrap().keys().collect::<Vec<_>>(), ["qemu:///system"]);
         keep.boot = "another".into();
-        assert_eq!(keep.load(), None);
+        assert!(keep.load().is_none());
     }
 
     #[test]
@@ -102,7 +101,7 @@ mod tests {
         let keep = StateFile::open(directory.path()).unwrap();
         for broken in [&b"{"[..], b"", b"\xff"] {
             std::fs::write(directory.path().join(FILE), broken).unwrap();
-            assert_eq!(keep.load(), None);
+            assert!(keep.load().is_none());
         }
     }
 

@@ -14,7 +14,7 @@ const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
 const OPENNEBULA_NAMESPACE: &str = "http://opennebula.org/xmlns/libvirt/";
 
 /// A domain, as its live XML describes it (libvirt's `docs/formatdomain.rst`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Domain {
     /// `<name>`.
     pub name: String,

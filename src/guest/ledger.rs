@@ -1,27 +1,78 @@
-//! Who is on this host, and who must still be announced: what survives a restart of the daemon.
+//! The guests of this host: which are here, which must still be announced, and what is under way for them.
 //!
-//! A guest that arrives is noted as pending until its announcement is done. So one that arrived paused is announced when it
-//! is unpaused at last, and one that was in mid-burst when the daemon died is announced by the next daemon.
+//! One machine per libvirt. It is told what happens, and returns what to do; the daemon carries that out. What must still be
+//! announced outlives the daemon: a guest that arrived paused is announced when it runs at last, and one that was in mid-burst
+//! when the daemon died is announced by the next one.
+//!
+//! Time is a [`Duration`] since any moment that stays the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guest::event::{Cause, Change};
+use crate::guest::target::{self, Target, Unannounceable};
+use crate::guest::{GuestState, Known};
 
-/// Every guest of this host, by UUID.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// libvirt's word for a guest that may go on.
+const PAUSED: GuestState = GuestState::Paused("paused");
+/// libvirt's word for a guest that is not here any more.
+const LEFT: GuestState = GuestState::Left("shut off");
+
+/// Every guest of a libvirt, by UUID.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Ledger {
-    guests: BTreeMap<String, Entry>,
+    guests: BTreeMap<String, Guest>,
+    /// The number of the last reading or announcement.
+    #[serde(skip)]
+    last: u64,
+    /// What is kept for the next daemon has changed.
+    #[serde(skip)]
+    changed: bool,
 }
 
 /// A guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Guest {
     /// libvirt's id: another one is another life of the guest.
     id: Option<u32>,
-    /// Why it must still be announced.
+    /// Why all of its NICs must still be announced.
+    #[serde(default, deserialize_with = "lenient")]
     pending: Option<Cause>,
+    /// The aliases of other NICs that must still be announced: they were plugged.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    plugged: BTreeSet<String>,
+    #[serde(skip)]
+    life: Life,
+}
+
+/// What is not kept for the next daemon.
+#[derive(Debug, Clone, Default)]
+struct Life {
+    state: GuestState,
+    /// When the guest came to run, while all of its NICs are owed an announcement.
+    runs_since: Option<Duration>,
+    /// By alias: when it was plugged, while it is owed an announcement of its own.
+    plugged_at: BTreeMap<String, Duration>,
+    /// Read while it was arriving.
+    known: Option<Known>,
+    /// The reading that is under way.
+    reading: Option<u64>,
+    /// It could not be read, and nothing has been heard of it since.
+    is_unreadable: bool,
+    /// Announcements of all that `pending` asks for have begun.
+    has_begun: bool,
+    /// By NIC.
+    runs: BTreeMap<String, Run>,
+}
+
+/// An announcement under way.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    number: u64,
+    /// It is for `pending`.
+    of_all: bool,
 }
 
 /// A guest that libvirt lists.
@@ -39,106 +90,177 @@ pub(crate) struct Present {
     pub cause: Option<Cause>,
 }
 
-/// What to do about a guest.
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Tell the announcements of a guest what it does; after [`GuestState::Left`], forget it.
+    State {
+        /// The guest.
+        uuid: String,
+        /// What it does.
+        state: GuestState,
+    },
+    /// Read what is known of a guest, and tell by [`Ledger::read`].
+    Read {
+        /// The guest.
+        uuid: String,
+        /// The number to tell.
+        reading: u64,
+    },
+    /// Something asked for announcements.
+    Event(Cause),
+    /// Announce a NIC, and tell by [`Ledger::ended`].
+    Announce {
+        /// The guest.
+        uuid: String,
+        /// The number to tell.
+        run: u64,
+        /// The NIC.
+        target: Box<Target>,
+        /// Why.
+        cause: Cause,
+        /// When the guest came to run, or the NIC was plugged.
+        at: Duration,
+    },
+    /// End an announcement: another one takes its place.
+    Supersede(u64),
+    /// A NIC for which no host can speak.
+    CannotSpeakFor(Unannounceable),
+}
+
+/// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Nothing but to remember.
-    Nothing,
-    /// It will run soon: read its XML now.
-    Prepare,
-    /// Announce it, unless that is under way.
-    Announce(Cause),
-    /// Whatever is under way for it must end.
-    Forget,
+pub(crate) enum Ended {
+    /// It is done, or cannot be done.
+    Done,
+    /// The guest was paused in the middle of it.
+    Paused,
+    /// It broke off: it is tried again when something is heard of the guest, or by the next daemon.
+    BrokenOff,
 }
 
 impl Ledger {
-    /// Takes a change into account; only the causes in `announced` are.
+    /// Something happened to a guest at `at`; only the causes in `announced` ask for announcements.
     pub(crate) fn change(
         &mut self,
         uuid: &str,
         id: Option<u32>,
         change: &Change,
         announced: &[Cause],
-    ) -> Verdict {
+        at: Duration,
+    ) -> Vec<Action> {
         let wanted = |cause: Cause| Some(cause).filter(|cause| announced.contains(cause));
+        let mut actions = Vec::new();
         match change {
-            Change::Arriving(cause) => {
-                let pending = wanted(*cause);
-                self.guests.insert(uuid.into(), Entry { id, pending });
-                if pending.is_some() { Verdict::Prepare } else { Verdict::Nothing }
-            }
+            Change::Arriving(cause) => self.arrive(uuid, id, wanted(*cause), PAUSED, &mut actions),
             Change::Booted => {
-                let pending = wanted(Cause::Started);
-                self.guests.insert(uuid.into(), Entry { id, pending });
-                pending.map_or(Verdict::Nothing, Verdict::Announce)
+                self.arrive(uuid, id, wanted(Cause::Started), GuestState::Running, &mut actions)
             }
-            Change::Runs(cause) => {
-                // Who was not seen arriving came while nobody listened. Who was, and is not pending any more, has been
-                // announced: post-copy says a second time that the guest runs.
-                let unseen = Entry { id, pending: cause.and_then(wanted) };
-                let entry = self.guests.entry(uuid.into()).or_insert(unseen);
-                entry.pending.map_or(Verdict::Nothing, Verdict::Announce)
+            // A guest that was not seen arriving came while nobody listened. One that was, and is not pending any more, has been
+            // announced: post-copy says a second time that the guest runs.
+            Change::Runs(cause) if !self.knows(uuid) => {
+                self.arrive(uuid, id, cause.and_then(wanted), GuestState::Running, &mut actions);
             }
-            Change::Paused => Verdict::Nothing,
-            Change::Left => {
-                self.guests.remove(uuid);
-                Verdict::Forget
-            }
-            Change::Plugged(_) => {
-                let cause = wanted(Cause::Plugged);
-                if let Some(entry) = self.guests.get_mut(uuid) {
-                    entry.pending = entry.pending.or(cause);
+            Change::Runs(_) => self.state(uuid, GuestState::Running, &mut actions),
+            Change::Paused => self.state(uuid, PAUSED, &mut actions),
+            Change::Left => self.leave(uuid, &mut actions),
+            Change::Plugged(alias) => {
+                if wanted(Cause::Plugged).is_some() {
+                    self.plug(uuid, id, alias, at, &mut actions);
                 }
-                cause.map_or(Verdict::Nothing, Verdict::Announce)
             }
         }
+        self.go_on(uuid, at, &mut actions);
+        actions
     }
 
-    /// Compares with whom libvirt lists, after a time in which nobody listened.
+    /// Compares with the guests that libvirt lists at `at`, after a time in which nothing was heard.
     ///
-    /// With `strangers`, guests that are not known have arrived meanwhile; without, this is the first look of all, and
+    /// With `strangers`, guests that are not known have arrived meanwhile; without, this is the first list of all, and
     /// they were here before.
     pub(crate) fn reconcile(
         &mut self,
         present: &[Present],
         strangers: bool,
         announced: &[Cause],
-    ) -> Vec<(String, Verdict)> {
+        at: Duration,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
         let here: BTreeSet<&String> = present.iter().map(|guest| &guest.uuid).collect();
-        let gone = self.guests.keys().filter(|uuid| !here.contains(uuid)).cloned();
-        let mut verdicts: Vec<_> = gone.map(|uuid| (uuid, Verdict::Forget)).collect();
-        self.guests.retain(|uuid, _| here.contains(uuid));
+        let gone: Vec<String> = self.guests.keys().filter(|uuid| !here.contains(uuid)).cloned().collect();
+        gone.iter().for_each(|uuid| self.leave(uuid, &mut actions));
         for guest in present {
             let came = guest.cause.filter(|cause| strangers && announced.contains(cause));
-            let entry = self.guests.entry(guest.uuid.clone());
-            let entry = entry.or_insert(Entry { id: guest.id, pending: came });
-            if entry.id.is_some() && entry.id != guest.id {
-                entry.pending = came;
+            let state = if guest.runs { GuestState::Running } else { PAUSED };
+            match self.guests.get_mut(&guest.uuid) {
+                Some(known) if known.is_of(guest.id) => {
+                    self.changed |= known.id != guest.id;
+                    known.id = guest.id;
+                    self.state(&guest.uuid, state, &mut actions);
+                }
                 // Whatever is still under way was for its last life.
-                verdicts.push((guest.uuid.clone(), Verdict::Forget));
+                _ => self.arrive(&guest.uuid, guest.id, came, state, &mut actions),
             }
-            entry.id = guest.id;
-            let verdict = match entry.pending {
-                Some(cause) if guest.runs => Verdict::Announce(cause),
-                Some(_) => Verdict::Prepare,
-                None => Verdict::Nothing,
-            };
-            verdicts.push((guest.uuid.clone(), verdict));
+            self.go_on(&guest.uuid, at, &mut actions);
         }
-        verdicts
+        actions
     }
 
-    /// The guest's announcement is done.
-    pub(crate) fn done(&mut self, uuid: &str) {
-        if let Some(entry) = self.guests.get_mut(uuid) {
-            entry.pending = None;
+    /// What the reading with this number found at `at`; `None` if the guest could not be read, which is tried again when
+    /// something is heard of it.
+    pub(crate) fn read(
+        &mut self,
+        uuid: &str,
+        reading: u64,
+        known: Option<Known>,
+        at: Duration,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let guest = self.guests.get_mut(uuid);
+        if let Some(guest) = guest.filter(|guest| guest.life.reading == Some(reading)) {
+            guest.life.reading = None;
+            guest.life.is_unreadable = known.is_none();
+            guest.life.known = known;
+            self.go_on(uuid, at, &mut actions);
         }
+        actions
     }
 
-    /// Somebody must still be announced.
-    pub(crate) fn is_anybody_pending(&self) -> bool {
-        self.guests.values().any(|entry| entry.pending.is_some())
+    /// The announcement with this number has ended at `at`.
+    pub(crate) fn ended(&mut self, uuid: &str, run: u64, how: Ended, at: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(guest) = self.guests.get_mut(uuid) else {
+            return actions;
+        };
+        let is_it = |(nic, it): (&String, &Run)| (it.number == run).then(|| (nic.clone(), *it));
+        let Some((nic, ended)) = guest.life.runs.iter().find_map(is_it) else {
+            // Another one has taken its place.
+            return actions;
+        };
+        guest.life.runs.remove(&nic);
+        match how {
+            Ended::BrokenOff => {
+                guest.life.has_begun &= !ended.of_all;
+                return actions;
+            }
+            // It is announced when it goes on, which it may have done meanwhile.
+            Ended::Paused => guest.life.has_begun &= !ended.of_all,
+            Ended::Done => {
+                guest.plugged.remove(&nic);
+                guest.settle();
+                self.changed = true;
+            }
+        }
+        self.go_on(uuid, at, &mut actions);
+        actions
+    }
+
+    /// Something must still be announced, and may yet be.
+    pub(crate) fn is_anything_pending(&self) -> bool {
+        let is_pending = |guest: &Guest| {
+            !guest.life.is_unreadable && (guest.pending.is_some() || !guest.plugged.is_empty())
+        };
+        self.guests.values().any(is_pending)
     }
 
     /// The guest is here.
@@ -150,144 +272,186 @@ impl Ledger {
     pub(crate) fn len(&self) -> usize {
         self.guests.len()
     }
+
+    /// Whether what is kept for the next daemon has changed since this was asked last.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// A guest is here, or another life of one: `pending` is why it must be announced.
+    fn arrive(
+        &mut self,
+        uuid: &str,
+        id: Option<u32>,
+        pending: Option<Cause>,
+        state: GuestState,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(known) = self.guests.get_mut(uuid).filter(|known| known.is_of(id)) {
+            // It was on the list already, which is newer: or else it is said to be booted after it is said to run.
+            self.changed |= known.pending.is_none() && pending.is_some();
+            known.pending = known.pending.or(pending);
+            return;
+        }
+        self.leave(uuid, actions);
+        let life = Life { state, ..Life::default() };
+        self.guests.insert(uuid.into(), Guest { id, pending, life, plugged: BTreeSet::new() });
+        self.changed = true;
+        actions.push(Action::State { uuid: uuid.into(), state });
+    }
+
+    fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
+        if self.guests.remove(uuid).is_some() {
+            self.changed = true;
+            actions.push(Action::State { uuid: uuid.into(), state: LEFT });
+        }
+    }
+
+    fn state(&mut self, uuid: &str, state: GuestState, actions: &mut Vec<Action>) {
+        if let Some(guest) = self.guests.get_mut(uuid) {
+            guest.life.is_unreadable = false;
+            if std::mem::replace(&mut guest.life.state, state) != state {
+                actions.push(Action::State { uuid: uuid.into(), state });
+            }
+        }
+    }
+
+    fn plug(&mut self, uuid: &str, id: Option<u32>, alias: &str, at: Duration, actions: &mut Vec<Action>) {
+        if !self.knows(uuid) {
+            self.arrive(uuid, id, None, GuestState::Running, actions);
+        }
+        let Some(guest) = self.guests.get_mut(uuid) else {
+            return;
+        };
+        let life = &mut guest.life;
+        // Whatever was read before lacks this NIC, or has the one that had its place.
+        (life.known, life.reading, life.is_unreadable) = (None, None, false);
+        actions.extend(life.runs.remove(alias).map(|run| Action::Supersede(run.number)));
+        if guest.owed().is_some() {
+            // It is announced with all the others.
+            return;
+        }
+        guest.plugged.insert(alias.into());
+        self.changed = true;
+        guest.life.plugged_at.insert(alias.into(), at);
+        guest.settle();
+        actions.push(Action::Event(Cause::Plugged));
+    }
+
+    /// Does what can be done for a guest at `now`.
+    fn go_on(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
+        let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.is_anything_owed()) else {
+            return;
+        };
+        let runs = guest.life.state == GuestState::Running;
+        if let (Some(cause), true, None) = (guest.owed(), runs, guest.life.runs_since) {
+            guest.life.runs_since = Some(now);
+            actions.push(Action::Event(cause));
+        }
+        if let Some(known) = guest.life.known.take_if(|_| runs) {
+            guest.announce(uuid, known, now, &mut self.last, actions);
+            self.changed = true;
+        } else if guest.life.wants_reading() {
+            self.last += 1;
+            guest.life.reading = Some(self.last);
+            actions.push(Action::Read { uuid: uuid.into(), reading: self.last });
+        }
+    }
+}
+
+impl Life {
+    fn wants_reading(&self) -> bool {
+        self.known.is_none() && self.reading.is_none() && !self.is_unreadable
+    }
+}
+
+impl Guest {
+    /// It is in the life that has this id, as far as that is known.
+    fn is_of(&self, id: Option<u32>) -> bool {
+        self.id.is_none() || id.is_none() || self.id == id
+    }
+
+    /// Why all of its NICs are to be announced, if nothing is under way for that.
+    fn owed(&self) -> Option<Cause> {
+        self.pending.filter(|_| !self.life.has_begun)
+    }
+
+    /// The NIC was plugged, and nothing is under way for it.
+    fn is_owed(&self, alias: &str) -> bool {
+        self.plugged.contains(alias) && !self.life.runs.contains_key(alias)
+    }
+
+    fn is_anything_owed(&self) -> bool {
+        self.owed().is_some() || self.plugged.iter().any(|alias| self.is_owed(alias))
+    }
+
+    /// Begins an announcement of each NIC that is owed one.
+    fn announce(
+        &mut self,
+        uuid: &str,
+        known: Known,
+        now: Duration,
+        last: &mut u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let all = self.owed();
+        let since = self.life.runs_since.take().unwrap_or(now);
+        let mut addresses = known.addresses.into_iter();
+        let nics = target::of(&known.domain).into_iter().zip(&known.domain.interfaces);
+        for (number, (nic, interface)) in nics.enumerate() {
+            let learned = addresses.next().unwrap_or_default();
+            let name = interface.alias.as_ref().or(interface.device.as_ref()).cloned();
+            let name = name.unwrap_or_else(|| number.to_string());
+            let (cause, at) = match all {
+                Some(cause) => (cause, since),
+                None if self.is_owed(&name) => {
+                    (Cause::Plugged, self.life.plugged_at.get(&name).copied().unwrap_or(now))
+                }
+                None => continue,
+            };
+            match nic {
+                Ok(mut target) => {
+                    target.addresses.extend(learned);
+                    *last += 1;
+                    let run = Run { number: *last, of_all: all.is_some() };
+                    let superseded = self.life.runs.insert(name, run);
+                    actions.extend(superseded.map(|run| Action::Supersede(run.number)));
+                    let (uuid, target, run) = (uuid.into(), Box::new(target), run.number);
+                    actions.push(Action::Announce { uuid, run, target, cause, at });
+                }
+                Err(nic) => actions.push(Action::CannotSpeakFor(nic)),
+            }
+        }
+        self.life.has_begun |= all.is_some();
+        // What was plugged and is gone, or what no host can speak for, is owed nothing.
+        let runs = &self.life.runs;
+        self.plugged.retain(|alias| runs.contains_key(alias));
+        self.life.plugged_at.clear();
+        self.settle();
+    }
+
+    /// When all that has begun for `pending` has ended, nothing is pending any more.
+    fn settle(&mut self) {
+        if self.life.has_begun && !self.life.runs.values().any(|run| run.of_all) {
+            self.pending = None;
+            self.life.has_begun = false;
+        }
+    }
+}
+
+/// A cause; that of a later version, of which this one does not know, is as good as any.
+fn lenient<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cause>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Known(Cause),
+        Unknown(serde::de::IgnoredAny),
+    }
+    Ok(Option::<Word>::deserialize(from)?.map(|word| match word {
+        Word::Known(cause) => cause,
+        Word::Unknown(_) => Cause::Migrated,
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::guest::event::lifecycle;
-
-    const CAUSES: [Cause; 3] = [Cause::Migrated, Cause::Restored, Cause::Plugged];
-    const ANNOUNCE: Verdict = Verdict::Announce(Cause::Migrated);
-
-    /// What becomes of a guest to which libvirt's events happen, each its number and detail.
-    fn verdicts(ledger: &mut Ledger, events: &[(i32, i32)]) -> Vec<Verdict> {
-        let changes = events.iter().filter_map(|(event, detail)| lifecycle(*event, *detail));
-        changes.map(|change| ledger.change("u", Some(1), &change, &CAUSES)).collect()
-    }
-
-    fn present(id: u32, runs: bool, cause: Option<Cause>) -> Present {
-        Present { uuid: "u".into(), name: "n".into(), id: Some(id), runs, cause }
-    }
-
-    #[test]
-    fn pre_copy_is_announced_when_the_guest_runs() {
-        let mut ledger = Ledger::default();
-        assert_eq!(verdicts(&mut ledger, &[(2, 1), (4, 1)]), [Verdict::Prepare, ANNOUNCE]);
-    }
-
-    #[test]
-    fn post_copy_is_announced_at_the_switch_over_and_not_again_at_its_end() {
-        let mut ledger = Ledger::default();
-        assert_eq!(verdicts(&mut ledger, &[(2, 1), (4, 3)]), [Verdict::Prepare, ANNOUNCE]);
-        ledger.done("u");
-        assert_eq!(verdicts(&mut ledger, &[(4, 1)]), [Verdict::Nothing]);
-    }
-
-    #[test]
-    fn a_guest_that_arrived_paused_is_announced_when_it_is_unpaused() {
-        let mut ledger = Ledger::default();
-        let expected = [Verdict::Prepare, Verdict::Nothing, ANNOUNCE];
-        assert_eq!(verdicts(&mut ledger, &[(2, 1), (3, 0), (4, 0)]), expected);
-    }
-
-    #[test]
-    fn a_guest_that_is_paused_in_mid_burst_is_announced_again_when_it_goes_on() {
-        let mut ledger = Ledger::default();
-        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
-        assert_eq!(verdicts(&mut ledger, &[(3, 0), (4, 0)]), [Verdict::Nothing, ANNOUNCE]);
-    }
-
-    #[test]
-    fn a_restored_guest_is_announced() {
-        let mut ledger = Ledger::default();
-        let expected = [Verdict::Prepare, Verdict::Announce(Cause::Restored)];
-        assert_eq!(verdicts(&mut ledger, &[(2, 2), (4, 2)]), expected);
-    }
-
-    #[test]
-    fn a_failed_migration_announces_nothing() {
-        let mut ledger = Ledger::default();
-        assert_eq!(verdicts(&mut ledger, &[(2, 1), (5, 5)]), [Verdict::Prepare, Verdict::Forget]);
-        assert!(ledger.len() == 0);
-    }
-
-    #[test]
-    fn a_cold_start_and_a_resume_are_not_announced_unless_asked_for() {
-        let mut ledger = Ledger::default();
-        assert_eq!(verdicts(&mut ledger, &[(4, 0), (2, 0)]), [Verdict::Nothing, Verdict::Nothing]);
-        assert_eq!(verdicts(&mut ledger, &[(3, 0), (4, 0)]), [Verdict::Nothing, Verdict::Nothing]);
-        let started = ledger.change("u", Some(1), &Change::Booted, &[Cause::Started]);
-        assert_eq!(started, Verdict::Announce(Cause::Started));
-    }
-
-    #[test]
-    fn who_was_here_before_the_first_look_is_not_announced() {
-        let mut ledger = Ledger::default();
-        let here = [present(1, true, Some(Cause::Migrated))];
-        assert_eq!(ledger.reconcile(&here, false, &CAUSES), [("u".into(), Verdict::Nothing)]);
-        assert_eq!(ledger.reconcile(&here, true, &CAUSES), [("u".into(), Verdict::Nothing)]);
-    }
-
-    #[test]
-    fn who_arrived_while_nobody_listened_is_announced() {
-        let mut ledger = Ledger::default();
-        let here = [present(1, true, Some(Cause::Migrated))];
-        assert_eq!(ledger.reconcile(&here, true, &CAUSES), [("u".into(), ANNOUNCE)]);
-    }
-
-    #[test]
-    fn who_left_and_came_back_while_nobody_listened_is_announced() {
-        let mut ledger = Ledger::default();
-        ledger.reconcile(&[present(1, true, None)], false, &CAUSES);
-        let back = [present(2, true, Some(Cause::Migrated))];
-        let expected = [("u".into(), Verdict::Forget), ("u".into(), ANNOUNCE)];
-        assert_eq!(ledger.reconcile(&back, true, &CAUSES), expected, "nothing of its last life goes on");
-    }
-
-    #[test]
-    fn who_was_booted_here_and_came_back_later_is_announced() {
-        let mut ledger = Ledger::default();
-        verdicts(&mut ledger, &[(4, 0), (2, 0)]);
-        let back = [present(2, true, Some(Cause::Migrated))];
-        let expected = [("u".into(), Verdict::Forget), ("u".into(), ANNOUNCE)];
-        assert_eq!(ledger.reconcile(&back, true, &CAUSES), expected);
-    }
-
-    #[test]
-    fn a_guest_that_sleeps_in_mid_burst_is_announced_again_when_it_wakes_up() {
-        let mut ledger = Ledger::default();
-        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
-        assert_eq!(verdicts(&mut ledger, &[(7, 0), (2, 4)]), [Verdict::Nothing, ANNOUNCE]);
-    }
-
-    #[test]
-    fn what_was_under_way_when_the_daemon_died_is_finished_by_the_next() {
-        let mut ledger = Ledger::default();
-        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
-        let saved = serde_json::to_string(&ledger).unwrap();
-        let mut next: Ledger = serde_json::from_str(&saved).unwrap();
-        let here = [present(1, true, Some(Cause::Migrated))];
-        assert_eq!(next.reconcile(&here, true, &CAUSES), [("u".into(), ANNOUNCE)]);
-        next.done("u");
-        assert_eq!(next.reconcile(&here, true, &CAUSES), [("u".into(), Verdict::Nothing)]);
-    }
-
-    #[test]
-    fn a_plugged_nic_is_announced_by_the_next_daemon_if_need_be() {
-        let mut ledger = Ledger::default();
-        ledger.reconcile(&[present(1, true, None)], false, &CAUSES);
-        let plugged = Change::Plugged("net1".into());
-        let verdict = Verdict::Announce(Cause::Plugged);
-        assert_eq!(ledger.change("u", Some(1), &plugged, &CAUSES), verdict);
-        assert_eq!(ledger.reconcile(&[present(1, true, None)], true, &CAUSES), [("u".into(), verdict)]);
-    }
-
-    #[test]
-    fn who_left_while_nobody_listened_is_forgotten() {
-        let mut ledger = Ledger::default();
-        verdicts(&mut ledger, &[(2, 1), (4, 1)]);
-        assert_eq!(ledger.reconcile(&[], true, &CAUSES), [("u".into(), Verdict::Forget)]);
-        assert!(ledger.len() == 0);
-    }
-}
+mod tests;

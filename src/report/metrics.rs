@@ -85,8 +85,7 @@ impl Metrics {
         for (kind, count) in report.frames.by_kind() {
             *self.frames.entry(kind.word().into()).or_default() += count;
         }
-        self.injection_errors +=
-            u64::from(report.outcome == Outcome::Failed && report.ready_after_ms.is_some());
+        self.injection_errors += u64::from(report.send_errors);
         let evidence = &report.evidence;
         self.lost_rounds += u64::from(evidence.lost_rounds);
         self.unanswered += u64::from(report.is_unanswered());
@@ -124,11 +123,7 @@ impl Metrics {
         family("announcements_in_progress", "gauge", "Announcements under way.", in_progress);
         family("frames_sent_total", "counter", "Frames that were sent.", by("kind", &self.frames));
         for (name, help, count) in [
-            (
-                "injection_errors_total",
-                "Announcements of a ready port whose frames could not be sent.",
-                self.injection_errors,
-            ),
+            ("injection_errors_total", "Rounds that could not be injected.", self.injection_errors),
             ("rounds_lost_total", "Rounds of which no frame left the host.", self.lost_rounds),
             (
                 "unanswered_total",

@@ -8,6 +8,7 @@ use crate::announcement::machine::{Outcome, Progress};
 use crate::guest::address::Address;
 use crate::guest::event::Cause;
 use crate::guest::target::{DomainId, Target, Unannounceable, subject};
+use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 use crate::report::evidence::{Evidence, Tally, millis};
 
@@ -64,6 +65,12 @@ pub struct Report {
     pub dry_run: bool,
     /// What went wrong.
     pub error: Option<String>,
+    /// Rounds that could not be sent.
+    #[serde(default)]
+    pub send_errors: u32,
+    /// The guest was paused in the middle of it.
+    #[serde(skip)]
+    pub held_up_by_pause: bool,
 }
 
 /// Where a NIC is plugged, as a report tells it.
@@ -126,6 +133,9 @@ impl Report {
             injector: None,
             dry_run: false,
             error: progress.error.clone(),
+            send_errors: progress.send_errors,
+            held_up_by_pause: matches!(progress.outcome, Some(Outcome::Cancelled | Outcome::NotReady))
+                && progress.unmet.iter().any(|condition| matches!(condition, Condition::Paused(_))),
         }
     }
 
@@ -154,6 +164,8 @@ impl Report {
             injector: None,
             dry_run: false,
             error: Some(nic.reason.clone()),
+            send_errors: 0,
+            held_up_by_pause: false,
         }
     }
 

@@ -1,235 +1,126 @@
-//! What is done about a guest: it is read, announced, and let go.
+//! Carries out what the ledgers want done for a guest: it is read, announced, and let go.
 
-use pnet_base::MacAddr;
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::Instant;
 
-use super::{Engine, Guest, Nic, PAUSED, Read, Running};
-use crate::announcement::machine::Outcome;
+use super::{Engine, Run, Running};
 use crate::daemon::reading::patiently;
-use crate::guest::GuestState;
-use crate::guest::Known;
-use crate::guest::event::Cause;
-use crate::guest::ledger::Verdict;
-use crate::guest::target;
-use crate::path::condition::Condition;
+use crate::guest::ledger::{Action, Ended};
+use crate::guest::target::Target;
+use crate::guest::{GuestState, Known};
 use crate::report::Report;
 use crate::run::announcer::{self, Signals, Stop};
 use crate::run::order::Order;
 use crate::run::pacer;
 
+/// What was read of a guest: the connection, the guest, the reading.
+pub(super) type Read = (usize, String, u64, Result<Known, String>);
+
 impl Engine {
-    pub(super) fn note_state(&mut self, uuid: &str, state: GuestState) {
-        self.guest(uuid).state.send_replace(state);
+    pub(super) fn act(&mut self, connection: usize, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::State { uuid, state } => self.note_state(connection, uuid, state),
+                Action::Read { uuid, reading } => self.start_reading(connection, uuid, reading),
+                Action::Event(cause) => self.publisher.event(cause),
+                Action::Announce { uuid, run, target, cause, at } => {
+                    let order = Order { cause, ..Order::new(*target, &self.config, &[], None) };
+                    self.announce(Run { connection, number: run }, uuid, order, self.epoch + at);
+                }
+                Action::Supersede(number) => {
+                    if let Some(old) = self.running.remove(&Run { connection, number }) {
+                        old.stop.send_replace(Some(Stop::Superseded));
+                    }
+                }
+                Action::CannotSpeakFor(nic) => self.publisher.cannot_speak_for(&nic),
+            }
+        }
+        self.changed |= self.connections[connection].ledger.take_changed();
     }
 
-    pub(super) fn act(
-        &mut self,
-        number: usize,
-        uuid: String,
-        verdict: Verdict,
-        plugged: Option<String>,
-        at: Instant,
-    ) {
-        match verdict {
-            Verdict::Nothing => {}
-            Verdict::Forget => self.forget(&uuid),
-            Verdict::Prepare => {
-                self.guest(&uuid).owed = true;
-                self.start_reading(number, uuid, None, None);
+    fn note_state(&mut self, connection: usize, uuid: String, state: GuestState) {
+        let guest = (connection, uuid);
+        if let GuestState::Left(_) = state {
+            // What is still under way for it ends by that, and does not count any more.
+            self.running.retain(|run, running| (run.connection, &running.uuid) != (guest.0, &guest.1));
+            if let Some(sender) = self.states.remove(&guest) {
+                sender.send_replace(state);
             }
-            Verdict::Announce(cause) if plugged.is_some() => {
-                self.publisher.event(cause);
-                let guest = self.guest(&uuid);
-                // What was read before lacks this NIC, which is announced with all the others when the guest runs.
-                guest.prepared = None;
-                let is_owed = guest.owed && *guest.state.borrow() == GuestState::Paused(PAUSED);
-                let (wanted, plugged) = if is_owed { (None, None) } else { (Some((cause, at)), plugged) };
-                self.start_reading(number, uuid, wanted, plugged);
-            }
-            Verdict::Announce(cause) => {
-                let is_under_way = self.is_under_way(&uuid);
-                let guest = self.guest(&uuid);
-                if is_under_way && !guest.owed {
-                    return;
-                }
-                guest.owed = true;
-                let prepared = guest.prepared.take();
-                self.publisher.event(cause);
-                match prepared {
-                    Some(known) => self.launch(number, &uuid, known, (cause, at), None),
-                    None => self.start_reading(number, uuid, Some((cause, at)), None),
-                }
-            }
+        } else {
+            self.states.entry(guest).or_insert_with(|| watch::channel(state).0).send_replace(state);
         }
     }
 
-    /// The guest has left: nothing that is still under way for it counts any more, should it come back.
-    fn forget(&mut self, uuid: &str) {
-        if let Some(guest) = self.guests.remove(uuid) {
-            guest.state.send_replace(GuestState::Left("shut off"));
-            if let Some(reading) = guest.reading {
-                reading.abort();
-            }
-        }
-        self.running.retain(|(guest, _), _| guest != uuid);
-    }
-
-    pub(super) fn guest(&mut self, uuid: &str) -> &mut Guest {
-        let state = || watch::channel(GuestState::Running).0;
-        let new = || Guest { state: state(), prepared: None, reading: None, owed: false };
-        self.guests.entry(uuid.to_owned()).or_insert_with(new)
-    }
-
-    fn is_under_way(&self, uuid: &str) -> bool {
-        let mut from_there = self.running.range((uuid.to_owned(), MacAddr::zero())..);
-        from_there.next().is_some_and(|((guest, _), _)| guest == uuid)
+    fn state_of(&mut self, connection: usize, uuid: &str) -> watch::Receiver<GuestState> {
+        let unknown = || watch::channel(GuestState::Running).0;
+        self.states.entry((connection, uuid.to_owned())).or_insert_with(unknown).subscribe()
     }
 
     /// Reads a guest's XML, which may take libvirt a while.
-    fn start_reading(
-        &mut self,
-        number: usize,
-        uuid: String,
-        wanted: Option<(Cause, Instant)>,
-        plugged: Option<String>,
-    ) {
-        let libvirt = self.connections[number].libvirt.clone();
-        let sources = self.config.addresses.sources.clone();
-        let state = self.guest(&uuid).state.subscribe();
-        let (whom, whole) = (uuid.clone(), plugged.is_none());
-        let reading = self.reads.spawn(async move {
-            let of = uuid.clone();
-            let known = patiently(move || libvirt.read(&of, &sources), state).await;
-            (number, uuid, wanted, plugged, known)
+    fn start_reading(&mut self, number: usize, uuid: String, reading: u64) {
+        let state = self.state_of(number, &uuid);
+        let (read, sources) = (self.connections[number].read.clone(), self.config.addresses.sources.clone());
+        self.reads.spawn(async move {
+            let known = patiently(|| read(uuid.clone(), sources.clone()), state).await;
+            (number, uuid, reading, known)
         });
-        // An older one that still tries is not needed any more: this one knows better what for.
-        let older = if whole { self.guest(&whom).reading.replace(reading) } else { None };
-        if let Some(older) = older {
-            older.abort();
-        }
     }
 
     pub(super) fn read(&mut self, read: Result<Read, task::JoinError>) {
-        match read {
-            Ok((number, uuid, Some(wanted), plugged, Ok(known))) => {
-                self.launch(number, &uuid, known, wanted, plugged);
-            }
-            Ok((_, uuid, None, _, Ok(known))) => {
-                if let Some(guest) = self.guests.get_mut(&uuid) {
-                    guest.prepared = Some(known);
-                }
-            }
-            // Who has left meanwhile needs no announcement.
-            Ok((_, uuid, _, _, Err(why))) if !self.guests.contains_key(&uuid) => {
-                tracing::debug!("cannot read the VM {uuid}: {why}");
-            }
-            Ok((_, uuid, _, _, Err(why))) => tracing::warn!(
+        let (number, uuid, reading, known) = match read {
+            Ok(read) => read,
+            Err(error) => return tracing::error!("reading a VM broke off: {error}"),
+        };
+        let ledger = &mut self.connections[number].ledger;
+        match &known {
+            Ok(_) => {}
+            // A guest that has left meanwhile needs no announcement.
+            Err(why) if !ledger.knows(&uuid) => tracing::debug!("cannot read the VM {uuid}: {why}"),
+            Err(why) => tracing::warn!(
                 "cannot read the VM {uuid}: {why}; it is tried again with the next connection to libvirt, or by announce --vm"
             ),
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => tracing::error!("reading a VM broke off: {error}"),
         }
+        let actions = ledger.read(&uuid, reading, known.ok(), self.epoch.elapsed());
+        self.act(number, actions);
     }
 
-    /// Starts an announcement of every NIC of a guest, or of the one that was plugged.
-    fn launch(
-        &mut self,
-        number: usize,
-        uuid: &str,
-        known: Known,
-        (cause, at): (Cause, Instant),
-        plugged: Option<String>,
-    ) {
-        let Some(guest) = self.guests.get_mut(uuid) else {
-            return;
-        };
-        guest.owed &= plugged.is_some();
-        let state = guest.state.subscribe();
-        let meant = |alias: &Option<String>| plugged.is_none() || *alias == plugged;
-        let mut addresses = known.addresses.into_iter();
-        let nics = target::of(&known.domain).into_iter().zip(&known.domain.interfaces);
-        for (nic, interface) in nics {
-            let learned = addresses.next().unwrap_or_default();
-            match nic {
-                _ if !meant(&interface.alias) => {}
-                Ok(mut target) => {
-                    target.addresses.extend(learned);
-                    let order = Order::new(target, &self.config, &[], None);
-                    self.start(number, uuid, Order { cause, ..order }, state.clone(), at);
-                }
-                Err(nic) => self.publisher.cannot_speak_for(&nic),
-            }
-        }
-        self.settle(number, uuid);
-    }
-
-    fn start(
-        &mut self,
-        number: usize,
-        uuid: &str,
-        order: Order,
-        guest: watch::Receiver<GuestState>,
-        at: Instant,
-    ) {
-        let nic = (uuid.to_owned(), order.target.mac);
+    fn announce(&mut self, run: Run, uuid: String, order: Order, at: Instant) {
+        let target: &Target = &order.target;
+        let (subject, mac) = (target.subject(target.plug.device.clone()), target.mac);
         let (stop, stopped) = watch::channel(None);
-        let subject = order.target.subject(order.target.plug.device.clone());
-        let (host, whose) = (self.host.clone(), nic.clone());
-        let signals = Signals { guest, stop: stopped };
-        let jitter = pacer::jitter(order.target.mac, self.config.limits.jitter);
+        let signals = Signals { guest: self.state_of(run.connection, &uuid), stop: stopped };
+        let (host, jitter) = (self.host.clone(), pacer::jitter(mac, self.config.limits.jitter));
+        let whose = uuid.clone();
         let task = self.tasks.spawn(async move {
             if !jitter.is_zero() {
                 tokio::time::sleep(jitter).await;
             }
-            (number, whose, announcer::announce(order, host, signals, at).await)
+            (run, whose, announcer::announce(order, host, signals, at).await)
         });
-        if let Some(old) = self.running.insert(nic, Running { subject, stop, task: task.id() }) {
-            old.stop.send_replace(Some(Stop::Superseded));
-        }
+        self.running.insert(run, Running { uuid, subject, stop, task: task.id() });
     }
 
-    pub(super) fn ended(&mut self, ended: Result<(task::Id, (usize, Nic, Report)), task::JoinError>) {
-        let (task, (number, nic, report)) = match ended {
-            Ok(ended) => ended,
+    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {
+        let (run, uuid, how) = match ended {
+            Ok((_, (run, uuid, report))) => {
+                self.publisher.finished(&report);
+                (run, uuid, if report.held_up_by_pause { Ended::Paused } else { Ended::Done })
+            }
             Err(error) => {
-                // It stays pending, so that it is tried again with the next connection to libvirt.
-                self.running.retain(|_, running| running.task != error.id());
-                return tracing::error!("an announcement broke off: {error}");
+                tracing::error!("an announcement broke off: {error}");
+                let mut running = self.running.iter();
+                let Some((run, running)) = running.find(|(_, running)| running.task == error.id()) else {
+                    return;
+                };
+                (*run, running.uuid.clone(), Ended::BrokenOff)
             }
         };
-        self.publisher.finished(&report);
-        if self.running.get(&nic).is_none_or(|running| running.task != task) {
-            return;
+        // Of one that was superseded, or whose guest has left, nothing follows.
+        if self.running.remove(&run).is_some() {
+            let now = self.epoch.elapsed();
+            let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
+            self.act(run.connection, actions);
         }
-        self.running.remove(&nic);
-        let (uuid, _) = nic;
-        let Some(guest) = self.guests.get_mut(&uuid) else {
-            return;
-        };
-        if was_held_up_by_a_pause(&report) {
-            // It is announced again when it goes on, which it may have done meanwhile.
-            guest.owed = true;
-            if *guest.state.borrow() == GuestState::Running {
-                let again = Verdict::Announce(report.cause);
-                return self.act(number, uuid, again, None, Instant::now());
-            }
-        }
-        self.settle(number, &uuid);
     }
-
-    /// With nothing under way and nothing owed, a guest is done.
-    fn settle(&mut self, number: usize, uuid: &str) {
-        let is_owed = self.guests.get(uuid).is_some_and(|guest| guest.owed);
-        if !is_owed && !self.is_under_way(uuid) {
-            self.connections[number].ledger.done(uuid);
-        }
-        self.changed = true;
-    }
-}
-
-fn was_held_up_by_a_pause(report: &Report) -> bool {
-    let pause = Condition::Paused(PAUSED).to_string();
-    matches!(report.outcome, Outcome::Cancelled | Outcome::NotReady) && report.unmet.contains(&pause)
 }

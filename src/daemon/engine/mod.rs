@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pnet_base::MacAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, AbortHandle, JoinSet};
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -16,9 +15,8 @@ use super::{FAREWELL, advise};
 use crate::config::Config;
 use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
-use crate::guest::Known;
-use crate::guest::event::{Cause, Change};
-use crate::guest::ledger::{Present, Verdict};
+use crate::guest::event::Change;
+use crate::guest::ledger::Present;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::report::Report;
 use crate::report::metrics::Gauges;
@@ -30,33 +28,21 @@ mod announcing;
 
 /// A libvirt that has not answered by then is not waited for any more.
 const UNHEARD: Duration = Duration::from_secs(10);
-/// libvirt's word for a guest that may go on.
-const PAUSED: &str = "paused";
 
-/// A guest of this host.
-struct Guest {
-    state: watch::Sender<GuestState>,
-    /// Read while it was arriving.
-    prepared: Option<Known>,
-    /// It is being read.
-    reading: Option<AbortHandle>,
-    /// NICs of it are still to be announced for which nothing is under way: it does not run yet, it has not been read yet,
-    /// or it was paused in mid-burst.
-    owed: bool,
+/// An announcement: the connection of its guest, and the number that the connection's ledger has given it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    connection: usize,
+    number: u64,
 }
 
 /// An announcement under way.
 struct Running {
+    uuid: String,
     subject: String,
     stop: watch::Sender<Option<Stop>>,
-    /// Tells it from one of the same NIC that it superseded, or whose guest has left.
     task: task::Id,
 }
-
-/// A NIC: the guest's UUID and the MAC.
-type Nic = (String, MacAddr);
-/// What was read of a guest, and what for.
-type Read = (usize, String, Option<(Cause, Instant)>, Option<String>, Result<Known, String>);
 
 /// The daemon's loop, and all that it knows.
 pub(super) struct Engine {
@@ -74,10 +60,13 @@ pub(super) struct Engine {
     changed: bool,
     /// It could not be kept when that was tried last.
     unkept: bool,
-    guests: HashMap<String, Guest>,
-    running: BTreeMap<Nic, Running>,
-    tasks: JoinSet<(usize, Nic, Report)>,
-    reads: JoinSet<Read>,
+    /// The moment that the ledgers count time from.
+    epoch: Instant,
+    /// By connection and UUID.
+    states: HashMap<(usize, String), watch::Sender<GuestState>>,
+    running: BTreeMap<Run, Running>,
+    tasks: JoinSet<(Run, String, Report)>,
+    reads: JoinSet<announcing::Read>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
     publisher: Publisher,
 }
@@ -126,7 +115,8 @@ impl Engine {
             state_file: None,
             changed: false,
             unkept: false,
-            guests: HashMap::new(),
+            epoch: Instant::now(),
+            states: HashMap::new(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
@@ -142,6 +132,8 @@ impl Engine {
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut watchdog = Watchdog::new();
         let mut links = self.host.links.clone();
+        let lost = async { while links.changed().await.is_ok() {} };
+        tokio::pin!(lost);
         let unheard = tokio::time::sleep(UNHEARD);
         tokio::pin!(unheard);
         let mut waiting = true;
@@ -156,7 +148,7 @@ impl Engine {
                     waiting = false;
                     self.connections.iter_mut().for_each(Connection::give_up_hearing);
                 }
-                Err(_) = links.changed() => return Err("lost sight of the host's devices".into()),
+                () = &mut lost => return Err("lost sight of the host's devices".into()),
                 () = ends(&mut interrupt, &mut terminate) => break,
             }
             self.catch_up();
@@ -197,7 +189,7 @@ impl Engine {
     fn is_done(&self) -> bool {
         let idle = self.running.is_empty() && self.reads.is_empty();
         let settled =
-            |connection: &Connection| connection.connected && !connection.ledger.is_anybody_pending();
+            |connection: &Connection| connection.connected && !connection.ledger.is_anything_pending();
         self.only.is_some() && idle && self.connections.iter().all(settled)
     }
 
@@ -211,7 +203,7 @@ impl Engine {
                 early.into_iter().for_each(|notice| self.notice(number, notice));
             }
             Notice::Changed { .. } if connection.listing => connection.early.push(notice),
-            Notice::Changed { uuid, id, change, at } => self.changed(number, uuid, id, &change, at),
+            Notice::Changed { uuid, id, change, at } => self.changed(number, &uuid, id, &change, at),
             Notice::Lost(why) => {
                 connection.heard = true;
                 connection.listing = false;
@@ -231,34 +223,22 @@ impl Engine {
         if !std::mem::replace(&mut connection.connected, true) {
             tracing::info!("listening to {}: {} guests are here", connection.title(), present.len());
         }
-        let verdicts = connection.ledger.reconcile(&present, connection.known, &self.config.libvirt.events);
+        let now = self.epoch.elapsed();
+        let events = &self.config.libvirt.events;
+        let actions = connection.ledger.reconcile(&present, connection.known, events, now);
         connection.known = true;
-        let now = Instant::now();
-        verdicts.into_iter().for_each(|(uuid, verdict)| self.act(number, uuid, verdict, None, now));
-        for guest in &present {
-            let state = if guest.runs { GuestState::Running } else { GuestState::Paused(PAUSED) };
-            self.note_state(&guest.uuid, state);
-        }
         self.changed = true;
+        self.act(number, actions);
     }
 
-    fn changed(&mut self, number: usize, uuid: String, id: Option<u32>, change: &Change, at: Instant) {
-        if self.only.is_some() && !self.connections[number].ledger.knows(&uuid) {
+    fn changed(&mut self, number: usize, uuid: &str, id: Option<u32>, change: &Change, at: Instant) {
+        let ledger = &mut self.connections[number].ledger;
+        if self.only.is_some() && !ledger.knows(uuid) {
             return;
         }
-        match change {
-            Change::Runs(_) | Change::Booted => self.note_state(&uuid, GuestState::Running),
-            Change::Arriving(_) | Change::Paused => self.note_state(&uuid, GuestState::Paused(PAUSED)),
-            Change::Left => self.note_state(&uuid, GuestState::Left("shut off")),
-            Change::Plugged(_) => {}
-        }
-        let verdict = self.connections[number].ledger.change(&uuid, id, change, &self.config.libvirt.events);
-        let plugged = match change {
-            Change::Plugged(alias) => Some(alias.clone()),
-            _ => None,
-        };
-        self.act(number, uuid, verdict, plugged, at);
-        self.changed |= verdict != Verdict::Nothing;
+        let at = at.saturating_duration_since(self.epoch);
+        let actions = ledger.change(uuid, id, change, &self.config.libvirt.events, at);
+        self.act(number, actions);
     }
 
     fn reload(&mut self) {

@@ -1,0 +1,368 @@
+use super::*;
+use crate::guest::domain::{Domain, Interface};
+use crate::guest::event::lifecycle;
+use pnet_base::MacAddr;
+
+const CAUSES: [Cause; 3] = [Cause::Migrated, Cause::Restored, Cause::Plugged];
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A guest "u" with a NIC for each alias, all of one MAC.
+fn known(aliases: &[&str]) -> Known {
+    let nic = |alias: &&str| Interface {
+        kind: "bridge".into(),
+        mac: Some(MacAddr(0x52, 0x54, 0, 0, 0, 1)),
+        alias: Some((*alias).into()),
+        device: Some(format!("tap-{alias}")),
+        ..Interface::default()
+    };
+    let interfaces = aliases.iter().map(nic).collect();
+    let domain = Domain { name: "web1".into(), uuid: "u".into(), interfaces, ..Domain::default() };
+    Known { addresses: vec![Vec::new(); aliases.len()], domain }
+}
+
+/// A ledger, and what it wants done, in words.
+#[derive(Default)]
+struct Desk {
+    ledger: Ledger,
+    now: u64,
+    /// The number of the reading that was asked for last.
+    reading: u64,
+    /// The numbers of the announcements that have begun, by alias.
+    runs: BTreeMap<String, u64>,
+}
+
+impl Desk {
+    fn told(&mut self, actions: Vec<Action>) -> Vec<String> {
+        let words = actions.into_iter().filter_map(|action| match action {
+            Action::State { state: LEFT, .. } => Some("left".into()),
+            Action::State { .. } => None,
+            Action::Read { reading, .. } => {
+                self.reading = reading;
+                Some("read".into())
+            }
+            Action::Event(cause) => Some(format!("event {}", cause.word())),
+            Action::Announce { run, target, cause, at, .. } => {
+                let alias = target.plug.device.unwrap().replace("tap-", "");
+                let words = format!("{} {alias} since {}", cause.word(), at.as_millis());
+                self.runs.insert(alias, run);
+                Some(words)
+            }
+            Action::Supersede(_) => Some("supersede".into()),
+            Action::CannotSpeakFor(nic) => Some(nic.reason),
+        });
+        words.collect()
+    }
+
+    fn change(&mut self, change: &Change) -> Vec<String> {
+        self.now += 1;
+        let actions = self.ledger.change("u", Some(1), change, &CAUSES, ms(self.now));
+        self.told(actions)
+    }
+
+    /// libvirt's event and its detail.
+    fn event(&mut self, event: i32, detail: i32) -> Vec<String> {
+        self.change(&lifecycle(event, detail).unwrap())
+    }
+
+    fn plug(&mut self, alias: &str) -> Vec<String> {
+        self.change(&Change::Plugged(alias.into()))
+    }
+
+    fn list(&mut self, guests: &[(u32, bool, Option<Cause>)], strangers: bool) -> Vec<String> {
+        self.now += 1;
+        let present = |(id, runs, cause): &(u32, bool, Option<Cause>)| Present {
+            uuid: "u".into(),
+            name: "web1".into(),
+            id: Some(*id),
+            runs: *runs,
+            cause: *cause,
+        };
+        let present: Vec<_> = guests.iter().map(present).collect();
+        let actions = self.ledger.reconcile(&present, strangers, &CAUSES, ms(self.now));
+        self.told(actions)
+    }
+
+    /// The guest was read, and has these NICs.
+    fn read(&mut self, aliases: &[&str]) -> Vec<String> {
+        self.now += 1;
+        let actions = self.ledger.read("u", self.reading, Some(known(aliases)), ms(self.now));
+        self.told(actions)
+    }
+
+    fn ended(&mut self, alias: &str, how: Ended) -> Vec<String> {
+        self.now += 1;
+        let actions = self.ledger.ended("u", self.runs[alias], how, ms(self.now));
+        self.told(actions)
+    }
+
+    /// The same guests, as the next daemon finds them.
+    fn restarted(self) -> Desk {
+        let kept = serde_json::to_string(&self.ledger).unwrap();
+        Desk { ledger: serde_json::from_str(&kept).unwrap(), ..Desk::default() }
+    }
+
+    /// A guest with a NIC "net0" that was here before.
+    fn settled() -> Desk {
+        let mut desk = Desk::default();
+        assert_eq!(desk.list(&[(1, true, None)], false), NOTHING);
+        desk
+    }
+
+    /// A guest with two NICs that has just arrived, and is being announced.
+    fn announcing() -> Desk {
+        let mut desk = Desk::default();
+        desk.event(2, 1);
+        desk.read(&["net0", "net1"]);
+        assert_eq!(desk.event(4, 1), ["event migrated", "migrated net0 since 3", "migrated net1 since 3"]);
+        desk
+    }
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn pre_copy_is_read_while_it_arrives_and_announced_when_it_runs() {
+    let mut desk = Desk::announcing();
+    assert_eq!(desk.ended("net0", Ended::Done), NOTHING);
+    assert!(desk.ledger.is_anything_pending());
+    assert_eq!(desk.ended("net1", Ended::Done), NOTHING);
+    assert!(!desk.ledger.is_anything_pending());
+}
+
+#[test]
+fn two_nics_of_one_mac_are_two_nics() {
+    let desk = Desk::announcing();
+    assert_eq!(desk.runs.len(), 2);
+}
+
+#[test]
+fn a_guest_that_runs_before_it_was_read_is_counted_once_and_timed_from_its_first_event() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.event(2, 1), ["read"]);
+    assert_eq!(desk.event(4, 3), ["event migrated"]);
+    assert_eq!(desk.event(4, 1), NOTHING, "post-copy says it twice");
+    assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), NOTHING, "it is being read already");
+    assert_eq!(desk.read(&["net0"]), ["migrated net0 since 2"]);
+}
+
+#[test]
+fn post_copy_is_announced_at_the_switch_over_and_not_again_at_its_end() {
+    let mut desk = Desk::announcing();
+    desk.ended("net0", Ended::Done);
+    desk.ended("net1", Ended::Done);
+    assert_eq!(desk.event(4, 1), NOTHING);
+}
+
+#[test]
+fn a_guest_that_arrived_paused_is_announced_when_it_is_unpaused() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.event(2, 1), ["read"]);
+    assert_eq!(desk.event(3, 0), NOTHING);
+    assert_eq!(desk.read(&["net0"]), NOTHING);
+    assert_eq!(desk.event(4, 0), ["event migrated", "migrated net0 since 4"]);
+}
+
+#[test]
+fn a_guest_that_is_paused_in_mid_burst_is_announced_again_when_it_goes_on() {
+    let mut desk = Desk::announcing();
+    assert_eq!(desk.event(3, 0), NOTHING);
+    assert_eq!(desk.ended("net0", Ended::Paused), ["read"]);
+    assert_eq!(desk.read(&["net0", "net1"]), NOTHING);
+    assert_eq!(desk.ended("net1", Ended::Paused), NOTHING);
+    let again = ["event migrated", "migrated net0 since 8", "migrated net1 since 8"];
+    assert_eq!(desk.event(4, 0), again);
+}
+
+#[test]
+fn a_guest_that_goes_on_before_its_announcement_has_ended_is_announced_again() {
+    let mut desk = Desk::announcing();
+    desk.event(3, 0);
+    assert_eq!(desk.event(4, 0), NOTHING, "it is under way");
+    assert_eq!(desk.ended("net0", Ended::Paused), ["event migrated", "read"]);
+    let again = ["migrated net0 since 6", "supersede", "migrated net1 since 6"];
+    assert_eq!(desk.read(&["net0", "net1"]), again);
+}
+
+#[test]
+fn a_guest_that_sleeps_in_mid_burst_is_announced_again_when_it_wakes_up() {
+    let mut desk = Desk::announcing();
+    desk.event(7, 0);
+    desk.ended("net0", Ended::Paused);
+    desk.read(&["net0"]);
+    assert_eq!(desk.event(2, 4)[0], "event migrated");
+}
+
+#[test]
+fn a_restored_guest_is_announced() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.event(2, 2), ["read"]);
+    desk.read(&["net0"]);
+    assert_eq!(desk.event(4, 2), ["event restored", "restored net0 since 3"]);
+}
+
+#[test]
+fn a_failed_migration_announces_nothing() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.event(2, 1), ["read"]);
+    assert_eq!(desk.event(5, 5), ["left"]);
+    assert_eq!(desk.read(&["net0"]), NOTHING);
+    assert_eq!(desk.ledger.len(), 0);
+}
+
+#[test]
+fn a_cold_start_and_a_resume_are_not_announced_unless_asked_for() {
+    let mut desk = Desk::default();
+    assert_eq!((desk.event(4, 0).len(), desk.event(2, 0).len()), (0, 0));
+    assert_eq!((desk.event(3, 0).len(), desk.event(4, 0).len()), (0, 0));
+    let started = desk.ledger.change("u", Some(1), &Change::Booted, &[Cause::Started], ms(9));
+    assert_eq!(desk.told(started), ["event started", "read"]);
+}
+
+#[test]
+fn a_guest_that_was_here_before_the_first_list_is_not_announced() {
+    let mut desk = Desk::default();
+    let here = [(1, true, Some(Cause::Migrated))];
+    assert_eq!(desk.list(&here, false), NOTHING);
+    assert_eq!(desk.list(&here, true), NOTHING);
+}
+
+#[test]
+fn a_guest_that_arrived_while_nothing_was_heard_is_announced() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), ["event migrated", "read"]);
+}
+
+#[test]
+fn a_guest_that_left_and_came_back_while_nothing_was_heard_is_announced() {
+    let mut desk = Desk::settled();
+    let back = [(2, true, Some(Cause::Migrated))];
+    assert_eq!(
+        desk.list(&back, true),
+        ["left", "event migrated", "read"],
+        "nothing of its last life goes on"
+    );
+}
+
+#[test]
+fn a_list_that_is_newer_than_the_arrival_changes_nothing() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), ["event migrated", "read"]);
+    assert_eq!(desk.read(&["net0"]), ["migrated net0 since 1"]);
+    assert_eq!((desk.event(2, 1).len(), desk.event(4, 1).len()), (0, 0));
+}
+
+#[test]
+fn what_was_under_way_when_the_daemon_died_is_finished_by_the_next() {
+    let mut desk = Desk::announcing().restarted();
+    assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), ["event migrated", "read"]);
+    desk.read(&["net0"]);
+    desk.ended("net0", Ended::Done);
+    assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), NOTHING);
+}
+
+#[test]
+fn a_plugged_nic_is_announced_alone() {
+    let mut desk = Desk::settled();
+    assert_eq!(desk.plug("net1"), ["event plugged", "read"]);
+    assert_eq!(desk.read(&["net0", "net1"]), ["plugged net1 since 2"]);
+    desk.ended("net1", Ended::Done);
+    assert!(!desk.ledger.is_anything_pending());
+}
+
+#[test]
+fn a_plugged_nic_is_announced_by_the_next_daemon_if_need_be() {
+    let mut desk = Desk::settled();
+    desk.plug("net1");
+    desk.read(&["net0", "net1"]);
+    let mut next = desk.restarted();
+    assert_eq!(next.list(&[(1, true, None)], true), ["read"]);
+    assert_eq!(next.read(&["net0", "net1"]), ["plugged net1 since 2"]);
+}
+
+#[test]
+fn a_plugged_nic_stays_owed_while_others_end_their_announcements() {
+    let mut desk = Desk::announcing();
+    assert_eq!(desk.plug("net2"), ["event plugged", "read"]);
+    desk.ended("net0", Ended::Done);
+    desk.ended("net1", Ended::Done);
+    assert!(desk.ledger.is_anything_pending());
+    let mut next = desk.restarted();
+    assert_eq!(next.list(&[(1, true, None)], true), ["read"]);
+    assert_eq!(next.read(&["net0", "net1", "net2"]), ["plugged net2 since 2"]);
+}
+
+#[test]
+fn a_nic_that_is_plugged_while_the_guest_arrives_is_announced_with_all_others() {
+    let mut desk = Desk::default();
+    desk.event(2, 1);
+    desk.read(&["net0"]);
+    assert_eq!(desk.plug("net1"), ["read"], "what was read lacks it");
+    desk.read(&["net0", "net1"]);
+    assert_eq!(desk.event(4, 1).len(), 3);
+}
+
+#[test]
+fn a_nic_that_is_plugged_again_under_its_old_name_is_another_one() {
+    let mut desk = Desk::settled();
+    desk.plug("net1");
+    desk.read(&["net0", "net1"]);
+    assert_eq!(desk.plug("net1"), ["supersede", "event plugged", "read"]);
+    assert_eq!(desk.ended("net1", Ended::Done), NOTHING, "that was the old one");
+    assert!(desk.ledger.is_anything_pending());
+    assert_eq!(desk.read(&["net0", "net1"]), ["plugged net1 since 4"]);
+}
+
+#[test]
+fn what_was_plugged_and_is_no_nic_is_owed_nothing() {
+    let mut desk = Desk::settled();
+    desk.plug("ua-disk");
+    assert_eq!(desk.read(&["net0"]), NOTHING);
+    assert!(!desk.ledger.is_anything_pending());
+}
+
+#[test]
+fn a_guest_that_cannot_be_read_is_read_again_when_it_is_heard_of() {
+    let mut desk = Desk::default();
+    desk.event(2, 1);
+    let unread = desk.ledger.read("u", desk.reading, None, ms(2));
+    assert_eq!(desk.told(unread), NOTHING);
+    assert!(!desk.ledger.is_anything_pending(), "nothing can be done for it now");
+    assert_eq!(desk.event(4, 1), ["event migrated", "read"]);
+}
+
+#[test]
+fn an_announcement_that_broke_off_is_begun_again_when_the_guest_is_heard_of() {
+    let mut desk = Desk::announcing();
+    desk.ended("net1", Ended::Done);
+    assert_eq!(desk.ended("net0", Ended::BrokenOff), NOTHING);
+    assert!(desk.ledger.is_anything_pending());
+    assert_eq!(desk.list(&[(1, true, None)], true), ["event migrated", "read"]);
+}
+
+#[test]
+fn a_guest_that_left_while_nothing_was_heard_is_forgotten() {
+    let mut desk = Desk::announcing();
+    assert_eq!(desk.list(&[], true), ["left"]);
+    assert_eq!(desk.ledger.len(), 0);
+}
+
+#[test]
+fn what_other_versions_kept_is_read() {
+    let old = r#"{"guests":{"u":{"id":1,"pending":"migrated"},"v":{"id":null,"pending":null}}}"#;
+    let mut desk = Desk { ledger: serde_json::from_str(old).unwrap(), ..Desk::default() };
+    assert!(!desk.ledger.guests["v"].is_anything_owed());
+    assert_eq!(desk.list(&[(1, true, None)], true)[1], "event migrated");
+    let later = r#"{"guests":{"u":{"id":1,"pending":"teleported","more":1}},"more":[]}"#;
+    let ledger: Ledger = serde_json::from_str(later).unwrap();
+    assert!(ledger.guests["u"].is_anything_owed(), "whatever it came by");
+}
+
+#[test]
+fn what_is_kept_is_what_the_version_before_can_read() {
+    let desk = Desk::announcing();
+    let kept = serde_json::to_value(&desk.ledger).unwrap();
+    assert_eq!(kept, serde_json::json!({"guests": {"u": {"id": 1, "pending": "migrated"}}}));
+}

@@ -149,7 +149,7 @@ mod tests {
                 entry,
                 bridge: "br-int".into(),
                 port: "tap0".into(),
-                hops: Vec::new(),
+                way: crate::path::walk::WayOut::default(),
             }),
             ofport: Some(5),
             settles_in: None,

@@ -17,6 +17,7 @@ use crate::guest::address::{self, Source};
 use crate::guest::event::Cause;
 use crate::guest::target::Target;
 use crate::path::owner::Owner;
+use crate::path::uplinks::Uplinks;
 
 pub mod duration;
 mod lint;
@@ -38,6 +39,8 @@ pub struct Config {
     pub frames: FramesTable,
     /// `[ports]`.
     pub ports: PortsTable,
+    /// `[path]`.
+    pub path: PathTable,
     /// `[proof]`.
     pub proof: ProofTable,
     /// `[addresses]`.
@@ -124,6 +127,14 @@ impl Default for PortsTable {
     fn default() -> Self {
         PortsTable { wait: Duration::from_secs(60), in_charge: None, inject: None }
     }
+}
+
+/// `[path]`: how frames leave the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PathTable {
+    /// The devices that lead to the network; found by their hardware when none is named.
+    pub uplinks: Uplinks,
 }
 
 /// `[proof]`: what is done to know that frames left the host, and that the network heard them.
@@ -454,6 +465,8 @@ mod tests {
             ("libvirt.uri = \"\"", "empty URI"),
             ("libvirt.more-uris = [\"\"]", "empty URI"),
             ("ovs.socket = \"db.sock\"", "no absolute path"),
+            ("path.uplinks = [\"\"]", "an uplink has a name"),
+            ("path.uplinks = [\"eth[\"]", "is no pattern"),
             ("[nic.tap0]", "no MAC address"),
             ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"127.0.0.1\"]", "loopback"),
             ("[nic.\"52:54:00:00:00:01\"]\nvlan = 4095", "VLAN 4095"),

@@ -1,13 +1,13 @@
 //! Where a NIC is plugged: hop by hop from the guest to the uplink.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::guest::target::Plug;
 use crate::path::condition::Condition;
 use crate::path::link::{Link, Links};
 use crate::path::ovs::{Bridge, Ovs, Plugged};
+use crate::path::uplinks::Uplinks;
+use crate::path::walk::{self, Start, WayOut};
 
 /// Neutron names a trunk's own bridge so (`neutron_lib.services.trunk.constants`).
 const TRUNK_BRIDGE: &str = "tbr-";
@@ -66,74 +66,8 @@ pub struct Attachment {
     pub bridge: String,
     /// The guest's port on that bridge.
     pub port: String,
-    /// From the host's end of the NIC to the last devices before the network, in the order of travel.
-    pub hops: Vec<Hop>,
-}
-
-/// One step of the way out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hop {
-    /// The device's or the port's name.
-    pub name: String,
-    /// The device's index, where there is a kernel device in this network namespace.
-    pub ifindex: Option<u32>,
-    /// What a frame on its way out does there.
-    pub role: Role,
-    /// For an uplink and what is below it: how frames get there.
-    pub via: Option<Via>,
-}
-
-/// How frames get to an uplink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Via {
-    /// The last bridge before it; of a macvtap, the macvtap.
-    pub bridge: String,
-    /// That bridge's port.
-    pub port: String,
-}
-
-/// What a frame on its way out does at a hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The host's end of the NIC: enters the host.
-    Nic,
-    /// A Linux bridge: is forwarded, with a copy for the host itself when it is a broadcast.
-    LinuxBridge,
-    /// The end of a veth in a Linux bridge: goes over to the other end.
-    Veth,
-    /// That other end: enters Open vSwitch.
-    VethPeer,
-    /// A bridge, a patch, a bond or a tunnel's port of Open vSwitch: passes unseen by the kernel.
-    Ovs,
-    /// An uplink with devices below it, a VLAN device or a bond: goes on to them.
-    Upper,
-    /// The last device: leaves the host.
-    Exit,
-    /// A tunnel of Open vSwitch: leaves the host wrapped up, if anybody at the other ends is to have it.
-    Tunnel,
-}
-
-impl Role {
-    /// What passes there leaves the host.
-    pub fn is_exit(self) -> bool {
-        matches!(self, Role::Exit | Role::Tunnel)
-    }
-}
-
-impl Hop {
-    fn of(link: &Link, role: Role) -> Hop {
-        Hop { name: link.name.clone(), ifindex: Some(link.index), role, via: None }
-    }
-
-    fn unseen(name: &str, role: Role) -> Hop {
-        Hop { name: name.to_owned(), ifindex: None, role, via: None }
-    }
-}
-
-impl Via {
-    fn of(bridge: &str, port: &str) -> Via {
-        Via { bridge: bridge.to_owned(), port: port.to_owned() }
-    }
+    /// From the host's end of the NIC to the host's edges.
+    pub way: WayOut,
 }
 
 /// Where the guest's frames enter the host.
@@ -196,18 +130,19 @@ impl Entry {
 }
 
 /// Follows `plug` through the host, or says what is missing.
-pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
+pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> Result<Attachment, Condition> {
+    let world = World { links, ovs, uplinks };
     let plugged = find(plug, ovs);
     let Some(link) = plug.device.as_deref().and_then(|name| links.named(name)) else {
-        return without_device(plug, plugged, ovs, links);
+        return world.without_device(plug, plugged);
     };
     if link.is("macvtap") {
-        return macvtap(link, links);
+        return world.macvtap(link);
     }
     match link.master.and_then(|index| links.get(index)) {
-        Some(bridge) if bridge.is("bridge") => on_linux_bridge(link, bridge, links, ovs),
+        Some(bridge) if bridge.is("bridge") => world.on_linux_bridge(link, bridge),
         _ => match plugged {
-            Some(plugged) => on_ovs(Entry::of(link), plugged, links, ovs),
+            Some(plugged) => world.on_ovs(Some(link), plugged),
             None => Err(Condition::NotPlugged { device: link.name.clone() }),
         },
     }
@@ -231,99 +166,94 @@ fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
     })
 }
 
-fn without_device(
-    plug: &Plug,
-    plugged: Option<Plugged<'_>>,
-    ovs: &Ovs,
-    links: &Links,
-) -> Result<Attachment, Condition> {
-    let name = plug.device.clone().or_else(|| plug.socket.clone());
-    match (plugged, name) {
-        (Some(plugged), _) if plugged.interface.is_vhost_user() => {
-            on_ovs(Entry::named(&plugged.interface.name), plugged, links, ovs)
-        }
-        (_, Some(device)) => Err(Condition::NoDevice { device }),
-        (_, None) => Err(Condition::NoHostEnd),
+/// What a path is followed through.
+struct World<'a> {
+    links: &'a Links,
+    ovs: &'a Ovs,
+    uplinks: &'a Uplinks,
+}
+
+impl<'a> World<'a> {
+    fn walk(&self, start: Start<'a>) -> WayOut {
+        walk::walk(start, self.links, self.ovs, self.uplinks)
     }
-}
 
-fn macvtap(link: &Link, links: &Links) -> Result<Attachment, Condition> {
-    let lower = link.link.and_then(|index| links.get(index));
-    let lower = lower.ok_or_else(|| Condition::NoLowerDevice { device: link.name.clone() })?;
-    let mut hops = vec![Hop::of(link, Role::Nic)];
-    downward(lower, links, &Via::of(&link.name, &lower.name), &mut hops);
-    Ok(Attachment {
-        kind: Kind::Macvtap,
-        entry: Entry::of(link),
-        bridge: lower.name.clone(),
-        port: link.name.clone(),
-        hops,
-    })
-}
+    fn without_device(&self, plug: &Plug, plugged: Option<Plugged<'a>>) -> Result<Attachment, Condition> {
+        let name = plug.device.clone().or_else(|| plug.socket.clone());
+        match (plugged, name) {
+            (Some(plugged), _) if plugged.interface.is_vhost_user() => self.on_ovs(None, plugged),
+            (_, Some(device)) => Err(Condition::NoDevice { device }),
+            (_, None) => Err(Condition::NoHostEnd),
+        }
+    }
 
-fn on_linux_bridge(tap: &Link, bridge: &Link, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
-    let entry = Entry { linux_bridge: Some(Device::of(bridge)), ..Entry::of(tap) };
-    let mut hops = vec![Hop::of(tap, Role::Nic), Hop::of(bridge, Role::LinuxBridge)];
-    for veth in links.leading_on(bridge.index).filter(|port| port.is("veth")) {
-        let Some(far) = veth.link.and_then(|index| links.get(index)) else {
-            continue;
+    fn macvtap(&self, link: &'a Link) -> Result<Attachment, Condition> {
+        let lower = link.link.and_then(|index| self.links.get(index));
+        let lower = lower.ok_or_else(|| Condition::NoLowerDevice { device: link.name.clone() })?;
+        Ok(Attachment {
+            kind: Kind::Macvtap,
+            entry: Entry::of(link),
+            bridge: lower.name.clone(),
+            port: link.name.clone(),
+            way: self.walk(Start::Lower(link, lower)),
+        })
+    }
+
+    fn on_linux_bridge(&self, tap: &'a Link, bridge: &'a Link) -> Result<Attachment, Condition> {
+        let entry = Entry { linux_bridge: Some(Device::of(bridge)), ..Entry::of(tap) };
+        for veth in self.links.leading_on(bridge.index).filter(|port| port.is("veth")) {
+            let Some(far) = veth.link.and_then(|index| self.links.get(index)) else {
+                continue;
+            };
+            // An uplink in the shape of a veth leads out of a bridge that is no hybrid plug's.
+            if let Some(plugged) = self.ovs.named(&far.name) {
+                let entry = Entry { veth: Some(Device::of(veth)), ..entry };
+                return Ok(Attachment {
+                    kind: Kind::Hybrid,
+                    entry: entry.into(plugged),
+                    bridge: plugged.bridge.name.clone(),
+                    port: plugged.port.name.clone(),
+                    way: self.walk(Start::LinuxBridge(tap, bridge)),
+                });
+            }
+            // os-vif makes the veth first and plugs it afterwards: until then this is no plain bridge.
+            if bridge.name.starts_with(HYBRID_BRIDGE) && far.name.starts_with(HYBRID_PORT) {
+                return Err(Condition::NotInOvs { device: far.name.clone() });
+            }
+        }
+        Ok(Attachment {
+            kind: Kind::LinuxBridge,
+            entry,
+            bridge: bridge.name.clone(),
+            port: tap.name.clone(),
+            way: self.walk(Start::LinuxBridge(tap, bridge)),
+        })
+    }
+
+    fn on_ovs(&self, link: Option<&'a Link>, plugged: Plugged<'a>) -> Result<Attachment, Condition> {
+        let entry = link.map_or_else(|| Entry::named(&plugged.interface.name), Entry::of);
+        let (kind, patch) = if plugged.bridge.name.starts_with(TRUNK_BRIDGE) {
+            (Kind::TrunkBridge, Some(trunk_parent(plugged.bridge, self.ovs)))
+        } else if let Some(patch) = only_patch(plugged, self.ovs) {
+            (Kind::PerPortBridge, Some(patch))
+        } else if plugged.interface.is_vhost_user() {
+            (Kind::VhostUser, None)
+        } else {
+            (Kind::Ovs, None)
         };
-        let entry = Entry { veth: Some(Device::of(veth)), ..entry.clone() };
-        if let Some(plugged) = ovs.named(&far.name) {
-            hops.extend([Hop::of(veth, Role::Veth), Hop::of(far, Role::VethPeer)]);
-            onward(plugged.bridge, ovs, links, &mut hops);
-            return Ok(Attachment {
-                kind: Kind::Hybrid,
-                entry: entry.into(plugged),
-                bridge: plugged.bridge.name.clone(),
-                port: plugged.port.name.clone(),
-                hops,
-            });
-        }
-        // os-vif makes the veth first and plugs it afterwards: until then this is no plain bridge.
-        if bridge.name.starts_with(HYBRID_BRIDGE) && far.name.starts_with(HYBRID_PORT) {
-            return Err(Condition::NotInOvs { device: far.name.clone() });
-        }
+        let rule = match patch {
+            None => plugged,
+            Some(None) => return Err(Condition::NoPatch { bridge: plugged.bridge.name.clone() }),
+            Some(Some((_, far))) => far,
+        };
+        Ok(Attachment {
+            kind,
+            entry: entry.into(plugged),
+            bridge: rule.bridge.name.clone(),
+            port: rule.port.name.clone(),
+            way: self.walk(Start::Ovs(link, plugged)),
+        })
     }
-    let uplinks = links.leading_on(bridge.index).filter(|p| p.index != tap.index);
-    uplinks.for_each(|port| downward(port, links, &Via::of(&bridge.name, &port.name), &mut hops));
-    Ok(Attachment {
-        kind: Kind::LinuxBridge,
-        entry,
-        bridge: bridge.name.clone(),
-        port: tap.name.clone(),
-        hops,
-    })
-}
-
-fn on_ovs(entry: Entry, plugged: Plugged<'_>, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
-    let mut hops = vec![Hop { name: entry.name.clone(), ifindex: entry.ifindex, role: Role::Nic, via: None }];
-    let (kind, patch) = if plugged.bridge.name.starts_with(TRUNK_BRIDGE) {
-        (Kind::TrunkBridge, Some(trunk_parent(plugged.bridge, ovs)))
-    } else if let Some(patch) = only_patch(plugged, ovs) {
-        (Kind::PerPortBridge, Some(patch))
-    } else if plugged.interface.is_vhost_user() {
-        (Kind::VhostUser, None)
-    } else {
-        (Kind::Ovs, None)
-    };
-    let rule = match patch {
-        None => plugged,
-        Some(None) => return Err(Condition::NoPatch { bridge: plugged.bridge.name.clone() }),
-        Some(Some((near, far))) => {
-            let unseen = [&plugged.bridge.name, &near.interface.name, &far.interface.name];
-            hops.extend(unseen.map(|name| Hop::unseen(name, Role::Ovs)));
-            far
-        }
-    };
-    onward(rule.bridge, ovs, links, &mut hops);
-    Ok(Attachment {
-        kind,
-        entry: entry.into(plugged),
-        bridge: rule.bridge.name.clone(),
-        port: rule.port.name.clone(),
-        hops,
-    })
 }
 
 /// The two ends of a patch.
@@ -359,94 +289,20 @@ fn only_patch<'a>(plugged: Plugged<'a>, ovs: &'a Ovs) -> Option<Option<Patch<'a>
     }
 }
 
-/// The bridges from `bridge` on, through patch ports, and their uplinks.
-fn onward(bridge: &Bridge, ovs: &Ovs, links: &Links, hops: &mut Vec<Hop>) {
-    let mut bridges = vec![bridge];
-    let mut uplinks = Vec::new();
-    let mut seen = BTreeSet::from([bridge.name.as_str()]);
-    let mut next = 0;
-    while let Some(bridge) = bridges.get(next).copied() {
-        next += 1;
-        for plugged in ovs.leading_on(bridge) {
-            if let Some(peer) = ovs.peer_of(plugged.interface) {
-                if !peer.bridge.name.starts_with(TRUNK_BRIDGE) && seen.insert(&peer.bridge.name) {
-                    bridges.push(peer.bridge);
-                }
-            } else if is_ovs_uplink(&plugged, links) {
-                uplinks.push(plugged);
-            }
-        }
-    }
-    hops.extend(bridges.into_iter().map(|bridge| Hop::unseen(&bridge.name, Role::Ovs)));
-    uplinks.iter().for_each(|uplink| leave_by(uplink, links, hops));
-}
-
-/// An uplink of Open vSwitch, and the devices that its frames go on to.
-fn leave_by(uplink: &Plugged<'_>, links: &Links, hops: &mut Vec<Hop>) {
-    let (port, interface) = (&uplink.port.name, uplink.interface);
-    let via = Via::of(&uplink.bridge.name, port);
-    if port != &interface.name && hops.iter().all(|hop| &hop.name != port) {
-        hops.push(Hop { via: Some(via.clone()), ..Hop::unseen(port, Role::Ovs) });
-    }
-    if let Some(device) = interface.tunnel_device().and_then(|name| links.named(&name)) {
-        hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, Role::Ovs) });
-        // All tunnels of a kind have one.
-        if hops.iter().all(|hop| hop.ifindex != Some(device.index)) {
-            let via = Via::of(&uplink.bridge.name, &device.name);
-            hops.push(Hop { via: Some(via), ..Hop::of(device, Role::Tunnel) });
-        }
-        return;
-    }
-    // What DPDK or AF_XDP transmits does not pass the kernel, even where its device has the same name.
-    let is_kernels = matches!(interface.kind.as_str(), "" | "system");
-    match links.named(&interface.name).filter(|_| is_kernels) {
-        Some(link) => downward(link, links, &via, hops),
-        None => {
-            let role = if interface.is_tunnel() { Role::Tunnel } else { Role::Exit };
-            hops.push(Hop { via: Some(via), ..Hop::unseen(&interface.name, role) });
-        }
-    }
-}
-
-/// An uplink, and the devices that its frames go on to.
-fn downward(link: &Link, links: &Links, via: &Via, hops: &mut Vec<Hop>) {
-    // Two VLAN devices may have one device below them; and what the kernel says is not believed to have no circles.
-    if hops.iter().any(|hop| hop.ifindex == Some(link.index)) {
-        return;
-    }
-    let lower: Vec<&Link> = match link.kind.as_deref() {
-        Some("vlan" | "macvlan") => link.link.and_then(|index| links.get(index)).into_iter().collect(),
-        Some("bond" | "team") => links.ports_of(link.index).collect(),
-        _ => Vec::new(),
-    };
-    let role = if lower.is_empty() { Role::Exit } else { Role::Upper };
-    hops.push(Hop { via: Some(via.clone()), ..Hop::of(link, role) });
-    lower.into_iter().for_each(|lower| downward(lower, links, via, hops));
-}
-
-fn is_ovs_uplink(plugged: &Plugged<'_>, links: &Links) -> bool {
-    let interface = plugged.interface;
-    match interface.kind.as_str() {
-        "" | "system" | "afxdp" | "afxdp-nonpmd" => {
-            !interface.name.starts_with(HYBRID_PORT) && links.named(&interface.name).is_none_or(is_uplink)
-        }
-        "dpdk" => true,
-        _ => interface.is_tunnel(),
-    }
-}
-
-/// Whether a bridge's port leads out of this host; a tap leads to a guest.
-fn is_uplink(port: &Link) -> bool {
-    !port.is_guests()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::path::hop::{Edge, Role, Via};
     use crate::path::link;
     use crate::path::ovs::{Interface, Port};
 
-    /// A device; `master` and `peer` by index, 0 for none.
+    /// Where the NIC of this device is plugged, on a host that names no uplinks.
+    pub(crate) fn find(device: &str, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
+        resolve(&plug(device), links, ovs, &Uplinks::default())
+    }
+
+    /// A device; `master` and `peer` by index, 0 for none. Without a kind, it is a NIC; a VLAN device has the VLAN after the dot in
+    /// its name.
     pub(crate) fn link(index: u32, name: &str, kind: &str, master: u32, peer: u32) -> Link {
         Link {
             index,
@@ -454,11 +310,16 @@ pub(crate) mod tests {
             up: true,
             lower_up: true,
             kind: Some(kind.to_owned()).filter(|k| !k.is_empty()),
+            has_hardware: kind.is_empty(),
+            vlan_id: name.split_once('.').and_then(|(_, vlan)| vlan.parse().ok()),
             master: Some(master).filter(|m| *m > 0),
             link: Some(peer).filter(|p| *p > 0),
             bridge: (kind == "bridge").then(link::Bridge::default),
-            port: (master > 0).then_some(link::BridgePort { state: link::PortState::Forwarding }),
-            pvid: None,
+            port: (master > 0).then_some(link::BridgePort {
+                state: link::PortState::Forwarding,
+                ..link::BridgePort::default()
+            }),
+            ..Link::default()
         }
     }
 
@@ -497,15 +358,15 @@ pub(crate) mod tests {
     /// A tap on br-int, whose uplink is eth0.
     pub(crate) fn tap_on_br_int() -> Attachment {
         let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
-        resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["tap0", "eth0"])])).unwrap()
+        find("tap0", &links, &ovs(&[("br-int", &["tap0", "eth0"])])).unwrap()
     }
 
     fn names(attachment: &Attachment) -> String {
-        attachment.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>().join(" ")
+        attachment.way.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>().join(" ")
     }
 
     fn path(device: &str, links: &Links, ovs: &Ovs) -> (Kind, String, String) {
-        let attachment = resolve(&plug(device), links, ovs).unwrap();
+        let attachment = find(device, links, ovs).unwrap();
         let port = format!("{}/{}", attachment.bridge, attachment.port);
         (attachment.kind, names(&attachment), port)
     }
@@ -532,10 +393,10 @@ pub(crate) mod tests {
             link(5, "eth0", "", 4, 0),
             link(6, "eth1", "", 4, 0),
         ]);
-        let attachment = resolve(&plug("tap0"), &links, &Ovs::default()).unwrap();
+        let attachment = find("tap0", &links, &Ovs::default()).unwrap();
         assert_eq!(names(&attachment), "tap0 br0 bond0.100 bond0 eth0 eth1");
-        let [.., bond, eth0, _] = &attachment.hops[..] else { panic!() };
-        assert_eq!((bond.role, eth0.role), (Role::Upper, Role::Exit));
+        let [.., bond, eth0, _] = &attachment.way.hops[..] else { panic!() };
+        assert_eq!((bond.role, eth0.role), (Role::Upper, Role::Edge(Edge::Nic)));
         assert_eq!(eth0.via, Some(Via::of("br0", "bond0.100")));
     }
 
@@ -551,9 +412,9 @@ pub(crate) mod tests {
         let bond = ovs.ports.get_mut("p-eth0").unwrap();
         bond.name = "bond0".into();
         bond.interfaces.extend(member.interfaces);
-        let attachment = resolve(&plug("tap0"), &links, &ovs).unwrap();
+        let attachment = find("tap0", &links, &ovs).unwrap();
         assert_eq!(names(&attachment), "tap0 br-int bond0 eth0 eth1");
-        assert_eq!(attachment.hops[4].via, Some(Via::of("br-int", "bond0")));
+        assert_eq!(attachment.way.hops[4].via, Some(Via::of("br-int", "bond0")));
     }
 
     #[test]
@@ -576,6 +437,7 @@ pub(crate) mod tests {
             link(2, "tap6f7d3c1a-11", "tun", 1, 0),
             link(3, "qvb6f7d3c1a-11", "veth", 1, 4),
             link(4, "qvo6f7d3c1a-11", "veth", 0, 3),
+            link(5, "bond0", "", 0, 0),
         ])
     }
 
@@ -590,21 +452,20 @@ pub(crate) mod tests {
 
     #[test]
     fn a_hybrid_plug_that_is_not_in_ovs_yet_is_no_plain_bridge() {
-        let missing = resolve(&plug("tap6f7d3c1a-11"), &hybrid_links(), &Ovs::default()).unwrap_err();
+        let missing = find("tap6f7d3c1a-11", &hybrid_links(), &Ovs::default()).unwrap_err();
         let device = "qvo6f7d3c1a-11".into();
         assert_eq!(missing, Condition::NotInOvs { device });
     }
 
     #[test]
     fn a_trunk_bridge_is_followed_to_its_untagged_patch() {
-        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0)]);
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
         let mut ovs = ovs(&[
             ("tbr-1", &["tap0", "spt-1:patch:spi-1", "tpt-1:patch:tpi-1"]),
             ("br-int", &["tpi-1:patch:tpt-1", "spi-1:patch:spt-1", "eth0"]),
         ]);
         ovs.ports.get_mut("p-spt-1").unwrap().tag = Some(42);
-        let expected =
-            (Kind::TrunkBridge, "tap0 tbr-1 tpt-1 tpi-1 br-int eth0".into(), "br-int/tpi-1".into());
+        let expected = (Kind::TrunkBridge, "tap0 tbr-1 br-int eth0".into(), "br-int/tpi-1".into());
         assert_eq!(path("tap0", &links, &ovs), expected);
     }
 
@@ -628,7 +489,7 @@ pub(crate) mod tests {
             Plug { socket: Some("/run/openvswitch/vhu0".into()), ..Plug::default() },
         ];
         for plug in plugs {
-            let attachment = resolve(&plug, &Links::default(), &ovs).unwrap();
+            let attachment = resolve(&plug, &Links::default(), &ovs, &Uplinks::default()).unwrap();
             assert_eq!(attachment.kind, Kind::VhostUser, "{plug:?}");
             assert_eq!(names(&attachment), "vhu0 br-int dpdk0");
         }
@@ -642,7 +503,8 @@ pub(crate) mod tests {
             (plug("tap0"), "tap0 is not plugged"),
             (Plug::default(), "names no device"),
         ] {
-            let missing = resolve(&plug, &links, &Ovs::default()).unwrap_err().to_string();
+            let missing =
+                resolve(&plug, &links, &Ovs::default(), &Uplinks::default()).unwrap_err().to_string();
             assert!(missing.contains(words), "{missing}");
         }
     }
@@ -651,10 +513,14 @@ pub(crate) mod tests {
     #[test]
     fn what_dpdk_transmits_is_not_to_be_seen_on_a_device() {
         let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
-        for (uplink, index) in [("eth0", Some(4)), ("eth0:dpdk", None), ("eth0:afxdp", None)] {
-            let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["tap0", uplink])])).unwrap();
-            let exit = attachment.hops.last().unwrap();
-            assert_eq!((exit.role, exit.ifindex), (Role::Exit, index), "{uplink}");
+        for (uplink, index, edge) in [
+            ("eth0", Some(4), Edge::Nic),
+            ("eth0:dpdk", None, Edge::Bypass),
+            ("eth0:afxdp", None, Edge::Bypass),
+        ] {
+            let attachment = find("tap0", &links, &ovs(&[("br-int", &["tap0", uplink])])).unwrap();
+            let exit = attachment.way.hops.last().unwrap();
+            assert_eq!((exit.role, exit.ifindex), (Role::Edge(edge), index), "{uplink}");
         }
     }
 
@@ -662,17 +528,17 @@ pub(crate) mod tests {
     fn the_kernels_datapath_has_a_device_for_all_tunnels_of_a_kind() {
         let tap = link(2, "tap0", "tun", 0, 0);
         let mut ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan", "geneve-1:geneve"])]);
-        let in_user_space = resolve(&plug("tap0"), &Links::from_iter([tap.clone()]), &ovs).unwrap();
+        let in_user_space = find("tap0", &Links::from_iter([tap.clone()]), &ovs).unwrap();
         assert_eq!(names(&in_user_space), "tap0 br-int vxlan-1 vxlan-2 geneve-1");
 
         let dst_port = ("dst_port".to_owned(), "6000".to_owned());
         ovs.interfaces.get_mut("i-geneve-1").unwrap().options = [dst_port].into();
         let devices = [link(3, "vxlan_sys_4789", "vxlan", 0, 0), link(4, "genev_sys_6000", "geneve", 0, 0)];
         let links = Links::from_iter([tap].into_iter().chain(devices));
-        let attachment = resolve(&plug("tap0"), &links, &ovs).unwrap();
-        assert_eq!(names(&attachment), "tap0 br-int vxlan-1 vxlan_sys_4789 vxlan-2 geneve-1 genev_sys_6000");
-        let [.., port, device, _, _, _] = &attachment.hops[..] else { panic!() };
-        assert_eq!((port.role, device.role, device.ifindex), (Role::Ovs, Role::Tunnel, Some(3)));
+        let attachment = find("tap0", &links, &ovs).unwrap();
+        assert_eq!(names(&attachment), "tap0 br-int vxlan-1 vxlan_sys_4789 geneve-1 genev_sys_6000");
+        let [.., port, device, _, _] = &attachment.way.hops[..] else { panic!() };
+        assert_eq!((port.role, device.role, device.ifindex), (Role::Ovs, Role::Edge(Edge::Tunnel), Some(3)));
         assert_eq!(device.via, Some(Via::of("br-int", "vxlan_sys_4789")));
     }
 
@@ -682,7 +548,7 @@ pub(crate) mod tests {
             ("a", &["tap0", "a1:patch:b1", "a2:patch:b2"]),
             ("b", &["b1:patch:a1", "b2:patch:a2", "eth0"]),
         ]);
-        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0)]);
+        let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
         assert_eq!(path("tap0", &links, &ovs).1, "tap0 a b eth0");
     }
 }

@@ -54,6 +54,12 @@ pub enum Condition {
         /// What connecting said.
         why: String,
     },
+    /// No device of the port's network leads out of the host yet.
+    #[error("{why}")]
+    NoWayOut {
+        /// Which bridge has none, and what is wrong with its ports.
+        why: String,
+    },
     /// Not `IFF_UP`.
     #[error("{device} is down")]
     Down {
@@ -188,7 +194,7 @@ impl Condition {
 
     /// Frames that are sent while these are unmet die inside the host, and do no harm.
     pub fn all_keep_frames_in(unmet: &[Condition]) -> bool {
-        use Condition::{Down, NoCarrier, NotForwarding, Pvid, Tag, Trunks, VlanMode};
+        use Condition::{Down, NoCarrier, NoWayOut, NotForwarding, Pvid, Tag, Trunks, VlanMode};
         let any = |is: fn(&Condition) -> bool| unmet.iter().any(is);
         // A trunk port drops untagged frames unless its trunks have VLAN 0. Open vSwitch looks at trunks on such a port only.
         let is_dead = match any(|c| matches!(c, VlanMode { .. })) {
@@ -201,7 +207,7 @@ impl Condition {
         unmet.iter().all(|condition| match condition {
             Tag { .. } | VlanMode { .. } | Trunks { .. } => is_dead,
             Pvid { pvid, .. } => pvid.is_none(),
-            Down { .. } | NoCarrier { .. } | NotForwarding { .. } => true,
+            Down { .. } | NoCarrier { .. } | NotForwarding { .. } | NoWayOut { .. } => true,
             _ => false,
         })
     }

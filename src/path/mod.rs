@@ -3,8 +3,11 @@
 
 pub mod attachment;
 pub mod condition;
+pub mod hop;
 pub mod link;
 mod memo;
 pub mod ovs;
 pub mod owner;
 pub mod readiness;
+pub mod uplinks;
+pub mod walk;

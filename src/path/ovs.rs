@@ -21,6 +21,8 @@ pub type Uuid = String;
 pub struct Ovs {
     /// `Open_vSwitch.external_ids` of the one row: ovn-controller's settings are among them.
     pub external_ids: BTreeMap<String, String>,
+    /// `Open_vSwitch.other_config`.
+    pub other_config: BTreeMap<String, String>,
     /// `Open_vSwitch.next_cfg`: who changes the configuration counts it up.
     pub next_cfg: i64,
     /// `Open_vSwitch.cur_cfg`: the `next_cfg` up to which ovs-vswitchd has carried the configuration out.
@@ -48,6 +50,8 @@ struct Index {
     vhost_user: Vec<Place>,
     /// By the bridge's name: a port that only neutron's agent makes so.
     neutrons: HashMap<String, String>,
+    /// The names of internal ports.
+    internals: Vec<String>,
 }
 
 /// The rows of bridge, port and interface.
@@ -161,6 +165,9 @@ impl Ovs {
                 if interface.is_vhost_user() {
                     index.vhost_user.push(place.clone());
                 }
+                if interface.kind == "internal" {
+                    index.internals.push(interface.name.clone());
+                }
                 if !interface.is_guests() {
                     index.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
                 }
@@ -199,6 +206,16 @@ impl Ovs {
     /// A port that shows that neutron's agent works on this bridge: one that it has marked, or its patch to another bridge.
     pub fn marked_by_neutron(&self, bridge: &str) -> Option<&str> {
         self.index().neutrons.get(bridge).map(String::as_str)
+    }
+
+    /// The names of the internal ports of all bridges.
+    pub fn internals(&self) -> impl Iterator<Item = &str> {
+        self.index().internals.iter().map(String::as_str)
+    }
+
+    /// NICs may carry out its flows by themselves (`other_config:hw-offload`).
+    pub fn offloads(&self) -> bool {
+        self.other_config.get("hw-offload").is_some_and(|on| on == "true")
     }
 
     /// The interface with this name, if it is plugged into a bridge.
@@ -316,7 +333,20 @@ impl Interface {
 
     /// It wraps frames up, and sends them to another host.
     pub fn is_tunnel(&self) -> bool {
-        matches!(self.kind.as_str(), "vxlan" | "geneve" | "gre" | "stt")
+        matches!(
+            self.kind.as_str(),
+            "vxlan"
+                | "geneve"
+                | "gre"
+                | "ip6gre"
+                | "erspan"
+                | "ip6erspan"
+                | "stt"
+                | "lisp"
+                | "bareudp"
+                | "gtpu"
+                | "srv6"
+        )
     }
 
     /// The device that the kernel's datapath has for all tunnels of this kind (`netdev_vport_get_dpif_port`, Open vSwitch's

@@ -1,12 +1,14 @@
 //! Where frames can be seen on their way out, from where they are let in to where they leave the host.
 
 use crate::announcement::injection::Method;
-use crate::path::attachment::{Attachment, Hop, Kind, Role};
+use crate::path::attachment::{Attachment, Kind};
+use crate::path::hop::{Edge, Hop, Role};
+use crate::path::walk::{Reach, WayOut};
 
 /// The hops that frames pass which are let in by one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapturePath {
-    hops: Vec<Hop>,
+    way: WayOut,
     method: Method,
     /// Frames are looked for only where they leave the host.
     exits_only: bool,
@@ -41,8 +43,20 @@ impl CapturePath {
             (Method::Packet, role) => role == Role::Veth || attachment.kind == Kind::Macvtap,
             (Method::Fdb, role) => role == Role::LinuxBridge,
         };
-        let hops = attachment.hops.iter().skip_while(|hop| !enters(hop)).cloned();
-        CapturePath { hops: hops.collect(), method, exits_only: false }
+        let hops = &attachment.way.hops;
+        let entry = hops.iter().position(enters);
+        // What is not beyond the place where they are let in, they do not come to.
+        let mut places = vec![None; hops.len()];
+        let mut kept: Vec<Hop> = Vec::new();
+        for (at, hop) in hops.iter().enumerate() {
+            let from = hop.from.and_then(|from| places[from]);
+            if Some(at) == entry || from.is_some() {
+                places[at] = Some(kept.len());
+                kept.push(Hop { from, ..hop.clone() });
+            }
+        }
+        let way = WayOut { hops: kept, ..attachment.way.clone() };
+        CapturePath { way, method, exits_only: false }
     }
 
     /// The same, on which frames are looked for only where they leave the host.
@@ -57,7 +71,22 @@ impl CapturePath {
 
     /// The hops, from where frames are let in.
     pub fn hops(&self) -> &[Hop] {
-        &self.hops
+        &self.way.hops
+    }
+
+    /// Where they lead.
+    pub fn reach(&self) -> Reach {
+        self.way.reach()
+    }
+
+    /// The way itself.
+    pub fn way(&self) -> &WayOut {
+        &self.way
+    }
+
+    /// The hop at this place and those before it, backwards.
+    pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
+        std::iter::successors(self.hops().get(at), |hop| self.hops().get(hop.from?))
     }
 
     /// The way in.
@@ -67,48 +96,58 @@ impl CapturePath {
 
     /// Which way frames pass the hop on their way out; `None` where the kernel does not show them, or nobody looks.
     pub fn outward(&self, hop: &Hop) -> Option<Direction> {
-        hop.ifindex.filter(|_| !self.exits_only || hop.role.is_exit())?;
+        hop.ifindex.filter(|_| !self.exits_only || hop.role.is_edge())?;
         match (hop.role, self.method) {
             (Role::Nic, Method::Packet) | (Role::LinuxBridge, Method::Fdb) => Some(Direction::Out),
-            (Role::Nic | Role::LinuxBridge | Role::VethPeer, _) => Some(Direction::In),
-            (Role::Veth | Role::Upper | Role::Exit | Role::Tunnel, _) => Some(Direction::Out),
+            (Role::Nic | Role::LinuxBridge | Role::VethPeer | Role::Edge(Edge::Host), _) => {
+                Some(Direction::In)
+            }
+            (Role::Veth | Role::Upper | Role::Edge(_), _) => Some(Direction::Out),
             (Role::Ovs, _) => None,
         }
     }
 
     /// Every device on which frames show.
     pub fn points(&self) -> Vec<CapturePoint> {
-        let points = self.hops.iter().filter_map(|hop| {
-            let is_uplink = hop.role.is_exit();
+        let points = self.hops().iter().filter_map(|hop| {
+            let is_uplink = hop.role.is_edge();
             Some(CapturePoint { ifindex: hop.ifindex?, outward: self.outward(hop)?, is_uplink })
         });
         points.collect()
     }
 
-    /// Why it cannot be seen whether frames leave the host, where it cannot: of what is not seen to leave, that is.
-    pub fn unseen(&self) -> Option<String> {
-        let mut exits = self.hops.iter().filter(|hop| hop.role.is_exit()).peekable();
-        if exits.peek().is_none() {
-            let bridge = self.hops.iter().rev().find(|hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs));
-            let bridge = bridge.map_or("the bridge", |hop| &hop.name);
-            return Some(format!("{bridge} has no uplink"));
+    /// Whether to be seen at this hop is to have left.
+    pub fn proves(&self, hop: &Hop) -> bool {
+        let is_visible = hop.edge().is_some_and(|edge| !edge.is_blind());
+        is_visible && self.reach() != Reach::Several
+    }
+
+    /// The places of the edges by which frames may leave unseen.
+    pub fn blind(&self) -> impl Iterator<Item = usize> {
+        let is_blind = |hop: &Hop| match hop.edge() {
+            Some(edge) => edge.is_blind() || hop.ifindex.is_none(),
+            None => false,
+        };
+        self.hops().iter().enumerate().filter(move |(_, hop)| is_blind(hop)).map(|(at, _)| at)
+    }
+
+    /// Why it is not seen whether a frame leaves by the blind edge at this place.
+    pub fn blindness(&self, at: usize) -> String {
+        let hop = &self.hops()[at];
+        let name = &hop.name;
+        match (hop.edge(), hop.ifindex) {
+            (Some(Edge::Tunnel), _) => format!("{name} is a tunnel, and what it sends is not looked at"),
+            (Some(Edge::Offload), _) => format!("{name} carries out Open vSwitch's flows by itself"),
+            (Some(Edge::Namespace), None) => format!("{name} is in another network namespace"),
+            _ => format!("what {name} transmits does not pass the kernel"),
         }
-        let hidden = exits.find(|hop| hop.role == Role::Tunnel || self.outward(hop).is_none())?;
-        Some(match (hidden.role, hidden.ifindex) {
-            (Role::Tunnel, None) => format!("{} is a tunnel of Open vSwitch", hidden.name),
-            (Role::Tunnel, Some(_)) => {
-                format!("nobody beyond the tunnel {} may be in its network", hidden.name)
-            }
-            _ => format!("what {} transmits does not pass the kernel", hidden.name),
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::attachment::tests::{link, ovs, plug};
-    use crate::path::attachment::{Kind, resolve};
+    use crate::path::attachment::tests::{find, link, ovs};
     use crate::path::link::Links;
     use crate::path::ovs::Ovs;
 
@@ -120,7 +159,7 @@ mod tests {
             link(4, "qvo0", "veth", 0, 3),
             link(5, "eth0", "", 0, 0),
         ]);
-        resolve(&plug("tap0"), &links, &ovs(&[("br-int", &["qvo0", "eth0"])])).unwrap()
+        find("tap0", &links, &ovs(&[("br-int", &["qvo0", "eth0"])])).unwrap()
     }
 
     fn shown(path: &CapturePath) -> String {
@@ -147,7 +186,7 @@ mod tests {
     fn it_can_be_looked_at_where_it_leaves_the_host_only() {
         let path = CapturePath::of(&hybrid(), Method::Redirect).exits_only();
         assert_eq!(shown(&path), "tap0, qbr0, qvb0, qvo0, br-int, eth0 Out");
-        assert_eq!(path.unseen(), None);
+        assert_eq!(path.blind().next(), None);
     }
 
     #[test]
@@ -160,7 +199,7 @@ mod tests {
     #[test]
     fn a_macvtap_transmits_what_its_guest_sends() {
         let links = Links::from_iter([link(2, "macvtap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)]);
-        let attachment = resolve(&plug("macvtap0"), &links, &Ovs::default()).unwrap();
+        let attachment = find("macvtap0", &links, &Ovs::default()).unwrap();
         assert_eq!(shown(&CapturePath::of(&attachment, Method::Packet)), "macvtap0 Out, eth0 Out");
     }
 
@@ -174,13 +213,17 @@ mod tests {
         for (ports, why) in [
             (["tap0", "tap1:internal", "eth0"], None),
             (["tap0", "tap1:internal", "dpdk0:dpdk"], Some("what dpdk0 transmits does not pass the kernel")),
-            (["tap0", "vxlan-1:vxlan", "eth0"], Some("vxlan-1 is a tunnel of Open vSwitch")),
-            (["tap0", "gre-1:gre", "eth0"], Some("nobody beyond the tunnel gre_sys may be in its network")),
-            (["tap0", "tap1:internal", "tap2:internal"], Some("br-int has no uplink")),
+            (
+                ["tap0", "vxlan-1:vxlan", "eth0"],
+                Some("vxlan-1 is a tunnel, and what it sends is not looked at"),
+            ),
+            (["tap0", "gre-1:gre", "eth0"], Some("gre_sys is a tunnel, and what it sends is not looked at")),
+            (["tap0", "tap1:internal", "patch:patch"], Some("tap1 is in another network namespace")),
         ] {
-            let attachment = resolve(&plug("tap0"), &links, &ovs(&[("br-int", &ports)])).unwrap();
-            assert_eq!(attachment.kind, Kind::Ovs);
-            assert_eq!(CapturePath::of(&attachment, Method::PacketOut).unseen().as_deref(), why);
+            let attachment = find("tap0", &links, &ovs(&[("br-int", &ports)])).unwrap();
+            let path = CapturePath::of(&attachment, Method::PacketOut);
+            let blind = path.blind().next().map(|at| path.blindness(at));
+            assert_eq!(blind.as_deref(), why);
         }
     }
 }

@@ -10,14 +10,20 @@ use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::{Frame, Kind};
-use crate::path::attachment::{Hop, Role, Via};
+use crate::path::hop::{Edge, Hop, Role, Via};
 use crate::path::ovs::DEAD_VLAN;
+use crate::path::walk::Reach;
 use crate::proof::capture_point::{CapturePath, Direction};
+use crate::proof::ofproto_trace::Verdict;
 
 const ETHERNET_HEADER: usize = 14;
 /// The two MAC addresses, before any tag.
 const ADDRESSES: usize = 12;
 const VLAN_TAG: usize = 4;
+/// So many ways out, by device and VLAN, are told apart.
+const MAX_DEPARTURES: usize = 16;
+/// As many edges are named.
+const FEW: usize = 8;
 /// A frame with more tags is none of ours.
 const MOST_TAGS: usize = 2;
 /// The tags that a frame may carry in itself: 802.1Q, and 802.1ad.
@@ -69,9 +75,9 @@ pub enum RoundFate {
     Left,
     /// Some did.
     Partly,
-    /// None did.
+    /// None did: each would have been seen.
     Lost,
-    /// Nothing in the kernel shows it.
+    /// Some that were not seen to leave may have where nothing shows it.
     Unseen,
 }
 
@@ -86,6 +92,20 @@ pub struct Departure {
     pub port: Option<String>,
     /// The VLAN tag on the frame.
     pub vlan: Option<u16>,
+    /// What the last device is.
+    #[serde(default)]
+    pub edge: Option<Edge>,
+}
+
+/// The frames that left by one device in one VLAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departed {
+    /// How.
+    pub departure: Departure,
+    /// When the first one did.
+    pub at: Duration,
+    /// How many did.
+    pub frames: u64,
 }
 
 /// What came of frames that never left.
@@ -113,8 +133,14 @@ pub struct Delivery {
     vlans: Vec<Option<u16>>,
     /// Whether each frame has left in any round, and how often.
     left: Vec<u64>,
-    /// The first one, and when it was.
-    departure: Option<(Duration, Departure)>,
+    /// How they have left, in the order of the first frames.
+    departures: Vec<Departed>,
+    /// Frames that were seen at an edge in another VLAN than theirs, as [`Delivery::departures`].
+    astray: Vec<Departed>,
+    /// When the first one went into a tunnel that has a device.
+    wrapped: Option<Duration>,
+    /// By frame: what Open vSwitch says that it does with it.
+    verdicts: Vec<Option<Verdict>>,
     returned: Option<Duration>,
 }
 
@@ -128,7 +154,10 @@ impl Delivery {
             seen: vec![vec![None; frames.len()]; hops],
             vlans: vec![None; hops],
             left: vec![0; frames.len()],
-            departure: None,
+            departures: Vec::new(),
+            astray: Vec::new(),
+            wrapped: None,
+            verdicts: vec![None; frames.len()],
             returned: None,
             path,
         }
@@ -144,8 +173,35 @@ impl Delivery {
         if path.hops() != self.path.hops() {
             self.seen = vec![vec![None; self.frames.len()]; path.hops().len()];
             self.vlans = vec![None; path.hops().len()];
+            self.forget_verdicts();
         }
         self.path = path;
+    }
+
+    /// What Open vSwitch does with frames of this kind.
+    pub fn judged(&mut self, kind: Kind, verdict: &Verdict) {
+        let frames = self.frames.iter().zip(&mut self.verdicts);
+        frames.filter(|(frame, _)| frame.kind == kind).for_each(|(_, known)| *known = Some(verdict.clone()));
+    }
+
+    /// Open vSwitch may do something else from now on.
+    pub fn forget_verdicts(&mut self) {
+        self.verdicts.fill(None);
+    }
+
+    /// The first frame of each kind of which Open vSwitch's verdict would tell whether it was lost.
+    pub fn unjudged(&self) -> Vec<&Frame> {
+        let mut frames: Vec<&Frame> = Vec::new();
+        let is_open = |number: usize| self.verdicts[number].is_none() && !self.has_left(number);
+        let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
+        if is_in_ovs && self.path.blind().next().is_some() {
+            for (_, frame) in self.frames.iter().enumerate().filter(|(number, _)| is_open(*number)) {
+                if frames.iter().all(|known| known.kind != frame.kind) {
+                    frames.push(frame);
+                }
+            }
+        }
+        frames
     }
 
     /// A round begins.
@@ -168,7 +224,7 @@ impl Delivery {
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
         // IEEE 802.1Q reserves that number, so no switch takes such a frame: neutron's dead VLAN is a dead end beyond a trunk, too.
-        if sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_exit() {
+        if sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_edge() {
             return;
         }
         let same = |frame: &Frame| {
@@ -179,14 +235,22 @@ impl Delivery {
             return;
         };
         self.vlans[at] = sighting.vlan;
-        let had_left = self.has_left(which);
-        self.seen[at][which].get_or_insert(sighting.at);
         let hop = &self.path.hops()[at];
-        if hop.role.is_exit() && !had_left {
+        let is_departure = self.path.proves(hop);
+        if is_departure && !hop.tag.fits(sighting.vlan) {
+            let departure = departure(hop, sighting);
+            return note(&mut self.astray, departure, sighting.at);
+        }
+        let had_left = self.has_left(which);
+        let is_tunnel = hop.edge() == Some(Edge::Tunnel);
+        let departure = departure(hop, sighting);
+        self.seen[at][which].get_or_insert(sighting.at);
+        if is_tunnel {
+            self.wrapped.get_or_insert(sighting.at);
+        }
+        if is_departure && !had_left {
             self.left[which] += 1;
-            let (bridge, port) = hop.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
-            let departure = Departure { device: hop.name.clone(), bridge, port, vlan: sighting.vlan };
-            self.departure.get_or_insert((sighting.at, departure));
+            note(&mut self.departures, departure, sighting.at);
         }
     }
 
@@ -194,34 +258,88 @@ impl Delivery {
         // In another VLAN, somebody else may have the same MAC. Tag 0 says nothing but a priority.
         let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
         let is_answer =
-            |(at, left): &(Duration, Departure)| *at <= sighting.at && vlan(left.vlan) == vlan(sighting.vlan);
-        let to_guest = sighting.frame.get(..6) == Some(&self.mac.octets());
-        to_guest && self.departure.as_ref().is_some_and(is_answer) && self.path.hops()[at].role.is_exit()
+            |left: &Departed| left.at <= sighting.at && vlan(left.departure.vlan) == vlan(sighting.vlan);
+        let hop = &self.path.hops()[at];
+        let has_left = match hop.edge() {
+            Some(Edge::Tunnel) => self.wrapped.is_some_and(|at| at <= sighting.at),
+            _ => self.path.proves(hop) && self.departures.iter().any(is_answer),
+        };
+        has_left && sighting.frame.get(..6) == Some(&self.mac.octets())
     }
 
     fn has_left(&self, frame: usize) -> bool {
         let hops = self.path.hops().iter().zip(&self.seen);
-        hops.filter(|(hop, _)| hop.role.is_exit()).any(|(_, seen)| seen[frame].is_some())
+        hops.filter(|(_, seen)| seen[frame].is_some()).any(|(hop, _)| self.path.proves(hop))
     }
 
     /// How the last round fared, by what was seen until now.
     pub fn fate(&self) -> RoundFate {
-        match (0..self.frames.len()).filter(|frame| self.has_left(*frame)).count() {
-            left if left == self.frames.len() => RoundFate::Left,
-            _ if self.path.unseen().is_some() => RoundFate::Unseen,
-            0 => RoundFate::Lost,
-            _ => RoundFate::Partly,
+        let (left, others): (Vec<usize>, Vec<usize>) =
+            (0..self.frames.len()).partition(|frame| self.has_left(*frame));
+        match (left.is_empty(), others.is_empty()) {
+            (_, true) => RoundFate::Left,
+            _ if others.iter().any(|frame| self.unseen_way(*frame).is_some()) => RoundFate::Unseen,
+            (false, _) => RoundFate::Partly,
+            (true, _) => RoundFate::Lost,
         }
+    }
+
+    /// Why a frame that was not seen to leave may have left all the same.
+    fn unseen_way(&self, number: usize) -> Option<String> {
+        if self.path.way().is_alone {
+            return Some("its network is in tunnels, and there are none: no other host has any of it".into());
+        }
+        if self.is_held_before_ovs(number) {
+            return None;
+        }
+        // Without a port there is nothing to go by: a bond's members are chosen later.
+        let verdict =
+            self.verdicts[number].as_ref().filter(|verdict| verdict.dropped || !verdict.outputs.is_empty());
+        let is_bound = |at: &usize| verdict.is_none_or(|verdict| self.is_bound(*at, verdict));
+        if let Some(at) = self.path.blind().find(is_bound) {
+            return Some(self.path.blindness(at));
+        }
+        let edges = self.path.way().hops.iter().zip(&self.seen).filter(|(hop, _)| hop.role.is_edge());
+        let is_seen = edges.clone().any(|(_, seen)| seen[number].is_some());
+        (self.path.reach() == Reach::Several && is_seen).then(|| {
+            let names: Vec<&str> = edges.take(FEW).map(|(hop, _)| hop.name.as_str()).collect();
+            format!("none of {} is known to lead to the network (see [path] uplinks)", names.join(", "))
+        })
+    }
+
+    /// Whether a frame of which Open vSwitch says this is on its way to the edge at this place.
+    fn is_bound(&self, at: usize, verdict: &Verdict) -> bool {
+        let edge = &self.path.hops()[at];
+        let way: Vec<&Hop> = self.path.back_from(at).collect();
+        let mut onward = way.iter().rev().skip_while(|hop| hop.role != Role::Ovs);
+        // The first device behind Open vSwitch is the port of its datapath.
+        let port = onward.find(|hop| hop.role != Role::Ovs).map(|hop| hop.name.as_str());
+        let is_tunnel = edge.edge() == Some(Edge::Tunnel);
+        verdict.outputs.iter().any(|output| match output.is_wrapped {
+            true => is_tunnel,
+            false => port == Some(output.port.as_str()),
+        })
     }
 
     /// Why it cannot be seen whether frames leave the host, where it cannot, and not all of them were seen to.
     pub fn unseen(&self) -> Option<String> {
-        self.path.unseen().filter(|_| self.left.contains(&0))
+        let never = (0..self.frames.len()).filter(|number| self.left[*number] == 0);
+        never.into_iter().find_map(|number| self.unseen_way(number))
+    }
+
+    /// How frames have left the host, in the order of the first ones.
+    pub fn departures(&self) -> &[Departed] {
+        &self.departures
+    }
+
+    /// How frames have come to an edge in another VLAN than theirs.
+    pub fn astray(&self) -> &[Departed] {
+        &self.astray
     }
 
     /// The first departure from the host.
-    pub fn departure(&self) -> Option<&(Duration, Departure)> {
-        self.departure.as_ref()
+    pub fn departure(&self) -> Option<&Departed> {
+        self.departures.first()
     }
 
     /// When the first frame for the guest came in after that.
@@ -256,7 +374,7 @@ impl Delivery {
     /// The frames that never left, with their numbers, where departures show.
     pub fn held(&self) -> impl Iterator<Item = (usize, &Frame)> {
         let held = self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
-        held.filter(|_| self.path.unseen().is_none())
+        held.filter(|(number, _)| self.unseen_way(*number).is_none())
     }
 
     /// Whether such a frame was seen to end before it came to Open vSwitch.
@@ -322,6 +440,22 @@ impl Delivery {
     }
 }
 
+/// The departure of a frame that was seen at an edge.
+fn departure(hop: &Hop, sighting: &Sighting) -> Departure {
+    let (bridge, port) = hop.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
+    Departure { device: hop.name.clone(), bridge, port, vlan: sighting.vlan, edge: hop.edge() }
+}
+
+/// Counts a departure.
+fn note(departures: &mut Vec<Departed>, departure: Departure, at: Duration) {
+    let known = departures.iter().position(|known| known.departure == departure);
+    match known {
+        Some(known) => departures[known].frames += 1,
+        None if departures.len() < MAX_DEPARTURES => departures.push(Departed { departure, at, frames: 1 }),
+        None => {}
+    }
+}
+
 /// Some frames of a round in words: their kinds, with the address where not all of a kind are among them.
 pub(crate) fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -350,8 +484,11 @@ impl fmt::Display for Departure {
             (Some(bridge), _) => write!(f, "left {bridge} by {}", self.device)?,
             (None, _) => write!(f, "left by {}", self.device)?,
         }
-        match self.vlan {
-            Some(vlan) => write!(f, " in VLAN {vlan}"),
+        if let Some(vlan) = self.vlan {
+            write!(f, " in VLAN {vlan}")?;
+        }
+        match self.edge.and_then(Edge::remark) {
+            Some(remark) => write!(f, ", {remark}"),
             None => Ok(()),
         }
     }
@@ -374,8 +511,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::announcement::frame::{Style, round};
     use crate::announcement::injection::Method;
-    use crate::path::attachment::resolve;
-    use crate::path::attachment::tests::{link, ovs, plug};
+    use crate::path::attachment::tests::{find, link, ovs};
     use crate::path::link::Links;
     use crate::path::ovs::Ovs;
 
@@ -389,7 +525,7 @@ pub(crate) mod tests {
     }
 
     fn nothing_seen(links: Vec<crate::path::link::Link>, ovs: &Ovs, method: Method) -> Delivery {
-        let attachment = resolve(&plug("tap0"), &Links::from_iter(links), ovs).unwrap();
+        let attachment = find("tap0", &Links::from_iter(links), ovs).unwrap();
         let frames = round(GUEST, &["192.0.2.1".parse().unwrap()], &Style::default());
         Delivery::new(GUEST, &frames, CapturePath::of(&attachment, method))
     }
@@ -466,7 +602,7 @@ pub(crate) mod tests {
     }
 
     fn departed(proof: &Delivery) -> String {
-        proof.departure().map(|(_, departure)| departure.to_string()).unwrap_or_default()
+        proof.departure().map(|left| left.departure.to_string()).unwrap_or_default()
     }
 
     fn stuck(proof: &Delivery) -> Vec<String> {
@@ -547,21 +683,20 @@ pub(crate) mod tests {
 
     /// All tunnels have one device, in the kernel's datapath.
     #[test]
-    fn what_goes_into_a_tunnel_has_left() {
+    fn what_goes_into_a_tunnel_is_not_known_to_have_left() {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "vxlan_sys_4789", "vxlan", 0, 0)];
         let ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan"])]);
         let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
         proof.begin();
         assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Unseen, vec![]));
+        let mut answer = [0; 60];
+        answer[..6].copy_from_slice(&GUEST.octets());
+        proof.saw(&Sighting::new(4, Direction::In, ms(1), None, &answer));
+        assert_eq!(proof.returned(), None);
         for _remote in 1..=2 {
             pass(&mut proof, "vxlan_sys_4789", &ALL, ms(1), None);
         }
-        assert_eq!(
-            (proof.fate(), departed(&proof).as_str()),
-            (RoundFate::Left, "left br-int by vxlan_sys_4789")
-        );
-        let mut answer = [0; 60];
-        answer[..6].copy_from_slice(&GUEST.octets());
+        assert_eq!((proof.fate(), departed(&proof).as_str()), (RoundFate::Unseen, ""));
         proof.saw(&Sighting::new(4, Direction::In, ms(2), None, &answer));
         assert_eq!(proof.returned(), Some(ms(2)));
     }
@@ -575,9 +710,110 @@ pub(crate) mod tests {
         proof.begin();
         pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
         assert_eq!((proof.fate(), proof.left().is_none(), stuck(&proof)), (RoundFate::Unseen, true, vec![]));
-        assert_eq!(proof.unseen().as_deref(), Some("vxlan-1 is a tunnel of Open vSwitch"));
+        assert_eq!(
+            proof.unseen().as_deref(),
+            Some("vxlan-1 is a tunnel, and what it sends is not looked at")
+        );
         pass(&mut proof, "eth0", &ALL, ms(1), Some(100));
         assert_eq!((proof.fate(), proof.unseen(), proof.left().unwrap().count()), (RoundFate::Left, None, 3));
+    }
+
+    fn verdict(outputs: &[(&str, bool)]) -> Verdict {
+        let outputs = outputs.iter().map(|(port, is_wrapped)| crate::proof::ofproto_trace::Output {
+            port: (*port).into(),
+            vlan: None,
+            is_wrapped: *is_wrapped,
+        });
+        Verdict {
+            dropped: outputs.len() == 0,
+            deciding: String::new(),
+            ends: Vec::new(),
+            outputs: outputs.collect(),
+        }
+    }
+
+    /// A tunnel matters only to frames that Open vSwitch sends into it.
+    #[test]
+    fn a_verdict_tells_what_is_lost_on_a_host_with_tunnels() {
+        let links = || vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
+        for (outputs, fate) in [
+            (&[][..], RoundFate::Lost),
+            (&[("eth0", false)], RoundFate::Lost),
+            (&[("br-int", false)], RoundFate::Lost),
+            (&[("tun0", true)], RoundFate::Unseen),
+            (&[("eth0", false), ("tun0", true)], RoundFate::Unseen),
+        ] {
+            let mut proof = nothing_seen(links(), &ovs, Method::PacketOut);
+            proof.begin();
+            assert_eq!(proof.unjudged().len(), 3);
+            for kind in Kind::ALL {
+                proof.judged(kind, &verdict(outputs));
+            }
+            assert_eq!((proof.unjudged().len(), proof.fate()), (0, fate), "{outputs:?}");
+            proof.forget_verdicts();
+            assert_eq!(proof.fate(), RoundFate::Unseen);
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_of_one_kind_of_frame() {
+        let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
+        let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
+        let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
+        proof.begin();
+        proof.judged(Kind::Rarp, &verdict(&[]));
+        pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
+        assert_eq!(
+            (proof.fate(), stuck(&proof)),
+            (RoundFate::Partly, vec!["rarp did not leave br-int".into()])
+        );
+    }
+
+    /// As a container's veth, or a VM's in another namespace.
+    #[test]
+    fn of_several_places_on_this_host_none_proves_a_departure() {
+        let veths = |count: u32| {
+            let veth = |n: u32| link(10 + n, &format!("veth{n}"), "veth", 1, 0);
+            let rest = [link(1, "br0", "bridge", 0, 0), link(2, "tap0", "tun", 1, 0)];
+            rest.into_iter().chain((0..count).map(veth)).collect::<Vec<_>>()
+        };
+        let mut proof = nothing_seen(veths(1), &Ovs::default(), Method::Redirect);
+        proof.begin();
+        pass(&mut proof, "veth0", &ALL, ms(1), None);
+        assert_eq!(proof.fate(), RoundFate::Left);
+        assert_eq!(departed(&proof), "left br0 by veth0, which leads into another network namespace");
+
+        let mut proof = nothing_seen(veths(2), &Ovs::default(), Method::Redirect);
+        proof.begin();
+        assert_eq!(proof.fate(), RoundFate::Lost, "each would show it");
+        pass(&mut proof, "veth0", &ALL, ms(1), None);
+        assert_eq!((proof.fate(), departed(&proof).as_str()), (RoundFate::Unseen, ""));
+        let why = "none of veth0, veth1 is known to lead to the network (see [path] uplinks)";
+        assert_eq!(proof.unseen().as_deref(), Some(why));
+    }
+
+    #[test]
+    fn in_another_vlan_than_its_own_a_frame_has_not_left() {
+        let mut proof = linux_bond();
+        proof.begin();
+        pass(&mut proof, "eth0", &ALL, ms(1), None);
+        assert_eq!((proof.fate(), proof.departure()), (RoundFate::Lost, None));
+        assert_eq!(proof.astray()[0].departure.vlan, None);
+        pass(&mut proof, "eth0", &ALL, ms(2), Some(100));
+        assert_eq!((proof.fate(), proof.departures().len()), (RoundFate::Left, 1));
+    }
+
+    #[test]
+    fn departures_are_told_apart_by_their_vlans() {
+        let mut proof = on_br_int();
+        for (at, vlan) in [(1, None), (50, Some(100)), (150, Some(100))] {
+            proof.begin();
+            pass(&mut proof, "eth0", &ALL, ms(at), vlan);
+        }
+        let told: Vec<_> =
+            proof.departures().iter().map(|left| (left.departure.vlan, left.at, left.frames)).collect();
+        assert_eq!(told, [(None, ms(1), 3), (Some(100), ms(50), 6)]);
     }
 
     #[test]
@@ -588,14 +824,14 @@ pub(crate) mod tests {
             (provider(), "eth0", Some(1100), "left br-ex by eth0 in VLAN 1100"),
             (ovs_bond(), "eth1", Some(100), "left br-int by bond0 (eth1) in VLAN 100"),
             (linux_bond(), "eth0", Some(100), "left br0 by bond0.100 (eth0) in VLAN 100"),
-            (linux_bond(), "eth1", None, "left br0 by bond0.100 (eth1)"),
+            (linux_bond(), "eth1", Some(100), "left br0 by bond0.100 (eth1) in VLAN 100"),
         ] {
             proof.begin();
             pass(&mut proof, device, &ALL, ms(2), vlan);
             proof.begin();
-            pass(&mut proof, device, &ALL, ms(50), Some(7));
+            pass(&mut proof, device, &ALL, ms(50), vlan);
             assert_eq!(departed(&proof), words);
-            let (at, departure) = proof.departure().unwrap();
+            let Departed { at, departure, .. } = proof.departure().unwrap();
             assert_eq!((*at, departure.device.as_str()), (ms(2), device));
             assert_eq!((proof.fate(), proof.last_hop().unwrap().name.as_str()), (RoundFate::Left, device));
         }

@@ -50,6 +50,8 @@ pub struct Output {
     pub port: String,
     /// The VLAN in its outer tag.
     pub vlan: Option<u16>,
+    /// A tunnel has wrapped it up before: in user space the port is that of the underlay.
+    pub is_wrapped: bool,
 }
 
 impl fmt::Display for Output {
@@ -131,35 +133,49 @@ fn list(outputs: &[&Output]) -> String {
 /// The ports in a list of datapath actions, each with the VLAN that the frame has by then.
 fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
     let mut outputs = Vec::new();
-    carry_out(actions, names, Vec::new(), DEEPEST, &mut outputs);
+    carry_out(actions, names, Frame::default(), DEEPEST, &mut outputs);
     outputs
+}
+
+/// What actions have made of a frame.
+#[derive(Clone, Default)]
+struct Frame {
+    vlans: Vec<u16>,
+    is_wrapped: bool,
 }
 
 fn carry_out(
     actions: &str,
     names: &BTreeMap<&str, &str>,
-    mut vlans: Vec<u16>,
+    mut frame: Frame,
     depth: usize,
     outputs: &mut Vec<Output>,
 ) {
     for action in top_level(actions).take(MOST_OUTPUTS) {
         match action {
             "" | "drop" | "pop_eth" | "ct_clear" => {}
-            "pop_vlan" => drop(vlans.pop()),
+            "pop_vlan" => drop(frame.vlans.pop()),
             action => match action.split_once('(') {
                 Some(("push_vlan", tag)) => {
                     let vlan = tag.split(',').find_map(|field| field.strip_prefix("vid="));
-                    vlans.extend(vlan.and_then(|vlan| vlan.trim_end_matches(')').parse::<u16>().ok()));
+                    frame.vlans.extend(vlan.and_then(|vlan| vlan.trim_end_matches(')').parse::<u16>().ok()));
                 }
                 // What is done to the copy is not done to the frame.
                 Some(("clone", inner)) if depth > 0 => {
                     let inner = inner.strip_suffix(')').unwrap_or(inner);
-                    carry_out(inner, names, vlans.clone(), depth - 1, outputs);
+                    carry_out(inner, names, frame.clone(), depth - 1, outputs);
                 }
+                Some(("tnl_push", _)) => frame.is_wrapped = true,
+                Some(("set", inner)) => frame.is_wrapped |= inner.starts_with("tunnel("),
+                Some(("tnl_pop", _)) => frame.is_wrapped = false,
                 Some(_) => {}
                 None if outputs.len() < MOST_OUTPUTS => {
                     let port = quoted(names.get(action).unwrap_or(&action));
-                    outputs.push(Output { port, vlan: vlans.last().copied() });
+                    outputs.push(Output {
+                        port,
+                        vlan: frame.vlans.last().copied(),
+                        is_wrapped: frame.is_wrapped,
+                    });
                 }
                 None => {}
             },
@@ -534,7 +550,7 @@ mod tests {
             ]
         );
         let by_a_group = read(answer!("group"));
-        assert_eq!(by_a_group.outputs, [Output { port: "up0".into(), vlan: Some(100) }]);
+        assert_eq!(by_a_group.outputs, [Output { port: "up0".into(), vlan: Some(100), is_wrapped: false }]);
         assert_eq!(by_a_group.ends[1].line, "br-ex table 0: priority=4,in_port=2,dl_vlan=7 actions=output:1");
     }
 

@@ -95,8 +95,8 @@ impl Evidence {
         // Who is blind knows of nothing that it got stuck.
         let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
         Evidence {
-            left_host_after_ms: departure.map(|(at, _)| millis(*at)),
-            departure: departure.map(|(_, departure)| departure.clone()),
+            left_host_after_ms: departure.map(|left| millis(left.at)),
+            departure: departure.map(|left| left.departure.clone()),
             last_hop: proof.last_hop().map(|hop| hop.name.clone()),
             frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
             stuck: stuck.iter().map(ToString::to_string).collect(),
@@ -211,8 +211,7 @@ mod tests {
     fn the_record_has_all_of_it() {
         let here = (Learned::Here("tap0".into()), ms(3));
         let evidence = Evidence::of(&left(&[0, 1, 2]), None, &[]).with_learned(Some(&here));
-        let departure =
-            serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100});
+        let departure = serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100, "edge": "nic"});
         assert_eq!(serde_json::to_value(&evidence.departure).unwrap(), departure);
         assert_eq!(
             (evidence.left_host_after_ms, evidence.learned_after_ms, evidence.learned_on.as_deref()),

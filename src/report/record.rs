@@ -96,7 +96,7 @@ impl Path {
             bridge: attachment.bridge.clone(),
             port: attachment.port.clone(),
             vlan: seen.vlan,
-            hops: attachment.hops.iter().map(|hop| hop.name.clone()).collect(),
+            hops: attachment.way.names().map(str::to_owned).collect(),
         })
     }
 }

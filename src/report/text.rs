@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn left() -> Evidence {
-        let departure = Departure { device: "up0".into(), bridge: None, port: None, vlan: None };
+        let departure = Departure { device: "up0".into(), bridge: None, port: None, vlan: None, edge: None };
         let stale = Some("not learned".into());
         Evidence { departure: Some(departure), stuck: vec!["rarp".into()], stale, ..Evidence::default() }
     }

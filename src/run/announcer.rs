@@ -222,7 +222,7 @@ impl Run<'_> {
         let fate = observer.judge().await;
         let answered = fate == RoundFate::Unseen || observer.proof.returned().is_some();
         // A frame may have left before we were told that it was sent.
-        let at = observer.proof.departure().map_or(at, |(left_at, _)| at.min(*left_at));
+        let at = observer.proof.departure().map_or(at, |left| at.min(left.at));
         Round { at, left: fate != RoundFate::Lost, answered }
     }
 

@@ -7,7 +7,8 @@ use pnet_base::MacAddr;
 use crate::announcement::frame::Frame;
 use crate::host::netlink::fdb;
 use crate::host::openvswitch::unixctl;
-use crate::path::attachment::{Attachment, Hop, Kind, Role};
+use crate::path::attachment::{Attachment, Kind};
+use crate::path::hop::{Hop, Role};
 use crate::path::link::{Links, PortState};
 use crate::path::ovs::{Ovs, Plugged};
 use crate::path::owner::Owner;
@@ -113,7 +114,7 @@ fn reason(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
     }
     // On a healthy host other bridges may drop it, too: those for other networks.
     let led_on = |bridge: &str| {
-        let mut exits = hops.iter().filter(|hop| hop.role == Role::Exit);
+        let mut exits = hops.iter().filter(|hop| hop.role.is_edge());
         exits.any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge))
     };
     let end = verdict.ends.iter().find(|end| end.dropped && led_on(&end.bridge));
@@ -173,7 +174,7 @@ async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result
 
 /// What keeps each of these uplinks from passing frames on, if something does with every one.
 fn broken(links: &Links, hops: &[Hop], is_meant: impl Fn(&Hop) -> bool) -> Option<String> {
-    let exits = hops.iter().filter(|hop| hop.role == Role::Exit && is_meant(hop));
+    let exits = hops.iter().filter(|hop| hop.role.is_edge() && is_meant(hop));
     let mut reasons = Vec::new();
     for exit in exits {
         // What is above it, a VLAN device say, has no carrier when it has none.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::Method;
 use crate::host::witness::{Watch, Witness};
-use crate::path::attachment::Hop;
+use crate::path::hop::Hop;
 use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::{Delivery, RoundFate};
@@ -48,7 +48,8 @@ impl Observer {
     ) -> Observer {
         let proof = Delivery::new(mac, frames, path.clone());
         let mut observer = Observer { witness, began, mac, path, watch: None, blind: None, proof };
-        observer.look(observer.path.unseen().is_some());
+        let is_blind = observer.path.blind().next().is_some();
+        observer.look(is_blind);
         observer
     }
 

@@ -23,6 +23,7 @@ use crate::host::witness::Witness;
 use crate::path::link::Links;
 use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
+use crate::path::uplinks::Uplinks;
 use crate::run::pacer::Pacer;
 
 /// The host, as its adapters keep it up to date.
@@ -63,6 +64,8 @@ pub(crate) struct Order {
     pub in_charge: Option<Owner>,
     /// The operator's word that no agent will ever set a VLAN on the port.
     pub untagged: bool,
+    /// The operator's word on the devices by which frames leave the host.
+    pub uplinks: Uplinks,
     /// The operator's choice of a way in.
     pub inject: Option<Method>,
     /// Send nothing, and do not wait between the rounds.
@@ -92,6 +95,7 @@ impl Order {
             schedule: config.schedule().unwrap_or_default(),
             proof: config.proof,
             wait: config.ports.wait,
+            uplinks: config.path.uplinks.clone(),
             inject: config.ports.inject,
             dry_run: false,
             pcap: None,
@@ -118,6 +122,7 @@ impl Order {
             guest,
             in_charge: self.in_charge,
             untagged: self.untagged,
+            uplinks: &self.uplinks,
         };
         assess(&self.target, &facts)
     }

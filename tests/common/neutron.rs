@@ -156,7 +156,7 @@ impl Neutron {
     /// `announce` is told that neutron is in charge, as nova's metadata would tell it of a guest of libvirt's.
     pub fn start_announce(&self, command: &[&str]) -> Running {
         let config = self.stand.host.directory().join("announced.toml");
-        std::fs::write(&config, "[ports]\nin-charge = \"neutron\"\n").unwrap();
+        std::fs::write(&config, "[ports]\nin-charge = \"neutron\"\n[path]\nuplinks = [\"up*\"]\n").unwrap();
         let config = config.display().to_string();
         self.stand.start_announce(&[command, &["--config", &config]].concat())
     }

@@ -14,6 +14,7 @@ use announced::for_tests::owner::Owner;
 use announced::for_tests::readiness::{Assessment, Facts, assess};
 use announced::for_tests::rows;
 use announced::for_tests::target::{Manager, Plug, Target};
+use announced::for_tests::uplinks::Uplinks;
 use pnet_base::MacAddr;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -81,8 +82,8 @@ fn links() -> Links {
         master,
         link: peer,
         bridge: (kind == "bridge").then(Bridge::default),
-        port: master.map(|_| BridgePort { state: PortState::Forwarding }),
-        pvid: None,
+        port: master.map(|_| BridgePort { state: PortState::Forwarding, ..BridgePort::default() }),
+        ..Link::default()
     };
     Links::from_iter([
         link(1, "qbr1", "bridge", None, None),
@@ -114,18 +115,10 @@ fn targets() -> Vec<Target> {
 fn look(target: &Target, ovs: &Ovs, in_charge: Option<Owner>) -> Assessment {
     static LINKS: OnceLock<Links> = OnceLock::new();
     let links = LINKS.get_or_init(links);
-    assess(
-        target,
-        &Facts {
-            links,
-            ovs,
-            ovsdb_error: None,
-            guest: GuestState::Running,
-            in_charge,
-            untagged: false,
-            now: LATER,
-        },
-    )
+    let (guest, uplinks) = (GuestState::Running, &Uplinks::default());
+    let facts =
+        Facts { links, ovs, ovsdb_error: None, guest, in_charge, untagged: false, now: LATER, uplinks };
+    assess(target, &facts)
 }
 
 #[test]

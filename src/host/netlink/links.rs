@@ -1,7 +1,9 @@
 //! Watches the host's devices by rtnetlink, and keeps a [`Links`] up to date.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockFlag, recv, send, setsockopt, sockopt};
@@ -11,18 +13,33 @@ use tokio::sync::watch;
 use super::{Message, Request, attributes, messages, text, u16_at, u32_at};
 use crate::host::netlink;
 use crate::host::sys;
-use crate::path::link::{Bridge, BridgePort, Link, Links, PortState};
+use crate::path::link::{Bridge, BridgePort, Link, Links, PortState, PortVlans};
 
 // include/uapi/linux/if_link.h
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
 // include/uapi/linux/if_bridge.h
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
+const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
+const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 1 << 3;
 // include/uapi/linux/rtnetlink.h
 const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 1 << 2;
 const RTMGRP_LINK: u32 = 1;
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+/// The length of `struct ifaddrmsg`.
+const IFADDRMSG: usize = 8;
 
+const SYSFS: &str = "/sys/class/net";
 /// The length of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
 const FAMILIES: [u8; 2] = [libc::AF_UNSPEC as u8, libc::AF_BRIDGE as u8];
@@ -61,7 +78,8 @@ struct Watcher {
 
 impl Watcher {
     fn open() -> io::Result<Self> {
-        let fd = netlink::open(RTMGRP_LINK, SockFlag::SOCK_NONBLOCK)?;
+        let fd =
+            netlink::open(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR, SockFlag::SOCK_NONBLOCK)?;
         // Without CAP_NET_ADMIN the limit of the host applies: a full buffer then only costs another dump.
         if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
@@ -69,15 +87,18 @@ impl Watcher {
         Ok(Watcher { socket: sys::readable(fd)?, buffer: vec![0; netlink::BUFFER] })
     }
 
-    /// Asks for every device, twice: the ports' VLANs come only with the family of bridges.
+    /// Asks for every device, twice: the ports' VLANs come only with the family of bridges. Then for the host's addresses.
     async fn dump(&mut self) -> io::Result<Links> {
         let mut links = Links::default();
-        for family in FAMILIES {
+        let requests = FAMILIES.map(|family| {
             let mut header = [0; IFINFOMSG];
             header[0] = family;
-            let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP as u16)
+            Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP as u16)
                 .fixed(&header)
-                .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes());
+                .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes())
+        });
+        let addresses = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16).fixed(&[0; IFADDRMSG]);
+        for request in requests.into_iter().chain([addresses]) {
             send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
             let mut done = false;
             while !done {
@@ -132,6 +153,11 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
     let (Some(family), Some(index)) = (message.body.first(), u32_at(message.body, 4)) else {
         return false;
     };
+    if matches!(message.kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) {
+        let address = address(message.body);
+        return address
+            .is_some_and(|address| links.address(index, address, message.kind == libc::RTM_NEWADDR));
+    }
     let bridge_family = i32::from(*family) == libc::AF_BRIDGE;
     match (message.kind, bridge_family) {
         (libc::RTM_NEWLINK, false) => {
@@ -139,22 +165,43 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
                 return false;
             };
             let known = links.get(index);
-            // Only messages of the bridges' family carry the VLAN.
-            link.pvid = known.filter(|k| k.master == link.master).and_then(|k| k.pvid);
+            // Only messages of the bridges' family carry the VLANs.
+            if let Some(known) = known.filter(|known| known.master == link.master) {
+                link.pvid = known.pvid;
+                link.vlans.clone_from(&known.vlans);
+            }
             let changed = known != Some(&link);
             links.insert(link);
             changed
         }
-        (libc::RTM_NEWLINK, true) => links.get_mut(index).is_some_and(|link| bridge_port(link, message.body)),
+        (libc::RTM_NEWLINK, true) => {
+            links.change(index, |link| bridge_port(link, message.body)).unwrap_or_default()
+        }
         (libc::RTM_DELLINK, false) => links.remove(index).is_some(),
         // The port left its bridge; the device stays.
-        (libc::RTM_DELLINK, true) => links.get_mut(index).is_some_and(|link| {
-            let was_port = link.port.is_some() || link.master.is_some();
-            (link.port, link.master, link.pvid) = (None, None, None);
-            was_port
-        }),
+        (libc::RTM_DELLINK, true) => links
+            .change(index, |link| {
+                let was_port = link.port.is_some() || link.master.is_some();
+                (link.port, link.master, link.pvid) = (None, None, None);
+                link.vlans.clear();
+                was_port
+            })
+            .unwrap_or_default(),
         _ => false,
     }
+}
+
+/// The address in a message of `struct ifaddrmsg`, whose index is where `struct ifinfomsg` has it; and its length.
+fn address(body: &[u8]) -> Option<(IpAddr, u8)> {
+    let list = |kind| attributes(body.get(IFADDRMSG..).unwrap_or_default()).find(move |(is, _)| *is == kind);
+    // Of a point-to-point device, IFA_ADDRESS is the other end's.
+    let (_, value) = list(libc::IFA_LOCAL).or_else(|| list(libc::IFA_ADDRESS))?;
+    let address = match value.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+        16 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+        _ => return None,
+    };
+    Some((address, *body.get(1)?))
 }
 
 fn device(index: u32, body: &[u8]) -> Option<Link> {
@@ -165,21 +212,31 @@ fn device(index: u32, body: &[u8]) -> Option<Link> {
         lower_up: flags & libc::IFF_LOWER_UP != 0,
         ..Link::default()
     };
-    let mut link_is_elsewhere = false;
     for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_LINK => link.link = u32_at(value, 0).filter(|index| *index > 0),
-            libc::IFLA_LINK_NETNSID => link_is_elsewhere = true,
+            libc::IFLA_LINK_NETNSID => link.link_is_elsewhere = true,
+            libc::IFLA_ADDRESS => link.address = value.try_into().ok(),
+            libc::IFLA_PHYS_PORT_NAME => link.is_representor = is_representor(&text(value)),
+            IFLA_PARENT_DEV_NAME => link.has_hardware = true,
             libc::IFLA_MASTER => link.master = u32_at(value, 0),
             libc::IFLA_LINKINFO => link_info(&mut link, value),
             _ => {}
         }
     }
-    if link_is_elsewhere {
+    if link.link_is_elsewhere {
         link.link = None;
     }
+    // Before Linux 5.14.
+    link.has_hardware |= link.kind.is_none() && Path::new(SYSFS).join(&link.name).join("device").exists();
     Some(link)
+}
+
+/// The name that drivers give the host's end of a virtual or a subfunction (`devlink_nl_port_attrs`, `net/devlink/port.c`):
+/// `pf0vf3`, `c1pf0sf88`.
+fn is_representor(port: &str) -> bool {
+    port.contains("pf") && (port.contains("vf") || port.contains("sf"))
 }
 
 fn link_info(link: &mut Link, info: &[u8]) {
@@ -199,38 +256,81 @@ fn link_info(link: &mut Link, info: &[u8]) {
             vlan_filtering: filtering.is_some_and(|(_, value)| value.first().is_some_and(|b| *b != 0)),
         });
     }
+    if link.is("vlan") {
+        let id = attributes(own).find(|(kind, _)| *kind == IFLA_VLAN_ID);
+        link.vlan_id = id.and_then(|(_, value)| u16_at(value, 0));
+    }
     if slave_kind == "bridge" {
-        link.port = port_state(slave).map(|state| BridgePort { state });
+        link.port = port(slave);
     }
 }
 
 fn bridge_port(link: &mut Link, body: &[u8]) -> bool {
-    let before = (link.port, link.pvid);
+    let before = (link.port, link.pvid, std::mem::take(&mut link.vlans));
     // A port that is in no VLAN has no IFLA_AF_SPEC.
     link.pvid = None;
     for (kind, value) in attributes(body.get(IFINFOMSG..).unwrap_or_default()) {
         match kind {
-            libc::IFLA_PROTINFO => link.port = port_state(value).map(|state| BridgePort { state }),
-            libc::IFLA_AF_SPEC => link.pvid = pvid(value),
+            libc::IFLA_PROTINFO => link.port = port(value),
+            libc::IFLA_AF_SPEC => (link.pvid, link.vlans) = vlans(value),
             _ => {}
         }
     }
-    before != (link.port, link.pvid)
+    (before.0, before.1) != (link.port, link.pvid) || before.2 != link.vlans
 }
 
-fn port_state(attributes_of_port: &[u8]) -> Option<PortState> {
-    let mut states = attributes(attributes_of_port).filter(|(kind, _)| *kind == IFLA_BRPORT_STATE);
-    Some(match states.next()?.1.first()? {
+/// `IFLA_BRPORT_*`; none without a state.
+fn port(attributes_of_port: &[u8]) -> Option<BridgePort> {
+    let mut port = BridgePort::default();
+    let mut has_state = false;
+    for (kind, value) in attributes(attributes_of_port) {
+        let Some(&value) = value.first() else {
+            continue;
+        };
+        let is_on = value != 0;
+        match kind {
+            IFLA_BRPORT_STATE => {
+                (has_state, port.state) = (true, state(value));
+            }
+            IFLA_BRPORT_MODE => port.hairpin = is_on,
+            IFLA_BRPORT_ISOLATED => port.isolated = is_on,
+            IFLA_BRPORT_LOCKED => port.locked = is_on,
+            IFLA_BRPORT_BCAST_FLOOD => port.bcast_flood = is_on,
+            IFLA_BRPORT_MCAST_FLOOD => port.mcast_flood = is_on,
+            IFLA_BRPORT_NEIGH_SUPPRESS => port.neigh_suppress = is_on,
+            _ => {}
+        }
+    }
+    has_state.then_some(port)
+}
+
+fn state(value: u8) -> PortState {
+    match value {
         1 => PortState::Listening,
         2 => PortState::Learning,
         3 => PortState::Forwarding,
         4 => PortState::Blocking,
         _ => PortState::Disabled,
-    })
+    }
 }
 
-fn pvid(spec: &[u8]) -> Option<u16> {
-    let vlans = attributes(spec).filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO);
-    let mut pvids = vlans.filter(|(_, info)| u16_at(info, 0).is_some_and(|f| f & BRIDGE_VLAN_INFO_PVID != 0));
-    u16_at(pvids.next()?.1, 2)
+/// The PVID and the VLANs of a port.
+fn vlans(spec: &[u8]) -> (Option<u16>, Vec<PortVlans>) {
+    let (mut pvid, mut vlans) = (None, Vec::new());
+    let mut begun = None;
+    for (_, info) in attributes(spec).filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO) {
+        let (Some(flags), Some(vlan)) = (u16_at(info, 0), u16_at(info, 2)) else {
+            continue;
+        };
+        if flags & BRIDGE_VLAN_INFO_PVID != 0 {
+            pvid = pvid.or(Some(vlan));
+        }
+        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
+            begun = Some(vlan);
+            continue;
+        }
+        let untagged = flags & BRIDGE_VLAN_INFO_UNTAGGED != 0;
+        vlans.push(PortVlans { first: begun.take().unwrap_or(vlan), last: vlan, untagged });
+    }
+    (pvid, vlans)
 }

@@ -10,7 +10,7 @@ use crate::path::ovs::{Bridge, Interface, Ovs, Port};
 /// The columns to monitor: only those that an announcement depends on, so that statistics wake nobody.
 pub fn columns() -> Value {
     json!({
-        "Open_vSwitch": {"columns": ["external_ids", "next_cfg", "cur_cfg"]},
+        "Open_vSwitch": {"columns": ["external_ids", "other_config", "next_cfg", "cur_cfg"]},
         "Bridge": {"columns": ["name", "ports"]},
         "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "other_config"]},
         "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options"]},
@@ -60,7 +60,8 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
 fn open_vswitch(ovs: &mut Ovs, new: &Value) {
     let number = |column: &str| new[column].as_i64().unwrap_or_default();
     (ovs.next_cfg, ovs.cur_cfg) = (number("next_cfg"), number("cur_cfg"));
-    ovs.external_ids = new.as_object().map(|row| map(row, "external_ids")).unwrap_or_default();
+    let map_of = |column| new.as_object().map(|row| map(row, column)).unwrap_or_default();
+    (ovs.external_ids, ovs.other_config) = (map_of("external_ids"), map_of("other_config"));
 }
 
 fn put<T>(table: &mut BTreeMap<String, T>, uuid: &str, row: Option<T>) {

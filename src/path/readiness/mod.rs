@@ -13,6 +13,7 @@ use crate::path::condition::Condition;
 use crate::path::link::{Links, PortState};
 use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged, Unreachable, Untagged};
 use crate::path::owner::Owner;
+use crate::path::uplinks::Uplinks;
 
 mod columns;
 
@@ -38,6 +39,8 @@ pub struct Facts<'a> {
     pub untagged: bool,
     /// The moment, counted as the times in `ovs` are.
     pub now: Duration,
+    /// The operator's word on the devices by which frames leave the host.
+    pub uplinks: &'a Uplinks,
 }
 
 /// Where a target is plugged, and whether it is ready.
@@ -100,7 +103,7 @@ pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
         vlan: None,
         unmet,
     };
-    match attachment::resolve(&target.plug, facts.links, facts.ovs) {
+    match attachment::resolve(&target.plug, facts.links, facts.ovs, facts.uplinks) {
         Ok(attachment) => follow(target, facts, attachment, &mut assessment),
         Err(missing) => {
             let not_in_kernel = matches!(missing, Condition::NotPlugged { .. } | Condition::NotInOvs { .. });
@@ -170,6 +173,9 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
             unmet.extend(lost.map(|error| Condition::NoOvsdb { why: error.why.clone() }));
         }
     }
+    // The agent that has made the port makes its way out, too, and perhaps later.
+    let has_agent = target.manager.is_some() || !matches!(to.in_charge.0, Owner::Nobody | Owner::Vlan);
+    unmet.extend(attachment.way.nowhere().filter(|_| has_agent).map(|why| Condition::NoWayOut { why }));
     to.attachment = Some(attachment);
 }
 

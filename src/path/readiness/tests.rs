@@ -22,7 +22,10 @@ struct World {
 impl World {
     fn new(links: impl IntoIterator<Item = Link>, ovs: Ovs) -> World {
         let target = Target::of_device(plug("tap0"), pnet_base::MacAddr(0x52, 0x54, 0, 0, 0, 1));
-        let links = Links::from_iter(links);
+        let mut links = Links::from_iter(links);
+        if links.named("eth0").is_none() {
+            links.insert(link(90, "eth0", "", 0, 0));
+        }
         World {
             links,
             ovs,
@@ -76,8 +79,8 @@ impl World {
     fn seen(&self) -> Assessment {
         let World { links, ovs, ovsdb_error, guest, in_charge, untagged, now, .. } = self;
         let (guest, in_charge, untagged, now) = (*guest, *in_charge, *untagged, *now);
-        let ovsdb_error = ovsdb_error.as_ref();
-        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge, untagged, now })
+        let (ovsdb_error, uplinks) = (ovsdb_error.as_ref(), &Uplinks::default());
+        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge, untagged, now, uplinks })
     }
 
     fn unmet(&self) -> Vec<String> {
@@ -364,7 +367,7 @@ fn a_port_with_a_bridge_of_its_own_follows_the_rule_of_its_patch_port() {
     let ovs = ovs(&[
         own,
         ("br-int", &["ibp1:patch:pbp1", "int-br-ex:patch:phy-br-ex"]),
-        ("br-ex", &["phy-br-ex:patch:int-br-ex"]),
+        ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
     ]);
     let mut world = World::new([link(2, "tap0a1b2c3d-4e", "tun", 0, 0)], ovs);
     world.target.plug = plug("tap0a1b2c3d-4e");
@@ -446,7 +449,7 @@ fn a_macvtap_and_its_lower_device_must_be_up() {
 
 #[test]
 fn a_vhost_user_port_follows_the_rules_of_open_vswitch_without_a_device() {
-    let mut world = World::new([], ovs(&[("br-int", &["tap0:dpdkvhostuserclient"])]));
+    let mut world = World::new([], ovs(&[("br-int", &["tap0:dpdkvhostuserclient", "eth0"])]));
     world.target.manager = Some(Manager::Nova);
     assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
     world.port("tap0").tag = Some(100);
@@ -499,4 +502,24 @@ fn a_host_without_open_vswitch_is_not_asked_for_it() {
     assert_eq!(world.unmet(), READY);
     world.link(2).master = None;
     assert_eq!(world.unmet(), ["tap0 is not plugged into a bridge", "OVSDB cannot be reached: no such file"]);
+}
+
+/// As nova's `brq`, to which the agent adds the VLAN device after the tap.
+#[test]
+fn a_port_that_an_agent_makes_waits_for_its_way_out() {
+    let words = ["br0 has no uplink"];
+    let mut world = World::on_linux_bridge();
+    assert_eq!(world.unmet(), READY, "what nobody is going to change is a failure of its own");
+    world.target.manager = Some(Manager::Nova);
+    assert_eq!(world.unmet(), words);
+    world.links.change(90, |eth0| eth0.master = Some(1));
+    assert_eq!(world.unmet(), READY);
+
+    let mut world = World::neutron();
+    world.port("tap0").tag = Some(100);
+    assert_eq!(world.unmet(), READY);
+    let row = world.interface("eth0");
+    (row.ofport, row.error) = (Some(-1), Some("could not open network device eth0 (No such device)".into()));
+    let words = "br-int has no uplink: eth0 of br-int: could not open network device eth0 (No such device)";
+    assert_eq!(world.unmet(), [words]);
 }

@@ -185,13 +185,29 @@ impl Announcement {
         }
     }
 
-    /// A port that comes back is as a new one; of its rounds, those that were missed are not sent all at once.
+    /// A port that comes back is as a new one.
     fn become_ready(&mut self, now: Duration) {
         self.retries = Some(0);
         if self.progress.ready_at.is_none() {
             self.progress.ready_at = Some(now);
             self.due = self.schedule.offsets().map(|offset| now.saturating_add(offset)).collect();
         }
+        self.resume(now);
+    }
+
+    /// Whether nothing was missing when it was looked at last.
+    pub fn is_ready(&self) -> bool {
+        self.port == Port::Ready
+    }
+
+    /// There is a way in again, after rounds could not be sent by any.
+    pub fn has_a_way_again(&mut self, now: Duration) {
+        self.retries = Some(0);
+        self.resume(now);
+    }
+
+    /// The rest of the schedule goes on from here: rounds that were missed are not sent all at once.
+    fn resume(&mut self, now: Duration) {
         let late = self.due.front().map_or(Duration::ZERO, |due| now.saturating_sub(*due));
         self.due.iter_mut().for_each(|due| *due = due.saturating_add(late));
     }
@@ -215,9 +231,14 @@ impl Announcement {
 
     /// A round could not be sent at `at`, and why.
     pub fn failed(&mut self, at: Duration, why: String) {
+        self.lacks_a_way(why);
+        self.lost(at);
+    }
+
+    /// A round could not be sent, and why; it stays due until [`Announcement::has_a_way_again`].
+    pub fn lacks_a_way(&mut self, why: String) {
         self.progress.send_errors += 1;
         self.progress.error = Some(why);
-        self.lost(at);
     }
 
     /// What was tried at `at` did not leave the host: it is tried again, or another round takes its place.

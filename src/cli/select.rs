@@ -15,7 +15,7 @@ use crate::guest::target::{self, Plug, Target, Unannounceable};
 use crate::guest::{Absent, Wanted};
 use crate::host::injector::Injectors;
 use crate::host::libvirt::{Find, Guest};
-use crate::host::netlink::links;
+use crate::host::netlink::{fdb, links};
 use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::report::Report;
@@ -80,6 +80,7 @@ impl Start {
         let host = Host {
             links: links.map_err(|error| (Status::Failed, error.to_string()))?,
             ovs,
+            fdb: fdb::Lookups::default(),
             injectors: Arc::new(Injectors::new(directory.clone())),
             ovs_directory: directory,
             witness: Witness::new(),

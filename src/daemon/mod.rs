@@ -15,7 +15,7 @@ use crate::announcement::injection::Method;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::daemon::state::StateFile;
 use crate::host::injector::Injectors;
-use crate::host::netlink::links;
+use crate::host::netlink::{fdb, links};
 use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
@@ -101,8 +101,8 @@ async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
     let directory = state::runtime_directory();
     let keep = StateFile::open(&directory)?;
     let host = host(&config).await?;
-    for why in host.injectors.warm_up() {
-        tracing::warn!("a way in is not there: {why}");
+    for (method, why) in host.injectors.warm_up().await {
+        tracing::warn!("a way in is not there: {method}: {why}");
     }
     give_up_privileges(&config, &host.injectors)?;
     let (status, shown) = watch::channel(Snapshot::default());
@@ -116,6 +116,7 @@ async fn host(config: &Config) -> Result<Host, String> {
     Ok(Host {
         links: links::watch().await.map_err(|error| error.to_string())?,
         ovs: ovsdb::watch(socket, config.ports.wait).await,
+        fdb: fdb::Lookups::default(),
         injectors: Arc::new(Injectors::new(directory.clone())),
         ovs_directory: directory,
         witness: Witness::new(),

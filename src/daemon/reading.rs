@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::guest::GuestState;
+use crate::host::backoff::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// After this one nobody tries any more: together they are 12.7 s, in which a lost connection has been made again, after
@@ -17,18 +18,17 @@ pub(super) async fn patiently<T, R: Future<Output = Result<T, String>>>(
     read: impl Fn() -> R,
     mut guest: watch::Receiver<GuestState>,
 ) -> Result<T, String> {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
     loop {
         let why = match read().await {
             Ok(known) => return Ok(known),
-            Err(why) if pause > LAST_PAUSE => return Err(why),
+            Err(why) if backoff.is_spent() => return Err(why),
             Err(why) => why,
         };
         let left = guest.wait_for(|state| matches!(state, GuestState::Left(_)));
-        if tokio::time::timeout(pause, left).await.is_ok() {
+        if tokio::time::timeout(backoff.pause(), left).await.is_ok() {
             return Err(why);
         }
-        pause *= 2;
     }
 }
 

@@ -1,9 +1,9 @@
 //! Everything that touches the machine, one adapter per thing touched; adapters never call each other.
+pub(crate) mod backoff;
 pub mod injector;
 pub(crate) mod libvirt;
 pub mod netlink;
 pub(crate) mod openvswitch;
-mod patience;
 pub(crate) mod pcap;
 pub(crate) mod privileges;
 pub mod sys;

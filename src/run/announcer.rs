@@ -1,6 +1,8 @@
 //! Runs announcements: looks at the host, asks the state machine what to do, and does it.
 
+use std::pin::Pin;
 use std::sync::PoisonError;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,7 +12,8 @@ use crate::announcement::frame::Frame;
 use crate::announcement::injection::{self, Method, Way};
 use crate::announcement::machine::{Announcement, Outcome, Round, Step};
 use crate::guest::GuestState;
-use crate::host::injector::Error;
+use crate::host::backoff::Backoff;
+use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
@@ -19,6 +22,12 @@ use crate::report::evidence::{Evidence, Learned, Tally};
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
+
+/// The pauses between attempts to make a way in ready, while none works.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+/// To make a way in ready has a time-out of its own, and ends before.
+const A_LONG_TIME: Duration = Duration::from_secs(60);
 
 /// What ends or holds an announcement from outside.
 #[derive(Debug, Clone)]
@@ -46,6 +55,8 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
         order: &order,
         way: None,
         offered: Vec::new(),
+        preparing: None,
+        lacking: None,
         observer: None,
         learned: None,
         tally: Tally::default(),
@@ -72,10 +83,11 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
         run.prepare(&host, &seen).await;
         run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
         match run.machine.step(run.now()) {
+            Step::Send if run.lacks_a_way() => run.wait(run.next_attempt(), &mut host, &mut signals).await,
             // Much may change until it is our turn: look again then.
             Step::Send if !run.has_turn => run.take_turn(&host, &mut signals).await,
             Step::Send => {
-                run.send(&host).await;
+                run.send(&host, &seen, &mut signals).await;
                 run.ask_who_learned(&host, &seen).await;
             }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
@@ -90,8 +102,12 @@ struct Run<'a> {
     machine: Announcement,
     frames: Vec<Frame>,
     way: Option<Way>,
-    /// The ways that were on offer when `way` was chosen.
+    /// The ways that were on offer when `way` was chosen, best first.
     offered: Vec<Way>,
+    /// Makes one of them ready.
+    preparing: Option<Preparing>,
+    /// The best of them, or every one, could not be made ready, or has broken.
+    lacking: Option<Lacking>,
     /// Sees the frames pass.
     observer: Option<Observer>,
     /// Where the bridge has learned the guest, and when it was asked.
@@ -104,6 +120,27 @@ struct Run<'a> {
     began: Instant,
     /// What the time is in a dry run, once the port is ready.
     supposed: Option<Duration>,
+}
+
+type Preparing = Pin<Box<dyn Future<Output = Result<Way, InjectorError>> + Send>>;
+
+/// The best way in, or every one, does not work at present, though it may again: ovs-vswitchd may be starting.
+struct Lacking {
+    why: String,
+    since: Duration,
+    retry_at: Duration,
+    backoff: Backoff,
+}
+
+impl Lacking {
+    fn new(now: Duration) -> Lacking {
+        let backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        Lacking { why: String::new(), since: now, retry_at: now, backoff }
+    }
+
+    fn pause(&mut self, now: Duration) {
+        self.retry_at = now.saturating_add(self.backoff.pause());
+    }
 }
 
 impl Run<'_> {
@@ -133,32 +170,94 @@ impl Run<'_> {
         }
     }
 
-    /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready.
+    /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready. Does not wait
+    /// for a bridge.
     async fn prepare(&mut self, host: &Host, seen: &Assessment) {
         let ways = injection::ways(seen, self.order.inject);
         if self.order.dry_run || self.frames.is_empty() {
             if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
-                self.machine.give_up(Error::NoSuchWay(method).to_string());
+                self.machine.give_up(InjectorError::NoSuchWay(method).to_string());
             }
             return;
         }
-        if ways == self.offered && (self.way.is_some() || !seen.is_ready()) {
-            return;
+        let is_ready = self.machine.is_ready();
+        let is_lacking = self.way.is_none() || self.lacking.is_some();
+        let is_due = is_ready && self.preparing.is_none() && self.now() >= self.next_attempt();
+        if ways != self.offered {
+            self.offered.clone_from(&ways);
+            self.way = None;
+            self.look_along(ways.first().map(Way::method), host, seen);
+            self.start_preparing(host);
+        } else if is_lacking && is_due {
+            self.start_preparing(host);
         }
-        self.offered.clone_from(&ways);
-        let (inject, likely) = (self.order.inject, ways.first().map(Way::method));
-        // Open vSwitch takes its time to answer.
-        let meanwhile = async { self.look_along(likely, host, seen) };
-        let (prepared, ()) = tokio::join!(host.injectors.prepare(&ways, inject), meanwhile);
-        match prepared {
-            Ok(way) => self.way = Some(way),
-            Err(error) => {
-                self.way = None;
-                // A socket that is not there yet may still come before the port is ready.
-                if seen.is_ready() {
-                    self.machine.give_up(error.to_string());
+        // Mostly it is ready at once.
+        let now = std::future::poll_fn(|context| {
+            Poll::Ready(match &mut self.preparing {
+                Some(preparing) => preparing.as_mut().poll(context),
+                None => Poll::Pending,
+            })
+        });
+        if let Poll::Ready(prepared) = now.await {
+            self.prepared(prepared, is_ready);
+        }
+    }
+
+    fn start_preparing(&mut self, host: &Host) {
+        let (injectors, ways, inject) = (host.injectors.clone(), self.offered.clone(), self.order.inject);
+        self.preparing = Some(Box::pin(async move { injectors.prepare(&ways, inject).await }));
+    }
+
+    fn prepared(&mut self, prepared: Result<Way, InjectorError>, is_ready: bool) {
+        self.preparing = None;
+        let now = self.now();
+        let rank = |way: &Way| self.offered.iter().position(|offered| offered == way);
+        match (prepared, &self.way) {
+            // The better one is tried again, though not at once.
+            (Ok(way), Some(current)) if rank(&way) >= rank(current) => {
+                if let Some(lacking) = &mut self.lacking {
+                    lacking.pause(now);
                 }
             }
+            (Ok(way), current) => {
+                let was_held_up = current.is_none() && self.lacking.is_some();
+                (self.way, self.lacking) = (Some(way), None);
+                if was_held_up {
+                    self.machine.has_a_way_again(now);
+                }
+            }
+            // A socket that is not there yet may still come before the port is ready.
+            (Err(_), None) if !is_ready => {}
+            (Err(error), _) => self.lack(&error),
+        }
+    }
+
+    /// No way works: it is tried again for as long as a port may take to become ready, if that can help.
+    fn lack(&mut self, error: &InjectorError) {
+        let now = self.now();
+        let lacking = self.lacking.get_or_insert_with(|| Lacking::new(now));
+        lacking.pause(now);
+        let why = error.to_string();
+        if lacking.why != why {
+            tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);
+            lacking.why.clone_from(&why);
+        }
+        if !error.is_transient() || now.saturating_sub(lacking.since) >= self.order.wait {
+            self.machine.give_up(why);
+        }
+    }
+
+    fn lacks_a_way(&self) -> bool {
+        self.way.is_none() && !self.order.dry_run
+    }
+
+    /// When the ways are tried next, without a word from one that is being made ready.
+    fn next_attempt(&self) -> Duration {
+        match (&self.preparing, &self.lacking) {
+            // It has a time-out of its own.
+            (Some(_), _) => self.now().saturating_add(A_LONG_TIME),
+            (None, Some(lacking)) => lacking.retry_at,
+            (None, None) => Duration::ZERO,
         }
     }
 
@@ -191,17 +290,16 @@ impl Run<'_> {
         }
     }
 
-    async fn send(&mut self, host: &Host) {
+    async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
         self.has_turn = false;
-        self.observer.iter_mut().for_each(Observer::begin);
-        let sent = match &self.way {
-            _ if self.order.dry_run => Ok(()),
-            Some(way) => host.injectors.send(way, &self.frames).await,
-            None => Err(Error::Unavailable(Vec::new())),
+        let sent = tokio::select! {
+            sent = self.climb(host, seen) => sent,
+            // What the guest is, or why it is to end, is looked at next.
+            () = must_stop(signals) => return,
         };
-        let at = self.now();
         match sent {
             Ok(()) => {
+                let at = self.now();
                 self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
                 self.record(at);
                 let round = self.judge(at).await;
@@ -210,8 +308,43 @@ impl Run<'_> {
             Err(error) => {
                 // The report tells the last one.
                 tracing::debug!("{}: {error}", self.order.target.mac);
-                self.machine.failed(at, error.to_string());
+                self.way = None;
+                match error.is_transient() {
+                    true => {
+                        self.machine.lacks_a_way(error.to_string());
+                        self.lack(&error);
+                    }
+                    false => self.machine.failed(self.now(), error.to_string()),
+                }
             }
+        }
+    }
+
+    /// Sends the round by the way that was made ready, or else by the next one that works.
+    async fn climb(&mut self, host: &Host, seen: &Assessment) -> Result<(), InjectorError> {
+        self.observer.iter_mut().for_each(Observer::begin);
+        if self.order.dry_run {
+            return Ok(());
+        }
+        let Some(mut way) = self.way.clone() else {
+            return Err(InjectorError::Unavailable(Vec::new()));
+        };
+        loop {
+            let Err(error) = host.injectors.send(&way, &self.frames).await else {
+                self.way = Some(way);
+                return Ok(());
+            };
+            let rung = self.offered.iter().position(|offered| *offered == way);
+            let below = rung.map_or(&[][..], |rung| &self.offered[rung + 1..]);
+            match host.injectors.prepare(below, self.order.inject).await {
+                Ok(next) => way = next,
+                Err(_) => return Err(error),
+            }
+            tracing::debug!("{}: {error}; trying {}", self.order.target.mac, way.method());
+            let now = self.now();
+            self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
+            self.look_along(Some(way.method()), host, seen);
+            self.observer.iter_mut().for_each(Observer::look_on);
         }
     }
 
@@ -271,6 +404,10 @@ impl Run<'_> {
             Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
             () = see(&mut self.observer) => false,
+            prepared = made_ready(&mut self.preparing) => {
+                self.prepared(prepared, self.machine.is_ready());
+                false
+            }
             () = tokio::time::sleep_until(deadline) => false,
         };
         if lost {
@@ -301,6 +438,29 @@ impl Run<'_> {
             ended_at: Some(wall_clock(Instant::now())),
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
         }
+    }
+}
+
+/// Returns when the guest does not run any more, or the announcement is to end.
+async fn must_stop(signals: &mut Signals) {
+    tokio::select! {
+        () = comes(&mut signals.guest, |guest| *guest != GuestState::Running) => {}
+        () = comes(&mut signals.stop, Option::is_some) => {}
+    }
+}
+
+/// Waits for a value; for ever, where none comes any more.
+async fn comes<T>(receiver: &mut watch::Receiver<T>, is_it: impl FnMut(&T) -> bool) {
+    if receiver.wait_for(is_it).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Waits for a way in to be made ready.
+async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorError> {
+    match preparing {
+        Some(preparing) => preparing.await,
+        None => std::future::pending().await,
     }
 }
 

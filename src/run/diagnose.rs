@@ -5,7 +5,6 @@ use std::time::Duration;
 use pnet_base::MacAddr;
 
 use crate::announcement::frame::Frame;
-use crate::host::netlink::fdb;
 use crate::host::openvswitch::unixctl;
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Hop, Role};
@@ -55,10 +54,8 @@ async fn learned_by_linux_bridge(
     mac: MacAddr,
 ) -> Option<Learned> {
     let bridge = attachment.entry.linux_bridge.as_ref()?.ifindex;
-    let vlan = seen.vlan;
-    // It may have to wait for others who change devices.
-    let asked = tokio::task::spawn_blocking(move || fdb::on_linux_bridge(bridge, mac, vlan));
-    let port = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?.ok()?;
+    let asked = host.fdb.on_linux_bridge(bridge, mac, seen.vlan);
+    let port = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
     let Some(port) = port else { return Some(Learned::Nowhere) };
     let name = host.links.borrow().get(port).map(|link| link.name.clone());
     Some(judged(Some(port) == attachment.entry.ifindex, name.unwrap_or_else(|| port.to_string())))

@@ -17,6 +17,7 @@ use crate::guest::domain::Vlan;
 use crate::guest::event::Cause;
 use crate::guest::target::Target;
 use crate::host::injector::Injectors;
+use crate::host::netlink::fdb;
 use crate::host::openvswitch::ovsdb;
 use crate::host::pcap::Pcap;
 use crate::host::witness::Witness;
@@ -35,6 +36,8 @@ pub(crate) struct Host {
     pub ovs: watch::Receiver<ovsdb::State>,
     /// Where Open vSwitch has its sockets.
     pub ovs_directory: PathBuf,
+    /// What Linux bridges have learned.
+    pub fdb: fdb::Lookups,
     /// The ways in.
     pub injectors: Arc<Injectors>,
     /// What sees frames pass.

@@ -26,6 +26,7 @@ pub mod guest;
 pub mod host;
 pub mod linux_bridge;
 pub mod need;
+pub mod network;
 pub mod neutron;
 pub mod ovn;
 pub mod ovs;

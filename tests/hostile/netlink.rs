@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use announced::for_tests::link::Links;
 use announced::for_tests::links::apply;
 use announced::for_tests::netlink::{self, Request, attributes, error_of, messages, text, u16_at, u32_at};
-use nix::sys::socket::{MsgFlags, SockFlag, recv, send};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -20,7 +20,8 @@ const POISON: &[&str] =
 
 /// What the kernel of this machine says of its devices, in both families.
 fn from_the_kernel() -> Vec<Vec<u8>> {
-    let socket = netlink::open(0, SockFlag::empty()).unwrap();
+    let route = SockProtocol::NetlinkRoute;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, route).unwrap();
     let mut datagrams = Vec::new();
     for family in [libc::AF_UNSPEC, libc::AF_BRIDGE] {
         let mut header = [0; 16];
@@ -31,7 +32,7 @@ fn from_the_kernel() -> Vec<Vec<u8>> {
         send(socket.as_raw_fd(), &dump.finish(), MsgFlags::empty()).unwrap();
         let mut done = false;
         while !done {
-            let mut buffer = vec![0; netlink::BUFFER];
+            let mut buffer = vec![0; 1 << 16];
             let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
             buffer.truncate(length);
             done = messages(&buffer).any(|message| i32::from(message.kind) == libc::NLMSG_DONE);
@@ -118,7 +119,7 @@ fn random_bytes_are_no_message() {
         let mut links = Links::default();
         take(&mut links, &of_a_bridge());
         take(&mut links, &bytes);
-        let message = netlink::Message { kind: kinds[kind], body: &bytes };
+        let message = netlink::Message { kind: kinds[kind], body: &bytes, ..Default::default() };
         apply(&mut links, &message);
         let _ = error_of(&message);
         let walked: usize = attributes(&bytes).map(|(_, value)| 4 + value.len()).sum();
@@ -133,7 +134,8 @@ fn random_bytes_are_no_message() {
 #[test]
 fn any_error_number_is_an_error() {
     for number in [i32::MIN, i32::MIN + 1, -1, 1, i32::MAX] {
-        let message = netlink::Message { kind: libc::NLMSG_ERROR as u16, body: &number.to_ne_bytes() };
+        let body = &number.to_ne_bytes();
+        let message = netlink::Message { kind: libc::NLMSG_ERROR as u16, body, ..Default::default() };
         assert!(error_of(&message).is_err(), "{number}");
     }
 }

@@ -1,6 +1,11 @@
 //! A bridge that speaks broken OpenFlow: a frame is taken, or refused in bounded time.
 
-use announced::for_tests::frame::{self, Style};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use announced::for_tests::frame::{self, Frame, Style};
 use announced::for_tests::injection::Way;
 use announced::for_tests::injector::Injectors;
 use announced::for_tests::openflow::Connection;
@@ -10,7 +15,7 @@ use proptest::prelude::*;
 
 use crate::bytes::{changed, changes};
 use crate::server::{Manner, Server, serve};
-use crate::{always, ended, is_one_line};
+use crate::{DEADLINE, always, ended, is_one_line};
 
 /// Beginnings of messages, and lengths that they cannot have.
 const POISON: &[&str] = &[
@@ -105,4 +110,91 @@ fn a_bridge_that_never_answers_holds_nobody_up() {
             });
         }
     });
+}
+
+/// A message as it came, or the end of the connection.
+fn message(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut message = vec![0; 8];
+    stream.read_exact(&mut message).ok()?;
+    assert_eq!(message[0], 4, "no message of OpenFlow 1.3 begins with {message:?}");
+    let length = u16::from_be_bytes([message[2], message[3]]);
+    message.resize(usize::from(length), 0);
+    stream.read_exact(&mut message[8..]).ok()?;
+    Some(message)
+}
+
+fn welcome(listener: &UnixListener) -> UnixStream {
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(HELLO).unwrap();
+    message(&mut stream).unwrap();
+    stream
+}
+
+fn many(frames: usize) -> Vec<Frame> {
+    let round = frame::round(MacAddr(2, 0, 0, 0, 0, 1), &[], &Style::default());
+    round.into_iter().cycle().take(frames).collect()
+}
+
+#[test]
+fn what_a_cancelled_round_leaves_never_meets_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("br0.mgmt")).unwrap();
+    let way = Way::PacketOut { bridge: "br0".into(), in_port: 5 };
+    let injectors = Injectors::new(directory.path().to_owned());
+    let bridge = std::thread::spawn(move || {
+        // Of the first round nothing is read until it has been cancelled: more than a socket holds.
+        let mut first = welcome(&listener);
+        let mut second = welcome(&listener);
+        let sent = message(&mut second).unwrap();
+        assert_eq!((sent[1], &sent[sent.len() - 60..]), (13, many(1)[0].bytes.as_slice()));
+        let barrier = message(&mut second).unwrap();
+        second.write_all(&[&[4, 21, 0, 8], &barrier[4..8]].concat()).unwrap();
+        while message(&mut first).is_some() {}
+    });
+    let second = ended(async {
+        injectors.prepare(std::slice::from_ref(&way), None).await.unwrap();
+        let first = many(20_000);
+        let cancelled = tokio::time::timeout(Duration::from_millis(200), injectors.send(&way, &first)).await;
+        assert!(cancelled.is_err(), "{cancelled:?}");
+        injectors.send(&way, &many(1)).await
+    });
+    assert!(matches!(second, Some(Ok(()))), "{second:?}");
+    bridge.join().unwrap();
+}
+
+#[test]
+fn announcements_do_not_queue_up_before_a_bridge_that_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("br0.mgmt")).unwrap();
+    let way = Way::PacketOut { bridge: "br0".into(), in_port: 5 };
+    let injectors = Injectors::new(directory.path().to_owned());
+    let (asked, asks) = channel();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        loop {
+            let mut stream = welcome(&listener);
+            let asked = asked.clone();
+            held.push(stream.try_clone().unwrap());
+            std::thread::spawn(move || message(&mut stream).map(|_| asked.send(())));
+        }
+    });
+    let (frames, all) = (many(1), std::cell::Cell::new(0));
+    let sends = async {
+        let send = || injectors.send(&way, &frames);
+        // All of them are asked at the same time, before the first of them is given up.
+        let heard = async {
+            while all.get() < 3 {
+                all.set(all.get() + asks.try_iter().count());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = heard => true,
+            given_up = send() => panic!("{given_up:?}"),
+            given_up = send() => panic!("{given_up:?}"),
+            given_up = send() => panic!("{given_up:?}"),
+        }
+    };
+    assert_eq!(ended(sends), Some(true));
 }

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use announced::for_tests::fdb::{on_linux_bridge, walk};
+use announced::for_tests::fdb::{self, FdbError};
 use announced::for_tests::frame::{self, Frame, Kind, Style};
 use announced::for_tests::ofproto_trace::{Port, Verdict};
 use announced::for_tests::sys::packet;
 use announced::for_tests::unixctl;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{MsgFlags, send};
 use pnet_base::MacAddr;
 
+use crate::common::network::{in_a_network_of_its_own, sh};
 use crate::common::{Host, Place, eventually, ovs, require};
 
 const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
@@ -21,6 +21,14 @@ const TAP: u32 = 5;
 
 fn run<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn on_linux_bridge(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
+    run(fdb::on_linux_bridge(bridge, mac, vlan))
+}
+
+fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
+    run(fdb::walk(bridge, mac, vlan))
 }
 
 /// A bridge with the uplink, and `tap0` as OpenFlow port 5.
@@ -290,21 +298,6 @@ fn a_daemon_that_is_gone_or_stands_still_is_told_of_in_a_line() {
         why.ends_with("/ovs-vswitchd.pid: No such file or directory (os error 2); is it running?"),
         "{why}"
     );
-}
-
-/// Runs `test` on a thread in a network of its own, which ends with it; programs that it starts are in there too.
-fn in_a_network_of_its_own(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        test();
-    });
-    thread.join().unwrap();
-}
-
-fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-euc", script]).output().unwrap();
-    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn index(device: &str) -> u32 {

@@ -5,6 +5,7 @@ use tokio::task;
 use tokio::time::Instant;
 
 use super::{Engine, Run, Running};
+use crate::announcement::machine::Outcome;
 use crate::daemon::reading::patiently;
 use crate::guest::ledger::{Action, Ended};
 use crate::guest::target::Target;
@@ -105,7 +106,14 @@ impl Engine {
         let (run, uuid, how) = match ended {
             Ok((_, (run, uuid, report))) => {
                 self.publisher.finished(&report);
-                (run, uuid, if report.held_up_by_pause { Ended::Paused } else { Ended::Done })
+                let lacks_a_way = report.outcome == Outcome::Failed && self.host.injectors.is_exhausted();
+                let how = match report.held_up_by_pause {
+                    true => Ended::Paused,
+                    // The next daemon has a way in again.
+                    false if lacks_a_way => Ended::BrokenOff,
+                    false => Ended::Done,
+                };
+                (run, uuid, how)
             }
             Err(error) => {
                 tracing::error!("an announcement broke off: {error}");

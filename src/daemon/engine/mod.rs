@@ -28,6 +28,9 @@ mod announcing;
 
 /// A libvirt that has not answered by then is not waited for any more.
 const UNHEARD: Duration = Duration::from_secs(10);
+/// What is owed then is kept for the next daemon.
+const EXHAUSTED: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
+    works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
 
 /// An announcement: the connection of its guest, and the number that the connection's ledger has given it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,6 +157,10 @@ impl Engine {
             self.catch_up();
             self.save();
             self.show();
+            if self.host.injectors.is_exhausted() && self.running.is_empty() {
+                self.end().await;
+                return Err(EXHAUSTED.into());
+            }
         }
         self.end().await;
         Ok(())

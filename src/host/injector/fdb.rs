@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::refused;
+use super::WayError;
 use crate::announcement::frame::Frame;
-use crate::host::netlink::{Request, acknowledged};
+use crate::host::netlink::{Request, Socket};
 
 // include/uapi/linux/neighbour.h
 const NUD_REACHABLE: u16 = 0x02;
@@ -13,17 +13,17 @@ const NTF_MASTER: u8 = 0x04;
 const NDA_LLADDR: u16 = 2;
 
 /// Lets the bridge of `port` learn the senders of `frames` there. Needs CAP_NET_ADMIN.
-pub(super) fn learn(port: u32, frames: &[Frame]) -> io::Result<()> {
+pub(super) async fn learn(port: u32, frames: &[Frame]) -> Result<(), WayError> {
+    let needs = "CAP_NET_ADMIN";
+    let failed = |error: io::Error| WayError::Kernel { doing: "make the FDB's entry", error, needs };
     // The sender's address follows the destination's.
     let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.bytes.get(6..12)).collect();
+    let mut socket = Socket::open(0).map_err(failed)?;
     for sender in senders {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
         let entry =
             Request::new(libc::RTM_NEWNEIGH, flags as u16).fixed(&ndmsg(port)).attribute(NDA_LLADDR, sender);
-        let refused = |error: io::Error| {
-            io::Error::new(error.kind(), refused("make the FDB's entry", &error, "CAP_NET_ADMIN"))
-        };
-        acknowledged(entry).map_err(refused)?;
+        socket.request(entry, |_| {}).await.map_err(failed)?;
     }
     Ok(())
 }

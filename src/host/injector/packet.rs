@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::write;
 
-use super::refused;
+use super::WayError;
 use crate::host::sys::packet;
 
 /// A packet socket that is bound to one device.
@@ -14,9 +14,9 @@ pub(super) struct Socket(OwnedFd);
 
 impl Socket {
     /// Binds to the device `ifindex`.
-    pub(super) fn open(ifindex: u32) -> Result<Self, String> {
-        let socket = packet::sender(ifindex);
-        socket.map(Socket).map_err(|e| refused("open a packet socket", &e, "CAP_NET_RAW"))
+    pub(super) fn open(ifindex: u32) -> Result<Self, WayError> {
+        let (doing, needs) = ("open a packet socket", "CAP_NET_RAW");
+        packet::sender(ifindex).map(Socket).map_err(|error| WayError::Kernel { doing, error, needs })
     }
 
     /// Transmits `frame` on the device; `NetworkDown` when it is down.

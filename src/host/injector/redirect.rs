@@ -7,11 +7,12 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::unistd::write;
 
-use super::refused;
-use crate::host::netlink::{Request, acknowledged};
+use super::WayError;
+use crate::host::netlink::{Request, Socket};
 use crate::host::sys::bpf::{self, Instruction, ProgramType};
 use crate::host::sys::tap;
 
@@ -38,16 +39,18 @@ pub(super) struct Redirect {
 }
 
 impl Redirect {
-    /// Makes the helper and attaches its program.
-    pub(super) fn open() -> Result<Self, String> {
-        let (tap, name) = tap(NAME).map_err(|e| refused("make the helper tap", &e, "CAP_NET_ADMIN"))?;
-        let failed = |doing| move |e: io::Error| refused(doing, &e, "CAP_BPF and CAP_NET_ADMIN");
+    /// Makes the helper and attaches its program. May be cancelled: then the helper goes at once.
+    pub(super) async fn open() -> Result<Self, WayError> {
+        let failed = |doing, needs| move |error: io::Error| WayError::Kernel { doing, error, needs };
+        let (tap, name) = tap(NAME).map_err(failed("make the helper tap", "CAP_NET_ADMIN"))?;
+        let failed = |doing| failed(doing, "CAP_BPF and CAP_NET_ADMIN");
         let index = if_nametoindex(name.as_str()).map_err(|e| failed("find the helper tap")(e.into()))?;
         let target = bpf::array_of_one().map_err(failed("make a BPF map"))?;
         let program = program(&target);
         let program = bpf::load(ProgramType::SchedCls, &program).map_err(failed("load the BPF program"))?;
-        attach(&program, index).map_err(failed("attach the BPF program"))?;
-        switch_on(index).map_err(failed("switch on the helper tap"))?;
+        let mut socket = Socket::open(0).map_err(failed("open a netlink socket"))?;
+        attach(&mut socket, &program, index).await.map_err(failed("attach the BPF program"))?;
+        switch_on(&mut socket, index).await.map_err(failed("switch on the helper tap"))?;
         Ok(Redirect { tap, target })
     }
 
@@ -67,6 +70,11 @@ impl Redirect {
         write(&self.tap, frame)?;
         Ok(())
     }
+}
+
+/// Whether [`Redirect::send`] failed because the helper was deleted (`EBADFD`) or set down (`EIO`) by others.
+pub(super) fn is_taken_away(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EBADFD | Errno::EIO))
 }
 
 /// `return redirect(*map_lookup(target, 0), BPF_F_INGRESS)`, or TC_ACT_SHOT without a target.
@@ -94,13 +102,14 @@ fn program(map: &OwnedFd) -> [Instruction; 14] {
 }
 
 /// Sets the helper up, without addresses: it must not talk on its own.
-fn switch_on(index: u32) -> io::Result<()> {
+async fn switch_on(socket: &mut Socket, index: u32) -> io::Result<()> {
     let mode = Request::new(libc::RTM_SETLINK, 0)
         .fixed(&ifinfomsg(index, 0))
         .nested(libc::IFLA_AF_SPEC, &[(libc::AF_INET6 as u16, &inet6_mode())]);
     // A host without IPv6 refuses this, and needs it not.
-    let _ = acknowledged(mode);
-    acknowledged(Request::new(libc::RTM_SETLINK, 0).fixed(&ifinfomsg(index, libc::IFF_UP as u32)))
+    let _ = socket.request(mode, |_| {}).await;
+    let up = Request::new(libc::RTM_SETLINK, 0).fixed(&ifinfomsg(index, libc::IFF_UP as u32));
+    socket.request(up, |_| {}).await
 }
 
 fn inet6_mode() -> [u8; 8] {
@@ -121,12 +130,12 @@ fn ifinfomsg(index: u32, flags: u32) -> [u8; 16] {
 /// Attaches the program to the helper's ingress as a classifier (Linux 4.5); it goes with the device.
 ///
 /// Not as a tcx link (Linux 6.6), which waits for a grace period of RCU: 6 to 14 ms against half a millisecond.
-fn attach(program: &OwnedFd, index: u32) -> io::Result<()> {
+async fn attach(socket: &mut Socket, program: &OwnedFd, index: u32) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let qdisc = Request::new(libc::RTM_NEWQDISC, CREATE)
         .fixed(&tcmsg(index, TC_H_CLSACT_HANDLE, TC_H_CLSACT, 0))
         .attribute(libc::TCA_KIND, b"clsact\0");
-    acknowledged(qdisc)?;
+    socket.request(qdisc, |_| {}).await?;
     // Priority 1, every protocol.
     let info = 1 << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
     let filter = Request::new(libc::RTM_NEWTFILTER, CREATE)
@@ -140,7 +149,7 @@ fn attach(program: &OwnedFd, index: u32) -> io::Result<()> {
                 (TCA_BPF_FLAGS, &TCA_BPF_FLAG_ACT_DIRECT.to_ne_bytes()),
             ],
         );
-    acknowledged(filter)
+    socket.request(filter, |_| {}).await
 }
 
 /// `struct tcmsg`.

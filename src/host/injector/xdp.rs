@@ -6,7 +6,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::refused;
+use super::WayError;
+use crate::announcement::frame::Frame;
 use crate::host::sys::bpf::{self, Instruction, ProgramType};
 
 /// The loopback device's index, in every network namespace.
@@ -20,24 +21,25 @@ pub(super) struct LiveFrames {
 
 impl LiveFrames {
     /// Loads the program, and asks the kernel whether it knows live frames.
-    pub(super) fn open() -> Result<Self, String> {
+    pub(super) fn open() -> Result<Self, WayError> {
         // return XDP_PASS
         let program = [Instruction::new(0xb7, 0, 0, 0, 2), Instruction::new(0x95, 0, 0, 0, 0)];
-        let program = bpf::load(ProgramType::Xdp, &program)
-            .map_err(|e| refused("load the XDP program", &e, "CAP_BPF and CAP_NET_ADMIN"))?;
-        let live = LiveFrames { program };
+        let needs = "CAP_BPF and CAP_NET_ADMIN";
+        let failed = |doing| move |error| WayError::Kernel { doing, error, needs };
+        let program = bpf::load(ProgramType::Xdp, &program).map_err(failed("load the XDP program"))?;
         // An empty frame of no protocol, which the loopback device drops.
-        live.send(LOOPBACK, &[0; 60]).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidInput => "this kernel has no XDP live frames (Linux 5.18)".into(),
-            _ => refused("run the XDP program", &error, "CAP_BPF and CAP_NET_ADMIN"),
+        bpf::run_live(program.as_fd(), LOOPBACK, &[0; 60]).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => WayError::NoLiveFrames,
+            _ => failed("run the XDP program")(error),
         })?;
-        Ok(live)
+        Ok(LiveFrames { program })
     }
 
-    /// Lets `frame` enter the host as received by the device `ifindex`.
+    /// Lets `frames` enter the host as received by the device `ifindex`.
     ///
-    /// A device that is down drops it without a word.
-    pub(super) fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-        bpf::run_live(self.program.as_fd(), ifindex, frame)
+    /// A device that is down drops them without a word.
+    pub(super) fn send(&self, ifindex: u32, frames: &[Frame]) -> Result<(), WayError> {
+        let send = |frame: &Frame| bpf::run_live(self.program.as_fd(), ifindex, &frame.bytes);
+        frames.iter().try_for_each(send).map_err(WayError::Write)
     }
 }

@@ -14,6 +14,7 @@ use crate::guest::Known;
 use crate::guest::address::Source;
 use crate::guest::event::{Cause, Change};
 use crate::guest::ledger::Present;
+use crate::host::backoff::Backoff;
 use crate::host::sys::libvirt::{CloseCallback, EventLoop, Subscription};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -121,7 +122,7 @@ struct Session<F> {
 
 impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
     fn run(self, controlled: &Receiver<Control>) {
-        let mut pause = FIRST_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
         loop {
             let since = Instant::now();
             match self.listen(controlled) {
@@ -129,17 +130,16 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
                 Ok(Control::Closed) => {
                     // One that ends as soon as it is asked, again and again, is not asked ten times a second.
                     if since.elapsed() > LAST_RETRY {
-                        pause = FIRST_RETRY;
+                        backoff.reset();
                     }
                     let place = self.uri.as_ref().map(|uri| format!(" at {uri}")).unwrap_or_default();
                     (self.to)(Notice::Lost(format!("libvirt{place} closed the connection")));
                 }
                 Err(why) => (self.to)(Notice::Lost(why)),
             }
-            if must_stop(controlled, pause) {
+            if must_stop(controlled, backoff.pause()) {
                 return;
             }
-            pause = LAST_RETRY.min(pause * 2);
         }
     }
 

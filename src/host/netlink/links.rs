@@ -2,17 +2,13 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, SockFlag, recv, send, setsockopt, sockopt};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::{Message, Request, attributes, messages, text, u16_at, u32_at};
-use crate::host::netlink;
-use crate::host::sys;
+use super::{Dump, Message, Request, Socket, attributes, messages, text, u16_at, u32_at};
 use crate::path::link::{Bridge, BridgePort, Link, Links, PortState, PortVlans};
 
 // include/uapi/linux/if_link.h
@@ -46,106 +42,118 @@ const FAMILIES: [u8; 2] = [libc::AF_UNSPEC as u8, libc::AF_BRIDGE as u8];
 /// Room for the notifications of a few hundred ports that come at once.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// While others change devices without a pause, what an interrupted dump said is used after so many attempts, and a new one is
+/// made after this long.
+const MAX_ATTEMPTS: u32 = 10;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
+
 /// What went wrong in watching the host's devices.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum LinksError {
     /// No socket.
     #[error("cannot open a netlink socket: {0}")]
     Open(io::Error),
     /// The kernel did not answer.
     #[error("cannot list the network devices: {0}")]
     Dump(io::Error),
+    /// The socket broke.
+    #[error("lost sight of the network devices: {0}")]
+    Follow(io::Error),
 }
 
-/// Lists the devices, then keeps the list up to date for as long as somebody holds the receiver.
-pub async fn watch() -> Result<watch::Receiver<Links>, Error> {
-    let mut watcher = Watcher::open().map_err(Error::Open)?;
-    let links = watcher.dump().await.map_err(Error::Dump)?;
-    let (sender, receiver) = watch::channel(links);
+/// Lists the devices, then keeps the list up to date while a receiver exists.
+///
+/// # Errors
+///
+/// The devices cannot be listed. What happens later is logged, and closes the channel.
+pub async fn watch() -> Result<watch::Receiver<Links>, LinksError> {
+    let mut socket =
+        Socket::open(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR).map_err(LinksError::Open)?;
+    socket.set_receive_buffer(RECEIVE_BUFFER).map_err(LinksError::Open)?;
+    let (sender, receiver) = watch::channel(Links::default());
+    read(&mut socket, &sender).await.map_err(LinksError::Dump)?;
     tokio::spawn(async move {
         tokio::select! {
-            error = watcher.follow(&sender) => tracing::error!("lost sight of the network devices: {error}"),
+            error = follow(&mut socket, &sender) => tracing::error!("{}", LinksError::Follow(error)),
             () = sender.closed() => {}
         }
     });
     Ok(receiver)
 }
 
-struct Watcher {
-    socket: AsyncFd<OwnedFd>,
-    buffer: Vec<u8>,
+async fn follow(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Error {
+    loop {
+        let followed = match socket.datagram().await {
+            Ok(datagram) => {
+                to.send_if_modified(|links| {
+                    messages(datagram).fold(false, |changed, message| apply(links, &message) | changed)
+                });
+                Ok(())
+            }
+            Err(error) if is_overrun(&error) => read(socket, to).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = followed {
+            return error;
+        }
+    }
 }
 
-impl Watcher {
-    fn open() -> io::Result<Self> {
-        let fd =
-            netlink::open(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR, SockFlag::SOCK_NONBLOCK)?;
-        // Without CAP_NET_ADMIN the limit of the host applies: a full buffer then only costs another dump.
-        if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-        }
-        Ok(Watcher { socket: sys::readable(fd)?, buffer: vec![0; netlink::BUFFER] })
-    }
-
-    /// Asks for every device, twice: the ports' VLANs come only with the family of bridges. Then for the host's addresses.
-    async fn dump(&mut self) -> io::Result<Links> {
+/// Lists the devices anew, until nothing has changed or been lost while they were listed.
+async fn read(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Result<()> {
+    for attempt in 1.. {
+        // First, so that the kernel reports the next loss: what was queued before is in the dump.
+        socket.drain()?;
         let mut links = Links::default();
-        let requests = FAMILIES.map(|family| {
-            let mut header = [0; IFINFOMSG];
-            header[0] = family;
-            Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP as u16)
-                .fixed(&header)
-                .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes())
-        });
-        let addresses = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16).fixed(&[0; IFADDRMSG]);
-        for request in requests.into_iter().chain([addresses]) {
-            send(self.socket.as_raw_fd(), &request.finish(), MsgFlags::empty())?;
-            let mut done = false;
-            while !done {
-                for message in messages(self.datagram().await?) {
-                    match i32::from(message.kind) {
-                        libc::NLMSG_DONE => done = true,
-                        libc::NLMSG_ERROR => netlink::error_of(&message)?,
-                        _ => drop(apply(&mut links, &message)),
-                    }
-                }
-            }
+        let dumped = match dump(socket, &mut links).await {
+            Err(error) if is_overrun(&error) => None,
+            dumped => Some(dumped?),
+        };
+        let is_enough = dumped == Some(Dump::Consistent);
+        if is_enough || (dumped.is_some() && attempt % MAX_ATTEMPTS == 0) {
+            to.send_if_modified(|known| {
+                let changed = *known != links;
+                *known = links;
+                changed
+            });
         }
-        Ok(links)
+        if is_enough {
+            return Ok(());
+        }
+        if attempt % MAX_ATTEMPTS == 0 {
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
+        }
     }
+    Ok(())
+}
 
-    async fn follow(&mut self, to: &watch::Sender<Links>) -> io::Error {
-        loop {
-            match self.datagram().await {
-                Ok(datagram) => drop(to.send_if_modified(|links| {
-                    let mut changed = false;
-                    for message in messages(datagram) {
-                        changed |= apply(links, &message);
-                    }
-                    changed
-                })),
-                // Notifications were dropped: what is known may be wrong.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
-                    match self.dump().await {
-                        Ok(links) => drop(to.send_replace(links)),
-                        Err(error) => return error,
-                    }
-                }
-                Err(error) => return error,
-            }
+/// Asks for every device, twice: the ports' VLANs come only with the family of bridges. Then for the host's addresses.
+async fn dump(socket: &mut Socket, links: &mut Links) -> io::Result<Dump> {
+    let requests = FAMILIES.map(|family| {
+        let mut header = [0; IFINFOMSG];
+        header[0] = family;
+        Request::new(libc::RTM_GETLINK, 0)
+            .fixed(&header)
+            .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes())
+    });
+    let addresses = Request::new(libc::RTM_GETADDR, 0).fixed(&[0; IFADDRMSG]);
+    let mut whole = Dump::Consistent;
+    for request in requests.into_iter().chain([addresses]) {
+        let dumped = socket
+            .dump(request, |message| {
+                apply(links, message);
+            })
+            .await?;
+        if dumped == Dump::Interrupted {
+            whole = dumped;
         }
     }
+    Ok(whole)
+}
 
-    async fn datagram(&mut self) -> io::Result<&[u8]> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let buffer = &mut self.buffer;
-            let received = ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?));
-            if let Ok(length) = received {
-                return Ok(&self.buffer[..length?]);
-            }
-        }
-    }
+/// Notifications were dropped: what is known may be wrong.
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
 /// Takes a message about a device into account; tells whether that changed anything.

@@ -5,25 +5,27 @@
 
 pub mod fdb;
 pub mod links;
+mod socket;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-};
+pub use socket::{Dump, Socket};
 
 const HEADER: usize = 16;
 /// The type flags of an attribute: nested, and in network byte order.
 const ATTRIBUTE_FLAGS: u16 = (1 << 15) | (1 << 14);
-/// More than the kernel puts into one datagram of a dump (`NLMSG_GOODSIZE`, 32 KiB at most).
-pub const BUFFER: usize = 1 << 16;
 
-/// One message: its type and what follows the header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One message: its header (`struct nlmsghdr`) and what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Message<'a> {
     /// `nlmsg_type`.
     pub kind: u16,
+    /// `nlmsg_flags`.
+    pub flags: u16,
+    /// `nlmsg_seq`.
+    pub sequence: u32,
+    /// `nlmsg_pid`: the port id of the socket whose request this answers.
+    pub port_id: u32,
     /// What follows the header.
     pub body: &'a [u8],
 }
@@ -32,11 +34,19 @@ pub struct Message<'a> {
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(datagram, 0)? as usize;
-        let kind = u16_at(datagram, 4)?;
+        let (kind, flags) = (u16_at(datagram, 4)?, u16_at(datagram, 6)?);
+        let (sequence, port_id) = (u32_at(datagram, 8)?, u32_at(datagram, 12)?);
         let body = datagram.get(HEADER..length)?;
         datagram = datagram.get(align(length)..).unwrap_or_default();
-        Some(Message { kind, body })
+        Some(Message { kind, flags, sequence, port_id, body })
     })
+}
+
+impl Message<'_> {
+    /// Whether this answers the request `sequence` of the socket `port_id`.
+    fn answers(&self, sequence: u32, port_id: u32) -> bool {
+        (self.sequence, self.port_id) == (sequence, port_id)
+    }
 }
 
 /// The attributes of a message's or an attribute's payload: type without flags, and value.
@@ -108,6 +118,14 @@ impl Request {
         self.attribute(kind, &inner.0)
     }
 
+    /// Adds flags, and the number by which its answer is known.
+    fn numbered(mut self, flags: u16, sequence: u32) -> Self {
+        let flags = u16_at(&self.0, 6).unwrap_or_default() | flags;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self
+    }
+
     /// The bytes for the socket.
     pub fn finish(mut self) -> Vec<u8> {
         let length = (self.0.len() as u32).to_ne_bytes();
@@ -116,37 +134,7 @@ impl Request {
     }
 }
 
-/// A route socket that hears the groups of a bit mask (`RTMGRP_*`).
-pub fn open(groups: u32, flags: SockFlag) -> io::Result<OwnedFd> {
-    let fd = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        flags | SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    Ok(fd)
-}
-
-/// Sends one request and waits for the kernel's word on it.
-pub fn acknowledged(request: Request) -> io::Result<()> {
-    let fd = open(0, SockFlag::empty())?;
-    let mut bytes = request.finish();
-    let flags = u16_at(&bytes, 6).unwrap_or_default() | libc::NLM_F_ACK as u16;
-    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
-    send(fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        for message in messages(&buffer[..length]) {
-            if message.kind == libc::NLMSG_ERROR as u16 {
-                return error_of(&message);
-            }
-        }
-    }
-}
-
-/// The verdict of an `NLMSG_ERROR`: an error number, zero for none.
+/// The verdict of an `NLMSG_ERROR` or an `NLMSG_DONE`: an error number, zero for none.
 pub fn error_of(message: &Message<'_>) -> io::Result<()> {
     match u32_at(message.body, 0).unwrap_or_default() as i32 {
         0 => Ok(()),
@@ -161,9 +149,10 @@ mod tests {
     #[test]
     fn what_is_built_is_read_back() {
         let bytes = Request::new(16, 0).fixed(&[1, 2, 3, 4]).attribute(3, b"tap0\0");
-        let bytes = bytes.nested(18 | (1 << 15), &[(1, b"tun\0")]).finish();
+        let bytes =
+            bytes.nested(18 | (1 << 15), &[(1, b"tun\0")]).numbered(libc::NLM_F_ACK as u16, 7).finish();
         let read: Vec<Message<'_>> = messages(&bytes).collect();
-        assert_eq!((read.len(), read[0].kind), (1, 16));
+        assert_eq!((read.len(), read[0].kind, read[0].sequence), (1, 16, 7));
         let list: Vec<(u16, &[u8])> = attributes(&read[0].body[4..]).collect();
         assert_eq!((list[0].0, text(list[0].1).as_str()), (3, "tap0"));
         assert_eq!(list[1].0, 18, "the nested flag is not part of the type");

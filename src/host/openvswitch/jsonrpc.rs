@@ -18,10 +18,16 @@ pub struct Connection {
     framer: Framer,
 }
 
+impl From<UnixStream> for Connection {
+    fn from(stream: UnixStream) -> Self {
+        Connection { stream, framer: Framer::default() }
+    }
+}
+
 impl Connection {
     /// Connects to a server's unix socket.
     pub async fn open(socket: &Path) -> io::Result<Self> {
-        Ok(Connection { stream: UnixStream::connect(socket).await?, framer: Framer::default() })
+        Ok(UnixStream::connect(socket).await?.into())
     }
 
     /// Sends one message.

@@ -1,8 +1,11 @@
 //! An OpenFlow client for one thing: packet-out (OpenFlow 1.0 section 5.3.6, OpenFlow 1.3 section 7.3.7).
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -51,9 +54,21 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Whether the bridge has not closed it, as far as is known without asking.
+    pub fn is_open(&self) -> bool {
+        let unread = nix::sys::socket::recv(
+            self.stream.get_ref().as_raw_fd(),
+            &mut [0],
+            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+        );
+        matches!(unread, Ok(1..) | Err(Errno::EAGAIN))
+    }
+
     /// Hands frames to the bridge's flow table as received by port `in_port`, and waits until it has taken them.
     ///
     /// The bridge says nothing of a port that does not exist, nor of a frame that its flows drop.
+    ///
+    /// A connection on which this was cancelled must be dropped: it may hold half a message.
     pub async fn packet_out(&mut self, in_port: u32, frames: &[&[u8]]) -> io::Result<()> {
         let mut batch = Vec::new();
         for frame in frames {

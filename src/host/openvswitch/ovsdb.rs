@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::jsonrpc::Connection;
 use super::{arrival, rows};
-use crate::host::patience::within;
+use crate::host::backoff::Backoff;
 use crate::path::ovs::{Ovs, Unreachable};
 
 const DATABASE: &str = "Open_vSwitch";
@@ -26,6 +26,9 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// And it is given this long even by who wants to wait for nothing.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What ovsdb's own clients use, too (`inactivity_probe`).
+const INACTIVITY_PROBE: Duration = Duration::from_secs(5);
 
 /// What is known of Open vSwitch.
 #[derive(Debug, Clone)]
@@ -93,19 +96,19 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
 /// Follows the connection; connects again, ever less often, when it is lost or refused, and when there is a server again.
 async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sender<State>) {
     let mut connection = first;
-    let mut pause = FIRST_RETRY;
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         match connection {
             Ok(connection) => {
                 let since = Instant::now();
                 let error = follow(socket, connection, to).await.to_string();
                 if since.elapsed() > LAST_RETRY {
-                    pause = FIRST_RETRY;
+                    backoff.reset();
                 }
                 // A server that takes every connection and keeps none is told of once.
-                match pause {
-                    FIRST_RETRY => tracing::warn!("{error}"),
-                    _ => tracing::debug!("{error}"),
+                match backoff.is_first() {
+                    true => tracing::warn!("{error}"),
+                    false => tracing::debug!("{error}"),
                 }
                 to.send_modify(|state| state.error = Some(Unreachable { why: error, since: state.now() }));
             }
@@ -113,12 +116,11 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
                 tracing::debug!("{error}");
                 // A host without Open vSwitch must not be kept awake by it.
                 if error.is_absence() && arrival::of(socket).await.is_ok() {
-                    pause = FIRST_RETRY;
+                    backoff.reset();
                 }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = LAST_RETRY.min(pause * 2);
+        tokio::time::sleep(backoff.pause()).await;
         let mut state = to.borrow().clone();
         connection = start(socket, &mut state, PATIENCE).await;
         if connection.is_ok() {
@@ -149,13 +151,13 @@ async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<C
             return Ok(connection);
         }
     };
-    let in_time = within(patience, attempt).await;
-    in_time.unwrap_or_else(|| Err(Error::NoAnswer(socket.into())))
+    let in_time = timeout(patience, attempt).await;
+    in_time.unwrap_or_else(|_| Err(Error::NoAnswer(socket.into())))
 }
 
 async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<State>) -> Error {
     loop {
-        let step = match connection.receive().await {
+        let step = match next(&mut connection, INACTIVITY_PROBE).await {
             Ok(message) => match updates(&message) {
                 Some(updates) => {
                     to.send_if_modified(|state| {
@@ -174,6 +176,20 @@ async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<St
     }
 }
 
+/// The next message. A server that has been silent for `probe` is asked whether it is there (RFC 7047 section 4.1.11), and given
+/// as long to answer.
+async fn next(connection: &mut Connection, probe: Duration) -> io::Result<Value> {
+    if let Ok(message) = timeout(probe, connection.receive()).await {
+        return message;
+    }
+    let answered = timeout(probe, async {
+        connection.send(&json!({"id": "echo", "method": "echo", "params": []})).await?;
+        connection.receive().await
+    });
+    let hangs = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer to an echo within {probe:?}"));
+    answered.await.unwrap_or_else(|_| Err(hangs()))
+}
+
 /// The rows of an update notification.
 fn updates(message: &Value) -> Option<&Value> {
     (message["method"] == "update").then(|| &message["params"][1])
@@ -186,4 +202,33 @@ async fn answer(connection: &mut Connection, mut message: Value) -> io::Result<(
         connection.send(&reply).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const PROBE: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_silent_server_is_asked_and_lost_when_it_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("db.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut client = Connection::open(&socket).await.unwrap();
+        let mut server = Connection::from(listener.accept().await.unwrap().0);
+        let answers = async {
+            let mut question = server.receive().await.unwrap();
+            assert_eq!(question["method"], "echo");
+            answer(&mut server, question.take()).await.unwrap();
+        };
+        let (message, ()) = tokio::join!(next(&mut client, PROBE * 50), answers);
+        assert_eq!(message.unwrap(), json!({"id": "echo", "result": [], "error": null}));
+
+        let error = next(&mut client, PROBE).await.unwrap_err();
+        assert_eq!(error.to_string(), "no answer to an echo within 20ms");
+        assert_eq!(server.receive().await.unwrap()["method"], "echo");
+    }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::jsonrpc::Connection;
-use crate::host::patience::within;
 use crate::proof::ofproto_flow;
 use crate::proof::ofproto_trace::{self, Port, Verdict};
 
 /// Open vSwitch answers from its main loop, in a millisecond or so unless it is busy.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const DAEMON: &str = "ovs-vswitchd";
 /// No process id has more digits.
 const PID_FILE: u64 = 32;
@@ -34,7 +34,7 @@ pub enum Error {
     #[error("lost the connection to {0}: {1}")]
     Lost(PathBuf, io::Error),
     /// The main loop of ovs-vswitchd is busy, or stands still.
-    #[error("no answer from {0} within {PATIENCE:?}")]
+    #[error("no answer from {0} within {ANSWER_TIMEOUT:?}")]
     NoAnswer(PathBuf),
     /// The command cannot be carried out.
     #[error("{0} refuses {1}: {2}")]
@@ -53,8 +53,8 @@ pub enum Error {
 /// argument whatever it holds, but the command may take one that begins with a hyphen for an option.
 pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result<String, Error> {
     let socket = socket(directory)?;
-    let answer = within(PATIENCE, ask(&socket, command, arguments)).await;
-    let mut answer = answer.ok_or_else(|| Error::NoAnswer(socket.clone()))??;
+    let answer = timeout(ANSWER_TIMEOUT, ask(&socket, command, arguments)).await;
+    let mut answer = answer.map_err(|_| Error::NoAnswer(socket.clone()))??;
     match (answer["result"].take(), answer["error"].take()) {
         (Value::String(text), Value::Null) => Ok(text),
         (Value::Null, Value::String(why)) => Err(Error::Refused(socket, command.into(), one_line(&why))),

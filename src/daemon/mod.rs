@@ -4,7 +4,6 @@
 //! [`Ledger`](crate::guest::ledger::Ledger), and keeps what it decided so that the next daemon can go on.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::host::netlink::{fdb, links};
 use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
+use crate::log::DaemonLog;
 use crate::report::snapshot::Snapshot;
 use crate::run::order::Host;
 use crate::run::pacer::Pacer;
@@ -34,33 +34,38 @@ mod systemd;
 use engine::Engine;
 
 /// sysexits(3), EX_CONFIG.
-const BAD_CONFIGURATION: u8 = 78;
+const BAD_CONFIGURATION: i32 = 78;
 /// How long what is under way may take to end when the daemon does.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Threads for what blocks, beside those that read guests: descriptors are closed, and devices looked up.
 const MAX_OTHER_THREADS: usize = 16;
 
 /// Runs announced(8) with the configuration `file`.
-pub fn main(file: Option<PathBuf>) -> ExitCode {
-    crate::log::for_daemon();
+pub fn main(file: Option<PathBuf>) -> ! {
+    let log = crate::log::for_daemon();
+    let status = start(file, &log);
+    log.finish();
+    // A libvirt that hangs may still have a thread of ours, beside which the destructors of its libraries must not run.
+    sys::leave(status)
+}
+
+fn start(file: Option<PathBuf>, log: &DaemonLog) -> i32 {
     let config = match Config::load(file.as_deref()) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!("{error}");
-            return ExitCode::from(BAD_CONFIGURATION);
+            return BAD_CONFIGURATION;
         }
     };
     advise(file.as_deref(), &config);
     let libvirts = 1 + config.libvirt.more_uris.len();
-    let status = match block_on(libvirts, run(file, config)) {
+    match block_on(libvirts, run(file, config, log)) {
         Ok(()) => 0,
         Err(why) => {
             tracing::error!("{why}");
             1
         }
-    };
-    // A libvirt that hangs may still have a thread of ours, beside which the destructors of its libraries must not run.
-    sys::leave(status)
+    }
 }
 
 /// Announces one guest when it has come to run here, on behalf of the libvirt hook whose process is `hook`.
@@ -97,7 +102,7 @@ fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> 
     done
 }
 
-async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
+async fn run(file: Option<PathBuf>, config: Config, log: &DaemonLog) -> Result<(), String> {
     let directory = state::runtime_directory();
     let keep = StateFile::open(&directory)?;
     let host = host(&config).await?;
@@ -105,6 +110,7 @@ async fn run(file: Option<PathBuf>, config: Config) -> Result<(), String> {
         tracing::warn!("a way in is not there: {method}: {why}");
     }
     give_up_privileges(&config, &host.injectors)?;
+    log.start();
     let (status, shown) = watch::channel(Snapshot::default());
     listen(&directory, shown, &config);
     Engine::new(file, config, host, keep, status)?.run().await

@@ -1,5 +1,6 @@
 """How a host's guests reach its uplink."""
 
+from .agent import Agent
 from .domain import linux_bridge, openvswitch
 from .guest import MAC, PORT, device
 
@@ -12,6 +13,9 @@ class Ovs:
     port = device("tap")
     tags = {100: 100, 200: 200}
 
+    def connect(self):
+        """Brings up what is between the hosts."""
+
     def build(self, host):
         """Makes the bridges."""
         # netdev: the kernel may lack the openvswitch module, and must not be touched anyway.
@@ -20,6 +24,16 @@ class Ovs:
 
     def expect(self, host):
         """What nova and os-vif do before the guest is there."""
+
+    def agent(self, host, case=None, resumed=None):
+        """Who binds the guest's port on that host."""
+        return Agent(host, self.port, self.tags[100], case, resumed)
+
+    def migrating(self):
+        """What the cloud's manager does before the migration, and `migrated` after it."""
+
+    def migrated(self):
+        pass
 
 
 class Hybrid(Ovs):
@@ -60,6 +74,3 @@ class Provider(Ovs):
                 ovs-ofctl add-flow br-int priority=3,in_port=int-br-ex,dl_vlan={vlan},actions=mod_vlan_vid:{tag},NORMAL
                 ovs-ofctl add-flow br-ex priority=4,in_port=phy-br-ex,dl_vlan={tag},actions=mod_vlan_vid:{vlan},NORMAL
             """)
-
-
-BY_NAME = {"ovs": Ovs(), "hybrid": Hybrid(), "provider": Provider()}

@@ -8,7 +8,6 @@ import subprocess
 import time
 
 from . import witness
-from .agent import Agent
 from .events import Events
 from .case import TENANTS
 from .rack import LAB, PATIENCE, Rack
@@ -60,8 +59,7 @@ class _Lab:
         """VM1 runs on host 1, and both tenants reach it; host 3 expects it."""
         rack = self.rack
         self.left, self.arrived = Events(rack.source), Events(rack.destination)
-        port, tag = rack.attachment.port, rack.attachment.tags[100]
-        at_home = Agent(rack.source, port, tag)
+        at_home = rack.attachment.agent(rack.source)
         rack.boot()
         if self.case.cure == "announced":
             rack.start_daemon()
@@ -71,7 +69,7 @@ class _Lab:
                 raise RuntimeError(f"VM1 does not answer {name}, before anything happens")
         self.uplink = witness.Uplink(self.directory / "p3.pcap")
         self.port = witness.Port(rack.destination, self.directory / "tap.pcap")
-        self.agent = Agent(rack.destination, port, tag, self.case, self.arrived.resumed)
+        self.agent = rack.attachment.agent(rack.destination, self.case, self.arrived.resumed)
         rack.attachment.expect(rack.destination)
 
     def migrate(self):
@@ -80,6 +78,7 @@ class _Lab:
         time.sleep(BEFORE_S)
         options = ["--postcopy", "--bandwidth", "30"] if self.case.mode == "post-copy" else []
         self.rack.source.sh(f"virsh --quiet migrate-setmaxdowntime vm1 {DOWNTIME_MS}")
+        self.rack.attachment.migrating()
         called = time.time()
         virsh = self.rack.source.start(
             "virsh", "migrate", "--live", "--p2p", *options, "vm1", "qemu+tcp://10.77.0.3/system"
@@ -93,7 +92,9 @@ class _Lab:
         out, err = virsh.communicate()
         if virsh.returncode:
             raise RuntimeError(f"the migration failed: {out}{err}")
-        return {"called": called, "returned": time.time()}
+        returned = time.time()
+        self.rack.attachment.migrated()
+        return {"called": called, "returned": returned}
 
     def watch(self):
         """Returns when the window is over."""

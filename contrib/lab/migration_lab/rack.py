@@ -11,7 +11,8 @@ import subprocess
 import time
 
 from . import guest
-from .attachment import BY_NAME
+from .attachment import Hybrid, Ovs, Provider
+from .sdn import Neutron, Ovn, OvnBoundAnew
 
 LAB = pathlib.Path(__file__).resolve().parent.parent
 HOOK = LAB.parent / "libvirt/hooks/qemu.d/50-announce"
@@ -21,6 +22,10 @@ TENANTS = [
     ("vm2", 100, guest.NEIGHBOUR, guest.NEIGHBOUR_MAC),
     ("vm3", 200, "2.1.1.2", "fa:16:3e:00:00:33"),
 ]
+ATTACHMENTS = {
+    "ovs": Ovs(), "hybrid": Hybrid(), "provider": Provider(),
+    "ovn": Ovn(), "ovn-anew": OvnBoundAnew(), "neutron": Neutron(),
+}
 # Longer than anything takes on a slow, busy machine, in seconds.
 PATIENCE = 180
 
@@ -78,7 +83,7 @@ class Rack:
 
     def __init__(self, case, site):
         self.case, self.site, self.directory = case, site, site.directory
-        self.attachment = BY_NAME[case.attachment]
+        self.attachment = ATTACHMENTS[case.attachment]
         if case.cure == "hook":
             self._install_hook("h3")
         self.hosts = [Host(number, site) for number in (1, 2, 3)]
@@ -91,6 +96,7 @@ class Rack:
             for number in 1 2 3; do ip link set mg$number master mg; done
         """)
         self.switch = self._start_switch()
+        self.attachment.connect()
         for host in self.hosts:
             self.attachment.build(host)
         for tenant in TENANTS:

@@ -54,6 +54,19 @@ impl Capture {
             .is_some()
     }
 
+    /// The same, of the frames of that ethertype.
+    pub fn sees_of(&self, ethertype: u16, count: usize, within: Duration) -> bool {
+        let is_such = |packet: &&[u8]| {
+            let [kind, behind_a_tag] = [12, 16].map(|at| packet.get(at..at + 2));
+            let tag = 0x8100_u16.to_be_bytes();
+            let kind = if kind == Some(&tag[..]) { behind_a_tag } else { kind };
+            kind == Some(&ethertype.to_be_bytes()[..])
+        };
+        let came = |pcap: &[u8]| packets(pcap).iter().filter(|packet| is_such(packet)).count();
+        let deadline = Instant::now() + within;
+        self.tcpdump.stdout.wait_until(deadline, |pcap, _| (came(pcap) >= count).then_some(())).is_some()
+    }
+
     /// All frames that passed until now.
     pub fn stop(self) -> Vec<Frame> {
         // When tcpdump sleeps, it has read all that the kernel had for it: each frame wakes it.

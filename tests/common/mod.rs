@@ -46,7 +46,7 @@ pub(crate) use need::require;
 pub use neutron::Neutron;
 pub use ovn::Ovn;
 pub use rack::Rack;
-pub use rounds::{kinds, report, rounds, rounds_sent, sent};
+pub use rounds::{has_all, kinds, report, rounds, rounds_sent, sent};
 pub use running::{DEADLINE, Run, Running, eventually};
 pub use site::{Attachment, IPV4, IPV6, Site, VLAN, now, timed};
 pub use stand::Stand;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::capture::Capture;
 use super::dissect::{Arp, Frame, Kind, Na};
 use super::guest::Nic;
-use super::running::Run;
+use super::running::{DEADLINE, Run};
 
 /// What every round of a guest with an IPv4 and an IPv6 address consists of, in order.
 pub const ROUND: [&str; 4] = ["arp-request", "arp-reply", "na", "rarp"];
@@ -47,6 +48,12 @@ pub fn sent(report: &Value) -> usize {
 /// How many rounds were sent, says the report: those that were taken for lost are more than were asked for.
 pub fn rounds_sent(report: &Value) -> usize {
     (report["rounds"].as_u64().unwrap() + report["lost_rounds"].as_u64().unwrap()) as usize
+}
+
+/// Waits until all rounds have come of which the report speaks, the last by its NA. Open vSwitch may be behind.
+pub fn has_all(wire: &Capture, report: &Value) {
+    let rounds = report["rounds"].as_u64().unwrap() as usize;
+    assert!(wire.sees_of(0x86dd, rounds, DEADLINE), "{} frames: {report:#}", wire.count());
 }
 
 /// Exactly what the frames of a round say.

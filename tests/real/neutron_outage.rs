@@ -4,7 +4,7 @@
 
 use crate::common::neutron::{Neutron, PROVIDER};
 use crate::common::site::CALM;
-use crate::common::{DEADLINE, eventually, kinds, report, require, rounds_sent};
+use crate::common::{DEADLINE, eventually, has_all, kinds, report, require, rounds_sent};
 use serde_json::json;
 
 /// The server knows the port no more: the agent parks it in its dead VLAN, by the tag only, and drops what it sends.
@@ -12,7 +12,11 @@ use serde_json::json;
 #[ignore = "needs neutron's agent: contrib/test says how"]
 fn a_port_that_is_dead_and_alive_again() {
     require!(lab, ovs, neutron, tshark);
-    let mut neutron = Neutron::start(&["openvswitch"]);
+    is_announced_when_alive_again(&["openvswitch"]);
+}
+
+fn is_announced_when_alive_again(arguments: &[&str]) {
+    let mut neutron = Neutron::start(arguments);
     neutron.plug();
     neutron.has_wired(&neutron.stand.nic);
     let tap = neutron.stand.nic.tap();
@@ -27,6 +31,7 @@ fn a_port_that_is_dead_and_alive_again() {
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = report(&run);
+    has_all(&wire, &report);
     let frames = wire.stop();
     assert!(frames.iter().all(|frame| frame.vlan == Some(PROVIDER)), "{frames:#?}");
     let replies = kinds(&frames).iter().filter(|kind| **kind == "arp-reply").count();
@@ -71,6 +76,7 @@ fn an_agent_that_restarts() {
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = report(&run);
+    has_all(&wire, &report);
     let replies = kinds(&wire.stop()).iter().filter(|kind| **kind == "arp-reply").count();
     assert!((12..=rounds_sent(&report)).contains(&replies), "{replies}: {report:#}");
 }

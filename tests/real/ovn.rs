@@ -9,7 +9,7 @@ use crate::common::ovn::{binding, is_installed, plug, rounds_without_rarp};
 use crate::common::site::CALM;
 use crate::common::{
     Capture, DEADLINE, Daemon, Direction, Frame, Guest, IPV4, Ovn, Place, Run, VLAN, daemon, eventually,
-    kinds, report, require, rounds_sent,
+    has_all, kinds, report, require, rounds_sent,
 };
 
 /// A migration without an activation strategy: the port is on the new host before OVN binds it there.
@@ -41,15 +41,15 @@ fn is_announced_when_bound(ovn: &Ovn) -> (Run, Vec<Frame>) {
     sleep(Duration::from_secs(1));
     let bound = ovn.request("h2");
     let run = announce.finish();
-    let frames = stopped(wire);
+    let frames = stopped(wire, &report(&run));
     assert!(frames[0].at > bound, "{:?} too early", bound - frames[0].at);
     println!("first frame {:?} after the northbound database's change began", frames[0].at - bound);
     (run, frames)
 }
 
-/// All of them, in the network's VLAN.
-fn stopped(wire: Capture) -> Vec<Frame> {
-    assert!(wire.sees(1, DEADLINE));
+/// All of them, in the network's VLAN, when all rounds have come of which the report speaks.
+fn stopped(wire: Capture, report: &Value) -> Vec<Frame> {
+    has_all(&wire, report);
     let frames = wire.stop();
     assert!(frames.iter().all(|frame| frame.vlan == Some(VLAN)), "{frames:#?}");
     frames
@@ -82,7 +82,7 @@ fn a_live_migration_with_an_activation_strategy() {
     ovn.request("h2");
     binding(&ovn, "additional_chassis", str::is_empty);
 
-    let frames = stopped(wire);
+    let frames = stopped(wire, report);
     assert_eq!(
         (&report["outcome"], &report["cause"]),
         (&"announced".into(), &"migrated".into()),
@@ -114,7 +114,8 @@ fn a_port_that_our_own_rarp_activates() {
 
     assert_eq!(run.code, Some(0), "{run:#?}");
     binding(&ovn, "options", |options| options.contains("additional-chassis-activated=h2"));
-    let frames = stopped(wire);
+    assert!(wire.sees_of(0x86dd, 2, DEADLINE));
+    let frames = wire.stop();
     let came = rounds_without_rarp(&frames);
     assert!(came >= 2, "{came}: {:?}", kinds(&frames));
 }
@@ -139,7 +140,8 @@ fn a_port_without_port_security_and_a_router() {
     let run = ovn.start_announce(&ovn.second, &["--json"]).finish();
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    let frames = stopped(wire);
+    assert!(wire.sees_of(0x8035, 1, DEADLINE));
+    let frames = stopped(wire, &report(&run));
     for kind in ["arp-request", "arp-reply", "na", "rarp"] {
         assert!(kinds(&frames).contains(&kind), "no {kind}: {:?}", kinds(&frames));
     }
@@ -172,7 +174,7 @@ fn a_port_of_an_overlay() {
 
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = report(&run);
-    assert!(given.sees(9, DEADLINE), "{report:#}");
+    has_all(&given, &report);
     assert_eq!(rounds_without_rarp(&given.stop()), rounds_sent(&report));
     assert_eq!((wire.stop(), &report["departure"]), (vec![], &Value::Null), "{report:#}");
     let unseen = report["unseen"].as_str().unwrap();

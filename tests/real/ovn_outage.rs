@@ -1,7 +1,7 @@
 //! The real OVN while something of it restarts, ends or goes, in the midst of an announcement.
 
 use crate::common::ovn::{is_installed, plug, rounds_without_rarp, start_controller};
-use crate::common::{DEADLINE, Ovn, Place, kinds, report, require, rounds_sent};
+use crate::common::{DEADLINE, Ovn, Place, has_all, kinds, report, require, rounds_sent};
 
 /// So long that whatever happens happens within it.
 const LONG: [&str; 6] = ["--count", "8", "--interval", "500ms", "--backoff", "1"];
@@ -22,6 +22,7 @@ fn an_ovn_controller_that_restarts() {
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = report(&run);
+    has_all(&wire, &report);
     let frames = wire.stop();
     let came = rounds_without_rarp(&frames);
     assert!((8..=rounds_sent(&report)).contains(&came), "{came}: {:?} {report:#}", kinds(&frames));

@@ -82,7 +82,7 @@ class Case:
 SCENARIOS = {
     1: Case(vendor="B", late=0.0),
     2: Case(vendor="A", late=3.0),
-    3: Case(vendor="A", attachment="ovn"),
+    3: Case(vendor="B", attachment="ovn"),
     4: Case(vendor="A", attachment="neutron"),
 }
 

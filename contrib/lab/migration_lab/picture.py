@@ -36,10 +36,10 @@ TITLES = {
         "The port has its VLAN in time. QEMU's RARPs move the switch's FDB; its ARP entry follows only ARP (vendor B)."),
     2: ("Scenario 2: the guest was announced before its port had a VLAN, and nobody heard it",
         "Neutron's agent binds the port 3 s late. Until then it is in the dead VLAN, and there QEMU's RARPs end."),
-    3: ("OVN, as neutron uses it: one RARP activates the port, and port security drops the others",
-        "The real OVN 23.03, activation-strategy=rarp; switch A. What OVN says by itself comes a second later."),
-    4: ("Neutron's agent: the port gets its VLAN when the agent looks the next time, up to 2 s late",
-        "The real agent with its openvswitch firewall; switch A. QEMU's RARPs are over after 0.8 s."),
+    3: ("The real OVN: the other subnet waits until OVN itself announces the port",
+        "OVN 23.03, both hosts have the port, activation-strategy=rarp. Only ARP moves the switch's ARP entry (vendor B)."),
+    4: ("Neutron's real agent: its firewall lets no RARP pass, and nobody hears of the guest",
+        "Neutron 21, openvswitch firewall. The port gets its VLAN when the agent looks the next time, up to 2 s after the plug."),
 }
 
 

@@ -1,4 +1,4 @@
-"""The real OVN, and neutron's real agent, on the host that VM1 leaves and on the one it comes to: contrib/lab/sdn brings them up."""
+"""The real OVN, and neutron's real agent, on the hosts that VM1 leaves and comes to: contrib/lab/sdn brings them up."""
 
 import json
 import os

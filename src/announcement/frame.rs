@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn rarp_is_what_qemu_sends() {
-        // Captured from QEMU 7.2 (facts/lab.md), without the VLAN tag that the port added.
+        // Captured from QEMU 7.2 on a migration's destination, without the VLAN tag that the port added.
         let golden = "fffffffffffffa163e00001180350001080006040003fa163e00001100000000fa163e00001100000000";
         assert_eq!(hex(&rarp(MAC).bytes), padded(golden));
     }

@@ -26,7 +26,7 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     let (host, orders) = start.gather().await?;
     let pcap = args.pcap.as_deref().map(|path| {
         let failed = |error| (Status::Failed, format!("cannot write {}: {error}", path.display()));
-        Pcap::create(path).map(|pcap| Arc::new(Mutex::new(pcap))).map_err(failed)
+        Pcap::create(path, began).map(|pcap| Arc::new(Mutex::new(pcap))).map_err(failed)
     });
     let pcap = pcap.transpose()?;
     let (stopper, stop) = watch::channel(None);

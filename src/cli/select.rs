@@ -144,8 +144,8 @@ async fn guests(
     let find = find.ok_or_else(|| (Status::Failed, "this program cannot ask libvirt".to_owned()))?;
     let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
     let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
-    let found = found.unwrap_or_else(|error| Err(format!("asking libvirt broke off: {error}")));
-    let found = found.map_err(|why| (Status::Failed, why))?;
+    let found = found.map_err(|error| (Status::Failed, format!("asking libvirt broke off: {error}")))?;
+    let found = found.map_err(|error| (Status::Failed, error.to_string()))?;
     let mut orders = Selection { _watching: Some(found.watching), ..Selection::default() };
     for guest in found.guests {
         match guest {

@@ -11,7 +11,7 @@ use crate::guest::event::Cause;
 use crate::path::owner::Owner;
 
 /// Linux ignores a second change of a neighbour within `net.ipv4.neigh.*.locktime`, a second, and Open vSwitch may learn from a
-/// repeated frame only half a second later (facts/injection.md section 9).
+/// repeated frame only half a second later (measured).
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 /// Nobody is still in doubt then.
 const TOO_LONG: Duration = Duration::from_secs(300);

@@ -48,7 +48,8 @@ impl Connection {
         ledgers: &mut Ledgers,
         notices: UnboundedSender<(usize, Notice)>,
     ) -> Result<Connection, String> {
-        let libvirt = Libvirt::follow(uri.clone(), move |notice| drop(notices.send((number, notice))))?;
+        let libvirt = Libvirt::follow(uri.clone(), move |notice| drop(notices.send((number, notice))))
+            .map_err(|error| error.to_string())?;
         Ok(Connection::new(uri.unwrap_or_default(), reader(libvirt), ledgers))
     }
 
@@ -84,7 +85,7 @@ fn reader(libvirt: Libvirt) -> ReadGuest {
             let read = move || {
                 // A question that hangs holds its place for as long, also when its answer is not wanted any more.
                 let _place = place;
-                libvirt.read(&uuid, &sources)
+                libvirt.read(&uuid, &sources).map_err(|error| error.to_string())
             };
             let read = tokio::task::spawn_blocking(read).await;
             read.unwrap_or_else(|error| Err(format!("reading broke off: {error}")))

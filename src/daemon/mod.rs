@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::Capability;
-use tokio::sync::watch;
 
 use crate::announcement::injection::Method;
 use crate::config::{Config, DEFAULT_FILE};
@@ -19,10 +18,10 @@ use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
-use crate::report::snapshot::Snapshot;
 use crate::run::order::Host;
 use crate::run::pacer::Pacer;
 
+mod board;
 mod connection;
 mod engine;
 mod publish;
@@ -31,6 +30,7 @@ pub(crate) mod serve;
 mod state;
 mod systemd;
 
+use board::Board;
 use engine::Engine;
 
 /// sysexits(3), EX_CONFIG.
@@ -111,9 +111,9 @@ async fn run(file: Option<PathBuf>, config: Config, log: &DaemonLog) -> Result<(
     }
     give_up_privileges(&config, &host.injectors)?;
     log.start();
-    let (status, shown) = watch::channel(Snapshot::default());
-    listen(&directory, shown, &config);
-    Engine::new(file, config, host, keep, status)?.run().await
+    let board = Arc::<Board>::default();
+    serve::start(directory, config.metrics.listen, board.clone());
+    Engine::new(file, config, host, keep, board)?.run().await
 }
 
 async fn host(config: &Config) -> Result<Host, String> {
@@ -134,27 +134,5 @@ fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), Stri
     // The FDB is written to only where it is asked for.
     let fdb = (config.ports.inject == Some(Method::Fdb)).then_some(Capability::CAP_NET_ADMIN);
     let kept: Vec<Capability> = fdb.into_iter().chain([Capability::CAP_NET_RAW]).collect();
-    privileges::drop_all_but(&kept, || injectors.is_usable())
-}
-
-/// Answers those who ask: `announce status`, and Prometheus where it may.
-fn listen(directory: &Path, shown: watch::Receiver<Snapshot>, config: &Config) {
-    let (directory, status) = (directory.to_owned(), shown.clone());
-    tokio::spawn(async move {
-        if let Err(error) = serve::status(&directory, status).await {
-            tracing::warn!("no status can be asked for: {error}");
-        }
-    });
-    let Some(address) = config.metrics.listen else {
-        return;
-    };
-    tokio::spawn(async move {
-        let text = move || {
-            let status = shown.borrow();
-            status.metrics.text(&status.gauges)
-        };
-        if let Err(error) = serve::metrics(address, text).await {
-            tracing::warn!("no metrics can be asked for at {address}: {error}");
-        }
-    });
+    privileges::drop_all_but(&kept, || injectors.is_usable()).map_err(|error| error.to_string())
 }

@@ -1,43 +1,33 @@
 //! What the daemon tells: a line for the log, counts, its status, and systemd how it fares.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use sd_notify::NotifyState;
-use tokio::sync::watch;
 
+use super::board::Board;
 use super::systemd::Systemd;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
-use crate::report::metrics::{Gauges, Metrics};
-use crate::report::snapshot::{Ended, Snapshot};
-use crate::report::{Report, VERSION};
-
-/// How many reports `announce status` shows.
-const REMEMBERED: usize = 50;
+use crate::report::Report;
+use crate::report::metrics::Gauges;
+use crate::report::snapshot::Ended;
 
 /// Tells whoever asks.
 pub(super) struct Publisher {
-    metrics: Metrics,
-    /// The last reports.
-    recent: VecDeque<Ended>,
-    status: watch::Sender<Snapshot>,
-    /// Something was counted that the status does not show yet.
-    changed: bool,
+    board: Arc<Board>,
     ready: bool,
     systemd: Systemd,
 }
 
 impl Publisher {
-    /// Nothing has happened; `status` is what others are shown.
-    pub(super) fn new(status: watch::Sender<Snapshot>) -> Self {
-        let (metrics, recent) = (Metrics::default(), VecDeque::new());
-        Publisher { metrics, recent, status, changed: true, ready: false, systemd: Systemd::new() }
+    /// Nothing has happened; `board` is what others are shown.
+    pub(super) fn new(board: Arc<Board>) -> Self {
+        Publisher { board, ready: false, systemd: Systemd::new() }
     }
 
     /// Something asked for an announcement.
     pub(super) fn event(&mut self, cause: Cause) {
-        self.metrics.event(cause);
-        self.changed = true;
+        self.board.count(|metrics| metrics.event(cause));
     }
 
     /// One line for an announcement that ended, and one more in every count.
@@ -67,12 +57,8 @@ impl Publisher {
         for warning in report.warnings() {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
         }
-        self.metrics.ended(report);
-        self.recent.push_back(Ended { at: format!("{:.3}", jiff::Timestamp::now()), report: report.clone() });
-        if self.recent.len() > REMEMBERED {
-            self.recent.pop_front();
-        }
-        self.changed = true;
+        self.board.count(|metrics| metrics.ended(report));
+        self.board.remember(Ended { at: jiff::Timestamp::now().to_string(), report: report.clone() });
     }
 
     /// A NIC for which no host can speak: that it came is no failure, and asks nothing of anybody.
@@ -84,28 +70,12 @@ impl Publisher {
     }
 
     /// How things stand: what is true, how many guests there are, and who is being announced.
-    pub(super) fn show<'a>(
-        &mut self,
-        gauges: Gauges,
-        guests: usize,
-        under_way: impl Iterator<Item = &'a str>,
-    ) {
-        let shown = self.status.borrow();
-        if !self.changed && shown.gauges == gauges && shown.guests == guests {
-            return;
+    pub(super) fn show(&mut self, gauges: Gauges, guests: usize, under_way: Vec<Arc<str>>) {
+        let count = under_way.len();
+        if self.board.show(gauges, guests, under_way) {
+            let words = format!("watching {guests} guests; {count} announcements under way");
+            self.systemd.mention(&NotifyState::Status(&words));
         }
-        drop(shown);
-        self.changed = false;
-        let words = format!("watching {guests} guests; {} announcements under way", gauges.in_progress);
-        self.systemd.mention(&NotifyState::Status(&words));
-        self.status.send_replace(Snapshot {
-            version: VERSION,
-            guests,
-            gauges,
-            in_progress: under_way.map(str::to_owned).collect(),
-            recent: self.recent.iter().cloned().collect(),
-            metrics: self.metrics.clone(),
-        });
     }
 
     /// Everything that is listened to was found, or found wanting.

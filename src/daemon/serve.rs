@@ -1,5 +1,6 @@
 //! Serves the daemon's state: to `announce status` on a unix socket, and to Prometheus by HTTP where that is configured.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -10,12 +11,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
+use crate::daemon::board::Board;
 use crate::daemon::state::runtime_directory;
-use crate::report::snapshot::Snapshot;
 
 /// The status socket in the runtime directory.
 const SOCKET: &str = "status.sock";
@@ -25,8 +33,10 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the daemon may take to answer [`connect`]'s client.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest HTTP request that is read, in bytes.
+/// The longest HTTP request head that is read, in bytes.
 const MAX_REQUEST: usize = 8192;
+/// The exposition format's media type.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The clients of one listener that are answered at the same time; the others wait.
 const MAX_CLIENTS: usize = 16;
 /// The pause after a failed accept(2), mostly for want of file descriptors.
@@ -34,23 +44,43 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// The pause before an address that is not this host's yet is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(10);
 
-/// Sends what `snapshot` holds to each client of the status socket in `directory`, and reads nothing.
-///
-/// # Errors
-///
-/// The socket cannot be made.
-pub(crate) async fn status(directory: &Path, snapshot: watch::Receiver<Snapshot>) -> io::Result<()> {
+/// Answers clients on a thread of its own, whose capabilities are those of this moment: however many ask, the daemon's loop does
+/// nothing for them.
+pub(super) fn start(directory: PathBuf, metrics_at: Option<SocketAddr>, board: Arc<Board>) {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let serve = async { tokio::join!(status(&directory, &board), metrics(metrics_at, &board)) };
+        match runtime {
+            Ok(runtime) => drop(runtime.block_on(serve)),
+            Err(error) => tracing::warn!("no status can be asked for: {error}"),
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("status".into()).spawn(run) {
+        tracing::warn!("no status can be asked for: {error}");
+    }
+}
+
+/// Sends the status to each client of the socket in `directory`, and reads nothing.
+async fn status(directory: &Path, board: &Arc<Board>) {
+    let listener = match listen(directory) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!("no status can be asked for: {error}"),
+    };
+    let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
+    let send = |mut stream: tokio::net::UnixStream| {
+        let board = board.clone();
+        async move { drop(stream.write_all(&board.status()).await) }
+    };
+    clients(accept, STATUS_TIMEOUT, send).await
+}
+
+fn listen(directory: &Path) -> io::Result<UnixListener> {
     let path = directory.join(SOCKET);
     // A daemon that was killed has left it behind.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
-    let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
-    let send = |mut stream: tokio::net::UnixStream| {
-        let text = serde_json::to_vec(&*snapshot.borrow()).unwrap_or_default();
-        async move { stream.write_all(&text).await }
-    };
-    clients(accept, STATUS_TIMEOUT, send).await
+    Ok(listener)
 }
 
 /// The path of the daemon's status socket.
@@ -74,10 +104,21 @@ pub(crate) fn is_served() -> bool {
     connect().is_ok_and(|mut stream| stream.read_exact(&mut [0]).is_ok())
 }
 
-/// Listens at `address`, as soon as that can be had, and answers with what `text` says at the time.
-pub(crate) async fn metrics(address: SocketAddr, text: impl Fn() -> String) -> io::Result<()> {
+/// Serves the metrics at `address`, if there is one.
+async fn metrics(address: Option<SocketAddr>, board: &Arc<Board>) {
+    let Some(address) = address else { return };
+    let listener = match bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!("no metrics can be asked for at {address}: {error}"),
+    };
+    let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
+    clients(accept, HTTP_TIMEOUT, |stream| answer(stream, board.clone())).await
+}
+
+/// Listens at `address` as soon as it is this host's and free.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let mut is_told = false;
-    let listener = loop {
+    loop {
         match TcpListener::bind(address).await {
             Err(error) if matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse) => {
                 if !std::mem::replace(&mut is_told, true) {
@@ -85,25 +126,36 @@ pub(crate) async fn metrics(address: SocketAddr, text: impl Fn() -> String) -> i
                 }
                 tokio::time::sleep(BIND_RETRY).await;
             }
-            listener => break listener?,
-        }
-    };
-    let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
-    clients(accept, HTTP_TIMEOUT, |stream| answer(stream, text())).await
-}
-
-async fn answer(mut stream: TcpStream, body: String) -> io::Result<()> {
-    let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        if request.len() > MAX_REQUEST || stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
+            listener => return listener,
         }
     }
-    let head =
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nConnection: close\r\n";
-    let response = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(response.as_bytes()).await?;
-    stream.shutdown().await
+}
+
+/// Answers one request, at whatever path.
+async fn answer(stream: TcpStream, board: Arc<Board>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = respond(request.method(), &board);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut server = http1::Builder::new();
+    // A client that has gone away, or sends no request, has what it deserves.
+    let _ = server
+        .keep_alive(false)
+        .max_buf_size(MAX_REQUEST)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+fn respond(method: &Method, board: &Board) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    if *method == Method::GET || *method == Method::HEAD {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+        *response.body_mut() = board.metrics().into();
+    } else {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
 }
 
 /// Lets `answer` answer each client that the listener's `accept` brings, within `timeout`.
@@ -111,9 +163,8 @@ async fn clients<C, A>(
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<C>>,
     timeout: Duration,
     answer: impl Fn(C) -> A,
-) -> !
-where
-    A: Future<Output = io::Result<()>> + Send + 'static,
+) where
+    A: Future<Output = ()> + Send + 'static,
 {
     let room = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {

@@ -58,7 +58,7 @@ pub fn plugged(alias: &str) -> Option<Change> {
 
 /// What a lifecycle event means (`virDomainEventType` and its details, `include/libvirt/libvirt-domain.h`).
 ///
-/// The order of events per operation is measured (facts/lab.md section 4): a migrated guest comes as STARTED/MIGRATED,
+/// The order of events per operation is measured with libvirt 9.0 and 11.3: a migrated guest comes as STARTED/MIGRATED,
 /// paused, and runs with RESUMED; a guest that is booted runs with RESUMED/UNPAUSED *before* STARTED/BOOTED.
 pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
     const STARTED: i32 = 2;

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 const MAGIC: u32 = 0xa1b2_c3d4;
 const LINKTYPE_ETHERNET: u32 = 1;
 const SNAP_LENGTH: u32 = 65535;
@@ -13,13 +15,13 @@ const SNAP_LENGTH: u32 = 65535;
 #[derive(Debug)]
 pub(crate) struct Pcap {
     file: File,
-    /// The wall clock at the moment from which frames are timed.
+    /// The moment from which frames are timed, by the wall clock.
     began: Duration,
 }
 
 impl Pcap {
-    /// Makes or overwrites `path`; frames are timed from now on.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    /// Makes or overwrites `path`; frames are timed since `began`.
+    pub(crate) fn create(path: &Path, began: Instant) -> io::Result<Self> {
         let mut file = File::create(path)?;
         let mut header = Vec::new();
         header.extend(MAGIC.to_ne_bytes());
@@ -29,8 +31,8 @@ impl Pcap {
         header.extend(SNAP_LENGTH.to_ne_bytes());
         header.extend(LINKTYPE_ETHERNET.to_ne_bytes());
         file.write_all(&header)?;
-        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Pcap { file, began })
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Pcap { file, began: now.saturating_sub(began.elapsed()) })
     }
 
     /// Appends a frame that was sent `at` after the beginning.
@@ -44,5 +46,28 @@ impl Pcap {
         record.extend(length.to_ne_bytes());
         record.extend(frame);
         self.file.write_all(&record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_timed_since_the_event_whenever_the_file_was_made() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let event = Duration::from_secs(3600);
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let mut pcap = Pcap::create(file.path(), Instant::now().checked_sub(event).unwrap()).unwrap();
+        pcap.write(event, &[0; 60]).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        let number = |at: usize| u64::from(u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()));
+        let written = Duration::from_secs(number(24)) + Duration::from_micros(number(28));
+        let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        // The file has no more than microseconds.
+        assert!(
+            written + Duration::from_millis(1) > before && written <= after,
+            "{before:?} {written:?} {after:?}"
+        );
     }
 }

@@ -2,13 +2,18 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
+/// The kernel keeps us from giving capabilities up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot give up capabilities: {0}")]
+pub(crate) struct PrivilegesError(caps::errors::CapsError);
+
 /// Keeps only the capabilities in `kept`; what was made before goes on working. CAP_BPF stays where `works` finds that
 /// it does not without.
 ///
 /// All threads must be started after this: a capability belongs to a thread.
-pub(crate) fn drop_all_but(kept: &[Capability], works: impl Fn() -> bool) -> Result<(), String> {
+pub(crate) fn drop_all_but(kept: &[Capability], works: impl Fn() -> bool) -> Result<(), PrivilegesError> {
     let mut kept: CapsHashSet = kept.iter().copied().collect();
-    let failed = |error: caps::errors::CapsError| format!("cannot give up capabilities: {error}");
+    let failed = PrivilegesError;
     let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;
     let left = |kept: &CapsHashSet| permitted.intersection(kept).copied().collect::<CapsHashSet>();
     caps::set(None, CapSet::Effective, &left(&kept)).map_err(failed)?;

@@ -164,7 +164,7 @@ async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
     Some(traced.map_err(|error| match error {
-        unixctl::Error::NoAnswer(_) => "ovs-vswitchd does not answer".into(),
+        unixctl::UnixctlError::NoAnswer(_) => "ovs-vswitchd does not answer".into(),
         other => other.to_string(),
     }))
 }

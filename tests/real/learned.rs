@@ -62,9 +62,9 @@ impl Bridge {
 }
 
 /// What ovs-vswitchd answers; it is asked again where it was too slow.
-fn answered<T>(ask: impl Fn() -> Result<T, unixctl::Error>) -> Result<T, unixctl::Error> {
+fn answered<T>(ask: impl Fn() -> Result<T, unixctl::UnixctlError>) -> Result<T, unixctl::UnixctlError> {
     eventually("an answer", || match ask() {
-        Err(unixctl::Error::NoAnswer(_)) => None,
+        Err(unixctl::UnixctlError::NoAnswer(_)) => None,
         answer => Some(answer),
     })
 }

@@ -37,7 +37,7 @@ fn after_overruns_the_list_of_devices_is_that_of_the_kernel() {
                     (dropped() > before || is_over).then_some(())
                 });
                 overruns += u32::from(dropped() > before);
-                runtime.block_on(tokio::time::sleep(Duration::from_millis(3)));
+                runtime.block_on(async { tokio::time::sleep(Duration::from_millis(3)).await });
             }
             assert!(storm.wait().unwrap().success());
             let is_right = async {

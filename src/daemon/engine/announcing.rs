@@ -82,13 +82,15 @@ impl Engine {
                 "cannot read the VM {uuid}: {why}; it is tried again with the next connection to libvirt, or by announce --vm"
             ),
         }
+        // The hook has no next connection to wait for.
+        self.given_up = known.is_err();
         let actions = ledger.read(&uuid, reading, known.ok(), self.epoch.elapsed());
         self.act(number, actions);
     }
 
     fn announce(&mut self, run: Run, uuid: String, order: Order, at: Instant) {
         let target: &Target = &order.target;
-        let (subject, mac) = (target.subject(target.plug.device.clone()), target.mac);
+        let (subject, mac) = (target.subject(target.plug.device.clone()).into(), target.mac);
         let (stop, stopped) = watch::channel(None);
         let signals = Signals { guest: self.state_of(run.connection, &uuid), stop: stopped };
         let (host, jitter) = (self.host.clone(), pacer::jitter(mac, self.config.limits.jitter));

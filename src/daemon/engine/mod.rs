@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
+use super::board::Board;
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
 use super::{FAREWELL, advise};
@@ -20,7 +22,6 @@ use crate::guest::ledger::Present;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::report::Report;
 use crate::report::metrics::Gauges;
-use crate::report::snapshot::Snapshot;
 use crate::run::announcer::Stop;
 use crate::run::order::Host;
 
@@ -42,7 +43,7 @@ struct Run {
 /// An announcement under way.
 struct Running {
     uuid: String,
-    subject: String,
+    subject: Arc<str>,
     stop: watch::Sender<Option<Stop>>,
     task: task::Id,
 }
@@ -63,6 +64,8 @@ pub(super) struct Engine {
     changed: bool,
     /// It could not be kept when that was tried last.
     unkept: bool,
+    /// The one guest that is meant cannot be read.
+    given_up: bool,
     /// The moment that the ledgers count time from.
     epoch: Instant,
     /// By connection and UUID.
@@ -81,27 +84,22 @@ impl Engine {
         config: Config,
         host: Host,
         state_file: StateFile,
-        status: watch::Sender<Snapshot>,
+        board: Arc<Board>,
     ) -> Result<Self, String> {
         let ledgers = state_file.load().unwrap_or_default();
-        let engine = Self::follow(config, host, ledgers, status)?;
+        let engine = Self::follow(config, host, ledgers, board)?;
         Ok(Engine { file, state_file: Some(state_file), ..engine })
     }
 
     /// For one guest, by name.
     pub(super) fn for_one(guest: String, config: Config, host: Host) -> Result<Self, String> {
-        let mut engine = Self::follow(config, host, Ledgers::new(), watch::channel(Snapshot::default()).0)?;
+        let mut engine = Self::follow(config, host, Ledgers::new(), Arc::default())?;
         // Whoever asks knows that it has just come.
         engine.connections.iter_mut().for_each(|connection| connection.known = true);
         Ok(Engine { only: Some(guest), ..engine })
     }
 
-    fn follow(
-        config: Config,
-        host: Host,
-        mut ledgers: Ledgers,
-        status: watch::Sender<Snapshot>,
-    ) -> Result<Self, String> {
+    fn follow(config: Config, host: Host, mut ledgers: Ledgers, board: Arc<Board>) -> Result<Self, String> {
         let (notices, heard) = mpsc::unbounded_channel();
         let uris = std::iter::once(config.libvirt.uri.clone());
         let uris = uris.chain(config.libvirt.more_uris.iter().cloned().map(Some)).enumerate();
@@ -118,13 +116,14 @@ impl Engine {
             state_file: None,
             changed: false,
             unkept: false,
+            given_up: false,
             epoch: Instant::now(),
             states: HashMap::new(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
             heard,
-            publisher: Publisher::new(status),
+            publisher: Publisher::new(board),
         })
     }
 
@@ -156,6 +155,8 @@ impl Engine {
             }
             self.catch_up();
             self.save();
+            // What was decided is done first: a frame may be due.
+            task::yield_now().await;
             self.show();
             if self.host.injectors.is_exhausted() && self.running.is_empty() {
                 self.end().await;
@@ -186,7 +187,7 @@ impl Engine {
             ovsdb: self.host.ovs.borrow().error.is_none(),
         };
         let guests = self.connections.iter().map(|connection| connection.ledger.len()).sum();
-        let under_way = self.running.values().map(|running| running.subject.as_str());
+        let under_way = self.running.values().map(|running| running.subject.clone()).collect();
         self.publisher.show(gauges, guests, under_way);
         if self.connections.iter().all(|connection| connection.heard) {
             self.publisher.ready();
@@ -197,7 +198,7 @@ impl Engine {
         let idle = self.running.is_empty() && self.reads.is_empty();
         let settled =
             |connection: &Connection| connection.connected && !connection.ledger.is_anything_pending();
-        self.only.is_some() && idle && self.connections.iter().all(settled)
+        self.only.is_some() && idle && (self.given_up || self.connections.iter().all(settled))
     }
 
     fn notice(&mut self, number: usize, notice: Notice) {

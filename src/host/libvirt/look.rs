@@ -9,6 +9,7 @@ use virt::enumutil::Enum;
 use virt::error::Error;
 use virt::network::Network;
 
+use super::LibvirtError;
 use crate::guest::GuestState;
 use crate::guest::Known;
 use crate::guest::address::{Address, Source};
@@ -29,9 +30,9 @@ pub(super) struct Looker<'a> {
 
 impl Looker<'_> {
     /// Reads the domain's XML, and what else is known of its NICs' addresses.
-    pub(super) fn read(&mut self, handle: &Handle) -> Result<Known, String> {
-        let xml = handle.xml_desc(0).map_err(|error| error.message().to_owned())?;
-        let domain = Domain::parse(&xml).map_err(|error| error.to_string())?;
+    pub(super) fn read(&mut self, handle: &Handle) -> Result<Known, LibvirtError> {
+        let xml = handle.xml_desc(0).map_err(LibvirtError::Guest)?;
+        let domain = Domain::parse(&xml)?;
         let agent =
             if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
         let addresses = domain.interfaces.iter().map(|nic| self.addresses(nic, &agent)).collect();
@@ -71,7 +72,7 @@ impl Looker<'_> {
 
     fn agent(&mut self, uuid: &str) -> Vec<(MacAddr, IpAddr)> {
         if self.privileged.is_none() {
-            match Connect::open(self.uri) {
+            match Connect::open(Some(&super::meant(self.uri))) {
                 Ok(connection) => self.privileged = Some(connection),
                 Err(error) => tracing::warn!("cannot ask guest agents: {}", error.message()),
             }
@@ -89,8 +90,8 @@ impl Looker<'_> {
 }
 
 /// Whether a guest runs.
-pub(super) fn state_of(handle: &Handle) -> Result<GuestState, String> {
-    match handle.state().map_err(|error| error.message().to_owned())?.0 {
+pub(super) fn state_of(handle: &Handle) -> Result<GuestState, LibvirtError> {
+    match handle.state().map_err(LibvirtError::Guest)?.0 {
         // A guest that is blocked waits for a resource of the host, and runs otherwise.
         Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(GuestState::Running),
         Enum::Known(DomainState::Paused) => Ok(GuestState::Paused("paused")),
@@ -99,7 +100,7 @@ pub(super) fn state_of(handle: &Handle) -> Result<GuestState, String> {
         Enum::Known(DomainState::Shutoff) => Ok(GuestState::Left("shut off")),
         Enum::Known(DomainState::Crashed) => Ok(GuestState::Left("crashed")),
         // The crate turns a failed call into an unknown state.
-        Enum::Known(DomainState::NoState) | Enum::Unknown(_) => Err("libvirt does not tell its state".into()),
+        Enum::Known(DomainState::NoState) | Enum::Unknown(_) => Err(LibvirtError::State),
     }
 }
 

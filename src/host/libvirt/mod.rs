@@ -16,9 +16,11 @@ use crate::guest::address::Source;
 use crate::guest::event::Change;
 use crate::guest::{Absent, Known, Wanted};
 
+mod error;
 mod look;
 pub(crate) mod watch_guests;
 
+pub(crate) use error::LibvirtError;
 use look::{Looker, state_of};
 
 /// Seconds between questions whether a silent libvirtd is still there, and how many may stay unanswered.
@@ -48,26 +50,25 @@ pub struct Found {
 /// Looks for guests: libvirt's URI (none for the default), which ones, and the sources whose addresses are wanted.
 ///
 /// Blocks. The error is one line for the operator.
-pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, String>;
+pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, LibvirtError>;
 
 /// See [`Find`].
-pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, String> {
+pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, LibvirtError> {
     let watchers = Watchers::default();
-    let event_loop = EventLoop::start().map_err(|why| format!("cannot start libvirt's event loop: {why}"))?;
+    let event_loop = EventLoop::start()?;
     let connection = open(uri)?;
     // Before any state is read, so that no change falls in between.
     let subscription = {
         let watchers = watchers.clone();
         Subscription::lifecycle(&connection, move |uuid, _, change| tell(&watchers, uuid, &change))
     };
-    let subscription =
-        subscription.map_err(|error| format!("cannot subscribe to libvirt's events: {}", error.message()))?;
+    let subscription = subscription.map_err(LibvirtError::Listen)?;
     let handles = match wanted {
         Wanted::These(names) => names.iter().map(|name| lookup(&connection, name)).collect::<Vec<_>>(),
         Wanted::All => {
             let running = virt::sys::VIR_CONNECT_LIST_DOMAINS_RUNNING;
             let handles = connection.list_all_domains(running);
-            let handles = handles.map_err(|e| format!("cannot list the VMs: {}", e.message()))?;
+            let handles = handles.map_err(LibvirtError::List)?;
             handles.into_iter().map(Ok).collect()
         }
     };
@@ -91,12 +92,17 @@ struct Watching {
     _event_loop: EventLoop,
 }
 
-/// Connects read-only; the error is one line for the operator.
-fn open(uri: Option<&str>) -> Result<Connect, String> {
-    let default = std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
-    let uri = uri.or(default.as_deref()).unwrap_or("qemu:///system");
-    let connection = Connect::open_read_only(Some(uri))
-        .map_err(|error| format!("cannot connect to libvirt at {uri}: {}", error.message()))?;
+/// The URI that is meant: ours, that of the environment, or the usual one. libvirt's own default depends on the user.
+fn meant(uri: Option<&str>) -> String {
+    let default = || std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
+    uri.map(str::to_owned).or_else(default).unwrap_or_else(|| "qemu:///system".into())
+}
+
+/// Connects read-only.
+fn open(uri: Option<&str>) -> Result<Connect, LibvirtError> {
+    let uri = meant(uri);
+    let connection =
+        Connect::open_read_only(Some(&uri)).map_err(|error| LibvirtError::Connect { uri, error })?;
     // Drivers inside this process refuse, and cannot hang either.
     let _ = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
     Ok(connection)
@@ -123,9 +129,9 @@ fn guest(looker: &mut Looker<'_>, watchers: &Watchers, handle: &Handle) -> Resul
     let uuid = handle.uuid_string().map_err(|error| unreadable(error.message()))?;
     let (sender, state) = watch::channel(GuestState::Running);
     watchers.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, sender);
-    match state_of(handle).map_err(|why| unreadable(&why))? {
+    match state_of(handle).map_err(|why| unreadable(&why.to_string()))? {
         GuestState::Running => {
-            let known = looker.read(handle).map_err(|why| unreadable(&why))?;
+            let known = looker.read(handle).map_err(|why| unreadable(&why.to_string()))?;
             Ok(Guest { known, state })
         }
         GuestState::Paused(state) | GuestState::Left(state) => Err(Absent::NotRunning { name, state }),

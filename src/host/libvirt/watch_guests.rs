@@ -9,6 +9,7 @@ use virt::connect::Connect;
 use virt::domain::{Domain as Handle, DomainRunningReason, DomainState, DomainStateReason};
 use virt::enumutil::Enum;
 
+use super::LibvirtError;
 use super::look::Looker;
 use crate::guest::Known;
 use crate::guest::address::Source;
@@ -70,7 +71,7 @@ impl Libvirt {
     pub(crate) fn follow(
         uri: Option<String>,
         to: impl Fn(Notice) + Clone + Send + Sync + 'static,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, LibvirtError> {
         let event_loop = EventLoop::start()?;
         let connection = Shared::default();
         let (control, controlled) = channel();
@@ -87,15 +88,15 @@ impl Libvirt {
             drop(ending);
         };
         let thread = std::thread::Builder::new().name("libvirt guests".into());
-        thread.spawn(run).map_err(|error| error.to_string())?;
+        thread.spawn(run).map_err(LibvirtError::Thread)?;
         Ok(Libvirt { uri, connection, control, ended: Mutex::new(ended) })
     }
 
     /// What is known of a guest. Blocks.
-    pub(crate) fn read(&self, uuid: &str, sources: &[Source]) -> Result<Known, String> {
-        let connection = lock(&self.connection).clone().ok_or("there is no connection to libvirt")?;
+    pub(crate) fn read(&self, uuid: &str, sources: &[Source]) -> Result<Known, LibvirtError> {
+        let connection = lock(&self.connection).clone().ok_or(LibvirtError::NotConnected)?;
         let handle = connection.lookup_domain_by_uuid_string(uuid);
-        let handle = handle.map_err(|error| error.message().to_owned())?;
+        let handle = handle.map_err(LibvirtError::Guest)?;
         let mut looker =
             Looker { connection: &connection, sources, privileged: None, uri: self.uri.as_deref() };
         looker.read(&handle)
@@ -135,7 +136,7 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
                     let place = self.uri.as_ref().map(|uri| format!(" at {uri}")).unwrap_or_default();
                     (self.to)(Notice::Lost(format!("libvirt{place} closed the connection")));
                 }
-                Err(why) => (self.to)(Notice::Lost(why)),
+                Err(error) => (self.to)(Notice::Lost(error.to_string())),
             }
             if must_stop(controlled, backoff.pause()) {
                 return;
@@ -144,9 +145,9 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
     }
 
     /// One connection's life.
-    fn listen(&self, controlled: &Receiver<Control>) -> Result<Control, String> {
+    fn listen(&self, controlled: &Receiver<Control>) -> Result<Control, LibvirtError> {
         let connection = super::open(self.uri.as_deref())?;
-        let failed = |error: virt::error::Error| format!("cannot listen to libvirt: {}", error.message());
+        let failed = LibvirtError::Listen;
         let closer = self.closer.clone();
         let closed = move || drop(closer.send(Control::Closed));
         let _close = CloseCallback::new(&connection, closed).map_err(failed)?;

@@ -49,7 +49,7 @@ impl State {
 
 /// What went wrong in talking to OVSDB.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+enum OvsdbError {
     #[error("cannot connect to {0}: {1}")]
     Connect(PathBuf, io::Error),
     #[error("lost the connection to {0}: {1}")]
@@ -60,10 +60,10 @@ enum Error {
     Refused(PathBuf, Value),
 }
 
-impl Error {
+impl OvsdbError {
     /// There is no server that could be asked.
     fn is_absence(&self) -> bool {
-        matches!(self, Error::Connect(_, error) if error.kind() == io::ErrorKind::NotFound)
+        matches!(self, OvsdbError::Connect(_, error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn default_socket() -> PathBuf {
 pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
     let mut state = State { ovs: Ovs::default(), error: None, epoch: Instant::now() };
     let first = start(&socket, &mut state, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
-    let unreachable = |error: &Error| Unreachable { why: error.to_string(), since: state.now() };
+    let unreachable = |error: &OvsdbError| Unreachable { why: error.to_string(), since: state.now() };
     state.error = first.as_ref().err().map(unreachable);
     let (sender, receiver) = watch::channel(state);
     tokio::spawn(async move {
@@ -94,7 +94,7 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
 }
 
 /// Follows the connection; connects again, ever less often, when it is lost or refused, and when there is a server again.
-async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sender<State>) {
+async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::Sender<State>) {
     let mut connection = first;
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
@@ -130,11 +130,11 @@ async fn keep(socket: &Path, first: Result<Connection, Error>, to: &watch::Sende
 }
 
 /// Connects and reads the first state of every row.
-async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<Connection, Error> {
-    let lost = |error| Error::Lost(socket.into(), error);
+async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<Connection, OvsdbError> {
+    let lost = |error| OvsdbError::Lost(socket.into(), error);
     let attempt = async {
         let opened = Connection::open(socket).await;
-        let mut connection = opened.map_err(|error| Error::Connect(socket.into(), error))?;
+        let mut connection = opened.map_err(|error| OvsdbError::Connect(socket.into(), error))?;
         let id = json!(0);
         let monitor = json!({"id": id, "method": "monitor", "params": [DATABASE, null, rows::columns()]});
         connection.send(&monitor).await.map_err(lost)?;
@@ -145,17 +145,17 @@ async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<C
                 continue;
             }
             if !message["error"].is_null() {
-                return Err(Error::Refused(socket.into(), message["error"].clone()));
+                return Err(OvsdbError::Refused(socket.into(), message["error"].clone()));
             }
             state.ovs = rows::listed(&message["result"], &state.ovs, state.now());
             return Ok(connection);
         }
     };
     let in_time = timeout(patience, attempt).await;
-    in_time.unwrap_or_else(|_| Err(Error::NoAnswer(socket.into())))
+    in_time.unwrap_or_else(|_| Err(OvsdbError::NoAnswer(socket.into())))
 }
 
-async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<State>) -> Error {
+async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<State>) -> OvsdbError {
     loop {
         let step = match next(&mut connection, INACTIVITY_PROBE).await {
             Ok(message) => match updates(&message) {
@@ -171,7 +171,7 @@ async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<St
             Err(error) => Err(error),
         };
         if let Err(error) = step {
-            return Error::Lost(socket.into(), error);
+            return OvsdbError::Lost(socket.into(), error);
         }
     }
 }

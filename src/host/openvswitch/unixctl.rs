@@ -23,7 +23,7 @@ const QUOTED: usize = 200;
 
 /// What went wrong in asking ovs-vswitchd.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum UnixctlError {
     /// Its process id is not known.
     #[error("cannot tell the control socket of ovs-vswitchd by {0}: {1}; is it running?")]
     PidFile(PathBuf, io::Error),
@@ -51,24 +51,31 @@ pub enum Error {
 ///
 /// `directory` is where Open vSwitch has its sockets and pid files, `/run/openvswitch` as a rule. An argument is one
 /// argument whatever it holds, but the command may take one that begins with a hyphen for an option.
-pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result<String, Error> {
+pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result<String, UnixctlError> {
     let socket = socket(directory)?;
     let answer = timeout(ANSWER_TIMEOUT, ask(&socket, command, arguments)).await;
-    let mut answer = answer.map_err(|_| Error::NoAnswer(socket.clone()))??;
+    let mut answer = answer.map_err(|_| UnixctlError::NoAnswer(socket.clone()))??;
     match (answer["result"].take(), answer["error"].take()) {
         (Value::String(text), Value::Null) => Ok(text),
-        (Value::Null, Value::String(why)) => Err(Error::Refused(socket, command.into(), one_line(&why))),
-        _ => Err(Error::Answer(socket, command.into())),
+        (Value::Null, Value::String(why)) => {
+            Err(UnixctlError::Refused(socket, command.into(), one_line(&why)))
+        }
+        _ => Err(UnixctlError::Answer(socket, command.into())),
     }
 }
 
 /// What would become of a frame that the bridge's OpenFlow port `in_port` received; nothing is sent or learned by it.
-pub async fn trace(directory: &Path, bridge: &str, in_port: u32, frame: &[u8]) -> Result<Verdict, Error> {
-    let flow = ofproto_flow::flow(in_port, frame).ok_or(Error::Question("half a frame"))?;
+pub async fn trace(
+    directory: &Path,
+    bridge: &str,
+    in_port: u32,
+    frame: &[u8],
+) -> Result<Verdict, UnixctlError> {
+    let flow = ofproto_flow::flow(in_port, frame).ok_or(UnixctlError::Question("half a frame"))?;
     let trace = call(directory, "ofproto/trace", &[name(bridge)?, &flow]).await?;
     let ports = call(directory, "dpif/show", &[]).await?;
     ofproto_trace::verdict(&trace, bridge, &ports)
-        .ok_or_else(|| Error::Answer(directory.join(DAEMON), "ofproto/trace".into()))
+        .ok_or_else(|| UnixctlError::Answer(directory.join(DAEMON), "ofproto/trace".into()))
 }
 
 /// The port behind which the bridge has learned `mac`, in `vlan` or, without one, in that where it was seen last.
@@ -77,35 +84,35 @@ pub async fn learned(
     bridge: &str,
     mac: MacAddr,
     vlan: Option<u16>,
-) -> Result<Option<Port>, Error> {
+) -> Result<Option<Port>, UnixctlError> {
     let table = call(directory, "fdb/show", &[name(bridge)?]).await?;
     Ok(ofproto_trace::learned(&table, mac, vlan))
 }
 
 /// `ofproto/trace` has options that would send the frame.
-fn name(bridge: &str) -> Result<&str, Error> {
+fn name(bridge: &str) -> Result<&str, UnixctlError> {
     match bridge.starts_with('-') {
-        true => Err(Error::Question("a bridge whose name begins with a hyphen")),
+        true => Err(UnixctlError::Question("a bridge whose name begins with a hyphen")),
         false => Ok(bridge),
     }
 }
 
 /// The socket has the process id in its name.
-fn socket(directory: &Path) -> Result<PathBuf, Error> {
+fn socket(directory: &Path) -> Result<PathBuf, UnixctlError> {
     let path = directory.join(DAEMON).with_extension("pid");
     let read = || -> io::Result<u32> {
         let mut text = String::new();
         File::open(&path)?.take(PID_FILE).read_to_string(&mut text)?;
         text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it holds no process id"))
     };
-    let pid = read().map_err(|error| Error::PidFile(path.clone(), error))?;
+    let pid = read().map_err(|error| UnixctlError::PidFile(path.clone(), error))?;
     Ok(directory.join(format!("{DAEMON}.{pid}.ctl")))
 }
 
-async fn ask(socket: &Path, command: &str, arguments: &[&str]) -> Result<Value, Error> {
-    let lost = |error| Error::Lost(socket.into(), error);
+async fn ask(socket: &Path, command: &str, arguments: &[&str]) -> Result<Value, UnixctlError> {
+    let lost = |error| UnixctlError::Lost(socket.into(), error);
     let opened = Connection::open(socket).await;
-    let mut connection = opened.map_err(|error| Error::Connect(socket.into(), error))?;
+    let mut connection = opened.map_err(|error| UnixctlError::Connect(socket.into(), error))?;
     let id = json!(0);
     let request = json!({"id": id, "method": command, "params": arguments});
     connection.send(&request).await.map_err(lost)?;

@@ -18,6 +18,17 @@ type Handler = Box<dyn Fn(&str, Option<u32>, Change) + Send + Sync>;
 /// A callback as libvirt's registration takes it, whatever its event's own arguments are.
 type Callback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
+/// Why there is no event loop.
+#[derive(Debug, thiserror::Error)]
+pub enum EventLoopError {
+    /// libvirt refuses.
+    #[error("cannot start libvirt's event loop: {0}")]
+    Refused(String),
+    /// There is no thread for it.
+    #[error("cannot start libvirt's event loop: no thread: {0}")]
+    Thread(std::io::Error),
+}
+
 /// libvirt's event loop on a thread of its own, until this is dropped.
 ///
 /// It must run before the first connection is opened and outlive the last. Dropping it joins the thread: a process that
@@ -33,18 +44,20 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// Starts the loop.
-    pub fn start() -> Result<Self, String> {
-        static REGISTERED: OnceLock<Result<(), String>> = OnceLock::new();
+    pub fn start() -> Result<Self, EventLoopError> {
+        static REFUSED: OnceLock<Option<String>> = OnceLock::new();
         let register = || {
             // Otherwise libvirt prints its errors itself.
             virt::error::clear_error_callback();
-            virt::event::event_register_default_impl().map_err(|error| error.message().to_owned())
+            virt::event::event_register_default_impl().err().map(|error| error.message().to_owned())
         };
-        REGISTERED.get_or_init(register).clone()?;
+        if let Some(why) = REFUSED.get_or_init(register) {
+            return Err(EventLoopError::Refused(why.clone()));
+        }
         // SAFETY: the callback takes nothing from its opaque pointer, which is null.
         let wake = unsafe { sys::virEventAddTimeout(-1, Some(rest), std::ptr::null_mut(), None) };
         if wake < 0 {
-            return Err(Error::last_error().message().to_owned());
+            return Err(EventLoopError::Refused(Error::last_error().message().to_owned()));
         }
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -52,8 +65,7 @@ impl EventLoop {
             while !stopped.load(Ordering::Acquire) && virt::event::event_run_default_impl().is_ok() {}
         };
         let thread = std::thread::Builder::new().name("libvirt".into()).spawn(run);
-        let thread = thread.map_err(|error| error.to_string())?;
-        Ok(EventLoop { stop, wake, thread: Some(thread) })
+        Ok(EventLoop { stop, wake, thread: Some(thread.map_err(EventLoopError::Thread)?) })
     }
 }
 

@@ -9,12 +9,17 @@ pub mod packet;
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// How often a process is looked at where the kernel cannot tell of its end.
+const ENDED_POLL: Duration = Duration::from_millis(10);
 
 mod ioctl {
     // include/uapi/linux/if_tun.h
@@ -46,17 +51,40 @@ pub fn leave(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Waits until a process has ended; one that is not there has.
+/// Waits until a process has ended; one that is not there has. Before Linux 5.3, which has no pidfd_open(2), it looks at
+/// proc(5) every few milliseconds.
 pub async fn ended(pid: libc::pid_t) -> io::Result<()> {
     // SAFETY: pidfd_open(2) takes no pointer.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
     let fd = match fd {
         Err(Errno::ESRCH) => return Ok(()),
+        Err(Errno::ENOSYS) => return ended_by_proc(pid).await,
         fd => fd? as libc::c_int,
     };
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     readable(fd)?.readable().await.map(drop)
+}
+
+/// The file is that of this process, and of no later one with its number.
+async fn ended_by_proc(pid: libc::pid_t) -> io::Result<()> {
+    let stat = match std::fs::File::open(format!("/proc/{pid}/stat")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        stat => stat?,
+    };
+    loop {
+        let mut text = [0; 512];
+        // "PID (NAME) STATE …"; a name may hold anything, and is short.
+        let runs = stat.read_at(&mut text, 0).is_ok_and(|length| {
+            let text = &text[..length];
+            let end = text.iter().rposition(|byte| *byte == b')');
+            !end.is_some_and(|end| matches!(text.get(end + 2), Some(b'Z' | b'X') | None))
+        });
+        if !runs {
+            return Ok(());
+        }
+        tokio::time::sleep(ENDED_POLL).await;
+    }
 }
 
 /// Registers a descriptor with the runtime that this is called in, to wait until it can be read.
@@ -65,4 +93,27 @@ pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // owns it.
     let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     registered.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_seen_with_and_without_a_pidfd() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = child.id() as libc::pid_t;
+        let still = Duration::from_millis(50);
+        assert!(tokio::time::timeout(still, ended(pid)).await.is_err());
+        assert!(tokio::time::timeout(still, ended_by_proc(pid)).await.is_err());
+        drop(child.stdin.take());
+        // It is a zombie until it is waited for.
+        ended_by_proc(pid).await.unwrap();
+        ended(pid).await.unwrap();
+        child.wait().unwrap();
+        ended_by_proc(pid).await.unwrap();
+        ended(pid).await.unwrap();
+    }
 }

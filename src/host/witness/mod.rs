@@ -36,10 +36,14 @@ const KEPT: usize = 1024;
 /// So many frames for a guest are told, at most, from one round to the next: only the first after a departure matters.
 const REPLIES: u32 = 32;
 
+/// So many frames from a guest are told of a device, at most, from one round to the next: more than any round has, and a guest
+/// that floods the network with announcements of its own costs no more.
+const ANNOUNCEMENTS: u32 = 512;
+
 /// Why frames cannot be seen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot see frames pass: {0}{remedy}", remedy = remedy(.0))]
-pub(crate) struct Error(#[from] io::Error);
+pub(crate) struct WitnessError(#[from] io::Error);
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
@@ -77,6 +81,8 @@ struct Watched {
     mac: MacAddr,
     /// A round is under way, which shows here when it is transmitted.
     outward: bool,
+    /// How many frames from the guest are still told.
+    left: u32,
     /// How many frames for the guest are still told.
     inward: u32,
     began: Instant,
@@ -104,7 +110,7 @@ impl Witness {
         points: Vec<CapturePoint>,
         mac: MacAddr,
         began: Instant,
-    ) -> Result<Watch, Error> {
+    ) -> Result<Watch, WitnessError> {
         let (to, sightings) = mpsc::channel(KEPT);
         let mut sockets = self.lock();
         sockets.last += 1;
@@ -113,7 +119,8 @@ impl Witness {
         for point in &watch.points {
             // From the start: to change a filter takes as long as all else that is left to do when the port is ready.
             let inward = if point.is_uplink { REPLIES } else { 0 };
-            let watched = Watched { watch: number, mac, outward: false, inward, began, to: to.clone() };
+            let (left, to) = (ANNOUNCEMENTS, to.clone());
+            let watched = Watched { watch: number, mac, outward: false, left, inward, began, to };
             if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
                 // Dropping the watch takes the lock.
                 drop(sockets);
@@ -217,7 +224,10 @@ impl Socket {
             if seen.frame().get(..6) == Some(&mac) && watched.inward > 0 {
                 watched.inward -= 1;
                 is_enough |= watched.inward == 0;
-            } else if seen.frame().get(6..12) != Some(&mac) {
+            } else if seen.frame().get(6..12) == Some(&mac) && watched.left > 0 {
+                watched.left -= 1;
+                is_enough |= watched.left == 0;
+            } else {
                 continue;
             }
             let at = seen.at.saturating_duration_since(watched.began);
@@ -234,9 +244,10 @@ impl Socket {
         self.watched.iter().any(|watched| watched.outward)
     }
 
-    /// How many guests wait for their first frame here.
-    fn awaiting(&self) -> usize {
-        self.watched.iter().filter(|watched| watched.inward > 0).count()
+    /// How many guests wait for their first frame here, and of how many announcements are told.
+    fn awaiting(&self) -> (usize, usize) {
+        let count = |is_one: fn(&&Watched) -> bool| self.watched.iter().filter(is_one).count();
+        (count(|watched| watched.inward > 0), count(|watched| watched.left > 0))
     }
 
     fn refilter(&self) -> io::Result<()> {
@@ -245,7 +256,8 @@ impl Socket {
 }
 
 fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
-    let outward: Vec<MacAddr> = watched.iter().map(|watched| watched.mac).collect();
+    let outward = watched.iter().filter(|watched| watched.left > 0).map(|watched| watched.mac);
+    let outward: Vec<MacAddr> = outward.collect();
     let inward = watched.iter().filter(|watched| watched.inward > 0).map(|watched| watched.mac);
     capture_filter::program(&outward, &inward.collect::<Vec<_>>())
 }
@@ -281,6 +293,7 @@ impl Watch {
                 watched.inward = inward;
             }
             watched.outward = point.outward == Direction::Out;
+            watched.left = ANNOUNCEMENTS;
         });
     }
 

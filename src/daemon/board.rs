@@ -1,0 +1,123 @@
+//! What the daemon shows: kept by its loop, read by the thread that serves it.
+
+use std::collections::VecDeque;
+use std::mem::replace;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::report::VERSION;
+use crate::report::metrics::{Gauges, Metrics};
+use crate::report::snapshot::{Ended, Snapshot};
+
+/// How many reports `announce status` shows.
+const REMEMBERED: usize = 50;
+
+/// The daemon at this moment. The loop only changes what has changed, and nothing is made into text before a client asks.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    shown: Mutex<Shown>,
+    /// The status as it was sent last, and of which change.
+    text: Mutex<(u64, Arc<[u8]>)>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Shown {
+    /// Counts the changes, from 1 for what is sent before any.
+    changes: u64,
+    guests: usize,
+    gauges: Gauges,
+    in_progress: Vec<Arc<str>>,
+    /// The last reports.
+    recent: VecDeque<Arc<Ended>>,
+    metrics: Metrics,
+}
+
+impl Board {
+    /// Counts something.
+    pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
+        let mut shown = lock(&self.shown);
+        shown.changes += 1;
+        count(&mut shown.metrics);
+    }
+
+    /// Remembers an announcement that has ended.
+    pub(super) fn remember(&self, ended: Ended) {
+        let mut shown = lock(&self.shown);
+        shown.changes += 1;
+        shown.recent.push_back(Arc::new(ended));
+        if shown.recent.len() > REMEMBERED {
+            shown.recent.pop_front();
+        }
+    }
+
+    /// Shows what is true now; returns whether that is new.
+    pub(super) fn show(&self, gauges: Gauges, guests: usize, in_progress: Vec<Arc<str>>) -> bool {
+        let mut shown = lock(&self.shown);
+        let is_new = (shown.guests, &shown.gauges, &shown.in_progress) != (guests, &gauges, &in_progress);
+        if is_new {
+            shown.changes += 1;
+            (shown.guests, shown.gauges, shown.in_progress) = (guests, gauges, in_progress);
+        }
+        is_new
+    }
+
+    /// The status as JSON: made when it is asked for, and kept until something changes.
+    pub(super) fn status(&self) -> Arc<[u8]> {
+        let mut text = lock(&self.text);
+        let shown = lock(&self.shown).clone();
+        let change = shown.changes + 1;
+        if replace(&mut text.0, change) != change {
+            text.1 = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
+        }
+        text.1.clone()
+    }
+
+    /// The metrics as Prometheus reads them.
+    pub(super) fn metrics(&self) -> String {
+        let shown = lock(&self.shown);
+        let (metrics, gauges) = (shown.metrics.clone(), shown.gauges);
+        drop(shown);
+        metrics.text(&gauges)
+    }
+}
+
+impl From<Shown> for Snapshot {
+    fn from(shown: Shown) -> Snapshot {
+        Snapshot {
+            version: VERSION,
+            guests: shown.guests,
+            gauges: shown.gauges,
+            in_progress: shown.in_progress.iter().map(|subject| subject.as_ref().to_owned()).collect(),
+            recent: shown.recent.iter().map(|ended| Ended::clone(ended)).collect(),
+            metrics: shown.metrics,
+        }
+    }
+}
+
+/// What is behind these locks is whole between any two statements, so a panic elsewhere has not broken it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::guest::event::Cause;
+
+    use super::*;
+
+    fn read(board: &Board) -> Snapshot {
+        serde_json::from_slice(&board.status()).unwrap()
+    }
+
+    #[test]
+    fn the_status_is_made_once_for_each_change() {
+        let board = Board::default();
+        assert_eq!(read(&board).version, VERSION);
+        assert!(Arc::ptr_eq(&board.status(), &board.status()));
+        let before = board.status();
+        board.count(|metrics| metrics.event(Cause::Migrated));
+        assert!(!Arc::ptr_eq(&before, &board.status()));
+        assert!(board.show(Gauges::default(), 1, vec!["web1 tap0".into()]));
+        assert!(!board.show(Gauges::default(), 1, vec!["web1 tap0".into()]));
+        assert_eq!((read(&board).guests, read(&board).in_progress), (1, vec!["web1 tap0".to_owned()]));
+    }
+}

@@ -18,7 +18,7 @@ const NOWHERE: &str = "--dev nosuch0 --mac 52:54:00:00:00:01";
 const ON_A_BRIDGE: &str = "--dev guest0 --mac 52:54:00:00:00:01 --ip 192.0.2.10 --ip 2001:db8::10";
 const TEST: &str = "--connect test:///default --wait 0";
 const KEYS: &str = "version domain device mac attachment addresses cause event_at ended_at outcome unmet runs_after_ms \
-                    plugged_after_ms tagged_after_ms ready_after_ms first_frame_after_ms rounds frames \
+                    plugged_after_ms tagged_after_ms ready_after_ms first_frame_after_ms rounds frames send_errors \
                     left_host_after_ms departure last_hop frames_left lost_rounds stuck unseen \
                     returned_after_ms learned_after_ms learned_on stale injector dry_run error";
 

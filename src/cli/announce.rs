@@ -7,10 +7,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::announcement::machine::Outcome;
-use crate::cli::args::Announce;
+use crate::cli::args::{Announce, Whom};
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
 use crate::cli::select::Start;
+use crate::guest::Wanted;
 use crate::guest::event::Cause;
 use crate::host::pcap::Pcap;
 use crate::report::Report;
@@ -44,7 +45,10 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
         running.spawn(announcer::announce(order, host.clone(), signals, began));
     }
     if nothing {
-        complain("nothing to announce: no VM that is meant has a NIC");
+        complain(match args.nics.whom() {
+            Whom::Guests(Wanted::All) => "nothing to announce: no VM with a NIC is running here",
+            _ => "nothing to announce: no VM that is meant has a NIC",
+        });
     }
     for refused in &orders.refused {
         status = status.max(publish(&Report::refused(refused, Cause::Asked), args));

@@ -43,7 +43,7 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Absent {
     /// libvirt does not know it.
-    #[error("no VM {0} on this host (virsh list --all shows those there are)")]
+    #[error("no VM {0} is on this host (virsh list shows the running ones); it may run on another host")]
     Unknown(String),
     /// It is there, but does not run.
     #[error("the VM {name} is not running: it is {state}")]

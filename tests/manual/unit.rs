@@ -38,7 +38,7 @@ fn the_unit_and_the_program_agree_on_the_exit_status() {
     assert!(UNIT.lines().any(|l| l == line), "{line}");
 }
 
-/// The unit, with our daemon in the place of one that need not be installed; none without `systemd-analyze`.
+/// The unit, with the programs of this build in place of installed ones; none without `systemd-analyze`.
 fn unit() -> Option<(tempfile::TempDir, PathBuf)> {
     if !met(&["systemd-analyze"]) {
         return None;
@@ -46,7 +46,8 @@ fn unit() -> Option<(tempfile::TempDir, PathBuf)> {
     let directory = tempfile::tempdir().unwrap();
     let unit = directory.path().join("announced.service");
     let text = UNIT.replace("/usr/sbin/announced", env!("CARGO_BIN_EXE_announced"));
-    assert_ne!(text, UNIT);
+    let text = text.replace("/usr/bin/announce ", concat!(env!("CARGO_BIN_EXE_announce"), " "));
+    assert!(!text.contains("/usr/"), "{text}");
     std::fs::write(&unit, text).unwrap();
     Some((directory, unit))
 }

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-use crate::config::Config;
 
 /// So many mistakes are named; a file with more is not a configuration.
 const MAX_MISTAKES: usize = 20;
@@ -34,14 +32,14 @@ impl fmt::Display for Mistake {
 /// Reads `text`, or says everything that is wrong with it, in the order of the text.
 ///
 /// A value that cannot be used is left out, and the rest is read again, until nothing more is found.
-pub(super) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(errors.iter().take(MAX_MISTAKES).map(|error| mistake(text, &[], error)).collect());
     }
     let (mut document, mut mistakes) = (document, Vec::new());
     loop {
-        match Config::deserialize(toml::Deserializer::from(document.clone())) {
+        match T::deserialize(toml::Deserializer::from(document.clone())) {
             Ok(config) if mistakes.is_empty() => return Ok(config),
             Ok(_) => break,
             Err(error) => {
@@ -143,15 +141,16 @@ fn suggestion(unknown: &str, known: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn mistakes(text: &str) -> Vec<String> {
-        read(text).unwrap_err().iter().map(ToString::to_string).collect()
+        read::<Config>(text).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn every_mistake_is_named_with_its_place() {
         let text = "[schedule]\ncuont = 3\ninterval = 50\n\n[frames]\nsend = [\"garp\"]\n[vm.web1]\nrouter = \"yes\"\n";
-        let found = read(text).unwrap_err();
+        let found = read::<Config>(text).unwrap_err();
         let places: Vec<(usize, usize)> =
             found.iter().map(|mistake| (mistake.line, mistake.column)).collect();
         assert_eq!(places, [(2, 1), (3, 12), (6, 9), (8, 10)], "{found:#?}");

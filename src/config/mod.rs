@@ -283,7 +283,8 @@ impl Config {
 
     /// Reads the text of `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Config, Error> {
-        let config = mistakes::read(text).map_err(|mistakes| Error::Mistakes(file.into(), mistakes))?;
+        let config: Config =
+            mistakes::read(text).map_err(|mistakes| Error::Mistakes(file.into(), mistakes))?;
         config.check().map_err(|why| Error::Value(file.into(), why))?;
         Ok(config)
     }

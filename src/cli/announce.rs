@@ -12,7 +12,6 @@ use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
 use crate::cli::select::Start;
 use crate::guest::Wanted;
-use crate::guest::event::Cause;
 use crate::host::pcap::Pcap;
 use crate::report::Report;
 use crate::run::announcer::{self, Signals, Stop};
@@ -36,7 +35,7 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
         interrupted().await;
         stopper.send_replace(Some(Stop::Interrupted));
     });
-    let mut status = orders.print_absent();
+    let mut status = orders.print_absent().max(orders.print_refused(&args.output));
     let nothing = orders.orders.is_empty() && orders.refused.is_empty() && orders.absent.is_empty();
     let mut running = JoinSet::new();
     for (order, guest) in orders.orders {
@@ -49,9 +48,6 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
             Whom::Guests(Wanted::All) => "nothing to announce: no VM with a NIC is running here",
             _ => "nothing to announce: no VM that is meant has a NIC",
         });
-    }
-    for refused in &orders.refused {
-        status = status.max(publish(&Report::refused(refused, Cause::Asked), args));
     }
     while let Some(report) = running.join_next().await {
         status = status.max(match report {
@@ -87,9 +83,15 @@ fn publish(report: &Report, args: &Announce) -> Status {
         Outcome::NotReady => Status::NotReady,
         Outcome::Cancelled | Outcome::Superseded | Outcome::Failed => Status::Failed,
     };
+    let unheard = report.unheard();
     match status {
-        Status::Announced if args.output.json || args.quiet => printed,
-        Status::Announced => print(&report.to_string()),
+        Status::Announced => {
+            let told = if args.output.json || args.quiet { printed } else { print(&report.to_string()) };
+            unheard.map_or(told, |why| {
+                complain(&why);
+                Status::Failed
+            })
+        }
         _ => {
             complain(&report.failure());
             status.max(printed)

@@ -11,7 +11,7 @@ use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{json, print};
 use crate::cli::select::Start;
 use crate::guest::GuestState;
-use crate::guest::address::Address;
+use crate::guest::address::{Address, Source};
 use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
@@ -47,7 +47,7 @@ pub(super) struct Explanation {
     evidence: String,
     unmet: Vec<String>,
     addresses: Vec<Address>,
-    /// Addresses that somebody claims, but whose source is not believed.
+    /// Addresses that are claimed, but whose source is not believed, or that the configuration does not permit.
     disbelieved: Vec<Address>,
     frames: Vec<String>,
     schedule_ms: Vec<u128>,
@@ -58,7 +58,9 @@ impl Explanation {
     /// Explains `order` for what was seen of the host.
     pub(super) fn new(order: &Order, seen: &Assessment) -> Self {
         let target = &order.target;
-        let claimed = target.addresses.iter().filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
+        // The one that every MAC implies is no claim.
+        let claims = target.addresses.iter().filter(|a| a.source != Source::Implied);
+        let claimed = claims.filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
         let frames = order.round().into_iter();
         let frames = frames.map(|f| f.ip.map_or(f.kind.to_string(), |ip| format!("{} {ip}", f.kind)));
         let ways = injection::ways(seen, order.inject);
@@ -96,7 +98,7 @@ impl fmt::Display for Explanation {
         let unmet = self.unmet.iter().map(|condition| format!("no: {condition}"));
         row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet.collect() })?;
         let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
-        let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not believed)", a.ip, a.source));
+        let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not announced)", a.ip, a.source));
         let addresses: Vec<String> = believed.chain(disbelieved).collect();
         row("addresses", if addresses.is_empty() { vec!["none: RARP only".into()] } else { addresses })?;
         row("frames", self.frames.clone())?;

@@ -9,18 +9,20 @@ use crate::cli::args::{Nics, Output, Whom};
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
 use crate::config::Config;
+use crate::guest::Absent;
 use crate::guest::GuestState;
 use crate::guest::event::Cause;
-use crate::guest::target::{self, Plug, Target, Unannounceable};
-use crate::guest::{Absent, Wanted};
+use crate::guest::target::{Plug, Target, Unannounceable};
 use crate::host::injector::Injectors;
-use crate::host::libvirt::{Find, Guest};
+use crate::host::libvirt::{Find, Found, Guest};
 use crate::host::netlink::{fdb, links};
 use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
+use crate::path::ovs::Ovs;
 use crate::report::Report;
 use crate::run::order::{Host, Order};
 use crate::run::pacer::Pacer;
+use crate::run::targets;
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -35,7 +37,7 @@ pub(super) struct Selection {
     /// VMs that were asked for and cannot be announced.
     pub absent: Vec<Absent>,
     /// What keeps the guests' states up to date.
-    _watching: Option<Box<dyn std::any::Any + Send>>,
+    watching: Option<Box<dyn std::any::Any + Send>>,
 }
 
 /// What is to be looked for, and where.
@@ -72,11 +74,9 @@ impl Start {
         let Start { nics, config, find } = &self;
         let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
         let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-        let (links, ovs, selection) = tokio::join!(
-            links::watch(),
-            ovsdb::watch(socket, config.ports.wait),
-            select(nics, config, *find)
-        );
+        let (links, ovs, found) =
+            tokio::join!(links::watch(), ovsdb::watch(socket, config.ports.wait), look(nics, config, *find));
+        let selection = choose(nics, config, found?, &ovs.borrow().ovs)?;
         let host = Host {
             links: links.map_err(|error| (Status::Failed, error.to_string()))?,
             ovs,
@@ -86,7 +86,7 @@ impl Start {
             witness: Witness::new(),
             pace: Some(Pacer::start(config.limits.frames_per_second)),
         };
-        Ok((host, selection?))
+        Ok((host, selection))
     }
 }
 
@@ -97,29 +97,68 @@ impl Selection {
         if self.absent.is_empty() { Status::Announced } else { Status::NoVm }
     }
 
-    /// Prints a report for each NIC that this host cannot speak for.
+    /// Tells of each NIC that is not announced whatever happens, which is no failure.
     pub(super) fn print_refused(&self, output: &Output) -> Status {
         let reports = self.refused.iter().map(|refused| Report::refused(refused, Cause::Asked));
-        let printed = reports
-            .map(|report| print(&if output.json { json(&report, output) } else { report.to_string() }));
-        printed.max().unwrap_or(Status::Announced)
+        let told = reports.map(|report| {
+            complain(&format!(
+                "{}: not announced: {}",
+                report.subject(),
+                report.error.as_deref().unwrap_or_default()
+            ));
+            if output.json { print(&json(&report, output)) } else { Status::Announced }
+        });
+        told.max().unwrap_or(Status::Announced)
     }
 }
 
-/// The NICs that `args` mean.
-async fn select(args: &Nics, config: &Config, find: Option<Find>) -> Result<Selection, Problem> {
-    let mut orders = match args.whom() {
+/// Looks for the guests that `args` mean; none where a device is named.
+async fn look(args: &Nics, config: &Config, find: Option<Find>) -> Result<Option<Found>, Problem> {
+    let Whom::Guests(wanted) = args.whom() else {
+        return Ok(None);
+    };
+    let find = find.ok_or_else(|| (Status::Failed, "this program cannot ask libvirt".to_owned()))?;
+    let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
+    let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
+    let found = found.map_err(|error| (Status::Failed, format!("asking libvirt broke off: {error}")))?;
+    found.map(Some).map_err(|error| (Status::Failed, error.to_string()))
+}
+
+/// Makes orders of all that `args` mean: of what was found, or of the device.
+fn choose(args: &Nics, config: &Config, found: Option<Found>, ovs: &Ovs) -> Result<Selection, Problem> {
+    let mut orders = Selection::default();
+    match args.whom() {
         Whom::Device(device, mac) => {
             let plug = Plug { device: Some(device), ..Plug::default() };
-            let target = Target::of_device(plug, mac);
-            Selection {
-                orders: vec![(Order::new(target, config, &args.ips, args.vlan), unwatched())],
-                ..Selection::default()
+            match targets::unless_left_out(Target::of_device(plug, mac), config) {
+                Ok(target) => {
+                    orders.orders.push((Order::new(target, config, &args.ips, args.vlan), unwatched()));
+                }
+                Err(left_out) => orders.refused.push(left_out),
             }
         }
-        Whom::Guests(wanted) => guests(wanted, args, config, find).await?,
-    };
+        Whom::Guests(_) => {
+            let found = found.unwrap_or_default();
+            orders.watching = found.watching;
+            for guest in found.guests {
+                match guest {
+                    Ok(guest) => nics(guest, args, config, ovs, &mut orders),
+                    Err(absent) => orders.absent.push(absent),
+                }
+            }
+        }
+    }
     orders.refused.retain(|nic| args.mac.is_none_or(|mac| nic.mac == Some(mac)));
+    is_for_one(args, &orders)?;
+    let forbidden = orders.orders.iter().find_map(|(order, _)| {
+        let ip = args.ips.iter().find(|ip| !config.permits(&order.target, **ip))?;
+        Some(format!("--ip {ip}: the configuration keeps it from being announced (never, within)"))
+    });
+    forbidden.map_or(Ok(orders), |why| Err((Status::Usage, why)))
+}
+
+/// What is given by hand is for one NIC, which must be there.
+fn is_for_one(args: &Nics, orders: &Selection) -> Result<(), Problem> {
     // Also those that cannot be announced: the address may have been meant for one of them.
     let others = if args.mac.is_none() { orders.refused.len() + orders.absent.len() } else { 0 };
     let count = orders.orders.len() + others;
@@ -132,38 +171,15 @@ async fn select(args: &Nics, config: &Config, find: Option<Find>) -> Result<Sele
     {
         return Err((Status::Failed, format!("no NIC has the MAC address {mac}")));
     }
-    Ok(orders)
+    Ok(())
 }
 
-async fn guests(
-    wanted: Wanted,
-    args: &Nics,
-    config: &Config,
-    find: Option<Find>,
-) -> Result<Selection, Problem> {
-    let find = find.ok_or_else(|| (Status::Failed, "this program cannot ask libvirt".to_owned()))?;
-    let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
-    let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
-    let found = found.map_err(|error| (Status::Failed, format!("asking libvirt broke off: {error}")))?;
-    let found = found.map_err(|error| (Status::Failed, error.to_string()))?;
-    let mut orders = Selection { _watching: Some(found.watching), ..Selection::default() };
-    for guest in found.guests {
-        match guest {
-            Ok(guest) => nics(guest, args, config, &mut orders),
-            Err(absent) => orders.absent.push(absent),
-        }
-    }
-    Ok(orders)
-}
-
-fn nics(Guest { known, state }: Guest, args: &Nics, config: &Config, orders: &mut Selection) {
-    let mut addresses = known.addresses.into_iter();
-    for nic in target::of(&known.domain) {
-        let learned = addresses.next().unwrap_or_default();
-        match nic {
-            Ok(mut target) if args.mac.is_none_or(|mac| mac == target.mac) => {
-                target.addresses.extend(learned);
-                orders.orders.push((Order::new(target, config, &args.ips, args.vlan), state.clone()));
+fn nics(Guest { known, state }: Guest, args: &Nics, config: &Config, ovs: &Ovs, orders: &mut Selection) {
+    for nic in targets::of(known, config, ovs) {
+        match nic.target {
+            Ok(target) if args.mac.is_none_or(|mac| mac == target.mac) => {
+                let order = Order::new(target, config, &args.ips, args.vlan);
+                orders.orders.push((order, state.clone()));
             }
             Ok(_) => {}
             Err(refused) => orders.refused.push(refused),

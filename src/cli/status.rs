@@ -181,7 +181,13 @@ mod tests {
 
     fn ended(name: &str, outcome: Outcome) -> Ended {
         let domain = DomainId { name: name.into(), uuid: String::new() };
-        let nic = Unannounceable { domain, device: Some("tap0".into()), mac: None, reason: String::new() };
+        let nic = Unannounceable {
+            domain: Some(domain),
+            device: Some("tap0".into()),
+            mac: None,
+            reason: String::new(),
+            by_representor: None,
+        };
         let report = Report::refused(&nic, Cause::Migrated);
         let unmet = vec!["the port tap0 has no VLAN tag yet".to_owned()];
         Ended { at: "2026-11-25T17:42:10.625Z".into(), report: Report { outcome, unmet, ..report } }

@@ -96,9 +96,9 @@ struct Verdict {
 /// How a trace ended, for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// All of it left the host, or as far as anybody can see.
+    /// Of each address something left the host, as far as that can be seen.
     Left,
-    /// Some of it did not.
+    /// Of some address nothing did.
     Stuck,
     /// It was not sent: it would have done harm.
     NotReady,
@@ -177,7 +177,7 @@ impl Trace {
     pub(super) fn end(&self) -> End {
         match (&self.error, self.injector) {
             (None, None) => End::NotReady,
-            (None, Some(_)) if self.evidence.stuck.is_empty() && self.unmet.is_empty() => End::Left,
+            (None, Some(_)) if !self.evidence.is_lacking() && self.unmet.is_empty() => End::Left,
             _ => End::Stuck,
         }
     }

@@ -22,6 +22,9 @@ use crate::path::uplinks::Uplinks;
 pub mod duration;
 mod lint;
 mod mistakes;
+mod permitted;
+
+use permitted::Prefixes;
 
 /// Where the configuration is looked for when no file is named; it need not exist.
 pub(crate) const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
@@ -159,11 +162,19 @@ impl Default for ProofTable {
 pub struct AddressesTable {
     /// The sources.
     pub sources: Vec<Source>,
+    /// Addresses that are never announced, whichever source has them: gateways, or those that guests share by VRRP.
+    pub never: Prefixes,
+    /// Where not empty, only addresses in these are announced.
+    pub within: Prefixes,
 }
 
 impl Default for AddressesTable {
     fn default() -> Self {
-        AddressesTable { sources: Source::DEFAULT.to_vec() }
+        AddressesTable {
+            sources: Source::DEFAULT.to_vec(),
+            never: Prefixes::default(),
+            within: Prefixes::default(),
+        }
     }
 }
 
@@ -229,6 +240,12 @@ pub struct Override {
     pub in_charge: Option<Owner>,
     /// The network has no VLAN: no agent will ever set one on the ports.
     pub untagged: Option<bool>,
+    /// The NICs are announced.
+    pub announce: Option<bool>,
+    /// More addresses that are never announced.
+    pub never: Prefixes,
+    /// In place of those of wider tables, the prefixes that addresses must be in.
+    pub within: Prefixes,
     /// Addresses to announce; only in `[nic]`.
     pub addresses: Vec<IpAddr>,
     /// The VLAN that its port must have; only in `[nic]`.

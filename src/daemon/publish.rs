@@ -63,9 +63,9 @@ impl Publisher {
 
     /// A NIC for which no host can speak: that it came is no failure, and asks nothing of anybody.
     pub(super) fn cannot_speak_for(&self, nic: &Unannounceable) {
-        let (domain, device) = (nic.domain.name.as_str(), nic.device.as_deref());
+        let (domain, device) = (nic.domain.as_ref().map(|d| d.name.as_str()), nic.device.as_deref());
         let mac = nic.mac.map(|mac| mac.to_string());
-        let subject = subject(Some(&nic.domain), device, nic.mac);
+        let subject = subject(nic.domain.as_ref(), device, nic.mac);
         tracing::info!(domain, device, mac, "{subject}: not announced: {}", nic.reason);
     }
 

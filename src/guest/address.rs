@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
 /// An address of a guest's NIC, and who vouches for it.
@@ -34,6 +35,9 @@ pub enum Source {
     NetworkHost,
     /// A DHCP lease that libvirt's own server gave out.
     Lease,
+    /// The link-local address that the MAC implies (RFC 4291 appendix A). Many guests have another (RFC 7217): only where the
+    /// operator says that these have it.
+    Implied,
     /// The guest itself, by its agent. Never believed unless configured.
     GuestAgent,
 }
@@ -51,6 +55,7 @@ impl Source {
             Source::Nwfilter => "nwfilter",
             Source::NetworkHost => "network-host",
             Source::Lease => "lease",
+            Source::Implied => "implied",
             Source::GuestAgent => "guest-agent",
         }
     }
@@ -77,6 +82,22 @@ pub fn believed(candidates: impl IntoIterator<Item = Address>, sources: &[Source
         }
     }
     kept
+}
+
+/// The link-local address that a MAC implies: the modified EUI-64 of RFC 4291 appendix A.
+pub fn implied(mac: MacAddr) -> Ipv6Addr {
+    let MacAddr(a, b, c, d, e, f) = mac;
+    let id = [a ^ 2, b, c, 0xff, 0xfe, d, e, f].map(u16::from);
+    Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        id[0] << 8 | id[1],
+        id[2] << 8 | id[3],
+        id[4] << 8 | id[5],
+        id[6] << 8 | id[7],
+    )
 }
 
 /// Why `ip` can belong to no single host on a link, or `None` if it can.
@@ -115,6 +136,15 @@ mod tests {
         let claimed = address("192.0.2.1", Source::GuestAgent);
         assert_eq!(believed([claimed], &Source::DEFAULT), []);
         assert_eq!(believed([claimed], &[Source::GuestAgent]), [claimed]);
+    }
+
+    #[test]
+    fn a_mac_implies_a_link_local_address() {
+        let ip: Ipv6Addr = "fe80::f816:3eff:fe00:11".parse().unwrap();
+        assert_eq!(implied(MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11)), ip);
+        let address = Address { ip: ip.into(), source: Source::Implied };
+        assert_eq!(believed([address], &Source::DEFAULT), []);
+        assert_eq!(believed([address], &[Source::Implied]), [address]);
     }
 
     #[test]

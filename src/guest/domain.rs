@@ -16,7 +16,7 @@ const OPENNEBULA_NAMESPACE: &str = "http://opennebula.org/xmlns/libvirt/";
 /// A domain, as its live XML describes it (libvirt's `docs/formatdomain.rst`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Domain {
-    /// `<name>`.
+    /// `<name>`, byte for byte: a blank in front belongs to it.
     pub name: String,
     /// `<uuid>`, as written.
     pub uuid: String,
@@ -24,6 +24,8 @@ pub struct Domain {
     pub interfaces: Vec<Interface>,
     /// Every port in nova's metadata; `None` when nova does not own the domain.
     pub nova_ports: Option<Vec<NovaPort>>,
+    /// `<nova:name>`: what OpenStack's users call the VM.
+    pub nova_name: Option<String>,
     /// There is metadata of OpenNebula.
     pub opennebula: bool,
 }
@@ -117,17 +119,28 @@ impl Domain {
             return Err(Error::NotADomain(root.tag_name().name().to_owned()));
         }
         let text = |name| {
-            let text = child(root, name).and_then(|n| n.text()).map(str::trim);
-            text.filter(|t| !t.is_empty()).map(str::to_owned).ok_or(Error::Missing(name))
+            let text = child(root, name).and_then(|n| n.text());
+            text.filter(|t| !t.trim().is_empty()).map(str::to_owned).ok_or(Error::Missing(name))
         };
+        let metadata = child(root, "metadata");
+        let nova = metadata.and_then(|n| n.children().find(|n| is_nova(*n, "instance")));
         Ok(Domain {
             name: text("name")?,
-            uuid: text("uuid")?,
+            uuid: text("uuid")?.trim().to_owned(),
             interfaces: child(root, "devices")
                 .map_or_else(Vec::new, |devices| children(devices, "interface").map(interface).collect()),
-            nova_ports: child(root, "metadata").and_then(nova_ports),
-            opennebula: child(root, "metadata").is_some_and(|n| n.children().any(is_opennebulas)),
+            nova_ports: nova.map(nova_ports),
+            nova_name: nova.and_then(nova_name),
+            opennebula: metadata.is_some_and(|n| n.children().any(is_opennebulas)),
         })
+    }
+}
+
+impl Domain {
+    /// OpenStack calls it or one of its ports so.
+    pub fn is_called_by_nova(&self, name: &str) -> bool {
+        let has_port = |port: &NovaPort| port.uuid.eq_ignore_ascii_case(name);
+        self.nova_name.as_deref() == Some(name) || self.nova_ports.iter().flatten().any(has_port)
     }
 }
 
@@ -181,11 +194,15 @@ fn filter_ips(node: Node<'_, '_>) -> Vec<IpAddr> {
         .collect()
 }
 
-fn nova_ports(metadata: Node<'_, '_>) -> Option<Vec<NovaPort>> {
-    let instance = metadata.children().find(|n| is_nova(*n, "instance"))?;
+fn nova_ports(instance: Node<'_, '_>) -> Vec<NovaPort> {
     let ports = instance.children().filter(|n| is_nova(*n, "ports"));
     let ports = ports.flat_map(|n| n.children().filter(|n| is_nova(*n, "port")));
-    Some(ports.filter_map(nova_port).collect())
+    ports.filter_map(nova_port).collect()
+}
+
+fn nova_name(instance: Node<'_, '_>) -> Option<String> {
+    let name = instance.children().find(|n| is_nova(*n, "name"))?;
+    name.text().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 fn nova_port(node: Node<'_, '_>) -> Option<NovaPort> {
@@ -256,6 +273,17 @@ mod tests {
         let xml =
             "<domain><name>a</name><uuid>u</uuid><metadata><x:instance xmlns:x='urn:x'/></metadata></domain>";
         assert_eq!(Domain::parse(xml).unwrap().nova_ports, None);
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        let xml = "<domain><name> lead </name><uuid> u\n</uuid></domain>";
+        let domain = Domain::parse(xml).unwrap();
+        assert_eq!((domain.name.as_str(), domain.uuid.as_str()), (" lead ", "u"));
+        let nova = Domain::parse(XML).unwrap();
+        assert_eq!(nova.nova_name.as_deref(), Some("web1"));
+        let called = |name: &str| nova.is_called_by_nova(name);
+        assert!(called("web1") && called("6F7D3C1A-1111-4222-8333-444455556666") && !called("web"));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::guest::GuestState;
 use crate::guest::event::{Cause, Change};
-use crate::guest::target::{self, Target, Unannounceable};
-use crate::guest::{GuestState, Known};
+use crate::guest::target::{Nic, Target, Unannounceable};
 
 /// libvirt's word for a guest that may go on.
 const PAUSED: GuestState = GuestState::Paused("paused");
@@ -55,8 +55,8 @@ struct Life {
     runs_since: Option<Duration>,
     /// By alias: when it was plugged, while it is owed an announcement of its own.
     plugged_at: BTreeMap<String, Duration>,
-    /// Read while it was arriving.
-    known: Option<Known>,
+    /// Its NICs, read while it was arriving.
+    known: Option<Vec<Nic>>,
     /// The reading that is under way.
     reading: Option<u64>,
     /// It could not be read, and nothing has been heard of it since.
@@ -212,7 +212,7 @@ impl Ledger {
         &mut self,
         uuid: &str,
         reading: u64,
-        known: Option<Known>,
+        known: Option<Vec<Nic>>,
         at: Duration,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -389,19 +389,15 @@ impl Guest {
     fn announce(
         &mut self,
         uuid: &str,
-        known: Known,
+        nics: Vec<Nic>,
         now: Duration,
         last: &mut u64,
         actions: &mut Vec<Action>,
     ) {
         let all = self.owed();
         let since = self.life.runs_since.take().unwrap_or(now);
-        let mut addresses = known.addresses.into_iter();
-        let nics = target::of(&known.domain).into_iter().zip(&known.domain.interfaces);
-        for (number, (nic, interface)) in nics.enumerate() {
-            let learned = addresses.next().unwrap_or_default();
-            let name = interface.alias.as_ref().or(interface.device.as_ref()).cloned();
-            let name = name.unwrap_or_else(|| number.to_string());
+        for (number, nic) in nics.into_iter().enumerate() {
+            let name = nic.name.unwrap_or_else(|| number.to_string());
             let (cause, at) = match all {
                 Some(cause) => (cause, since),
                 None if self.is_owed(&name) => {
@@ -409,9 +405,8 @@ impl Guest {
                 }
                 None => continue,
             };
-            match nic {
-                Ok(mut target) => {
-                    target.addresses.extend(learned);
+            match nic.target {
+                Ok(target) => {
                     *last += 1;
                     let run = Run { number: *last, of_all: all.is_some() };
                     let superseded = self.life.runs.insert(name, run);

@@ -24,7 +24,7 @@ pub enum GuestState {
 /// Which guests are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// These: each by name, UUID or id.
+    /// These: each by name, UUID or id, by nova's name for it, or by the UUID of one of its ports in nova.
     These(Vec<String>),
     /// Every one that runs.
     All,
@@ -45,6 +45,14 @@ pub enum Absent {
     /// libvirt does not know it.
     #[error("no VM {0} is on this host (virsh list shows the running ones); it may run on another host")]
     Unknown(String),
+    /// Several are called so.
+    #[error("{name} may be any of {}: say which", candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// libvirt's names for them.
+        candidates: Vec<String>,
+    },
     /// It is there, but does not run.
     #[error("the VM {name} is not running: it is {state}")]
     NotRunning {

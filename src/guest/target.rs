@@ -3,7 +3,8 @@
 use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::address::{Address, Source};
+use crate::guest::Known;
+use crate::guest::address::{self, Address, Source};
 use crate::guest::domain::{Domain, Interface, NovaPort, Vlan};
 
 /// How many characters of a port's UUID neutron puts into the names of its devices.
@@ -95,48 +96,129 @@ pub struct DomainId {
 /// A NIC that the host cannot speak for, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unannounceable {
-    /// The guest.
-    pub domain: DomainId,
+    /// The guest, if libvirt knows it.
+    pub domain: Option<DomainId>,
     /// Its MAC, if known.
     pub mac: Option<MacAddr>,
     /// The host's end, if it has a name.
     pub device: Option<String>,
     /// Why not, in words.
     pub reason: String,
+    /// What it is where a port on a bridge stands for it, as the representor of a passed-through NIC does.
+    pub by_representor: Option<Box<Target>>,
+}
+
+/// A NIC of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// libvirt's own name for it, else that of its device.
+    pub name: Option<String>,
+    /// What is announced of it, or why nothing is.
+    pub target: Result<Target, Unannounceable>,
+}
+
+/// Every NIC of a guest, in the order of its XML, with the addresses that are known of it. `marked` as for [`of`].
+pub fn nics(known: Known, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Nic> {
+    let Known { domain, addresses } = known;
+    let mut addresses = addresses.into_iter();
+    let nics = of(&domain, marked).into_iter().zip(&domain.interfaces).map(|(target, interface)| {
+        let learned = addresses.next().unwrap_or_default();
+        let with_learned =
+            |target: Target| Target { addresses: [target.addresses, learned].concat(), ..target };
+        let name = interface.alias.as_ref().or(interface.device.as_ref()).cloned();
+        Nic { name, target: target.map(with_learned) }
+    });
+    nics.collect()
 }
 
 /// A target for every NIC of `domain`, in order; a NIC that no host can speak for is told as such.
-pub fn of(domain: &Domain) -> Vec<Result<Target, Unannounceable>> {
+///
+/// `marked` tells the SDN's name for a MAC, where the host knows it.
+pub fn of(
+    domain: &Domain,
+    marked: impl Fn(MacAddr) -> Option<String>,
+) -> Vec<Result<Target, Unannounceable>> {
     let id = DomainId { name: domain.name.clone(), uuid: domain.uuid.clone() };
-    domain.interfaces.iter().map(|nic| target(&id, domain, nic)).collect()
+    let joined = join(domain, marked);
+    let nics = domain.interfaces.iter().zip(joined);
+    nics.map(|(nic, port)| target(&id, domain, nic, port)).collect()
 }
 
-fn target(id: &DomainId, domain: &Domain, nic: &Interface) -> Result<Target, Unannounceable> {
-    let (Some(mac), None) = (nic.mac, obstacle(nic)) else {
-        return Err(Unannounceable {
-            domain: id.clone(),
-            mac: nic.mac,
-            device: nic.device.clone(),
-            reason: obstacle(nic).unwrap_or_else(|| "the domain's XML gives it no MAC address".into()),
-        });
+/// For each NIC nova's port: nova names no MAC, so they are joined by the SDN's name for the NIC, else by its device's name, else
+/// by what the host has marked the MAC with. One NIC and one port that are left over belong together, as with macvtaps, which have
+/// neither.
+fn join(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Option<&NovaPort>> {
+    let ports = domain.nova_ports.as_deref().unwrap_or_default();
+    let by_mark = |nic: &Interface| {
+        let id = marked(nic.mac?)?;
+        ports.iter().find(|port| port.uuid.eq_ignore_ascii_case(&id))
     };
-    let nova = domain.nova_ports.iter().flatten().filter(|port| is_port_of(port, nic));
-    let nova = nova.flat_map(|port| &port.fixed_ips).map(|ip| (*ip, Source::Nova));
+    let by_name = |nic: &Interface| ports.iter().find(|port| is_port_of(port, nic));
+    let mut joined: Vec<_> =
+        domain.interfaces.iter().map(|nic| by_name(nic).or_else(|| by_mark(nic))).collect();
+    // What its XML names otherwise is another NIC's, or no port of nova's.
+    let is_open =
+        |(nic, port): &(&Interface, &mut Option<&NovaPort>)| port.is_none() && nic.interface_id.is_none();
+    let taken: Vec<&str> = joined.iter().flatten().map(|port| port.uuid.as_str()).collect();
+    let mut left_ports = ports.iter().filter(|port| !taken.contains(&port.uuid.as_str()));
+    let mut left_nics = domain.interfaces.iter().zip(&mut joined).filter(is_open);
+    if let (Some(port), None, Some((_, joined)), None) =
+        (left_ports.next(), left_ports.next(), left_nics.next(), left_nics.next())
+    {
+        *joined = Some(port);
+    }
+    joined
+}
+
+/// The UUIDs of nova's ports that could be joined with no NIC.
+pub fn unmatched(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<&str> {
+    let joined = join(domain, marked);
+    let is_joined = |port: &NovaPort| joined.iter().flatten().any(|of_nic| of_nic.uuid == port.uuid);
+    let ports = domain.nova_ports.iter().flatten().filter(|port| !is_joined(port));
+    ports.map(|port| port.uuid.as_str()).collect()
+}
+
+fn target(
+    id: &DomainId,
+    domain: &Domain,
+    nic: &Interface,
+    port: Option<&NovaPort>,
+) -> Result<Target, Unannounceable> {
+    let refused = |reason: String, by_representor| Unannounceable {
+        domain: Some(id.clone()),
+        mac: nic.mac,
+        device: nic.device.clone(),
+        reason,
+        by_representor,
+    };
+    let Some(mac) = nic.mac else {
+        let reason = obstacle(nic).unwrap_or_else(|| "the domain's XML gives it no MAC address".into());
+        return Err(refused(reason, None));
+    };
+    let nova = port.into_iter().flat_map(|port| &port.fixed_ips).map(|ip| (*ip, Source::Nova));
     let filter = nic.filter_ips.iter().map(|ip| (*ip, Source::Nwfilter));
-    Ok(Target {
+    let implied = [(address::implied(mac).into(), Source::Implied)];
+    let target = Target {
         domain: Some(id.clone()),
         mac,
         plug: Plug {
             device: nic.device.clone(),
-            interface_id: nic.interface_id.clone(),
+            interface_id: nic.interface_id.clone().or_else(|| port.map(|port| port.uuid.clone())),
             socket: nic.socket.clone(),
         },
         networks: nic.network.iter().chain(&nic.bridge).cloned().collect(),
         vlan: nic.vlan.clone(),
         manager: manager(domain, nic),
         link_up: !nic.link_down,
-        addresses: nova.chain(filter).map(|(ip, source)| Address { ip, source }).collect(),
-    })
+        addresses: nova.chain(filter).chain(implied).map(|(ip, source)| Address { ip, source }).collect(),
+    };
+    match obstacle(nic) {
+        None => Ok(target),
+        Some(reason) => {
+            let has_representor = matches!(nic.kind.as_str(), "hostdev" | "vdpa");
+            Err(refused(reason, has_representor.then(|| Box::new(target))))
+        }
+    }
 }
 
 fn manager(domain: &Domain, nic: &Interface) -> Option<Manager> {
@@ -153,14 +235,14 @@ fn obstacle(nic: &Interface) -> Option<String> {
     match nic.kind.as_str() {
         "bridge" | "network" | "ethernet" | "direct" | "vhostuser" => None,
         "hostdev" | "vdpa" => Some(format!(
-            "a NIC of type {} bypasses the host: only the guest or its switch can announce it",
+            "a NIC of type {} bypasses the host, and no port of Open vSwitch stands for it: only the guest or its switch can \
+             announce it",
             nic.kind
         )),
         kind => Some(format!("a NIC of type {kind} is on no network that could be told")),
     }
 }
 
-/// Nova's ports name no MAC: they are joined by the SDN's name for the NIC, else by its device's name.
 fn is_port_of(port: &NovaPort, nic: &Interface) -> bool {
     if let Some(id) = &nic.interface_id {
         return id.eq_ignore_ascii_case(&port.uuid);
@@ -187,8 +269,13 @@ mod tests {
         assert_eq!(subject(Some(&domain), Some("tap0"), None), "web1?ERROR ?[31m tap0");
     }
 
+    fn of(domain: &Domain) -> Vec<Result<Target, Unannounceable>> {
+        super::of(domain, |_| None)
+    }
+
+    /// But for the one that every MAC implies.
     fn ips(target: &Target) -> Vec<String> {
-        let addresses = target.addresses.iter();
+        let addresses = target.addresses.iter().filter(|a| a.source != Source::Implied);
         addresses.map(|a| format!("{} {}", a.ip, a.source)).collect()
     }
 
@@ -239,9 +326,45 @@ mod tests {
         assert_eq!(ips(of(&domain)[0].as_ref().unwrap()).len(), 2);
     }
 
+    /// Nova gives a macvtap neither a device's name nor an interface id.
+    #[test]
+    fn one_nic_and_one_port_that_are_left_over_belong_together() {
+        let mut domain = nova_domain();
+        domain.interfaces[1] =
+            Interface { kind: "direct".into(), mac: domain.interfaces[1].mac, ..Interface::default() };
+        domain.interfaces.truncate(2);
+        let second = of(&domain)[1].clone().unwrap();
+        assert_eq!(ips(&second), ["192.0.2.9 nova"]);
+        assert_eq!(second.plug.interface_id.as_deref(), Some("7a7a7a7a-1111-4222-8333-444455556666"));
+        assert_eq!(unmatched(&domain, |_| None), [""; 0]);
+
+        let third = Interface { mac: Some(MacAddr(2, 0, 0, 0, 0, 3)), ..domain.interfaces[1].clone() };
+        domain.interfaces.push(third);
+        assert_eq!(
+            of(&domain)[1..].iter().flatten().map(|nic| ips(nic).len()).sum::<usize>(),
+            0,
+            "of two, which?"
+        );
+        assert_eq!(unmatched(&domain, |_| None), ["7a7a7a7a-1111-4222-8333-444455556666"]);
+
+        let marked = |mac| {
+            (Some(mac) == domain.interfaces[1].mac)
+                .then(|| domain.nova_ports.as_ref().unwrap()[1].uuid.clone())
+        };
+        let nics = super::of(&domain, marked);
+        assert_eq!(ips(nics[1].as_ref().unwrap()), ["192.0.2.9 nova"], "the host knows");
+        assert_eq!(ips(nics[2].as_ref().unwrap()).len(), 0);
+    }
+
     #[test]
     fn a_passed_through_nic_is_told_not_skipped() {
         let refused = of(&nova_domain())[2].clone().unwrap_err();
         assert!(refused.reason.contains("hostdev"), "{}", refused.reason);
+        let target = refused.by_representor.unwrap();
+        assert_eq!(
+            (Some(target.mac), ips(&target).len()),
+            (refused.mac, 0),
+            "two NICs are left over for one port"
+        );
     }
 }

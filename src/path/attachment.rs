@@ -181,7 +181,10 @@ impl<'a> World<'a> {
     fn without_device(&self, plug: &Plug, plugged: Option<Plugged<'a>>) -> Result<Attachment, Condition> {
         let name = plug.device.clone().or_else(|| plug.socket.clone());
         match (plugged, name) {
-            (Some(plugged), _) if plugged.interface.is_vhost_user() => self.on_ovs(None, plugged),
+            // A trunk's sub-port enters the integration bridge by a patch.
+            (Some(plugged), _) if plugged.interface.is_vhost_user() || is_sub_port(&plugged) => {
+                self.on_ovs(None, plugged)
+            }
             (_, Some(device)) => Err(Condition::NoDevice { device }),
             (_, None) => Err(Condition::NoHostEnd),
         }
@@ -261,6 +264,18 @@ type Patch<'a> = (Plugged<'a>, Plugged<'a>);
 
 fn patches<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> impl Iterator<Item = Patch<'a>> {
     ovs.plugged_into(bridge).filter_map(|near| Some((near, ovs.peer_of(near.interface)?)))
+}
+
+fn is_sub_port(port: &Plugged<'_>) -> bool {
+    port.interface.kind == "patch" && port.interface.is_guests()
+}
+
+/// The ports on the integration bridge of the sub-ports of the trunk whose parent's NIC is `device`.
+pub fn sub_ports<'a>(device: &str, ovs: &'a Ovs) -> impl Iterator<Item = Plugged<'a>> {
+    let parent = ovs.named(device).filter(|parent| parent.bridge.name.starts_with(TRUNK_BRIDGE));
+    let patches = parent.into_iter().flat_map(|parent| patches(parent.bridge, ovs));
+    let of_sub_ports = patches.filter(|(near, _)| near.interface.name.starts_with(TRUNK_SUB_PORT));
+    of_sub_ports.map(|(_, far)| far).filter(is_sub_port)
 }
 
 /// The patch that carries a trunk's untagged frames: that of a sub-port has a tag on this side; neutron 24 gives this one tag 0.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use pnet_base::MacAddr;
+
 use crate::path::memo::Memo;
 
 /// Neutron's agent parks a port that it has not wired yet in this VLAN (`neutron.plugins.ml2.drivers.openvswitch.agent.common.constants.DEAD_VLAN_TAG`).
@@ -48,11 +50,17 @@ struct Index {
     /// By the bridge's name: what is not a guest's.
     leading_on: HashMap<String, Vec<Place>>,
     vhost_user: Vec<Place>,
+    /// By `external_ids:iface-id`, and by `attached-mac`, both in lower case.
+    by_id: HashMap<String, Vec<Place>>,
     /// By the bridge's name: a port that only neutron's agent makes so.
     neutrons: HashMap<String, String>,
     /// The names of internal ports.
     internals: Vec<String>,
 }
+
+/// Keys of `Interface.external_ids`: the SDN's name for a NIC, and its MAC.
+const IFACE_ID: &str = "iface-id";
+const ATTACHED_MAC: &str = "attached-mac";
 
 /// The rows of bridge, port and interface.
 type Place = [Uuid; 3];
@@ -171,6 +179,11 @@ impl Ovs {
                 if !interface.is_guests() {
                     index.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
                 }
+                for key in [IFACE_ID, ATTACHED_MAC] {
+                    if let Some(id) = interface.external_ids.get(key) {
+                        index.by_id.entry(id.to_ascii_lowercase()).or_default().push(place.clone());
+                    }
+                }
                 if is_of_neutrons_agent(port, interface) {
                     index.neutrons.entry(bridge.name.clone()).or_insert_with(|| port.name.clone());
                 }
@@ -201,6 +214,24 @@ impl Ovs {
     /// The vhost-user interfaces of all bridges.
     pub fn vhost_user(&self) -> impl Iterator<Item = Plugged<'_>> {
         self.index().vhost_user.iter().filter_map(|place| self.at(place))
+    }
+
+    /// The interfaces with this `external_ids:iface-id`, the SDN's name for a NIC.
+    pub fn of_interface_id(&self, id: &str) -> impl Iterator<Item = Plugged<'_>> {
+        self.with_id(IFACE_ID, id.to_ascii_lowercase())
+    }
+
+    /// The interfaces with this `external_ids:attached-mac`.
+    pub fn of_mac(&self, mac: MacAddr) -> impl Iterator<Item = Plugged<'_>> {
+        self.with_id(ATTACHED_MAC, mac.to_string())
+    }
+
+    fn with_id(&self, key: &'static str, id: String) -> impl Iterator<Item = Plugged<'_>> {
+        let places = self.index().by_id.get(&id).into_iter().flatten();
+        let has_it = move |p: &Plugged<'_>| {
+            p.interface.external_ids.get(key).is_some_and(|value| value.eq_ignore_ascii_case(&id))
+        };
+        places.filter_map(|place| self.at(place)).filter(has_it)
     }
 
     /// A port that shows that neutron's agent works on this bridge: one that it has marked, or its patch to another bridge.
@@ -365,7 +396,7 @@ impl Interface {
     /// It belongs to a guest: libvirt or an agent has named the port.
     pub fn is_guests(&self) -> bool {
         self.is_vhost_user()
-            || self.external_ids.contains_key("iface-id")
-            || self.external_ids.contains_key("attached-mac")
+            || self.external_ids.contains_key(IFACE_ID)
+            || self.external_ids.contains_key(ATTACHED_MAC)
     }
 }

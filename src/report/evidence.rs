@@ -1,10 +1,11 @@
 //! What a report tells of the proof: how far the frames came, whether they left, who has learned of the guest.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::announcement::frame;
+use crate::announcement::frame::{self, Frame, Kind};
 use crate::proof::delivery::{Delivery, Departure};
 
 /// The keys that a report has with a witness.
@@ -23,6 +24,8 @@ pub struct Evidence {
     pub lost_rounds: u32,
     /// What never left, how far it came, and why.
     pub stuck: Vec<String>,
+    /// Announced addresses of which no frame left the host.
+    pub not_left: Vec<IpAddr>,
     /// Why it cannot be seen whether frames leave the host.
     pub unseen: Option<String>,
     /// From the event to the first frame for the guest that came in after that.
@@ -94,16 +97,24 @@ impl Evidence {
         let departure = proof.departure();
         // Who is blind knows of nothing that it got stuck.
         let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
+        let not_left = if unseen.is_none() { not_left(proof) } else { Vec::new() };
         Evidence {
             left_host_after_ms: departure.map(|left| millis(left.at)),
             departure: departure.map(|left| left.departure.clone()),
             last_hop: proof.last_hop().map(|hop| hop.name.clone()),
             frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
             stuck: stuck.iter().map(ToString::to_string).collect(),
+            not_left,
             unseen,
             returned_after_ms: proof.returned().map(millis),
             ..Evidence::default()
         }
+    }
+
+    /// An address was not announced, or nothing left at all. A RARP alone is not missed where other frames speak for the MAC: OVN's
+    /// port security drops every one.
+    pub fn is_lacking(&self) -> bool {
+        !self.not_left.is_empty() || (self.departure.is_none() && !self.stuck.is_empty())
     }
 
     /// With where the bridge had learned the guest when it was last asked, and when that was.
@@ -137,6 +148,23 @@ impl Evidence {
         };
         departed.into_iter().chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
     }
+}
+
+/// The addresses of which no announcement left, where departures show.
+fn not_left(proof: &Delivery) -> Vec<IpAddr> {
+    let held: Vec<usize> = proof.held().map(|(number, _)| number).collect();
+    let announces = |frame: &&Frame| matches!(frame.kind, Kind::ArpRequest | Kind::ArpReply | Kind::Na);
+    let frames = || proof.frames().iter().enumerate();
+    let has_left = |ip: IpAddr| {
+        frames().any(|(number, frame)| frame.ip == Some(ip) && announces(&frame) && !held.contains(&number))
+    };
+    let mut silent: Vec<IpAddr> = Vec::new();
+    for ip in proof.frames().iter().filter(announces).filter_map(|frame| frame.ip) {
+        if !silent.contains(&ip) && !has_left(ip) {
+            silent.push(ip);
+        }
+    }
+    silent
 }
 
 /// Milliseconds with microseconds behind the point.
@@ -196,6 +224,21 @@ mod tests {
         assert!(words.ends_with("no frame for it yet; rarp did not leave br-int"), "{words}");
         let why = [0; 3].map(|_| Some("why".to_owned()));
         assert_eq!(Evidence::of(&left(&[]), None, &why).lines(), ["did not leave br-int: why"]);
+    }
+
+    #[test]
+    fn an_address_is_not_announced_when_none_of_its_frames_left() {
+        let of = |frames: &[usize]| {
+            let evidence = Evidence::of(&left(frames), None, &[]);
+            (evidence.not_left.len(), evidence.is_lacking())
+        };
+        assert_eq!(of(&[0, 1, 2]), (0, false));
+        assert_eq!(of(&[0, 1]), (0, false), "without its RARP");
+        assert_eq!(of(&[1]), (0, false), "one form of ARP speaks for the address");
+        assert_eq!(of(&[2]), (1, true), "a RARP does not");
+        assert_eq!(of(&[]), (1, true));
+        let blind = Evidence::of(&left(&[]), Some("why".into()), &[]);
+        assert_eq!((blind.not_left.len(), blind.is_lacking()), (0, false));
     }
 
     #[test]

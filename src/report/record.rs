@@ -143,7 +143,7 @@ impl Report {
     pub fn refused(nic: &Unannounceable, cause: Cause) -> Report {
         Report {
             version: VERSION,
-            domain: Some(nic.domain.clone()),
+            domain: nic.domain.clone(),
             device: nic.device.clone(),
             mac: nic.mac,
             attachment: None,

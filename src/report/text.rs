@@ -11,7 +11,7 @@ impl Report {
     /// What somebody should look at. Of an announcement that ended before its time, only what has not left the host.
     pub fn warnings(&self) -> Vec<String> {
         let Evidence { stuck, stale, .. } = &self.evidence;
-        let mut warnings = stuck.clone();
+        let mut warnings = if self.evidence.is_lacking() { stuck.clone() } else { Vec::new() };
         if self.is_unanswered() {
             // Both look the same from here.
             let words = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
@@ -39,6 +39,16 @@ impl Report {
         format!(
             "{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds{lost} by {by} ({cause}){evidence}"
         )
+    }
+
+    /// That some address was not announced, though others were, in one line.
+    pub fn unheard(&self) -> Option<String> {
+        let Evidence { not_left, stuck, .. } = &self.evidence;
+        let ips: Vec<String> = not_left.iter().map(ToString::to_string).collect();
+        let is_partly = self.outcome == Outcome::Announced && !ips.is_empty();
+        is_partly.then(|| {
+            format!("{}: of {} no frame left the host: {}", self.subject(), ips.join(", "), stuck.join("; "))
+        })
     }
 
     /// What went wrong, in one line.
@@ -107,10 +117,11 @@ mod tests {
 
     fn ended(outcome: Outcome, evidence: Evidence) -> Report {
         let nic = Unannounceable {
-            domain: DomainId { name: "web1".into(), uuid: String::new() },
+            domain: Some(DomainId { name: "web1".into(), uuid: String::new() }),
             device: None,
             mac: None,
             reason: String::new(),
+            by_representor: None,
         };
         Report { outcome, evidence, rounds: 2, ..Report::refused(&nic, Cause::Migrated) }
     }
@@ -118,20 +129,25 @@ mod tests {
     fn left() -> Evidence {
         let departure = Departure { device: "up0".into(), bridge: None, port: None, vlan: None, edge: None };
         let stale = Some("not learned".into());
-        Evidence { departure: Some(departure), stuck: vec!["rarp".into()], stale, ..Evidence::default() }
+        let (stuck, not_left) = (vec!["arp".into()], vec!["192.0.2.1".parse().unwrap()]);
+        Evidence { departure: Some(departure), stuck, not_left, stale, ..Evidence::default() }
     }
 
     #[test]
     fn what_is_missing_in_the_end_is_warned_of_if_the_end_was_waited_for() {
         let warnings = |outcome| ended(outcome, left()).warnings();
-        assert_eq!(warnings(Outcome::Announced), ["rarp", UNANSWERED, "not learned"]);
+        assert_eq!(warnings(Outcome::Announced), ["arp", UNANSWERED, "not learned"]);
         for early in [Outcome::Cancelled, Outcome::Superseded, Outcome::NotReady] {
-            assert_eq!(warnings(early), ["rarp"], "{early:?}");
+            assert_eq!(warnings(early), ["arp"], "{early:?}");
         }
-        let answered = Evidence { returned_after_ms: Some(1.0), stuck: Vec::new(), stale: None, ..left() };
-        let nothing_left = Evidence { departure: None, ..left() };
-        assert_eq!(ended(Outcome::Announced, answered).warnings(), Vec::<String>::new());
-        assert_eq!(ended(Outcome::Failed, nothing_left).warnings(), ["rarp"]);
+        let answered = Evidence { returned_after_ms: Some(1.0), not_left: Vec::new(), stale: None, ..left() };
+        let nothing_left = Evidence { departure: None, not_left: Vec::new(), ..left() };
+        assert_eq!(
+            ended(Outcome::Announced, answered).warnings(),
+            [""; 0],
+            "what is stuck speaks for no address"
+        );
+        assert_eq!(ended(Outcome::Failed, nothing_left).warnings(), ["arp"]);
     }
 
     #[test]

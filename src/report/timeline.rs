@@ -40,7 +40,13 @@ mod tests {
 
     fn report() -> Report {
         let domain = DomainId { name: "web1".into(), uuid: String::new() };
-        let nic = Unannounceable { domain, device: None, mac: None, reason: String::new() };
+        let nic = Unannounceable {
+            domain: Some(domain),
+            device: None,
+            mac: None,
+            reason: String::new(),
+            by_representor: None,
+        };
         Report::refused(&nic, Cause::Migrated)
     }
 

@@ -5,3 +5,4 @@ pub(crate) mod diagnose;
 pub(crate) mod observer;
 pub(crate) mod order;
 pub(crate) mod pacer;
+pub(crate) mod targets;

@@ -84,7 +84,9 @@ impl Order {
         let asked = ips.iter().map(|ip| (*ip, Source::Operator));
         let named = asked.chain(configured.map(|ip| (*ip, Source::Configuration)));
         let named = named.map(|(ip, source)| Address { ip, source });
-        let addresses = believed(named.chain(target.addresses.iter().copied()), &config.addresses.sources);
+        let candidates = named.chain(target.addresses.iter().copied());
+        let mut addresses = believed(candidates, &config.addresses.sources);
+        addresses.retain(|address| config.permits(&target, address.ip));
         let vlan = vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
         if let Some(vlan) = vlan {
             target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });

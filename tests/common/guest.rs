@@ -14,6 +14,7 @@ pub struct Guest {
     /// libvirt's name of the hypervisor: `qemu`, or `test` for the test driver.
     kind: &'static str,
     nova: bool,
+    nova_name: Option<String>,
     /// More arguments for QEMU.
     qemu: Vec<String>,
     memory: u32,
@@ -147,6 +148,7 @@ impl Guest {
             name: name.into(),
             kind: "qemu",
             nova: false,
+            nova_name: None,
             qemu: Vec::new(),
             memory: 16,
             nics: Vec::new(),
@@ -190,6 +192,11 @@ impl Guest {
         self
     }
 
+    /// What OpenStack's users call it.
+    pub fn named_by_nova(self, name: &str) -> Self {
+        Self { nova_name: Some(name.into()), ..self.nova() }
+    }
+
     pub fn nic(mut self, nic: &Nic) -> Self {
         self.nics.push(nic.clone());
         self
@@ -222,7 +229,7 @@ impl Guest {
         format!(
             "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
              <nova:name>{}</nova:name><nova:ports>{ports}</nova:ports></nova:instance></metadata>",
-            self.name
+            self.nova_name.as_ref().unwrap_or(&self.name)
         )
     }
 

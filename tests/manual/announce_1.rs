@@ -101,7 +101,10 @@ fn the_defaults_are_those_of_the_page() {
         let item = PAGE.0.split(&format!(".It Fl {option} ")).nth(1).unwrap().split("\n.It ").next().unwrap();
         assert!(item.contains(&format!("The default is {default}.")), "{option} {default}: {item}");
     }
-    assert_eq!(config.addresses, AddressesTable { sources: Source::DEFAULT.to_vec() });
+    assert_eq!(
+        config.addresses,
+        AddressesTable { sources: Source::DEFAULT.to_vec(), ..AddressesTable::default() }
+    );
     assert_eq!(config.frames.send, frame::Kind::ALL);
     let offsets = config_schedule().join(" ");
     assert_eq!(offsets, "0 50 150 350 750 1550 3150 5150 7150 9150", "see FRAMES AND SCHEDULE");

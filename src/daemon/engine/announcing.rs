@@ -13,7 +13,7 @@ use crate::guest::{GuestState, Known};
 use crate::report::Report;
 use crate::run::announcer::{self, Signals, Stop};
 use crate::run::order::Order;
-use crate::run::pacer;
+use crate::run::{pacer, targets};
 
 /// What was read of a guest: the connection, the guest, the reading.
 pub(super) type Read = (usize, String, u64, Result<Known, String>);
@@ -84,7 +84,8 @@ impl Engine {
         }
         // The hook has no next connection to wait for.
         self.given_up = known.is_err();
-        let actions = ledger.read(&uuid, reading, known.ok(), self.epoch.elapsed());
+        let nics = known.ok().map(|known| targets::of(known, &self.config, &self.host.ovs.borrow().ovs));
+        let actions = ledger.read(&uuid, reading, nics, self.epoch.elapsed());
         self.act(number, actions);
     }
 

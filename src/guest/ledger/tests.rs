@@ -1,6 +1,8 @@
 use super::*;
+use crate::guest::Known;
 use crate::guest::domain::{Domain, Interface};
 use crate::guest::event::lifecycle;
+use crate::guest::target;
 use pnet_base::MacAddr;
 
 const CAUSES: [Cause; 3] = [Cause::Migrated, Cause::Restored, Cause::Plugged];
@@ -10,7 +12,7 @@ fn ms(n: u64) -> Duration {
 }
 
 /// A guest "u" with a NIC for each alias, all of one MAC.
-fn known(aliases: &[&str]) -> Known {
+fn known(aliases: &[&str]) -> Vec<Nic> {
     let nic = |alias: &&str| Interface {
         kind: "bridge".into(),
         mac: Some(MacAddr(0x52, 0x54, 0, 0, 0, 1)),
@@ -20,7 +22,7 @@ fn known(aliases: &[&str]) -> Known {
     };
     let interfaces = aliases.iter().map(nic).collect();
     let domain = Domain { name: "web1".into(), uuid: "u".into(), interfaces, ..Domain::default() };
-    Known { addresses: vec![Vec::new(); aliases.len()], domain }
+    target::nics(Known { addresses: vec![Vec::new(); aliases.len()], domain }, |_| None)
 }
 
 /// A ledger, and what it wants done, in words.

@@ -13,6 +13,7 @@ use virt::error::ErrorNumber;
 use super::sys::libvirt::{EventLoop, Subscription};
 use crate::guest::GuestState;
 use crate::guest::address::Source;
+use crate::guest::domain::Domain;
 use crate::guest::event::Change;
 use crate::guest::{Absent, Known, Wanted};
 
@@ -39,12 +40,12 @@ pub struct Guest {
 }
 
 /// What came of looking for guests.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// The guests that were asked for, in that order.
     pub guests: Vec<Result<Guest, Absent>>,
     /// What keeps their states up to date.
-    pub watching: Box<dyn Any + Send>,
+    pub watching: Option<Box<dyn Any + Send>>,
 }
 
 /// Looks for guests: libvirt's URI (none for the default), which ones, and the sources whose addresses are wanted.
@@ -82,7 +83,7 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
     let guests = handles.map(|handle| guest(&mut looker, &watchers, &handle?)).collect();
     drop(looker);
     let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
-    Ok(Found { guests, watching: Box::new(watching) })
+    Ok(Found { guests, watching: Some(Box::new(watching)) })
 }
 
 /// What keeps the guests' states up to date; dropped in this order.
@@ -117,10 +118,36 @@ fn lookup(connection: &Connect, name: &str) -> Result<Handle, Absent> {
             Err(_) => Err(error),
         },
     });
-    found.map_err(|error| match error.code() {
-        Enum::Known(ErrorNumber::NoDomain | ErrorNumber::InvalidArg) => Absent::Unknown(name.into()),
-        _ => Absent::Unreadable { name: name.into(), why: error.message().into() },
+    found.or_else(|error| match error.code() {
+        Enum::Known(ErrorNumber::NoDomain | ErrorNumber::InvalidArg) => lookup_by_nova(connection, name),
+        _ => Err(Absent::Unreadable { name: name.into(), why: error.message().into() }),
     })
+}
+
+/// The VM that OpenStack calls so, or one of whose ports has this UUID; one that runs goes before those that do not.
+fn lookup_by_nova(connection: &Connect, name: &str) -> Result<Handle, Absent> {
+    let unreadable = |error: virt::error::Error| Absent::Unreadable {
+        name: name.into(),
+        why: format!("cannot list the VMs: {}", error.message()),
+    };
+    let is_called = |handle: &Handle| {
+        let domain = handle.xml_desc(0).ok().and_then(|xml| Domain::parse(&xml).ok());
+        domain.is_some_and(|domain| domain.is_called_by_nova(name))
+    };
+    let mut called = connection.list_all_domains(0).map_err(unreadable)?;
+    called.retain(is_called);
+    let runs = |handle: &Handle| handle.is_active().unwrap_or(false);
+    if called.iter().any(runs) {
+        called.retain(runs);
+    }
+    match called.len() {
+        0 | 1 => called.pop().ok_or_else(|| Absent::Unknown(name.into())),
+        _ => {
+            let mut candidates: Vec<String> = called.iter().filter_map(|handle| handle.name().ok()).collect();
+            candidates.sort();
+            Err(Absent::Ambiguous { name: name.into(), candidates })
+        }
+    }
 }
 
 fn guest(looker: &mut Looker<'_>, watchers: &Watchers, handle: &Handle) -> Result<Guest, Absent> {

@@ -222,8 +222,21 @@ impl Links {
             IpAddr::V4(address) => address.is_link_local(),
             IpAddr::V6(address) => address.is_unicast_link_local(),
         };
-        let addresses = self.addresses.entry(index).or_default();
-        !is_link_local && if is_there { addresses.insert(address) } else { addresses.remove(&address) }
+        if is_link_local {
+            return false;
+        }
+        if is_there {
+            return self.addresses.entry(index).or_default().insert(address);
+        }
+        let Some(addresses) = self.addresses.get_mut(&index) else {
+            return false;
+        };
+        let was_there = addresses.remove(&address);
+        // A device's last address may be told to have gone after the device.
+        if addresses.is_empty() {
+            self.addresses.remove(&index);
+        }
+        was_there
     }
 
     fn unlink(&mut self, index: u32) {

@@ -20,7 +20,8 @@ const TEST: &str = "--connect test:///default --wait 0";
 const KEYS: &str = "version domain device mac attachment addresses cause event_at ended_at outcome unmet runs_after_ms \
                     plugged_after_ms tagged_after_ms ready_after_ms first_frame_after_ms rounds frames send_errors \
                     left_host_after_ms departure last_hop frames_left lost_rounds stuck not_left unseen \
-                    returned_after_ms learned_after_ms learned_on stale injector dry_run error";
+                    returned_after_ms last_returned_after_ms ceased answered_after_ms answered_by answered_from \
+                    gateways stuck_questions learned_after_ms learned_on stale injector dry_run error";
 
 /// Guests of libvirt's test driver, some with `=` and nova's name; a state is a number of `virDomainState`.
 const GUESTS: &str = "
@@ -231,7 +232,7 @@ fn json_is_one_object_a_line_with_its_keys() {
     assert_keys(&nic, KEYS);
     assert_keys(&nic["attachment"], "kind bridge port vlan hops");
     assert_keys(&nic["addresses"][0], "ip source");
-    assert_keys(&nic["frames"], "rarp arp_request arp_reply na");
+    assert_keys(&nic["frames"], "rarp arp_request arp_reply na ask solicit");
     assert_eq!(
         (&nic["version"], &nic["dry_run"], &nic["outcome"]),
         (&1.into(), &true.into(), &"announced".into())
@@ -318,10 +319,10 @@ fn a_dry_run_writes_the_frames_with_the_times_of_the_schedule() {
 
     let frames = dissect::dissect(&std::fs::read(file).unwrap());
 
-    let rounds: Vec<_> = frames.chunks(4).collect();
+    let rounds: Vec<_> = frames.chunks(5).collect();
     for round in &rounds {
         let kinds: Vec<&str> = round.iter().map(|frame| frame.kind.name()).collect();
-        assert_eq!(kinds, ["arp-request", "arp-reply", "na", "rarp"]);
+        assert_eq!(kinds, ["arp-request", "arp-reply", "na", "rarp", "solicit"]);
         assert!(round.iter().all(|frame| frame.complaints.is_empty() && frame.vlan.is_none()), "{round:#?}");
     }
     let times: Vec<u128> = rounds.iter().map(|round| (round[0].at - frames[0].at).as_millis()).collect();

@@ -1,4 +1,4 @@
-//! The frames that say where a guest lives, exact to the byte.
+//! The frames that say where a guest lives, and those that ask its routers, exact to the byte.
 //!
 //! | frame | source |
 //! |---|---|
@@ -6,6 +6,9 @@
 //! | ARP announcement, reply form | RFC 5944 section 4.6 |
 //! | unsolicited neighbour advertisement | RFC 4861 section 7.2.6 |
 //! | RARP request | RFC 903, as QEMU's `net/announce.c` sends it |
+//! | ARP request for a gateway | RFC 826 |
+//! | neighbour solicitation for a router | RFC 4861 section 7.2.2 |
+//! | router solicitation | RFC 4861 section 6.3.7 |
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +17,8 @@ use pnet_base::MacAddr;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, ArpOperations, MutableArpPacket};
 use pnet_packet::ethernet::{EtherType, EtherTypes, MutableEthernetPacket};
 use pnet_packet::icmpv6::ndp::{MutableNeighborAdvertPacket, NdpOption, NdpOptionTypes, NeighborAdvertFlags};
-use pnet_packet::icmpv6::{self, Icmpv6Packet, Icmpv6Types};
+use pnet_packet::icmpv6::ndp::{MutableNeighborSolicitPacket, MutableRouterSolicitPacket, NdpOptionType};
+use pnet_packet::icmpv6::{self, Icmpv6Packet, Icmpv6Types, MutableIcmpv6Packet};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::MutableIpv6Packet;
 use serde::{Deserialize, Serialize};
@@ -23,15 +27,17 @@ use serde::{Deserialize, Serialize};
 const MIN_FRAME: usize = 60;
 const ETHERNET_HEADER: usize = 14;
 const IPV6_HEADER: usize = 40;
-/// A neighbour advertisement with one target link-layer address option.
-const ADVERTISEMENT: usize = 24 + 8;
+/// A neighbour advertisement or solicitation with one link-layer address option (RFC 4861 sections 4.3, 4.4 and 4.6.1).
+const NEIGHBOUR_MESSAGE: usize = 24 + 8;
+/// A router solicitation with that option (RFC 4861 section 4.1).
+const ROUTER_SOLICITATION: usize = 8 + 8;
 /// RFC 903: the operation code of a request.
 const RARP_REQUEST: ArpOperation = ArpOperation(3);
-/// RFC 2464 section 7: where ff02::1 is sent to on Ethernet.
-const ALL_NODES_MAC: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// Where a router solicitation goes.
+pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
-/// One kind of frame. The order is that within a round.
+/// One kind of frame. The order is that within a round: the announcements, then the questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -41,13 +47,20 @@ pub enum Kind {
     ArpReply,
     /// Unsolicited neighbour advertisement.
     Na,
-    /// RARP request. Last: on EVPN with ARP suppression a RARP alone withdraws the MAC-IP route.
+    /// RARP request.
     Rarp,
+    /// ARP request for a gateway.
+    Ask,
+    /// Neighbour solicitation for a router, or a router solicitation.
+    Solicit,
 }
 
 impl Kind {
     /// Every kind, in the order within a round.
-    pub const ALL: [Kind; 4] = [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp];
+    pub const ALL: [Kind; 6] =
+        [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp, Kind::Ask, Kind::Solicit];
+    /// The kinds that say where a guest is. Whether they leave the host decides what an announcement has come to.
+    pub const ANNOUNCEMENTS: [Kind; 4] = [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp];
 
     /// The word for this kind on the command line, in the configuration and in output.
     pub fn word(self) -> &'static str {
@@ -56,6 +69,8 @@ impl Kind {
             Kind::ArpReply => "arp-reply",
             Kind::Na => "na",
             Kind::Rarp => "rarp",
+            Kind::Ask => "ask",
+            Kind::Solicit => "solicit",
         }
     }
 }
@@ -73,7 +88,7 @@ impl std::str::FromStr for Kind {
         Kind::ALL
             .into_iter()
             .find(|kind| kind.word() == word)
-            .ok_or_else(|| "expected rarp, arp-request, arp-reply or na".into())
+            .ok_or_else(|| "expected rarp, arp-request, arp-reply, na, ask or solicit".into())
     }
 }
 
@@ -82,8 +97,10 @@ impl std::str::FromStr for Kind {
 pub struct Frame {
     /// What it is.
     pub kind: Kind,
-    /// The address that it announces; a RARP carries none.
+    /// The guest's address in it: that which it announces, or from which it asks; a RARP carries none.
     pub ip: Option<IpAddr>,
+    /// Of a question, who is asked.
+    pub asked: Option<IpAddr>,
     /// What goes to the wire.
     pub bytes: Vec<u8>,
 }
@@ -106,10 +123,10 @@ impl Default for Style {
     }
 }
 
-/// All frames of one round for the NIC `mac` with the addresses `ips`, in the order in which they are sent.
+/// The announcements of one round for the NIC `mac` with the addresses `ips`, in the order in which they are sent.
 pub fn round(mac: MacAddr, ips: &[IpAddr], style: &Style) -> Vec<Frame> {
     let mut frames = Vec::new();
-    for kind in Kind::ALL {
+    for kind in Kind::ANNOUNCEMENTS {
         if !style.send.contains(&kind) {
             continue;
         }
@@ -129,26 +146,38 @@ pub fn round(mac: MacAddr, ips: &[IpAddr], style: &Style) -> Vec<Frame> {
 
 /// The request form of an ARP announcement (RFC 5227 section 3): sender and target address are both `ip`.
 pub fn arp_request(mac: MacAddr, ip: Ipv4Addr, target: MacAddr) -> Frame {
-    Frame {
-        kind: Kind::ArpRequest,
-        ip: Some(ip.into()),
-        bytes: arp(EtherTypes::Arp, ArpOperations::Request, (mac, ip), (target, ip)),
-    }
+    let bytes = arp(EtherTypes::Arp, ArpOperations::Request, (mac, ip), (target, ip));
+    announcement(Kind::ArpRequest, ip.into(), bytes)
 }
 
 /// The reply form of an ARP announcement (RFC 5944 section 4.6): broadcast, both halves are the guest's.
 pub fn arp_reply(mac: MacAddr, ip: Ipv4Addr) -> Frame {
-    Frame {
-        kind: Kind::ArpReply,
-        ip: Some(ip.into()),
-        bytes: arp(EtherTypes::Arp, ArpOperations::Reply, (mac, ip), (mac, ip)),
-    }
+    let bytes = arp(EtherTypes::Arp, ArpOperations::Reply, (mac, ip), (mac, ip));
+    announcement(Kind::ArpReply, ip.into(), bytes)
 }
 
 /// The RARP request that QEMU sends: both hardware addresses are the guest's, both IP addresses zero.
 pub fn rarp(mac: MacAddr) -> Frame {
     let half = (mac, Ipv4Addr::UNSPECIFIED);
-    Frame { kind: Kind::Rarp, ip: None, bytes: arp(EtherTypes::Rarp, RARP_REQUEST, half, half) }
+    let bytes = arp(EtherTypes::Rarp, RARP_REQUEST, half, half);
+    Frame { kind: Kind::Rarp, ip: None, asked: None, bytes }
+}
+
+/// An ARP request for `gateway` (RFC 826) from the guest's own address.
+///
+/// Not a probe: with 0.0.0.0 as the sender, the one that is asked makes no entry. Broadcast, since the gateway's MAC need not be
+/// known, and each neighbour that has an entry for the guest updates it as well.
+pub fn ask(mac: MacAddr, from: Ipv4Addr, gateway: Ipv4Addr) -> Frame {
+    let bytes = arp(EtherTypes::Arp, ArpOperations::Request, (mac, from), (MacAddr::zero(), gateway));
+    question(Kind::Ask, from.into(), gateway.into(), bytes)
+}
+
+fn announcement(kind: Kind, ip: IpAddr, bytes: Vec<u8>) -> Frame {
+    Frame { kind, ip: Some(ip), asked: None, bytes }
+}
+
+fn question(kind: Kind, from: IpAddr, asked: IpAddr, bytes: Vec<u8>) -> Frame {
+    Frame { kind, ip: Some(from), asked: Some(asked), bytes }
 }
 
 fn arp(
@@ -174,33 +203,79 @@ fn arp(
 
 /// An unsolicited neighbour advertisement (RFC 4861 section 7.2.6): Override set, Solicited clear, hop limit 255.
 pub fn advertisement(mac: MacAddr, ip: Ipv6Addr, router: bool) -> Frame {
-    let length = ETHERNET_HEADER + IPV6_HEADER + ADVERTISEMENT;
-    let mut bytes = ethernet(length, ALL_NODES_MAC, mac, EtherTypes::Ipv6);
+    let bytes = icmpv6(mac, (ip, ALL_NODES), NEIGHBOUR_MESSAGE, |message| {
+        if let Some(mut packet) = MutableNeighborAdvertPacket::new(message) {
+            let router = if router { NeighborAdvertFlags::Router } else { 0 };
+            packet.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
+            packet.set_flags(NeighborAdvertFlags::Override | router);
+            packet.set_target_addr(ip);
+            packet.set_options(&[link_layer_address(NdpOptionTypes::TargetLLAddr, mac)]);
+        }
+    });
+    announcement(Kind::Na, ip.into(), bytes)
+}
+
+/// A neighbour solicitation for `router` (RFC 4861 section 7.2.2) from the guest's own address, to the solicited-node
+/// multicast address.
+pub fn solicitation(mac: MacAddr, from: Ipv6Addr, router: Ipv6Addr) -> Frame {
+    let bytes = icmpv6(mac, (from, solicited_node(router)), NEIGHBOUR_MESSAGE, |message| {
+        if let Some(mut packet) = MutableNeighborSolicitPacket::new(message) {
+            packet.set_icmpv6_type(Icmpv6Types::NeighborSolicit);
+            packet.set_target_addr(router);
+            packet.set_options(&[link_layer_address(NdpOptionTypes::SourceLLAddr, mac)]);
+        }
+    });
+    question(Kind::Solicit, from.into(), router.into(), bytes)
+}
+
+/// A router solicitation (RFC 4861 section 6.3.7) from the guest's own address: each router makes an entry for that
+/// (section 6.2.6), and may send an advertisement to all.
+pub fn router_solicitation(mac: MacAddr, from: Ipv6Addr) -> Frame {
+    let bytes = icmpv6(mac, (from, ALL_ROUTERS), ROUTER_SOLICITATION, |message| {
+        if let Some(mut packet) = MutableRouterSolicitPacket::new(message) {
+            packet.set_icmpv6_type(Icmpv6Types::RouterSolicit);
+            packet.set_options(&[link_layer_address(NdpOptionTypes::SourceLLAddr, mac)]);
+        }
+    });
+    question(Kind::Solicit, from.into(), ALL_ROUTERS.into(), bytes)
+}
+
+fn link_layer_address(option_type: NdpOptionType, mac: MacAddr) -> NdpOption {
+    NdpOption { option_type, length: 1, data: mac.octets().to_vec() }
+}
+
+/// RFC 4291 section 2.7.1.
+fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = ip.octets();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]))
+}
+
+/// A multicast message of `length` bytes from `from` to `to`, hop limit 255: `fill` writes all but its checksum.
+fn icmpv6(
+    mac: MacAddr,
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    length: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
+    // RFC 2464 section 7.
+    let [.., a, b, c, d] = to.octets();
+    let destination = MacAddr(0x33, 0x33, a, b, c, d);
+    let mut bytes = ethernet(ETHERNET_HEADER + IPV6_HEADER + length, destination, mac, EtherTypes::Ipv6);
     let (header, message) = bytes[ETHERNET_HEADER..].split_at_mut(IPV6_HEADER);
     if let Some(mut packet) = MutableIpv6Packet::new(header) {
         packet.set_version(6);
-        packet.set_payload_length(ADVERTISEMENT as u16);
+        packet.set_payload_length(length as u16);
         packet.set_next_header(IpNextHeaderProtocols::Icmpv6);
         packet.set_hop_limit(255);
-        packet.set_source(ip);
-        packet.set_destination(ALL_NODES);
+        packet.set_source(from);
+        packet.set_destination(to);
     }
-    if let Some(mut packet) = MutableNeighborAdvertPacket::new(message) {
-        let router = if router { NeighborAdvertFlags::Router } else { 0 };
-        packet.set_icmpv6_type(Icmpv6Types::NeighborAdvert);
-        packet.set_flags(NeighborAdvertFlags::Override | router);
-        packet.set_target_addr(ip);
-        packet.set_options(&[NdpOption {
-            option_type: NdpOptionTypes::TargetLLAddr,
-            length: 1,
-            data: mac.octets().to_vec(),
-        }]);
-    }
-    let checksum = Icmpv6Packet::new(message).map(|m| icmpv6::checksum(&m, &ip, &ALL_NODES));
-    if let (Some(sum), Some(mut m)) = (checksum, MutableNeighborAdvertPacket::new(message)) {
+    fill(message);
+    let checksum = Icmpv6Packet::new(message).map(|m| icmpv6::checksum(&m, &from, &to));
+    if let (Some(sum), Some(mut m)) = (checksum, MutableIcmpv6Packet::new(message)) {
         m.set_checksum(sum);
     }
-    Frame { kind: Kind::Na, ip: Some(ip.into()), bytes }
+    bytes
 }
 
 fn ethernet(length: usize, destination: MacAddr, source: MacAddr, ethertype: EtherType) -> Vec<u8> {
@@ -268,13 +343,44 @@ mod tests {
     }
 
     #[test]
+    fn a_question_names_its_guest_and_its_gateway() {
+        let frame = ask(MAC, Ipv4Addr::new(10, 1, 10, 50), Ipv4Addr::new(10, 1, 10, 1));
+        let golden = "fffffffffffffa163e00001108060001080006040001fa163e0000110a010a320000000000000a010a01";
+        assert_eq!(hex(&frame.bytes), padded(golden));
+    }
+
+    #[test]
+    fn a_solicitation_goes_to_those_who_may_have_the_address() {
+        let frame = solicitation(MAC, "2001:db8:10::50".parse().unwrap(), "2001:db8:10::".parse().unwrap());
+        let golden = concat!(
+            "3333ff000000fa163e00001186dd",
+            "6000000000203aff20010db8001000000000000000000050ff0200000000000000000001ff000000",
+            // The checksum is scapy's.
+            "8700e5940000000020010db80010000000000000000000000101fa163e000011"
+        );
+        assert_eq!(hex(&frame.bytes), golden);
+    }
+
+    #[test]
+    fn a_router_solicitation_has_the_guests_own_source_and_its_link_layer_address() {
+        let frame = router_solicitation(MAC, "2001:db8:10::50".parse().unwrap());
+        let golden = concat!(
+            "333300000002fa163e00001186dd",
+            "6000000000103aff20010db8001000000000000000000050ff020000000000000000000000000002",
+            // The checksum is scapy's.
+            "8500146e000000000101fa163e000011"
+        );
+        assert_eq!(hex(&frame.bytes), golden);
+    }
+
+    #[test]
     fn a_guest_that_routes_says_so() {
         let frame = advertisement(MAC, "2001:db8::1".parse().unwrap(), true);
         assert_eq!(frame.bytes[ETHERNET_HEADER + IPV6_HEADER + 4], 0xa0);
     }
 
     #[test]
-    fn a_round_ends_with_the_rarp() {
+    fn a_round_has_a_frame_of_each_kind_for_each_address_and_one_rarp() {
         let ips: Vec<IpAddr> = ["192.0.2.1", "2001:db8::1", "192.0.2.2"].map(|a| a.parse().unwrap()).into();
         let sent: Vec<String> = round(MAC, &ips, &Style::default())
             .iter()

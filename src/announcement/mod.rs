@@ -4,5 +4,6 @@
 pub mod frame;
 pub mod injection;
 pub mod machine;
+pub(crate) mod question;
 pub(crate) mod quota;
 pub(crate) mod schedule;

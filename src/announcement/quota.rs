@@ -1,5 +1,5 @@
 //! How many frames a second the whole host may send, and whose turn it is: the first attempts of all before the second
-//! attempts of any.
+//! attempts of any, and of each attempt the announcements before the questions.
 //!
 //! A first round goes as soon as nothing is owed, and is paid for afterwards. A later one is paid for beforehand, and leaves room
 //! for first ones, which might come at any moment.
@@ -27,10 +27,36 @@ pub(crate) struct Quota<T> {
     arrivals: u64,
 }
 
+/// A part of a round. The order is that in which parts are sent where not all can be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Part {
+    /// The number of the attempt at a round, from 0.
+    pub attempt: u32,
+    /// Its questions; else its announcements.
+    pub is_questions: bool,
+}
+
+impl Part {
+    /// The announcements of a round.
+    pub(crate) fn announcements(attempt: u32) -> Part {
+        Part { attempt, is_questions: false }
+    }
+
+    /// The questions of a round.
+    pub(crate) fn questions(attempt: u32) -> Part {
+        Part { attempt, is_questions: true }
+    }
+
+    /// Anything but first announcements.
+    pub(crate) fn is_later(self) -> bool {
+        self > Part::announcements(0)
+    }
+}
+
 #[derive(Debug)]
 struct Waiting<T> {
-    /// The attempt, then the order of asking.
-    turn: (u32, u64),
+    /// What is to be sent, then the order of asking.
+    turn: (Part, u64),
     frames: u32,
     who: T,
 }
@@ -74,11 +100,11 @@ impl<T> Quota<T> {
         self.paid_until = now + self.per_frame.mul_f64(owed);
     }
 
-    /// `who` wants to send `frames` as its attempt `attempt` at a round, from 0.
-    pub(crate) fn ask(&mut self, attempt: u32, frames: u32, who: T) {
+    /// `who` wants to send `frames`, which are that part of a round.
+    pub(crate) fn ask(&mut self, part: Part, frames: u32, who: T) {
         self.arrivals += 1;
-        let turn = (attempt, self.arrivals);
-        if attempt > 0 {
+        let turn = (part, self.arrivals);
+        if part.is_later() {
             self.saving_for = self.saving_for.max(frames);
         }
         self.waiting.push(Reverse(Waiting { turn, frames, who }));
@@ -113,7 +139,7 @@ impl<T> Quota<T> {
 
 impl<T> Waiting<T> {
     fn is_later(&self) -> bool {
-        self.turn.0 > 0
+        self.turn.0.is_later()
     }
 }
 
@@ -133,7 +159,7 @@ mod tests {
     #[test]
     fn a_tenth_of_a_second_may_go_at_once_and_then_the_rate_holds() {
         let mut quota = Quota::new(100);
-        (0..20).for_each(|n| quota.ask(0, 1, n));
+        (0..20).for_each(|n| quota.ask(Part::announcements(0), 1, n));
         let at_once = std::iter::from_fn(|| quota.next(ms(0))).count();
         assert_eq!(at_once, 10);
         assert_eq!(quota.pause(ms(0)), Some(ms(10)));
@@ -141,20 +167,21 @@ mod tests {
     }
 
     #[test]
-    fn first_rounds_go_before_second_rounds() {
+    fn first_rounds_go_before_questions_and_those_before_second_rounds() {
         let mut quota = Quota::new(1000);
-        quota.ask(1, 4, "second round of a");
-        quota.ask(0, 4, "first round of b");
-        quota.ask(0, 4, "first round of c");
+        quota.ask(Part::announcements(1), 4, "second round of a");
+        quota.ask(Part::questions(0), 2, "questions of a");
+        quota.ask(Part::announcements(0), 4, "first round of b");
+        quota.ask(Part::announcements(0), 4, "first round of c");
         let order: Vec<&str> = std::iter::from_fn(|| quota.next(ms(0))).collect();
-        assert_eq!(order, ["first round of b", "first round of c", "second round of a"]);
+        assert_eq!(order, ["first round of b", "first round of c", "questions of a", "second round of a"]);
     }
 
     #[test]
     fn a_round_larger_than_the_bucket_goes_when_the_bucket_is_full_and_leaves_a_debt() {
         let mut quota = Quota::new(10);
-        quota.ask(0, 5, "large");
-        quota.ask(0, 1, "small");
+        quota.ask(Part::announcements(0), 5, "large");
+        quota.ask(Part::announcements(0), 1, "small");
         assert_eq!(quota.next(ms(0)), Some("large"));
         assert_eq!(quota.next(ms(400)), None);
         assert_eq!(quota.next(ms(500)), Some("small"));
@@ -163,7 +190,7 @@ mod tests {
     #[test]
     fn another_rate_holds_for_those_who_wait_already() {
         let mut quota = Quota::new(10);
-        (0..3).for_each(|n| quota.ask(0, 5, n));
+        (0..3).for_each(|n| quota.ask(Part::announcements(0), 5, n));
         assert_eq!((quota.next(ms(0)), quota.pause(ms(0))), (Some(0), Some(ms(500))));
         quota.change(100, ms(0));
         assert_eq!(
@@ -175,14 +202,14 @@ mod tests {
     #[test]
     fn a_first_round_does_not_wait_for_a_large_later_one() {
         let mut quota = Quota::new(1000);
-        quota.ask(1, 200, "later");
+        quota.ask(Part::announcements(1), 200, "later");
         assert_eq!(quota.pause(ms(1000)), Some(ms(0)), "it was silent for long enough");
         assert_eq!(quota.next(ms(1000)), Some("later"));
-        quota.ask(0, 4, "first");
+        quota.ask(Part::announcements(0), 4, "first");
         assert_eq!(quota.next(ms(1000)), Some("first"));
-        quota.ask(1, 200, "later");
+        quota.ask(Part::announcements(1), 200, "later");
         assert_eq!(quota.pause(ms(1000)), Some(ms(204)), "it is paid for beforehand");
-        quota.ask(0, 4, "first");
+        quota.ask(Part::announcements(0), 4, "first");
         assert_eq!(quota.next(ms(1100)), Some("first"), "which keeps no first one waiting");
         assert_eq!(quota.pause(ms(1100)), Some(ms(108)));
     }
@@ -192,7 +219,7 @@ mod tests {
         let mut quota = Quota::new(1000);
         let mut sent = 0;
         for now in 0..10_000 {
-            quota.ask(now % 3, 1 + now % 7, 1 + now % 7);
+            quota.ask(Part { attempt: now % 3, is_questions: now % 2 == 1 }, 1 + now % 7, 1 + now % 7);
             sent += std::iter::from_fn(|| quota.next(ms(now.into()))).sum::<u32>();
         }
         assert!((9900..10_107).contains(&sent), "{sent}");

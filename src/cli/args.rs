@@ -190,6 +190,9 @@ pub struct Nics {
     /// An address to announce, in addition to those that the host's systems vouch for; may be given several times
     #[arg(long = "ip", value_name = "ADDR", value_parser = ip)]
     pub ips: Vec<IpAddr>,
+    /// A gateway to ask, in addition to those that are known
+    #[arg(long = "ask", value_name = "ADDR", value_parser = gateway)]
+    pub asks: Vec<IpAddr>,
     /// The VLAN that the port must have before anything is sent
     #[arg(long, value_name = "ID", value_parser = vlan)]
     pub vlan: Option<u16>,
@@ -410,6 +413,14 @@ fn ip(text: &str) -> Result<IpAddr, String> {
     let ip = text.parse().map_err(|_| "expected an IPv4 or IPv6 address without a prefix length")?;
     match address::unannounceable(ip) {
         Some(why) => Err(format!("it {why}, which no guest owns")),
+        None => Ok(ip),
+    }
+}
+
+fn gateway(text: &str) -> Result<IpAddr, String> {
+    let ip = text.parse().map_err(|_| "expected an IPv4 or IPv6 address without a prefix length")?;
+    match address::unannounceable(ip) {
+        Some(why) => Err(format!("it {why}, which no gateway has")),
         None => Ok(ip),
     }
 }

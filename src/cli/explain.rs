@@ -1,6 +1,7 @@
 //! `announce explain`: what would happen, and why.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use pnet_base::MacAddr;
 use serde::Serialize;
@@ -11,11 +12,14 @@ use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{json, print};
 use crate::cli::select::Start;
 use crate::guest::GuestState;
-use crate::guest::address::{Address, Source};
+use crate::guest::address::{self, Address};
+use crate::guest::gateway::{Gateway, Source};
 use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
+use crate::proof::delivery;
 use crate::report::Path;
+use crate::run::asking::gateways_here;
 use crate::run::order::Order;
 
 /// Explains each NIC that is meant.
@@ -28,7 +32,8 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     let mut status = orders.print_absent();
     for (order, _) in &orders.orders {
         let seen = order.look(&mut host, GuestState::Running);
-        let explanation = Explanation::new(order, &seen);
+        let here = gateways_here(order, &host, &seen).await;
+        let explanation = Explanation::new(order, &seen, &here);
         let text = if output.json { json(&explanation, output) } else { explanation.to_string() };
         status = status.max(print(&text));
     }
@@ -49,20 +54,32 @@ pub(super) struct Explanation {
     addresses: Vec<Address>,
     /// Addresses that are claimed, but whose source is not believed, or that the configuration does not permit.
     disbelieved: Vec<Address>,
+    gateways: Vec<Asks>,
     frames: Vec<String>,
     schedule_ms: Vec<u128>,
     injectors: Vec<&'static str>,
 }
 
+/// Whom an address asks.
+#[derive(Debug, Serialize)]
+struct Asks {
+    gateway: IpAddr,
+    #[serde(rename = "for")]
+    guest: IpAddr,
+    source: Source,
+}
+
 impl Explanation {
     /// Explains `order` for what was seen of the host.
-    pub(super) fn new(order: &Order, seen: &Assessment) -> Self {
+    pub(super) fn new(order: &Order, seen: &Assessment, here: &[Gateway]) -> Self {
         let target = &order.target;
         // The one that every MAC implies is no claim.
-        let claims = target.addresses.iter().filter(|a| a.source != Source::Implied);
+        let claims = target.addresses.iter().filter(|a| a.source != address::Source::Implied);
         let claimed = claims.filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
-        let frames = order.round().into_iter();
-        let frames = frames.map(|f| f.ip.map_or(f.kind.to_string(), |ip| format!("{} {ip}", f.kind)));
+        let questions = order.questions(here);
+        let asked = questions.iter().filter_map(|question| question.frame(target.mac));
+        let frames = order.round().into_iter().chain(asked).map(|frame| delivery::name(&frame));
+        let asks = questions.iter().map(|q| Asks { gateway: q.to, guest: q.from, source: q.source });
         let ways = injection::ways(seen, order.inject);
         Explanation {
             version: crate::report::VERSION,
@@ -75,6 +92,7 @@ impl Explanation {
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
             addresses: order.addresses.clone(),
             disbelieved: claimed.copied().collect(),
+            gateways: asks.collect(),
             frames: frames.collect(),
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
@@ -101,6 +119,21 @@ impl fmt::Display for Explanation {
         let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not announced)", a.ip, a.source));
         let addresses: Vec<String> = believed.chain(disbelieved).collect();
         row("addresses", if addresses.is_empty() { vec!["none: RARP only".into()] } else { addresses })?;
+        let mut gateways: Vec<String> = Vec::new();
+        for Asks { gateway, source, .. } in &self.gateways {
+            let line = format!("{gateway} ({source})");
+            if !gateways.contains(&line) {
+                gateways.push(line);
+            }
+        }
+        row(
+            "asks",
+            if gateways.is_empty() {
+                vec!["nobody: no gateway is known (name one with --ask)".into()]
+            } else {
+                gateways
+            },
+        )?;
         row("frames", self.frames.clone())?;
         let schedule = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };

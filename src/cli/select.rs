@@ -22,6 +22,7 @@ use crate::path::ovs::Ovs;
 use crate::report::Report;
 use crate::run::order::{Host, Order};
 use crate::run::pacer::Pacer;
+use crate::run::solicitor::Solicitor;
 use crate::run::targets;
 
 /// Whether a guest runs.
@@ -85,6 +86,7 @@ impl Start {
             ovs_directory: directory,
             witness: Witness::new(),
             pace: Some(Pacer::start(config.limits.frames_per_second)),
+            solicitor: Solicitor::new(),
         };
         Ok((host, selection))
     }
@@ -132,7 +134,10 @@ fn choose(args: &Nics, config: &Config, found: Option<Found>, ovs: &Ovs) -> Resu
             let plug = Plug { device: Some(device), ..Plug::default() };
             match targets::unless_left_out(Target::of_device(plug, mac), config) {
                 Ok(target) => {
-                    orders.orders.push((Order::new(target, config, &args.ips, args.vlan), unwatched()));
+                    orders.orders.push((
+                        Order::new(target, config, &args.ips, args.vlan).asking(&args.asks),
+                        unwatched(),
+                    ));
                 }
                 Err(left_out) => orders.refused.push(left_out),
             }
@@ -178,7 +183,7 @@ fn nics(Guest { known, state }: Guest, args: &Nics, config: &Config, ovs: &Ovs, 
     for nic in targets::of(known, config, ovs) {
         match nic.target {
             Ok(target) if args.mac.is_none_or(|mac| mac == target.mac) => {
-                let order = Order::new(target, config, &args.ips, args.vlan);
+                let order = Order::new(target, config, &args.ips, args.vlan).asking(&args.asks);
                 orders.orders.push((order, state.clone()));
             }
             Ok(_) => {}

@@ -18,10 +18,11 @@ use crate::guest::target::{DomainId, subject};
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
-use crate::proof::delivery::{self, RoundFate};
+use crate::proof::delivery::{self, Delivery, RoundFate};
 use crate::report::evidence::Evidence;
 use crate::report::evidence::millis;
 use crate::report::{Path, VERSION};
+use crate::run::asking::gateways_here;
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
@@ -154,6 +155,13 @@ impl Trace {
             // Nothing is sent again: what is late is to be seen all the same.
             observer.look_on();
         }
+        let questions = order.questions(&gateways_here(order, host, seen).await);
+        let asked: Vec<Frame> = questions.iter().filter_map(|question| question.frame(mac)).collect();
+        if !asked.is_empty() {
+            observer.ask(&questions, attachment.entry.ifindex);
+            host.injectors.send(&way, &asked).await.map_err(|error| error.to_string())?;
+            self.frames.extend(asked.iter().map(delivery::name));
+        }
         let learned = match frames.first() {
             Some(frame) => diagnose::learned(host, seen, mac, frame).await,
             None => None,
@@ -161,7 +169,7 @@ impl Trace {
         let learned = learned.map(|learned| (learned, sent.elapsed()));
         if observer.unseen().is_none() {
             let all = async {
-                while observer.proof.returned().is_none() || observer.proof.fate() != RoundFate::Left {
+                while !observer.is_answered() || observer.proof.fate() != RoundFate::Left {
                     observer.see().await;
                 }
             };
@@ -169,7 +177,7 @@ impl Trace {
         }
         self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
         self.path = passages(&observer);
-        self.ofproto = verdicts(host, seen, &frames).await;
+        self.ofproto = verdicts(host, seen, &[frames, asked].concat()).await;
         Ok(())
     }
 
@@ -194,15 +202,25 @@ async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdi
 }
 
 fn passages(observer: &Observer) -> Vec<Passage> {
-    let frames = observer.proof.frames();
+    let passed = |proof: &Delivery, seen: &[Option<Duration>]| {
+        delivery::names(proof.frames(), |number| seen[number].is_some())
+    };
     let passages = observer.proof.hops().map(|(hop, vlan, seen)| Passage {
         hop: hop.name.clone(),
         after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
         vlan,
-        frames: delivery::names(frames, |number| seen[number].is_some()),
+        frames: passed(&observer.proof, seen),
         unseen: !observer.is_seen(hop),
     });
-    passages.collect()
+    let mut passages: Vec<Passage> = passages.collect();
+    if let Some(questions) = observer.inquiry.as_ref().map(|inquiry| &inquiry.passage) {
+        for (passage, (_, vlan, seen)) in passages.iter_mut().zip(questions.hops()) {
+            let after_ms = seen.iter().flatten().min().map(|at| millis(*at));
+            (passage.after_ms, passage.vlan) = (passage.after_ms.or(after_ms), passage.vlan.or(vlan));
+            passage.frames.extend(passed(questions, seen));
+        }
+    }
+    passages
 }
 
 impl fmt::Display for Trace {
@@ -229,6 +247,7 @@ impl fmt::Display for Trace {
             write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;
         }
         self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+        self.evidence.stuck_questions.iter().try_for_each(|line| write!(f, "\n  {line}"))?;
         let lines = [not_ready.filter(|_| self.evidence.stuck.is_empty()), self.error.clone()];
         lines.iter().flatten().try_for_each(|line| write!(f, "\n  {line}"))
     }

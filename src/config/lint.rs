@@ -67,6 +67,11 @@ impl Config {
             (Kind::ArpReply, "neighbours that heed only ARP replies keep the old place of IPv4 addresses"),
             (Kind::Na, "IPv6 addresses are not announced"),
             (Kind::Rarp, "a NIC without known addresses is not announced at all"),
+            (
+                Kind::Ask,
+                "routers that know nothing of an IPv4 address, or ignore gratuitous ARP, are not asked",
+            ),
+            (Kind::Solicit, "routers that know nothing of an IPv6 address are not asked"),
         ];
         let missing = lost.iter().filter(|(kind, _)| !self.frames.send.contains(kind));
         missing.map(|(kind, lost)| format!("frames.send is without \"{kind}\": {lost}; add it")).collect()
@@ -193,10 +198,30 @@ mod tests {
             ("schedule.count = 5", ["ends 750ms after", "raise count"]),
             ("schedule.count = 200", ["ends 389.15s after", "lower count"]),
             ("[schedule]\ninterval = \"9ms\"", ["schedule.interval is 9ms", "take 50ms"]),
-            ("frames.send = [\"arp-reply\", \"na\", \"rarp\"]", ["without \"arp-request\"", "add it"]),
-            ("frames.send = [\"arp-request\", \"na\", \"rarp\"]", ["without \"arp-reply\"", "add it"]),
-            ("frames.send = [\"arp-request\", \"arp-reply\", \"rarp\"]", ["without \"na\"", "add it"]),
-            ("frames.send = [\"arp-request\", \"arp-reply\", \"na\"]", ["without \"rarp\"", "add it"]),
+            (
+                "frames.send = [\"arp-reply\", \"na\", \"rarp\", \"ask\", \"solicit\"]",
+                ["without \"arp-request\"", "add it"],
+            ),
+            (
+                "frames.send = [\"arp-request\", \"na\", \"rarp\", \"ask\", \"solicit\"]",
+                ["without \"arp-reply\"", "add it"],
+            ),
+            (
+                "frames.send = [\"arp-request\", \"arp-reply\", \"rarp\", \"ask\", \"solicit\"]",
+                ["without \"na\"", "add it"],
+            ),
+            (
+                "frames.send = [\"arp-request\", \"arp-reply\", \"na\", \"ask\", \"solicit\"]",
+                ["without \"rarp\"", "add it"],
+            ),
+            (
+                "frames.send = [\"arp-request\", \"arp-reply\", \"na\", \"rarp\", \"solicit\"]",
+                ["without \"ask\"", "add it"],
+            ),
+            (
+                "frames.send = [\"arp-request\", \"arp-reply\", \"na\", \"rarp\", \"ask\"]",
+                ["without \"solicit\"", "add it"],
+            ),
             ("ports.wait = \"0s\"", ["ports.wait is 0", "take 60s"]),
             ("ports.wait = \"4s\"", ["ports.wait is 4s", "take 60s"]),
             ("ports.in-charge = \"nobody\"", ["ports.in-charge is \"nobody\"", "single networks"]),

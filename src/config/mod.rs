@@ -15,11 +15,15 @@ use crate::announcement::schedule::Schedule;
 use crate::config::mistakes::Mistake;
 use crate::guest::address::{self, Source};
 use crate::guest::event::Cause;
+use crate::guest::gateway::Gateway;
 use crate::guest::target::Target;
 use crate::path::owner::Owner;
 use crate::path::uplinks::Uplinks;
 
+pub(crate) use gateways::{Ask, GatewayTable};
+
 pub mod duration;
+mod gateways;
 mod lint;
 mod mistakes;
 mod permitted;
@@ -52,6 +56,8 @@ pub struct Config {
     pub libvirt: LibvirtTable,
     /// `[ovs]`.
     pub ovs: OvsTable,
+    /// `[gateways]`: by the prefix of a guest's address.
+    pub gateways: GatewayTable,
     /// `[limits]`.
     pub limits: LimitsTable,
     /// `[metrics]`.
@@ -95,11 +101,20 @@ pub struct FramesTable {
     pub send: Vec<Kind>,
     /// The target hardware address of an ARP announcement's request form.
     pub arp_target: ArpTarget,
+    /// Which gateways are asked.
+    pub ask: Ask,
+    /// Ask all IPv6 routers, too.
+    pub router_solicitation: bool,
 }
 
 impl Default for FramesTable {
     fn default() -> Self {
-        FramesTable { send: Kind::ALL.to_vec(), arp_target: ArpTarget::Zero }
+        FramesTable {
+            send: Kind::ALL.to_vec(),
+            arp_target: ArpTarget::Zero,
+            ask: Ask::Known,
+            router_solicitation: false,
+        }
     }
 }
 
@@ -246,6 +261,10 @@ pub struct Override {
     pub never: Prefixes,
     /// In place of those of wider tables, the prefixes that addresses must be in.
     pub within: Prefixes,
+    /// Gateways by prefix, before those of all.
+    pub gateways: GatewayTable,
+    /// Which gateways are asked.
+    pub ask: Option<Ask>,
     /// Addresses to announce; only in `[nic]`.
     pub addresses: Vec<IpAddr>,
     /// The VLAN that its port must have; only in `[nic]`.
@@ -398,6 +417,20 @@ impl Config {
     /// Whether no agent will ever set a VLAN on the port of `target`.
     pub fn untagged(&self, target: &Target) -> bool {
         self.overrides(target).find_map(|o| o.untagged).unwrap_or(false)
+    }
+
+    /// The gateways of the addresses `ips` of `target`.
+    pub fn gateways(&self, target: &Target, ips: &[IpAddr]) -> Vec<Gateway> {
+        let of_ip = |ip: &IpAddr| {
+            let mut tables = self.overrides(target).map(|o| &o.gateways).chain([&self.gateways]);
+            tables.find_map(|table| table.of(*ip)).unwrap_or_default()
+        };
+        ips.iter().flat_map(of_ip).collect()
+    }
+
+    /// Which gateways the addresses of `target` ask.
+    pub fn ask(&self, target: &Target) -> Ask {
+        self.overrides(target).find_map(|o| o.ask).unwrap_or(self.frames.ask)
     }
 
     /// What is configured for the NIC of `target`, then for its VM, then for its networks.

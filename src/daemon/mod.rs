@@ -20,6 +20,7 @@ use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
 use crate::run::order::Host;
 use crate::run::pacer::Pacer;
+use crate::run::solicitor::Solicitor;
 
 mod board;
 mod connection;
@@ -127,6 +128,7 @@ async fn host(config: &Config) -> Result<Host, String> {
         ovs_directory: directory,
         witness: Witness::new(),
         pace: Some(Pacer::start(config.limits.frames_per_second)),
+        solicitor: Solicitor::new(),
     })
 }
 

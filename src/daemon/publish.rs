@@ -1,28 +1,55 @@
 //! What the daemon tells: a line for the log, counts, its status, and systemd how it fares.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::time::Instant;
 
 use super::board::Board;
 use super::systemd::Systemd;
+use crate::announcement::machine::Outcome;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
+use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
 use crate::report::metrics::Gauges;
 use crate::report::snapshot::Ended;
+
+/// That a gateway does not answer is told once in so long, of so many gateways at most.
+const SILENCE_TOLD: Duration = Duration::from_secs(3600);
+const MAX_SILENCES: usize = 1000;
 
 /// Tells whoever asks.
 pub(super) struct Publisher {
     board: Arc<Board>,
     ready: bool,
     systemd: Systemd,
+    silences: Silences,
+}
+
+/// The gateways whose silence was told of lately.
+#[derive(Default)]
+struct Silences(HashMap<IpAddr, Instant>);
+
+impl Silences {
+    /// Whether nothing was told of this one for [`SILENCE_TOLD`]; it counts as told then.
+    fn is_news(&mut self, gateway: IpAddr, now: Instant) -> bool {
+        self.0.retain(|_, told| now.duration_since(*told) < SILENCE_TOLD);
+        let is_news = !self.0.contains_key(&gateway) && self.0.len() < MAX_SILENCES;
+        if is_news {
+            self.0.insert(gateway, now);
+        }
+        is_news
+    }
 }
 
 impl Publisher {
     /// Nothing has happened; `board` is what others are shown.
     pub(super) fn new(board: Arc<Board>) -> Self {
-        Publisher { board, ready: false, systemd: Systemd::new() }
+        Publisher { board, ready: false, systemd: Systemd::new(), silences: Silences::default() }
     }
 
     /// Something asked for an announcement.
@@ -50,12 +77,27 @@ impl Publisher {
             left_host_after_ms = evidence.left_host_after_ms,
             learned_after_ms = evidence.learned_after_ms,
             returned_after_ms = evidence.returned_after_ms,
+            last_returned_after_ms = evidence.last_returned_after_ms,
+            answered_after_ms = evidence.answered_after_ms,
+            answered_by = evidence.answered_by.map(AnsweredBy::word),
+            answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
             last_hop = evidence.last_hop,
             lost_rounds = evidence.lost_rounds,
             "{line}"
         );
         for warning in report.warnings() {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
+        }
+        for gateway in evidence.silent().into_iter().filter(|_| report.outcome == Outcome::Announced) {
+            if self.silences.is_news(gateway, Instant::now()) {
+                let subject = report.subject();
+                tracing::info!(
+                    domain,
+                    device,
+                    mac,
+                    "{subject}: the gateway {gateway} was asked, and has not answered"
+                );
+            }
         }
         self.board.count(|metrics| metrics.ended(report));
         self.board.remember(Ended { at: jiff::Timestamp::now().to_string(), report: report.clone() });
@@ -118,5 +160,23 @@ impl Watchdog {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateways_silence_is_news_once_an_hour() {
+        let mut silences = Silences::default();
+        let (now, gateway) = (Instant::now(), |n: u16| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
+        let minutes = |n: u64| now + Duration::from_secs(60 * n);
+        assert!(silences.is_news(gateway(1), now));
+        assert!(!silences.is_news(gateway(1), minutes(59)), "not told, so not told later either");
+        assert!(silences.is_news(gateway(2), minutes(59)));
+        assert!(silences.is_news(gateway(1), minutes(60)));
+        let told = (0..2000).filter(|n| silences.is_news(gateway(*n), minutes(61))).count();
+        assert_eq!(told, MAX_SILENCES - 2);
     }
 }

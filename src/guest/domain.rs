@@ -57,6 +57,8 @@ pub struct Interface {
     pub link_down: bool,
     /// The `IP` parameters of `<filterref>`: what the network filter lets the guest use.
     pub filter_ips: Vec<IpAddr>,
+    /// The gateways of its `<route>`s to everywhere.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// `<vlan>` of an interface: the tags that libvirt sets on an Open vSwitch port.
@@ -166,7 +168,20 @@ fn interface(node: Node<'_, '_>) -> Interface {
         vlan: child(node, "vlan").map(vlan),
         link_down: child(node, "link").is_some_and(|n| n.attribute("state") == Some("down")),
         filter_ips: child(node, "filterref").map_or_else(Vec::new, filter_ips),
+        gateways: children(node, "route").filter_map(default_gateway).collect(),
     }
+}
+
+/// The gateway of a default route. Without a length, libvirt takes that of the address's class, which of 0.0.0.0 and :: is 0.
+fn default_gateway(route: Node<'_, '_>) -> Option<IpAddr> {
+    let destination: IpAddr = route.attribute("address")?.parse().ok()?;
+    let is_everywhere = match (route.attribute("prefix"), route.attribute("netmask")) {
+        (Some(prefix), _) => prefix == "0",
+        (None, Some(netmask)) => netmask == "0.0.0.0",
+        (None, None) => true,
+    };
+    let gateway = route.attribute("gateway")?.parse().ok();
+    gateway.filter(|_| destination.is_unspecified() && is_everywhere)
 }
 
 fn vlan(node: Node<'_, '_>) -> Vlan {
@@ -295,6 +310,27 @@ mod tests {
         let virtualport = domain.interfaces[0].virtualport.as_deref();
         assert_eq!((domain.opennebula, virtualport), (true, Some("openvswitch")));
         assert!(!Domain::parse(XML).unwrap().opennebula);
+    }
+
+    #[test]
+    fn the_gateways_of_default_routes_are_read() {
+        let routes = [
+            "<route family='ipv4' address='0.0.0.0' prefix='0' gateway='192.0.2.1'/>",
+            "<route address='0.0.0.0' gateway='192.0.2.2'/>",
+            "<route address='0.0.0.0' netmask='0.0.0.0' gateway='192.0.2.3'/>",
+            "<route address='0.0.0.0' prefix='1' gateway='192.0.2.4'/>",
+            "<route address='10.0.0.0' prefix='8' gateway='192.0.2.5'/>",
+            "<route family='ipv6' address='::' prefix='0' gateway='fe80::1'/>",
+            "<route address='::' prefix='0' gateway='who'/>",
+            "<route address='::'/>",
+        ];
+        let xml = format!(
+            "<domain><name>a</name><uuid>u</uuid><devices><interface type='bridge'>{}</interface></devices></domain>",
+            routes.concat()
+        );
+        let gateways = &Domain::parse(&xml).unwrap().interfaces[0].gateways;
+        let gateways: Vec<String> = gateways.iter().map(ToString::to_string).collect();
+        assert_eq!(gateways, ["192.0.2.1", "192.0.2.2", "192.0.2.3", "fe80::1"]);
     }
 
     #[test]

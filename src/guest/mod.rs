@@ -3,11 +3,13 @@
 pub mod address;
 pub mod domain;
 pub mod event;
+pub(crate) mod gateway;
 pub(crate) mod ledger;
 pub mod target;
 
 use crate::guest::address::Address;
 use crate::guest::domain::Domain;
+use crate::guest::gateway::Gateway;
 
 /// The guest's state on this host; the words are libvirt's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +39,8 @@ pub struct Known {
     pub domain: Domain,
     /// For each of the domain's interfaces, addresses that are not in its XML.
     pub addresses: Vec<Vec<Address>>,
+    /// For each of them, the gateways that its libvirt network has.
+    pub gateways: Vec<Vec<Gateway>>,
 }
 
 /// Why a guest that was asked for cannot be announced.

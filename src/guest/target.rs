@@ -1,11 +1,14 @@
 //! One guest NIC to speak for.
 
+use std::net::IpAddr;
+
 use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::Known;
 use crate::guest::address::{self, Address, Source};
 use crate::guest::domain::{Domain, Interface, NovaPort, Vlan};
+use crate::guest::gateway::{self, Gateway};
 
 /// How many characters of a port's UUID neutron puts into the names of its devices.
 const NEUTRON_NAME: usize = 11;
@@ -29,6 +32,8 @@ pub struct Target {
     pub link_up: bool,
     /// Candidates for announcement, with who vouches for each; [`crate::guest::address::believed`] chooses.
     pub addresses: Vec<Address>,
+    /// The gateways that libvirt knows.
+    pub gateways: Vec<Gateway>,
 }
 
 /// A cloud's software that starts guests, and leaves their ports to an agent.
@@ -52,6 +57,7 @@ impl Target {
             manager: None,
             link_up: true,
             addresses: Vec::new(),
+            gateways: Vec::new(),
         }
     }
 
@@ -119,12 +125,16 @@ pub struct Nic {
 
 /// Every NIC of a guest, in the order of its XML, with the addresses that are known of it. `marked` as for [`of`].
 pub fn nics(known: Known, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Nic> {
-    let Known { domain, addresses } = known;
-    let mut addresses = addresses.into_iter();
+    let Known { domain, addresses, gateways } = known;
+    let (mut addresses, mut gateways) = (addresses.into_iter(), gateways.into_iter());
     let nics = of(&domain, marked).into_iter().zip(&domain.interfaces).map(|(target, interface)| {
         let learned = addresses.next().unwrap_or_default();
-        let with_learned =
-            |target: Target| Target { addresses: [target.addresses, learned].concat(), ..target };
+        let of_network = gateways.next().unwrap_or_default();
+        let with_learned = |target: Target| Target {
+            addresses: [target.addresses, learned].concat(),
+            gateways: [target.gateways, of_network].concat(),
+            ..target
+        };
         let name = interface.alias.as_ref().or(interface.device.as_ref()).cloned();
         Nic { name, target: target.map(with_learned) }
     });
@@ -196,6 +206,7 @@ fn target(
         return Err(refused(reason, None));
     };
     let nova = port.into_iter().flat_map(|port| &port.fixed_ips).map(|ip| (*ip, Source::Nova));
+    let route = |ip: &IpAddr| Gateway::of_all(*ip, gateway::Source::DomainRoute);
     let filter = nic.filter_ips.iter().map(|ip| (*ip, Source::Nwfilter));
     let implied = [(address::implied(mac).into(), Source::Implied)];
     let target = Target {
@@ -211,6 +222,7 @@ fn target(
         manager: manager(domain, nic),
         link_up: !nic.link_down,
         addresses: nova.chain(filter).chain(implied).map(|(ip, source)| Address { ip, source }).collect(),
+        gateways: nic.gateways.iter().map(route).collect(),
     };
     match obstacle(nic) {
         None => Ok(target),

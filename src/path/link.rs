@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 /// A network device (`include/uapi/linux/if_link.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
@@ -214,6 +216,12 @@ impl Links {
     /// This host has an address on the device; link-local ones do not count.
     pub fn has_address(&self, index: u32) -> bool {
         self.addresses.get(&index).is_some_and(|addresses| !addresses.is_empty())
+    }
+
+    /// The addresses of this host on the device, with their prefixes; none that are link-local.
+    pub fn addresses(&self, index: u32) -> impl Iterator<Item = IpNet> {
+        let addresses = self.addresses.get(&index).into_iter().flatten();
+        addresses.filter_map(|(address, length)| IpNet::new(*address, *length).ok())
     }
 
     /// Adds an address to a device, or takes it away; tells whether that changed anything.

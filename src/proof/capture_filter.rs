@@ -1,9 +1,9 @@
-//! What a witness's socket lets pass, as a classic BPF program (`Documentation/networking/filter.rst`): announcements of
-//! these guests on their way out, and what is sent to them alone. All else is dropped in the kernel, uncopied.
+//! What a witness's socket lets pass, as a classic BPF program (`Documentation/networking/filter.rst`): announcements and
+//! questions of these guests on their way out, and what is sent to them alone. All else is dropped in the kernel, uncopied.
 
 use pnet_base::MacAddr;
 
-/// How much is copied of a frame that passes: the whole of any announcement, with two VLAN tags.
+/// How much is copied of a frame that passes: the whole of any announcement or question, with two VLAN tags.
 pub(crate) const SNAPLEN: usize = 128;
 /// The guests that one program has room for: its jumps reach 255 instructions far.
 pub(crate) const ROOM: usize = 64;
@@ -42,49 +42,101 @@ const ARP: u32 = 0x0806;
 const RARP: u32 = 0x8035;
 const IPV6: u32 = 0x86dd;
 const ICMPV6: u32 = 58;
+const ROUTER_SOLICITATION: u32 = 133;
+const ROUTER_ADVERTISEMENT: u32 = 134;
+const NEIGHBOUR_SOLICITATION: u32 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
+const ARP_REPLY: u32 = 2;
 
-/// The program for the guests whose announcements are to be seen pass (`outward`), and for those of them to whom the first
-/// frame has not come yet (`inward`). At most [`ROOM`] each; what is beyond is not seen.
-///
-/// Of a MAC it compares the lower four bytes.
-pub(crate) fn program(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
-    let towards = search(inward);
-    // Each tree's last instruction lets nothing pass.
+/// The guests that a program is for, at most [`ROOM`] of each; what is beyond is not seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guests<'a> {
+    /// Those whose announcements and questions are to be seen pass.
+    pub outward: &'a [MacAddr],
+    /// Those of whom any frame for them is to be seen come in.
+    pub inward: &'a [MacAddr],
+    /// Those of whom ARP replies and advertisements for them are to be seen, whichever way they pass.
+    pub answers: &'a [MacAddr],
+}
+
+/// The program for `guests`. Of a MAC it compares the lower four bytes.
+pub(crate) fn program(guests: Guests<'_>) -> Vec<Instruction> {
+    let (to_one, from_one) = (to_one(guests), from_one(guests.outward));
     let mut program = vec![
-        op(LDB, 0),                                   // the first byte of the destination:
-        jump(JSET, 1, 3 + towards.len(), 0),          // a group, so it may be an announcement;
-        op(LD, PACKET_TYPE),                          // else one guest,
-        jump(JEQ, PACKET_OUTGOING, towards.len(), 0), // and if the frame is on its way in,
-        op(LD, 2),                                    // which one
+        op(LDB, 0),          // the first byte of the destination:
+        jump(JSET, 1, 0, 1), // a group, so it may be an announcement;
+        op(JA, to_one.len() as u32),
     ];
-    program.extend(towards);
-    let from = search(outward);
+    program.extend(to_one); // else one guest
+    program.extend(from_one);
+    program
+}
+
+fn to_one(guests: Guests<'_>) -> Vec<Instruction> {
+    let any = search(guests.inward);
+    let mut program = vec![
+        op(LD, PACKET_TYPE),
+        jump(JEQ, PACKET_OUTGOING, 1 + any.len(), 0), // on its way in,
+        op(LD, 2),                                    // to whom
+    ];
+    program.extend(any);
+    program.extend(ethertype());
     program.extend([
+        jump(JEQ, ARP, 7, 0),
+        jump(JEQ, IPV6, 0, 5),
+        op(LDB_X, 20),
+        jump(JEQ, ICMPV6, 0, 3),
+        op(LDB_X, 54),
+        jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 5, 0),
+        jump(JEQ, ROUTER_ADVERTISEMENT, 4, 0),
+        op(RET, 0),
+        op(LDH_X, 20),
+        jump(JEQ, ARP_REPLY, 1, 0),
+        op(RET, 0),
+        op(LD, 2), // to whom
+    ]);
+    program.extend(search(guests.answers));
+    program.push(op(RET, 0));
+    program
+}
+
+fn from_one(outward: &[MacAddr]) -> Vec<Instruction> {
+    let mut program = ethertype().to_vec();
+    program.extend([
+        jump(JEQ, ARP, 9, 0),
+        jump(JEQ, RARP, 8, 0),
+        jump(JEQ, IPV6, 0, 6),
+        op(LDB_X, 20),
+        jump(JEQ, ICMPV6, 0, 4),
+        op(LDB_X, 54),
+        jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 3, 0),
+        jump(JEQ, NEIGHBOUR_SOLICITATION, 2, 0),
+        jump(JEQ, ROUTER_SOLICITATION, 1, 0),
+        op(RET, 0),
+        op(LD, 8), // whose
+    ]);
+    program.extend(search(outward));
+    program.push(op(RET, 0));
+    program
+}
+
+/// Loads the Ethertype behind up to two tags in the frame itself; the index register has their length.
+fn ethertype() -> [Instruction; 10] {
+    [
         op(LDX, 0),
         op(LDH, 12),
         jump(JEQ, TAGGED[0], 1, 0),
         jump(JEQ, TAGGED[1], 0, 6),
-        op(LDX, 4), // a tag in the frame itself,
+        op(LDX, 4),
         op(LDH_X, 12),
         jump(JEQ, TAGGED[0], 1, 0),
         jump(JEQ, TAGGED[1], 0, 2),
-        op(LDX, 8), // or two
+        op(LDX, 8),
         op(LDH_X, 12),
-        jump(JEQ, ARP, 6, 0),
-        jump(JEQ, RARP, 5, 0),
-        jump(JEQ, IPV6, 0, 4 + from.len()),
-        op(LDB_X, 20),
-        jump(JEQ, ICMPV6, 0, 2 + from.len()),
-        op(LDB_X, 54),
-        jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 0, from.len()),
-        op(LD, 8), // whose
-    ]);
-    program.extend(from);
-    program
+    ]
 }
 
-/// Lets pass what has one of these in the accumulator, as the lower four bytes; ends with an instruction that refuses.
+/// Lets pass what has one of these in the accumulator, as the lower four bytes; else the next instruction follows.
 fn search(macs: &[MacAddr]) -> Vec<Instruction> {
     let mut keys: Vec<u32> = macs.iter().take(ROOM).map(lower).collect();
     keys.sort_unstable();
@@ -96,11 +148,11 @@ fn search(macs: &[MacAddr]) -> Vec<Instruction> {
         let length = 2 * keys.len() - 1;
         branch(&keys, length, &mut tree);
     }
-    tree.extend([op(RET, SNAPLEN as u32), op(RET, 0)]);
+    tree.push(op(RET, SNAPLEN as u32));
     tree
 }
 
-/// Two instructions behind `length` are the ends: pass, and refuse.
+/// The instruction at `length` lets pass; the one behind it goes on.
 fn branch(keys: &[u32], length: usize, tree: &mut Vec<Instruction>) {
     if let [key] = keys {
         let to_pass = length - tree.len() - 1;
@@ -131,7 +183,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::announcement::frame::{Style, round};
+    use crate::announcement::frame::{Frame, Kind, Style, round};
+    use crate::announcement::question::{questions, to_all_routers};
+    use crate::guest::gateway::{Gateway, Source};
 
     fn mac(n: u8) -> MacAddr {
         MacAddr(0xfa, 0x16, 0x3e, 0, n.wrapping_mul(37), n)
@@ -199,16 +253,29 @@ mod tests {
         frame
     }
 
+    fn of(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
+        program(Guests { outward, inward, answers: &[] })
+    }
+
+    /// Every frame that is sent for a guest with two addresses.
+    fn sent(mac: MacAddr) -> Vec<Frame> {
+        let ips: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let gateway = Gateway::of_all("192.0.2.254".parse().unwrap(), Source::Operator);
+        let mut questions = questions(&ips, &[gateway], false, &Kind::ALL);
+        questions.extend(to_all_routers(&ips, &Kind::ALL));
+        let asked = questions.iter().filter_map(|question| question.frame(mac));
+        round(mac, &ips, &Style::default()).into_iter().chain(asked).collect()
+    }
+
     #[test]
-    fn the_announcements_of_those_who_are_meant_pass_with_and_without_tags() {
+    fn the_frames_of_those_who_are_meant_pass_with_and_without_tags() {
         const INNER: [u8; 4] = [0x81, 0, 0, 100];
         const OUTER: [u8; 4] = [0x88, 0xa8, 0, 7];
-        let ips: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         for count in [1, 2, 3, 7, ROOM] {
             let macs: Vec<MacAddr> = (0..count as u8).map(mac).collect();
-            let program = program(&macs, &[]);
+            let program = of(&macs, &[]);
             for (mac, meant) in macs.iter().map(|mac| (*mac, true)).chain([(mac(200), false)]) {
-                for frame in round(mac, &ips, &Style::default()) {
+                for frame in sent(mac) {
                     for tags in [&[][..], &[INNER], &[OUTER], &[OUTER, INNER], &[INNER, INNER]] {
                         let frame_on_wire = tagged(&frame.bytes, tags);
                         assert!(frame_on_wire.len() <= SNAPLEN);
@@ -226,31 +293,68 @@ mod tests {
 
     #[test]
     fn what_is_sent_to_a_guest_passes_on_its_way_in_only() {
-        let program = program(&[mac(1), mac(2)], &[mac(2)]);
+        let program = of(&[mac(1), mac(2)], &[mac(2)]);
         assert!(passes(&program, &unicast(mac(2)), false));
         assert!(!passes(&program, &unicast(mac(2)), true));
         assert!(!passes(&program, &unicast(mac(1)), false));
     }
 
     #[test]
+    fn of_what_is_sent_to_a_guest_answers_alone_may_pass_either_way() {
+        let arp = |operation: u8| {
+            let mut frame = unicast(mac(2));
+            frame[12..14].copy_from_slice(&[8, 6]);
+            frame[21] = operation;
+            frame
+        };
+        let icmpv6 = |kind: u8| {
+            let mut frame = unicast(mac(2));
+            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            (frame[20], frame[54]) = (58, kind);
+            frame
+        };
+        for count in [1, 3, ROOM as u8] {
+            let answers: Vec<MacAddr> = (2..2 + count).map(mac).collect();
+            let program = program(Guests { outward: &[], inward: &[], answers: &answers });
+            for outgoing in [false, true] {
+                for (frame, answer) in [
+                    (arp(2), true),
+                    (arp(1), false),
+                    (icmpv6(136), true),
+                    (icmpv6(134), true),
+                    (icmpv6(135), false),
+                    (unicast(mac(2)), false),
+                ] {
+                    for tags in [&[][..], &[[0x81, 0, 0, 100]], &[[0x88, 0xa8, 0, 7], [0x81, 0, 0, 100]]] {
+                        assert_eq!(passes(&program, &tagged(&frame, tags), outgoing), answer, "{frame:x?}");
+                    }
+                    let mut other = frame;
+                    other[..6].copy_from_slice(&mac(200).octets());
+                    assert!(!passes(&program, &other, outgoing));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nothing_else_passes() {
-        let program = program(&[mac(1)], &[mac(1)]);
+        let program = of(&[mac(1)], &[mac(1)]);
         let mut broadcast = unicast(MacAddr::broadcast());
         broadcast[6..12].copy_from_slice(&mac(1).octets());
         broadcast[12..14].copy_from_slice(&[8, 0]);
         assert!(!passes(&program, &broadcast, true), "IPv4 to all");
         assert!(!passes(&program, &[], true));
         let advertisement = &round(mac(1), &["2001:db8::1".parse().unwrap()], &Style::default())[0].bytes;
-        let mut solicitation = advertisement.clone();
-        solicitation[54] = 135;
-        assert!(passes(&program, advertisement, true) && !passes(&program, &solicitation, true));
+        let mut echo = advertisement.clone();
+        echo[54] = 128;
+        assert!(passes(&program, advertisement, true) && !passes(&program, &echo, true));
     }
 
     proptest! {
         #[test]
         fn whatever_comes_it_ends(frame in prop::collection::vec(any::<u8>(), 0..100), outgoing: bool, count in 0..70u8) {
             let macs: Vec<MacAddr> = (0..count).map(mac).collect();
-            run(&program(&macs, &macs), &frame, outgoing);
+            run(&program(Guests { outward: &macs, inward: &macs, answers: &macs }), &frame, outgoing);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::path::ovs::DEAD_VLAN;
 use crate::path::walk::Reach;
 use crate::proof::capture_point::{CapturePath, Direction};
 use crate::proof::ofproto_trace::Verdict;
+use crate::proof::returned::Returned;
 
 const ETHERNET_HEADER: usize = 14;
 /// The two MAC addresses, before any tag.
@@ -141,7 +142,7 @@ pub struct Delivery {
     wrapped: Option<Duration>,
     /// By frame: what Open vSwitch says that it does with it.
     verdicts: Vec<Option<Verdict>>,
-    returned: Option<Duration>,
+    returned: Returned,
 }
 
 impl Delivery {
@@ -158,7 +159,7 @@ impl Delivery {
             astray: Vec::new(),
             wrapped: None,
             verdicts: vec![None; frames.len()],
-            returned: None,
+            returned: Returned::default(),
             path,
         }
     }
@@ -204,6 +205,14 @@ impl Delivery {
         frames
     }
 
+    /// Rounds have these frames, too, from now on.
+    pub fn add(&mut self, frames: impl Iterator<Item = Frame>) {
+        self.frames.extend(frames);
+        self.verdicts.resize(self.frames.len(), None);
+        self.left.resize(self.frames.len(), 0);
+        self.seen.iter_mut().for_each(|seen| seen.resize(self.frames.len(), None));
+    }
+
     /// A round begins.
     pub fn begin(&mut self) {
         self.seen.iter_mut().flatten().for_each(|at| *at = None);
@@ -217,9 +226,19 @@ impl Delivery {
             if self.path.outward(&self.path.hops()[at]) == Some(sighting.direction) {
                 self.passed(at, sighting);
             } else if self.is_reply(at, sighting) {
-                self.returned.get_or_insert(sighting.at);
+                self.returned.saw(sighting.at);
             }
         }
+    }
+
+    /// By which edge it came in, if it is a frame for the guest, sent after something had left by such an edge.
+    pub fn came_in(&self, sighting: &Sighting) -> Option<Edge> {
+        let mut hops = self.path.hops().iter().enumerate();
+        let (_, hop) = hops.find(|(at, hop)| {
+            let is_there = hop.ifindex == Some(sighting.ifindex);
+            is_there && self.path.outward(hop) != Some(sighting.direction) && self.is_reply(*at, sighting)
+        })?;
+        hop.edge()
     }
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
@@ -344,7 +363,12 @@ impl Delivery {
 
     /// When the first frame for the guest came in after that.
     pub fn returned(&self) -> Option<Duration> {
-        self.returned
+        self.returned.first
+    }
+
+    /// When frames for the guest came in after that.
+    pub fn all_returned(&self) -> &Returned {
+        &self.returned
     }
 
     /// The frames that left the host, by kind; `None` where departures do not show.
@@ -387,8 +411,13 @@ impl Delivery {
     /// The frames that never left, where departures show; those together that came equally far, for the same reason. `why`
     /// has the reasons by the frames' numbers.
     pub fn stuck(&self, why: &[Option<String>]) -> Vec<Stuck> {
+        self.stuck_of(why, |_| true)
+    }
+
+    /// The same of those whose number `is_one`.
+    pub fn stuck_of(&self, why: &[Option<String>], is_one: impl Fn(&usize) -> bool) -> Vec<Stuck> {
         let mut places: Vec<(Option<usize>, Option<&String>, Vec<usize>)> = Vec::new();
-        for (number, _) in self.held() {
+        for (number, _) in self.held().filter(|(number, _)| is_one(number)) {
             let (reached, why) = (self.reached(number), why.get(number).and_then(Option::as_ref));
             match places.iter_mut().find(|place| (place.0, place.1) == (reached, why)) {
                 Some((_, _, frames)) => frames.push(number),
@@ -469,9 +498,13 @@ pub(crate) fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<Stri
     names
 }
 
-/// `arp-request 192.0.2.10`.
+/// `arp-request 192.0.2.10`, or `ask 192.0.2.1 from 192.0.2.10`.
 pub(crate) fn name(frame: &Frame) -> String {
-    frame.ip.map_or_else(|| frame.kind.to_string(), |ip| format!("{} {ip}", frame.kind))
+    match (frame.asked, frame.ip) {
+        (Some(asked), Some(from)) => format!("{} {asked} from {from}", frame.kind),
+        (_, Some(ip)) => format!("{} {ip}", frame.kind),
+        (_, None) => frame.kind.to_string(),
+    }
 }
 
 impl fmt::Display for Departure {

@@ -4,15 +4,15 @@ use pnet_base::MacAddr;
 use pnet_packet::Packet;
 use pnet_packet::arp::ArpPacket;
 use pnet_packet::ethernet::{EtherTypes, EthernetPacket};
-use pnet_packet::icmpv6::Icmpv6Types;
-use pnet_packet::icmpv6::ndp::{NdpOptionTypes, NeighborAdvertPacket};
+use pnet_packet::icmpv6::ndp::{NdpOptionType, NdpOptionTypes, NeighborSolicitPacket};
+use pnet_packet::icmpv6::{Icmpv6Type, Icmpv6Types};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::Ipv6Packet;
 
 /// Describes a frame for `ofproto/trace`, as received by the OpenFlow port `in_port`; `None` if it is no whole frame.
 ///
 /// Given the frame itself, Open vSwitch would learn from it; from a description it does not. All is described that Open
-/// vSwitch reads in an untagged ARP, RARP or neighbour advertisement.
+/// vSwitch reads in an untagged ARP, RARP, or message of neighbour discovery.
 pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
     let ethernet = EthernetPacket::new(frame)?;
     let (from, to, kind) = (ethernet.get_source(), ethernet.get_destination(), ethernet.get_ethertype());
@@ -45,26 +45,38 @@ fn ipv6(payload: &[u8]) -> Option<String> {
         ip.get_destination(),
         ip.get_hop_limit()
     );
-    let advert = payload.get(Ipv6Packet::minimum_packet_size()..).and_then(NeighborAdvertPacket::new);
-    match advert.filter(|advert| {
-        ip.get_next_header() == IpNextHeaderProtocols::Icmpv6
-            && advert.get_icmpv6_type() == Icmpv6Types::NeighborAdvert
-    }) {
-        Some(advert) => {
-            let target = advert.get_target_addr();
-            let tll = target_link_layer(&advert).map_or_else(String::new, |mac| format!(",nd_tll={mac}"));
-            Some(format!("icmp6,{header},icmpv6_type=136,icmpv6_code=0,nd_target={target}{tll}"))
-        }
+    let message = payload.get(Ipv6Packet::minimum_packet_size()..).filter(|message| !message.is_empty());
+    match message.filter(|_| ip.get_next_header() == IpNextHeaderProtocols::Icmpv6) {
+        Some(message) => Some(format!("icmp6,{header},{}", icmpv6(message))),
         None => Some(format!("ipv6,{header},nw_proto={}", ip.get_next_header().0)),
     }
 }
 
-/// The address in the first option, if that is what it is for (RFC 4861 section 4.6.1).
-fn target_link_layer(advert: &NeighborAdvertPacket<'_>) -> Option<MacAddr> {
-    match advert.get_options_raw() {
-        [kind, 1, a, b, c, d, e, f, ..] if *kind == NdpOptionTypes::TargetLLAddr.0 => {
-            Some(MacAddr(*a, *b, *c, *d, *e, *f))
+/// The message's type and code, and what Open vSwitch reads of neighbour discovery: targets and link-layer addresses of
+/// neighbour solicitations and advertisements.
+fn icmpv6(message: &[u8]) -> String {
+    let kind = Icmpv6Type(message[0]);
+    let mut words =
+        format!("icmpv6_type={},icmpv6_code={}", kind.0, message.get(1).copied().unwrap_or_default());
+    let (option, field) = match kind {
+        Icmpv6Types::NeighborAdvert => (NdpOptionTypes::TargetLLAddr, "nd_tll"),
+        Icmpv6Types::NeighborSolicit => (NdpOptionTypes::SourceLLAddr, "nd_sll"),
+        _ => return words,
+    };
+    // Both have their target at the same place.
+    if let Some(packet) = NeighborSolicitPacket::new(message) {
+        words += &format!(",nd_target={}", packet.get_target_addr());
+        if let Some(mac) = link_layer_address(packet.get_options_raw(), option) {
+            words += &format!(",{field}={mac}");
         }
+    }
+    words
+}
+
+/// The address in the first option, if that is of this kind (RFC 4861 section 4.6.1).
+fn link_layer_address(options: &[u8], option: NdpOptionType) -> Option<MacAddr> {
+    match options {
+        [kind, 1, a, b, c, d, e, f, ..] if *kind == option.0 => Some(MacAddr(*a, *b, *c, *d, *e, *f)),
         _ => None,
     }
 }

@@ -627,6 +627,29 @@ mod tests {
                  icmpv6_type=136,icmpv6_code=0,nd_target=2001:db8::a,nd_tll=fa:16:3e:00:00:0a"
             )
         );
+        let of = |frame: frame::Frame| flow(5, &frame.bytes).unwrap();
+        let guest = "2001:db8::a".parse().unwrap();
+        assert_eq!(
+            of(frame::ask(MAC, [192, 0, 2, 10].into(), [192, 0, 2, 1].into())),
+            format!(
+                "{from},dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_op=1,arp_spa=192.0.2.10,arp_tpa=192.0.2.1,\
+                 arp_sha=fa:16:3e:00:00:0a,arp_tha=00:00:00:00:00:00"
+            )
+        );
+        assert_eq!(
+            of(frame::solicitation(MAC, guest, "2001:db8::".parse().unwrap())),
+            format!(
+                "{from},dl_dst=33:33:ff:00:00:00,icmp6,ipv6_src=2001:db8::a,ipv6_dst=ff02::1:ff00:0,nw_ttl=255,\
+                 icmpv6_type=135,icmpv6_code=0,nd_target=2001:db8::,nd_sll=fa:16:3e:00:00:0a"
+            )
+        );
+        assert_eq!(
+            of(frame::router_solicitation(MAC, guest)),
+            format!(
+                "{from},dl_dst=33:33:00:00:00:02,icmp6,ipv6_src=2001:db8::a,ipv6_dst=ff02::2,nw_ttl=255,\
+                 icmpv6_type=133,icmpv6_code=0"
+            )
+        );
         assert_eq!(flow(5, &frames[0].bytes[..41]), None, "half an ARP");
     }
 }

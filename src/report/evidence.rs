@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::{self, Frame, Kind};
+use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
 use crate::proof::delivery::{Delivery, Departure};
+use crate::report::inquiry::{self, Answer, Inquired};
 
 /// The keys that a report has with a witness.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -28,8 +30,22 @@ pub struct Evidence {
     pub not_left: Vec<IpAddr>,
     /// Why it cannot be seen whether frames leave the host.
     pub unseen: Option<String>,
-    /// From the event to the first frame for the guest that came in after that.
+    /// From the event to the first frame for the guest that came in after that, and is no answer to a question.
     pub returned_after_ms: Option<f64>,
+    /// From the event to the last such frame that was seen.
+    pub last_returned_after_ms: Option<f64>,
+    /// Such frames came in for a while, and have ceased, and no question is answered any more.
+    pub ceased: bool,
+    /// From the event to the first answer to a question.
+    pub answered_after_ms: Option<f64>,
+    /// Where that came from, if it can be told.
+    pub answered_by: Option<AnsweredBy>,
+    /// Who gave it.
+    pub answered_from: Option<IpAddr>,
+    /// Who was asked.
+    pub gateways: Vec<Inquired>,
+    /// The questions that never left, unless they were answered all the same: how far they came, and why.
+    pub stuck_questions: Vec<String>,
     /// From the event to when the bridge was found to know the guest's MAC behind the guest's port.
     pub learned_after_ms: Option<f64>,
     /// The port behind which the bridge knew the guest's MAC, when it was last asked.
@@ -46,12 +62,14 @@ pub struct Tally {
     arp_request: u64,
     arp_reply: u64,
     na: u64,
+    ask: u64,
+    solicit: u64,
 }
 
 impl Tally {
     /// The counts, by kind.
     pub fn by_kind(&self) -> impl Iterator<Item = (frame::Kind, u64)> + use<> {
-        let counts = [self.arp_request, self.arp_reply, self.na, self.rarp];
+        let counts = [self.arp_request, self.arp_reply, self.na, self.rarp, self.ask, self.solicit];
         frame::Kind::ALL.into_iter().zip(counts)
     }
 
@@ -66,6 +84,8 @@ impl Tally {
             frame::Kind::ArpRequest => &mut self.arp_request,
             frame::Kind::ArpReply => &mut self.arp_reply,
             frame::Kind::Na => &mut self.na,
+            frame::Kind::Ask => &mut self.ask,
+            frame::Kind::Solicit => &mut self.solicit,
         }
     }
 }
@@ -107,6 +127,7 @@ impl Evidence {
             not_left,
             unseen,
             returned_after_ms: proof.returned().map(millis),
+            last_returned_after_ms: proof.all_returned().last.map(millis),
             ..Evidence::default()
         }
     }
@@ -115,6 +136,37 @@ impl Evidence {
     /// port security drops every one.
     pub fn is_lacking(&self) -> bool {
         !self.not_left.is_empty() || (self.departure.is_none() && !self.stuck.is_empty())
+    }
+
+    /// With what was asked, as it stands at `now`, and why questions do not leave, by their numbers.
+    pub fn with_inquiry(
+        mut self,
+        inquiry: &Inquiry,
+        proof: &Delivery,
+        why: &[Option<String>],
+        now: Duration,
+    ) -> Evidence {
+        self.gateways = inquiry.asked().iter().map(inquired).collect();
+        let answered = self.gateways.iter().filter_map(|asked| Some((asked.gateway, asked.answer?)));
+        let first = answered.min_by(|(_, a), (_, b)| a.after_ms.total_cmp(&b.after_ms));
+        if let Some((gateway, Answer { after_ms, by })) = first {
+            (self.answered_after_ms, self.answered_by, self.answered_from) =
+                (Some(after_ms), by, Some(gateway));
+        }
+        self.ceased = proof.all_returned().has_ceased(now) && inquiry.is_unanswered();
+        if self.unseen.is_none() {
+            let open = |number: &usize| inquiry.is_open(*number);
+            self.stuck_questions =
+                inquiry.passage.stuck_of(why, open).iter().map(ToString::to_string).collect();
+            let left = self.frames_left.iter().flat_map(Tally::by_kind);
+            self.frames_left = inquiry.passage.left().map(|questions| left.chain(questions).collect());
+        }
+        self
+    }
+
+    /// The gateways that are known to be some, and have not answered.
+    pub fn silent(&self) -> Vec<IpAddr> {
+        inquiry::silent(&self.gateways)
     }
 
     /// With where the bridge had learned the guest when it was last asked, and when that was.
@@ -139,14 +191,18 @@ impl Evidence {
         let departed = match (&self.departure, self.left_host_after_ms, &self.unseen) {
             (Some(departure), Some(after), _) => {
                 let reply = self.returned_after_ms;
-                let reply = reply
-                    .map_or("no frame for it yet".into(), |at| format!("first frame for it after {at} ms"));
+                let last = self.last_returned_after_ms.filter(|last| Some(*last) != reply);
+                let last = last.map(|at| format!(", last after {at} ms")).unwrap_or_default();
+                let reply = reply.map_or("no frame for it yet".into(), |at| {
+                    format!("first frame for it after {at} ms{last}")
+                });
                 Some(format!("{} after {after} ms; {reply}", departure))
             }
             (_, _, Some(why)) => Some(format!("whether it left the host cannot be seen: {why}")),
             _ => None,
         };
-        departed.into_iter().chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
+        let answers = inquiry::answers(&self.gateways);
+        departed.into_iter().chain(answers).chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
     }
 }
 
@@ -165,6 +221,17 @@ fn not_left(proof: &Delivery) -> Vec<IpAddr> {
         }
     }
     silent
+}
+
+/// What came of a question.
+fn inquired(asked: &Asked) -> Inquired {
+    Inquired {
+        gateway: asked.question.to,
+        guest: asked.question.from,
+        source: asked.question.source,
+        asked: asked.times,
+        answer: asked.answer.map(|(at, by)| Answer { after_ms: millis(at), by }),
+    }
 }
 
 /// Milliseconds with microseconds behind the point.
@@ -261,6 +328,6 @@ mod tests {
             (Some(2.0), Some(3.0), Some("tap0"))
         );
         let left: Vec<u64> = evidence.frames_left.unwrap().by_kind().map(|(_, left)| left).collect();
-        assert_eq!((left, evidence.last_hop.as_deref()), (vec![1, 1, 0, 1], Some("eth0")));
+        assert_eq!((left, evidence.last_hop.as_deref()), (vec![1, 1, 0, 1, 0, 0], Some("eth0")));
     }
 }

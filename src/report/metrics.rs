@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::announcement::frame::Kind;
 use crate::announcement::machine::Outcome;
 use crate::guest::event::Cause;
+use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
 
 /// Seconds: from what only a fast path makes to what is an outage.
@@ -27,10 +28,15 @@ pub struct Metrics {
     /// Announcements of which nobody could see whether they left.
     unseen: u64,
     stale: u64,
+    /// First answers to the questions of an announcement.
+    gateway_answers: BTreeMap<String, u64>,
+    /// Gateways that were asked in an announcement, and did not answer.
+    gateways_silent: u64,
     readiness_wait: Histogram,
     first_frame_delay: Histogram,
     departure_delay: Histogram,
     reply_delay: Histogram,
+    gateway_answer: Histogram,
 }
 
 impl Default for Metrics {
@@ -47,10 +53,13 @@ impl Default for Metrics {
             unanswered: 0,
             unseen: 0,
             stale: 0,
+            gateway_answers: AnsweredBy::ALL.iter().map(|by| zero(by.word())).collect(),
+            gateways_silent: 0,
             readiness_wait: Histogram::default(),
             first_frame_delay: Histogram::default(),
             departure_delay: Histogram::default(),
             reply_delay: Histogram::default(),
+            gateway_answer: Histogram::default(),
         }
     }
 }
@@ -91,11 +100,18 @@ impl Metrics {
         self.unanswered += u64::from(report.is_unanswered());
         self.unseen += u64::from(evidence.unseen.is_some());
         self.stale += u64::from(evidence.stale.is_some());
+        if let Some(by) = evidence.answered_by {
+            *self.gateway_answers.entry(by.word().into()).or_default() += 1;
+        }
+        if report.outcome == Outcome::Announced {
+            self.gateways_silent += evidence.silent().len() as u64;
+        }
         for (histogram, ms) in [
             (&mut self.readiness_wait, report.ready_after_ms),
             (&mut self.first_frame_delay, report.first_frame_after_ms),
             (&mut self.departure_delay, evidence.left_host_after_ms),
             (&mut self.reply_delay, evidence.returned_after_ms),
+            (&mut self.gateway_answer, evidence.answered_after_ms),
         ] {
             ms.into_iter().for_each(|ms| histogram.add(ms / 1000.0));
         }
@@ -132,9 +148,16 @@ impl Metrics {
             ),
             ("unseen_total", "Announcements that nobody could see leave the host.", self.unseen),
             ("stale_total", "Announcements after which the local bridge had it wrong.", self.stale),
+            (
+                "gateways_silent_total",
+                "Gateways that an announcement asked and that did not answer.",
+                self.gateways_silent,
+            ),
         ] {
             family(name, "counter", help, vec![(String::new(), count as f64)]);
         }
+        let answers = by("by", &self.gateway_answers);
+        family("gateway_answers_total", "counter", "Announcements whose questions were answered.", answers);
         let peers = [("libvirt", gauges.libvirt), ("ovsdb", gauges.ovsdb)];
         let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(u8::from(up))));
         family("connected", "gauge", "Whether the peer is listened to.", peers.into());
@@ -146,6 +169,8 @@ impl Metrics {
         self.departure_delay.write(&mut text, "departure_delay_seconds", departure);
         let reply = "From the event to the first frame that came in for the guest.";
         self.reply_delay.write(&mut text, "reply_delay_seconds", reply);
+        let answer = "From the event to the first answer to a question.";
+        self.gateway_answer.write(&mut text, "gateway_answer_seconds", answer);
         text
     }
 }

@@ -2,6 +2,7 @@
 //! moment.
 
 pub(crate) mod evidence;
+pub(crate) mod inquiry;
 pub mod metrics;
 pub(crate) mod record;
 pub mod snapshot;

@@ -10,7 +10,9 @@ use crate::guest::event::Cause;
 use crate::guest::target::{DomainId, Target, Unannounceable, subject};
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
+use crate::proof::answer::AnsweredBy;
 use crate::report::evidence::{Evidence, Tally, millis};
+use crate::report::inquiry::Inquired;
 
 /// The version of the JSON form: it changes when a key changes its meaning or goes.
 pub const VERSION: u32 = 1;
@@ -169,11 +171,12 @@ impl Report {
         }
     }
 
-    /// It left the host, and no frame for the guest came in as long as the schedule lasted: that of one round is over at once.
+    /// It left the host, and no frame for the guest came in, nor an answer to its questions, as long as the schedule lasted: that of one round is over at once.
     pub fn is_unanswered(&self) -> bool {
-        let Evidence { departure, returned_after_ms, .. } = &self.evidence;
+        let Evidence { departure, returned_after_ms, gateways, .. } = &self.evidence;
         let is_over = self.outcome == Outcome::Announced && self.rounds > 1;
-        is_over && departure.is_some() && returned_after_ms.is_none()
+        let by_network = |asked: &Inquired| asked.answer.is_some_and(|a| a.by == Some(AnsweredBy::Network));
+        is_over && departure.is_some() && returned_after_ms.is_none() && !gateways.iter().any(by_network)
     }
 
     /// Whom it is about: domain, device and MAC.

@@ -12,6 +12,12 @@ impl Report {
     pub fn warnings(&self) -> Vec<String> {
         let Evidence { stuck, stale, .. } = &self.evidence;
         let mut warnings = if self.evidence.is_lacking() { stuck.clone() } else { Vec::new() };
+        if self.evidence.ceased {
+            let last = self.evidence.last_returned_after_ms.unwrap_or_default();
+            warnings.push(format!(
+                "frames for it came in until {last} ms, and none since; no gateway answers it: other subnets may not reach it"
+            ));
+        }
         if self.is_unanswered() {
             // Both look the same from here.
             let words = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
@@ -92,7 +98,10 @@ impl fmt::Display for Report {
             write!(f, "\n  ready after {ready} ms, first frame after {first} ms")?;
         }
         self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
-        Ok(())
+        // The log has them once an hour only.
+        let silent = self.evidence.silent();
+        silent.iter().try_for_each(|gateway| write!(f, "\n  {gateway} was asked, and has not answered"))?;
+        self.evidence.stuck_questions.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 

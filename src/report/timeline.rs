@@ -18,6 +18,8 @@ pub(crate) fn draw(report: &Report) -> String {
         ("left the host", report.evidence.left_host_after_ms),
         ("learned locally", report.evidence.learned_after_ms),
         ("first frame back", report.evidence.returned_after_ms),
+        ("last frame back", report.evidence.last_returned_after_ms),
+        ("first answer", report.evidence.answered_after_ms),
     ];
     let moments = moments.into_iter().filter_map(|(what, at)| Some((what, at?)));
     let mut moments: Vec<(&str, f64)> = moments.collect();

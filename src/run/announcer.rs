@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::{self, Method, Way};
 use crate::announcement::machine::{Announcement, Outcome, Round, Step};
+use crate::announcement::quota::Part;
 use crate::guest::GuestState;
 use crate::host::backoff::Backoff;
 use crate::host::injector::InjectorError;
@@ -19,6 +20,7 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
 use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally};
+use crate::run::asking::Asking;
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
@@ -60,6 +62,7 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
         observer: None,
         learned: None,
         tally: Tally::default(),
+        asking: Asking::default(),
         has_turn: false,
         told: String::new(),
         began,
@@ -87,7 +90,9 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
             // Much may change until it is our turn: look again then.
             Step::Send if !run.has_turn => run.take_turn(&host, &mut signals).await,
             Step::Send => {
-                run.send(&host, &seen, &mut signals).await;
+                if run.send(&host, &seen, &mut signals).await {
+                    run.ask_routers(&host, &seen, &mut signals).await;
+                }
                 run.ask_who_learned(&host, &seen).await;
             }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
@@ -113,6 +118,7 @@ struct Run<'a> {
     /// Where the bridge has learned the guest, and when it was asked.
     learned: Option<(Learned, Duration)>,
     tally: Tally,
+    asking: Asking,
     /// The next round may be sent.
     has_turn: bool,
     /// What was last said to be unmet.
@@ -284,26 +290,28 @@ impl Run<'_> {
             return;
         };
         tokio::select! {
-            () = pace.turn(self.machine.progress().attempts(), self.frames.len()) => self.has_turn = true,
+            () = pace.turn(Part::announcements(self.machine.progress().attempts()), self.frames.len()) => self.has_turn = true,
             Ok(()) = signals.guest.changed() => {}
             Ok(()) = signals.stop.changed() => {}
         }
     }
 
-    async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
+    /// Sends a round's announcements; returns whether they have left, as far as anybody can see.
+    async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) -> bool {
         self.has_turn = false;
         let sent = tokio::select! {
             sent = self.climb(host, seen) => sent,
             // What the guest is, or why it is to end, is looked at next.
-            () = must_stop(signals) => return,
+            () = must_stop(signals) => return false,
         };
         match sent {
             Ok(()) => {
                 let at = self.now();
                 self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
-                self.record(at);
+                self.record(at, &self.frames);
                 let round = self.judge(at).await;
                 self.machine.sent(round);
+                round.left
             }
             Err(error) => {
                 // The report tells the last one.
@@ -316,6 +324,7 @@ impl Run<'_> {
                     }
                     false => self.machine.failed(self.now(), error.to_string()),
                 }
+                false
             }
         }
     }
@@ -348,12 +357,50 @@ impl Run<'_> {
         }
     }
 
+    /// Sends a round's questions, when all others' announcements of that round have had their turn. What becomes of them changes
+    /// nothing about the announcement.
+    async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
+        let questions = self.asking.round(self.order, host, seen, self.now()).await;
+        let frames: Vec<Frame> = questions.iter().filter_map(|q| q.frame(self.order.target.mac)).collect();
+        if frames.is_empty() {
+            return;
+        }
+        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
+            let attempt = self.machine.progress().attempts().saturating_sub(1);
+            tokio::select! {
+                () = pace.turn(Part::questions(attempt), frames.len()) => {}
+                () = must_stop(signals) => return,
+            }
+        }
+        let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
+        self.observer.iter_mut().for_each(|observer| observer.ask(&questions, device));
+        let at = self.now();
+        let send = async {
+            match &self.way {
+                Some(way) if !self.order.dry_run => host.injectors.send(way, &frames).await,
+                _ => Ok(()),
+            }
+        };
+        let sent = tokio::select! {
+            sent = send => sent,
+            () = must_stop(signals) => return,
+        };
+        match sent {
+            Ok(()) => {
+                frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.record(at, &frames);
+                self.observer.iter_mut().for_each(Observer::asked);
+            }
+            Err(error) => tracing::debug!("{}: cannot ask: {error}", self.order.target.mac),
+        }
+    }
+
     async fn judge(&mut self, at: Duration) -> Round {
         let Some(observer) = &mut self.observer else {
             return Round { at, left: true, answered: true };
         };
         let fate = observer.judge().await;
-        let answered = fate == RoundFate::Unseen || observer.proof.returned().is_some();
+        let answered = fate == RoundFate::Unseen || observer.is_answered();
         // A frame may have left before we were told that it was sent.
         let at = observer.proof.departure().map_or(at, |left| at.min(left.at));
         Round { at, left: fate != RoundFate::Lost, answered }
@@ -378,12 +425,12 @@ impl Run<'_> {
         }
     }
 
-    fn record(&mut self, now: Duration) {
+    fn record(&self, now: Duration, frames: &[Frame]) {
         let Some(pcap) = &self.order.pcap else {
             return;
         };
         let mut pcap = pcap.lock().unwrap_or_else(PoisonError::into_inner);
-        for frame in &self.frames {
+        for frame in frames {
             if let Err(error) = pcap.write(now, &frame.bytes) {
                 tracing::error!("cannot write the capture file: {error}");
                 return;
@@ -464,10 +511,12 @@ async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorEr
     }
 }
 
-/// Waits for something that the observer sees between two rounds.
+/// Lets the observer see what passes between two rounds, for as long as that is waited for.
 async fn see(observer: &mut Option<Observer>) {
     match observer {
-        Some(observer) => observer.see().await,
+        Some(observer) => loop {
+            observer.see().await;
+        },
         None => std::future::pending().await,
     }
 }

@@ -1,8 +1,10 @@
 //! One announcement on a real host, from order to report.
 
 pub(crate) mod announcer;
+pub(crate) mod asking;
 pub(crate) mod diagnose;
 pub(crate) mod observer;
 pub(crate) mod order;
 pub(crate) mod pacer;
+pub(crate) mod solicitor;
 pub(crate) mod targets;

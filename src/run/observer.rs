@@ -7,11 +7,13 @@ use tokio::time::Instant;
 
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::Method;
+use crate::announcement::question::Question;
 use crate::host::witness::{Watch, Witness};
-use crate::path::hop::Hop;
+use crate::path::hop::{Edge, Hop};
 use crate::path::readiness::Assessment;
-use crate::proof::capture_point::CapturePath;
-use crate::proof::delivery::{Delivery, RoundFate};
+use crate::proof::answer::{AnsweredBy, Inquiry};
+use crate::proof::capture_point::{CapturePath, Direction};
+use crate::proof::delivery::{Delivery, RoundFate, Sighting};
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
 use crate::run::order::Host;
@@ -20,6 +22,11 @@ use crate::run::order::Host;
 const LOST_AFTER: Duration = Duration::from_millis(5);
 /// The same, where Open vSwitch has said that it is through with it.
 const LOST_AFTER_PACKET_OUT: Duration = Duration::from_millis(1);
+
+/// Frames that come in are looked for again after so long, while they are many: within [`MOMENT`] of the event, and later.
+const WINDOW: Duration = Duration::from_millis(100);
+const LATE_WINDOW: Duration = Duration::from_millis(500);
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The proof of one announcement, and what it is drawn from.
 #[derive(Debug)]
@@ -34,6 +41,12 @@ pub(crate) struct Observer {
     blind: Option<String>,
     /// What is proved so far.
     pub proof: Delivery,
+    /// Shows answers that come to the guest, once something was asked.
+    guests_device: Option<Watch>,
+    /// What was asked, and answered.
+    pub inquiry: Option<Inquiry>,
+    /// When it is looked for more frames that come in.
+    rearm_at: Instant,
 }
 
 impl Observer {
@@ -47,7 +60,18 @@ impl Observer {
         path: CapturePath,
     ) -> Observer {
         let proof = Delivery::new(mac, frames, path.clone());
-        let mut observer = Observer { witness, began, mac, path, watch: None, blind: None, proof };
+        let mut observer = Observer {
+            witness,
+            began,
+            mac,
+            path,
+            watch: None,
+            blind: None,
+            proof,
+            guests_device: None,
+            inquiry: None,
+            rearm_at: began,
+        };
         let is_blind = observer.path.blind().next().is_some();
         observer.look(is_blind);
         observer
@@ -70,7 +94,9 @@ impl Observer {
 
     fn look(&mut self, everywhere: bool) {
         let path = self.path.clone();
-        self.proof.follow(if everywhere { path } else { path.exits_only() });
+        let path = if everywhere { path } else { path.exits_only() };
+        self.inquiry.iter_mut().for_each(|inquiry| inquiry.passage.follow(path.clone()));
+        self.proof.follow(path);
         let watch = self.witness.watch(self.proof.path().points(), self.mac, self.began);
         (self.watch, self.blind) = match watch {
             Ok(watch) => (Some(watch), None),
@@ -102,7 +128,15 @@ impl Observer {
                 *unseen += &format!("; Open vSwitch has for it {words}");
             }
         }
-        Evidence::of(&self.proof, unseen, &why)
+        let evidence = Evidence::of(&self.proof, unseen, &why);
+        let Some(inquiry) = &self.inquiry else {
+            return evidence;
+        };
+        let why = match evidence.unseen {
+            None => diagnose::why(host, seen, &inquiry.passage).await,
+            Some(_) => Vec::new(),
+        };
+        evidence.with_inquiry(inquiry, &self.proof, &why, self.began.elapsed())
     }
 
     /// A round is about to be sent.
@@ -113,8 +147,34 @@ impl Observer {
 
     /// What passes from now on is of the round that began last.
     pub(crate) fn look_on(&mut self) {
-        let awaited = self.proof.returned().is_none();
-        self.watch.iter_mut().for_each(|watch| watch.begin(awaited));
+        self.watch.iter_mut().for_each(Watch::begin);
+    }
+
+    /// These questions are about to be sent, for a guest with this device.
+    pub(crate) fn ask(&mut self, questions: &[Question], device: Option<u32>) {
+        if self.guests_device.is_none() {
+            // Without it, only what comes in by an edge is seen to be an answer.
+            let watch = device.map(|device| self.witness.watch_guest(device, self.mac, self.began));
+            self.guests_device = watch.and_then(Result::ok);
+        }
+        let (mac, path) = (self.mac, self.proof.path());
+        let inquiry =
+            self.inquiry.get_or_insert_with(|| Inquiry::new(mac, Delivery::new(mac, &[], path.clone())));
+        inquiry.ask(questions, self.began.elapsed());
+        self.look_on();
+    }
+
+    /// The questions have been sent: what of them leaves has mostly left already.
+    pub(crate) fn asked(&mut self) {
+        for sighting in self.watch.iter_mut().flat_map(Watch::so_far) {
+            take(&mut self.proof, &mut self.inquiry, &sighting);
+        }
+    }
+
+    /// The network is known to know the guest here.
+    pub(crate) fn is_answered(&self) -> bool {
+        let by_network = self.inquiry.as_ref().is_some_and(Inquiry::is_answered_by_network);
+        by_network || self.proof.returned().is_some()
     }
 
     /// How the round that has just been sent fares: as soon as that is certain.
@@ -130,15 +190,17 @@ impl Observer {
         let has_exits = self.proof.path().points().iter().any(|place| place.is_uplink);
         let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
         let fate = loop {
-            watch.so_far().iter().for_each(|sighting| self.proof.saw(sighting));
+            for sighting in watch.so_far() {
+                take(&mut self.proof, &mut self.inquiry, &sighting);
+            }
             let fate = self.proof.fate();
             // Of a round that had its time, what was seen meanwhile has been looked at once more.
             if fate == RoundFate::Left || Instant::now() >= deadline {
-                watch.end(self.proof.returned().is_none());
+                watch.end();
                 break fate;
             }
             tokio::select! {
-                sighting = watch.next() => self.proof.saw(&sighting),
+                sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
@@ -158,11 +220,45 @@ impl Observer {
         let Some(watch) = &mut self.watch else {
             return std::future::pending().await;
         };
-        let sighting = watch.next().await;
-        let awaited = self.proof.returned().is_none();
-        self.proof.saw(&sighting);
-        if awaited && self.proof.returned().is_some() {
-            watch.end(false);
+        let on_guests_device = async {
+            match &mut self.guests_device {
+                Some(watch) => watch.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
+            sighting = on_guests_device => take_answer(&self.proof, &mut self.inquiry, &sighting),
+            () = tokio::time::sleep_until(self.rearm_at), if self.proof.returned().is_some() => {
+                watch.rearm();
+                let now = Instant::now();
+                let is_early = now.duration_since(self.began) < MOMENT;
+                self.rearm_at = now + if is_early { WINDOW } else { LATE_WINDOW };
+            }
         }
+    }
+}
+
+/// Takes a frame into account that was seen on its way, or at an edge.
+fn take(proof: &mut Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
+    if let Some(inquiry) = inquiry {
+        let by = proof.came_in(sighting).map(|edge| match edge {
+            Edge::Host => AnsweredBy::Host,
+            _ => AnsweredBy::Network,
+        });
+        if by.is_some() && inquiry.answered(sighting, by) {
+            return;
+        }
+        inquiry.passage.saw(sighting);
+    }
+    proof.saw(sighting);
+}
+
+/// Takes a frame into account that the guest was sent: what has not come in by an edge is from this host, unless the host has
+/// edges that show nothing.
+fn take_answer(proof: &Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
+    let by = proof.path().blind().next().is_none().then_some(AnsweredBy::Host);
+    if let (Some(inquiry), Direction::Out) = (inquiry, sighting.direction) {
+        inquiry.answered(sighting, by);
     }
 }

@@ -9,12 +9,14 @@ use tokio::sync::watch;
 
 use crate::announcement::frame::{self, Frame, Style};
 use crate::announcement::injection::Method;
+use crate::announcement::question::{self, Question};
 use crate::announcement::schedule::Schedule;
-use crate::config::{Config, ProofTable};
+use crate::config::{Ask, Config, ProofTable};
 use crate::guest::GuestState;
 use crate::guest::address::{Address, Source, believed};
 use crate::guest::domain::Vlan;
 use crate::guest::event::Cause;
+use crate::guest::gateway::{self, Gateway};
 use crate::guest::target::Target;
 use crate::host::injector::Injectors;
 use crate::host::netlink::fdb;
@@ -26,6 +28,7 @@ use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
 use crate::path::uplinks::Uplinks;
 use crate::run::pacer::Pacer;
+use crate::run::solicitor::Solicitor;
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub(crate) struct Host {
     pub witness: Witness,
     /// The frames that may be sent per second, where that is bounded.
     pub pace: Option<Pacer>,
+    /// What permits router solicitations.
+    pub solicitor: Solicitor,
 }
 
 /// What is to be announced, and how.
@@ -55,6 +60,12 @@ pub(crate) struct Order {
     pub target: Target,
     /// The addresses that are believed.
     pub addresses: Vec<Address>,
+    /// The gateways that are known beforehand.
+    pub gateways: Vec<Gateway>,
+    /// Gateways may be guessed.
+    pub guess: bool,
+    /// All IPv6 routers are asked, too.
+    pub router_solicitation: bool,
     /// How the frames look.
     pub style: Style,
     /// When the rounds are sent.
@@ -91,9 +102,16 @@ impl Order {
         if let Some(vlan) = vlan {
             target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
         }
+        let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip).collect();
+        let gateways = config.gateways(&target, &ips).into_iter().chain(target.gateways.iter().copied());
+        let style = config.style(&target);
         Order {
             cause: Cause::Asked,
-            style: config.style(&target),
+            gateways: gateways.collect(),
+            guess: config.ask(&target) == Ask::Guess,
+            // A guest that routes is asked for advertisements itself.
+            router_solicitation: config.frames.router_solicitation && !style.router,
+            style,
             in_charge: config.in_charge(&target),
             untagged: config.untagged(&target),
             // Checked when the configuration was settled.
@@ -109,10 +127,35 @@ impl Order {
         }
     }
 
-    /// The frames of each of its rounds.
+    /// The same, with gateways that the operator names by hand.
+    pub(crate) fn asking(mut self, gateways: &[IpAddr]) -> Order {
+        let named = gateways.iter().map(|ip| Gateway::of_all(*ip, gateway::Source::Operator));
+        self.gateways.splice(..0, named);
+        self
+    }
+
+    /// The announcements of each of its rounds.
     pub(crate) fn round(&self) -> Vec<Frame> {
-        let ips: Vec<_> = self.addresses.iter().map(|address| address.ip).collect();
-        frame::round(self.target.mac, &ips, &self.style)
+        frame::round(self.target.mac, &self.ips(), &self.style)
+    }
+
+    /// The questions of each of its rounds; `here` are the gateways that are found on this host.
+    pub(crate) fn questions(&self, here: &[Gateway]) -> Vec<Question> {
+        let known = [&self.gateways[..], here].concat();
+        question::questions(&self.ips(), &known, self.guess, &self.style.send)
+    }
+
+    /// The questions of those rounds in which all routers are asked.
+    pub(crate) fn to_all_routers(&self) -> Vec<Question> {
+        match self.router_solicitation {
+            true => question::to_all_routers(&self.ips(), &self.style.send),
+            false => Vec::new(),
+        }
+    }
+
+    /// The addresses that are announced.
+    pub(crate) fn ips(&self) -> Vec<IpAddr> {
+        self.addresses.iter().map(|address| address.ip).collect()
     }
 
     /// Looks at the host on behalf of the target.

@@ -7,7 +7,7 @@ use pnet_base::MacAddr;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::announcement::quota::Quota;
+use crate::announcement::quota::{Part, Quota};
 
 /// The host's quota, shared by all announcements.
 #[derive(Debug, Clone)]
@@ -37,21 +37,22 @@ impl Pacer {
         self.0.changed.notify_one();
     }
 
-    /// Waits until `frames` may be sent as an announcement's attempt `attempt` at a round, from 0.
-    pub(crate) async fn turn(&self, attempt: u32, frames: usize) {
+    /// Waits until `frames` may be sent as that part of somebody's round.
+    pub(crate) async fn turn(&self, part: Part, frames: usize) {
+        let polite = part.is_later();
         // While the host had no time for us, others have become ready that could not ask for their first round yet…
-        after_others_if(attempt > 0).await;
+        after_others_if(polite).await;
         let (give, given) = oneshot::channel();
         {
             let mut quota = self.0.lock();
-            quota.ask(attempt, frames as u32, give);
+            quota.ask(part, frames as u32, give);
             // Mostly nobody waits, and the turn is ours at once.
             self.0.give(&mut quota);
         }
         self.0.asked.notify_one();
         let _ = given.await;
         // … or that have been given their turn and could not use it.
-        after_others_if(attempt > 0).await;
+        after_others_if(polite).await;
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
             let (pace, sent) = (pace.clone(), sent.clone());
             tokio::spawn(async move {
                 for round in 0..2 {
-                    pace.turn(round, 1).await;
+                    pace.turn(Part::announcements(round), 1).await;
                     sent.lock().unwrap().push(round);
                 }
             })
@@ -128,16 +129,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_pace_that_holds_no_more() {
         let pace = Pacer::start(1);
-        pace.turn(0, 1000).await;
+        pace.turn(Part::announcements(0), 1000).await;
         let began = Instant::now();
         let waiting = tokio::spawn({
             let pace = pace.clone();
-            async move { pace.turn(0, 1).await }
+            async move { pace.turn(Part::announcements(0), 1).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!waiting.is_finished());
         pace.change(1000);
-        pace.turn(0, 1).await;
+        pace.turn(Part::announcements(0), 1).await;
         waiting.await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }

@@ -113,7 +113,7 @@ mod tests {
              <n:ports>{ports}</n:ports></n:instance></metadata><devices>{nics}</devices></domain>"
         );
         let domain = Domain::parse(&xml).unwrap();
-        Known { addresses: vec![Vec::new(); domain.interfaces.len()], domain }
+        Known { addresses: vec![Vec::new(); domain.interfaces.len()], gateways: Vec::new(), domain }
     }
 
     fn mark(ovs: &mut Ovs, port: &str, key: &str, value: &str) {

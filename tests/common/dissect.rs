@@ -40,6 +40,10 @@ pub enum Kind {
     ArpRequest(Arp),
     ArpReply(Arp),
     Na(Na),
+    /// An ARP request for somebody else than its sender.
+    Ask(Arp),
+    /// A neighbour solicitation, or a router solicitation.
+    Solicit(Solicitation),
     /// Anything else; its ethertype.
     Other(String),
 }
@@ -65,6 +69,17 @@ pub struct Na {
     pub target_mac: Option<String>,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solicitation {
+    pub source: Ipv6Addr,
+    pub destination: Ipv6Addr,
+    pub hop_limit: u8,
+    /// Of a neighbour solicitation.
+    pub target: Option<Ipv6Addr>,
+    /// Of the source link-layer address option.
+    pub source_mac: Option<String>,
+}
+
 impl Kind {
     /// The name that `announce` has for it.
     pub fn name(&self) -> &'static str {
@@ -73,12 +88,14 @@ impl Kind {
             Self::ArpRequest(_) => "arp-request",
             Self::ArpReply(_) => "arp-reply",
             Self::Na(_) => "na",
+            Self::Ask(_) => "ask",
+            Self::Solicit(_) => "solicit",
             Self::Other(_) => "other",
         }
     }
 }
 
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 25] = [
     "frame.time_epoch",
     "frame.len",
     "eth.src",
@@ -100,6 +117,8 @@ const FIELDS: [&str; 23] = [
     "icmpv6.nd.na.flag.s",
     "icmpv6.nd.na.flag.o",
     "icmpv6.opt.target_linkaddr",
+    "icmpv6.nd.ns.target_address",
+    "icmpv6.opt.src_linkaddr",
     "_ws.expert.severity",
     "_ws.expert.message",
 ];
@@ -176,9 +195,13 @@ impl Line<'_> {
         let ethertype = self.text(if tagged { "vlan.etype" } else { "eth.type" });
         match (hexadecimal(ethertype), self.text("arp.opcode"), self.text("icmpv6.type")) {
             (Some(0x8035), "3", _) => Kind::Rarp(self.arp()),
-            (Some(0x0806), "1", _) => Kind::ArpRequest(self.arp()),
+            (Some(0x0806), "1", _) => match self.arp() {
+                arp if arp.sender_ip == arp.target_ip => Kind::ArpRequest(arp),
+                arp => Kind::Ask(arp),
+            },
             (Some(0x0806), "2", _) => Kind::ArpReply(self.arp()),
             (_, _, "136") => Kind::Na(self.na()),
+            (_, _, "133" | "135") => Kind::Solicit(self.solicitation()),
             _ => Kind::Other(ethertype.to_owned()),
         }
     }
@@ -204,6 +227,17 @@ impl Line<'_> {
             target_mac: self
                 .has("icmpv6.opt.target_linkaddr")
                 .then(|| self.value("icmpv6.opt.target_linkaddr")),
+        }
+    }
+
+    fn solicitation(&self) -> Solicitation {
+        let has = |field: &'static str| self.has(field).then_some(field);
+        Solicitation {
+            source: self.value("ipv6.src"),
+            destination: self.value("ipv6.dst"),
+            hop_limit: self.value("ipv6.hlim"),
+            target: has("icmpv6.nd.ns.target_address").map(|field| self.value(field)),
+            source_mac: has("icmpv6.opt.src_linkaddr").map(|field| self.value(field)),
         }
     }
 

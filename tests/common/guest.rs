@@ -94,8 +94,13 @@ impl Nic {
         format!("{prefix}{}", &self.port[..11])
     }
 
-    /// The capture filter for frames that the guest sends.
+    /// The capture filter for announcements of the guest, and whatever else it sends but neighbour solicitations.
     pub fn sent(&self) -> String {
+        format!("{} and not (ether[0:2] = 0x3333 and ether[2] = 0xff)", self.all_sent())
+    }
+
+    /// The capture filter for frames that the guest sends.
+    pub fn all_sent(&self) -> String {
         format!("ether src {}", self.mac)
     }
 

@@ -104,8 +104,9 @@ fn named(stand: &Stand, shows: &[Shows<'_>]) -> Vec<(String, Direction)> {
 }
 
 fn capture(stand: &Stand, shows: &[(String, Direction)]) -> Vec<Capture> {
-    let start =
-        |(device, way): &(String, Direction)| Capture::start(&stand.host, device, *way, &stand.nic.sent());
+    let start = |(device, way): &(String, Direction)| {
+        Capture::start(&stand.host, device, *way, &stand.nic.all_sent())
+    };
     shows.iter().map(start).collect()
 }
 
@@ -125,7 +126,7 @@ impl Told {
     /// It counts the frames that these are, or says that none was sent.
     fn names_what_left(&self, frames: &[Frame]) {
         let mut left: BTreeMap<&str, u64> = ROUND.iter().map(|kind| (*kind, 0)).collect();
-        kinds(frames).into_iter().for_each(|kind| *left.get_mut(kind).unwrap() += 1);
+        kinds(frames).into_iter().for_each(|kind| *left.entry(kind).or_default() += 1);
         if self.json["outcome"] != "not-ready" {
             let said = &self.json["frames_left"];
             left.iter()

@@ -9,7 +9,7 @@ use super::dissect::{Arp, Frame, Kind, Na};
 use super::guest::Nic;
 use super::running::{DEADLINE, Run};
 
-/// What every round of a guest with an IPv4 and an IPv6 address consists of, in order.
+/// The announcements of which every round of a guest with an IPv4 and an IPv6 address consists, in order.
 pub const ROUND: [&str; 4] = ["arp-request", "arp-reply", "na", "rarp"];
 
 /// The kinds, in the order of their arrival.
@@ -17,7 +17,16 @@ pub fn kinds(frames: &[Frame]) -> Vec<&'static str> {
     frames.iter().map(|frame| frame.kind.name()).collect()
 }
 
-/// Sorts a burst into its rounds, which must be whole and in this VLAN, and about which tshark has no complaint.
+/// The announcements among frames.
+pub fn announcements(frames: Vec<Frame>) -> Vec<Frame> {
+    frames.into_iter().filter(|frame| !is_question(frame)).collect()
+}
+
+fn is_question(frame: &Frame) -> bool {
+    matches!(frame.kind, Kind::Ask(_) | Kind::Solicit(_))
+}
+
+/// Sorts the announcements of a burst into its rounds, which must be whole and in this VLAN, and about which tshark has no complaint.
 ///
 /// A round is the next frame of each kind. Their order is not looked at: Open vSwitch's userspace datapath lets frames whose
 /// flow it does not know yet overtake others, and sends the frames of a flow together when it has come late to several rounds.
@@ -26,10 +35,12 @@ pub fn rounds(frames: &[Frame], vlan: Option<u16>) -> Vec<Vec<&Frame>> {
         assert_eq!(frame.vlan, vlan, "{frame:#?} among {:?}", kinds(frames));
         assert!(frame.complaints.is_empty(), "{frame:#?}");
     }
-    let of = |kind: &str| frames.iter().filter(move |frame| frame.kind.name() == kind).collect::<Vec<_>>();
+    let frames: Vec<&Frame> = frames.iter().filter(|frame| !is_question(frame)).collect();
+    let of =
+        |kind: &str| frames.iter().copied().filter(|frame| frame.kind.name() == kind).collect::<Vec<_>>();
     let by_kind = ROUND.map(of);
     let is_whole = by_kind.iter().all(|of_kind| of_kind.len() * ROUND.len() == frames.len());
-    assert!(is_whole, "{:?}", kinds(frames));
+    assert!(is_whole, "{by_kind:#?}");
     let round = |number: usize| {
         let mut round: Vec<&Frame> = by_kind.iter().map(|of_kind| of_kind[number]).collect();
         round.sort_by_key(|frame| frame.at);
@@ -38,11 +49,11 @@ pub fn rounds(frames: &[Frame], vlan: Option<u16>) -> Vec<Vec<&Frame>> {
     (0..by_kind[0].len()).map(round).collect()
 }
 
-/// How many frames were sent, says the report. All of them pass sooner or later where nothing stops them, also those of a round
-/// that was taken for lost because Open vSwitch was slow.
+/// How many announcements were sent, says the report. All of them pass sooner or later where nothing stops them, also those of a
+/// round that was taken for lost because Open vSwitch was slow.
 pub fn sent(report: &Value) -> usize {
-    let frames = report["frames"].as_object().unwrap();
-    frames.values().map(|count| count.as_u64().unwrap() as usize).sum()
+    let count = |kind: &str| report["frames"][kind.replace('-', "_")].as_u64().unwrap() as usize;
+    ROUND.iter().map(|kind| count(kind)).sum()
 }
 
 /// How many rounds were sent, says the report: those that were taken for lost are more than were asked for.

@@ -286,7 +286,10 @@ fn everybody_may_ask_how_it_is() {
     assert!(lines[2].contains("left "), "{run:#?}");
 
     let json: Value = serde_json::from_str(&ask(&["--json"]).stdout).unwrap();
-    assert_eq!(json["recent"][0]["frames"], json!({"arp_request": 3, "arp_reply": 3, "na": 3, "rarp": 3}));
+    assert_eq!(
+        json["recent"][0]["frames"],
+        json!({"arp_request": 3, "arp_reply": 3, "na": 3, "rarp": 3, "ask": 0, "solicit": 3})
+    );
     assert_eq!(json, daemon.status());
 
     let prometheus = ask(&["--prometheus"]).stdout;

@@ -1,7 +1,7 @@
 //! What `announce` would do: `explain`, `--dry-run` and `--pcap`.
 
 use crate::common::dissect::dissect;
-use crate::common::rounds::{ROUND, words};
+use crate::common::rounds::{ROUND, announcements, words};
 use crate::common::{Attachment, DEADLINE, IPV4, IPV6, Place, Site, kinds, now, ovs, report, require};
 
 #[test]
@@ -20,7 +20,8 @@ fn explain_tells_everything_and_sends_nothing() {
         "in charge   neutron: nova's metadata in the domain's XML\n",
         "ready       yes, in VLAN 100\n",
         "addresses   192.0.2.10 (nova)\n              2001:db8::10 (nova)\n",
-        "frames      arp-request 192.0.2.10\n              arp-reply 192.0.2.10\n              na 2001:db8::10\n              rarp\n",
+        "frames      arp-request 192.0.2.10\n              arp-reply 192.0.2.10\n              na 2001:db8::10\n              rarp\n              solicit 2001:db8:: from 2001:db8::10\n",
+        "asks        2001:db8:: (anycast)\n",
         "schedule    4 rounds, at 0 100 300 700 ms\n",
         "by          redirect, else packet-out, else packet, else xdp\n",
     ] {
@@ -115,7 +116,7 @@ fn a_capture_file_has_what_was_sent() {
 
     assert_eq!(run.code, Some(0), "{run:#?}");
     assert!(wire.sees(12, DEADLINE));
-    let written = dissect(&std::fs::read(&pcap).unwrap());
+    let written = announcements(dissect(&std::fs::read(&pcap).unwrap()));
     let captured = wire.stop();
     assert_eq!(written.len(), 12);
     for (written, captured) in written.iter().zip(&captured) {

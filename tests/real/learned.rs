@@ -83,7 +83,7 @@ fn hexadecimal(frame: &Frame) -> String {
 fn every_frame_is_described_as_open_vswitch_reads_it() {
     require!(lab, ovs);
     let bridge = Bridge::start();
-    for kind in Kind::ALL {
+    for kind in Kind::ANNOUNCEMENTS {
         let frame = frame(kind);
         let described = announced::for_tests::ofproto_flow::flow(TAP, &frame.bytes).unwrap();
         let ours = bridge.call("ofproto/trace", &["br-int", &described]).unwrap();
@@ -99,7 +99,7 @@ fn every_frame_is_described_as_open_vswitch_reads_it() {
 fn asking_leaves_no_trace() {
     require!(lab, ovs);
     let bridge = Bridge::start();
-    for kind in Kind::ALL {
+    for kind in Kind::ANNOUNCEMENTS {
         assert!(!bridge.trace(kind).dropped);
     }
     assert_eq!(bridge.learned(None), None);
@@ -173,7 +173,7 @@ fn the_settings_of_ports_are_seen() {
     ];
     for (settings, dropped, end) in cases {
         bridge.host.sh(&format!("ovs-vsctl {settings}"));
-        for kind in Kind::ALL {
+        for kind in Kind::ANNOUNCEMENTS {
             let verdict = bridge.trace(kind);
             assert_eq!(
                 (verdict.dropped, verdict.deciding),
@@ -204,7 +204,7 @@ fn the_last_of_many_tables_is_named() {
     }
     let passes = "br-int table 94: priority=1 actions=NORMAL; goes to up0 in VLAN 100";
     let drops = "br-int table 93: priority=0 actions=drop, from table 71: priority=10,reg5=0x5";
-    let verdicts = Kind::ALL.map(|kind| bridge.trace(kind).deciding);
+    let verdicts = Kind::ANNOUNCEMENTS.map(|kind| bridge.trace(kind).deciding);
     assert_eq!(verdicts, [passes, passes, drops, drops]);
 }
 

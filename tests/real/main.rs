@@ -8,6 +8,7 @@
 mod common;
 
 mod announce;
+mod asking;
 mod daemon;
 mod daemon_many;
 mod daemon_service;

@@ -1,7 +1,8 @@
 //! A port that is protected against spoofing: an address that it may not use does not get out, whatever the way in.
 
 use crate::common::{
-    Attachment, DEADLINE, Frame, Kind, Place, Site, kinds, report, require, rounds, rounds_sent, sent,
+    Attachment, Capture, DEADLINE, Direction, Frame, Kind, Place, Site, kinds, report, require, rounds,
+    rounds_sent, sent,
 };
 
 /// Not the guest's.
@@ -71,7 +72,7 @@ fn protect_by_nft(site: &Site) {
         "nft add table bridge port
          nft add chain bridge port in '{{ type filter hook prerouting priority 0; }}'
          nft add rule bridge port in iifname {tap} ether type arp arp saddr ip != 192.0.2.10 counter drop
-         nft add rule bridge port in iifname {tap} icmpv6 type nd-neighbor-advert \
+         nft add rule bridge port in iifname {tap} icmpv6 type '{{ nd-neighbor-advert, nd-neighbor-solicit }}' \
              ip6 saddr != 2001:db8::10 counter drop"
     ));
 }
@@ -84,21 +85,25 @@ fn protect_by_flows(site: &Site) {
          ovs-ofctl add-flow br-int priority=10,in_port=$ofport,arp,arp_spa=192.0.2.10,actions=NORMAL
          ovs-ofctl add-flow br-int priority=9,in_port=$ofport,icmp6,icmp_type=136,actions=drop
          ovs-ofctl add-flow br-int \
-             priority=10,in_port=$ofport,icmp6,icmp_type=136,nd_target=2001:db8::10,actions=NORMAL"
+             priority=10,in_port=$ofport,icmp6,icmp_type=136,nd_target=2001:db8::10,actions=NORMAL
+         ovs-ofctl add-flow br-int priority=9,in_port=$ofport,icmp6,icmp_type=135,actions=drop
+         ovs-ofctl add-flow br-int \
+             priority=10,in_port=$ofport,icmp6,icmp_type=135,ipv6_src=2001:db8::10,actions=NORMAL"
     ));
 }
 
 /// Whoever may type `announce --ip` still cannot make the port say what it may not.
 fn only_its_own_addresses_get_out(site: &Site, way: &str) {
-    let wire = site.wire();
+    let wire = Capture::start(&site.host.wire(), "wire0", Direction::In, &site.nic.all_sent());
 
     let run = site.announce(&["--inject", way, "--ip", STOLEN, "--ip", STOLEN6, "--json"]);
 
     assert_eq!(run.code, Some(0), "{way}: {run:#?}");
     let report = report(&run);
-    // Seven frames a round, of which three are for addresses that are not the guest's.
+    // Seven announcements a round, of which three are for addresses that are not the guest's; and of two questions one.
+    let asked = 3;
     assert_eq!((&report["rounds"], sent(&report)), (&3.into(), 7 * rounds_sent(&report)), "{way}");
-    assert!(wire.sees(4 * rounds_sent(&report), DEADLINE), "{way}");
+    assert!(wire.sees(4 * rounds_sent(&report) + asked, DEADLINE), "{way}");
     let frames = wire.stop();
     assert!(!frames.iter().any(is_stolen), "{way}: {frames:#?}");
     assert_eq!(rounds(&frames, site.vlan()).len(), rounds_sent(&report), "{way}");
@@ -108,6 +113,8 @@ fn is_stolen(frame: &Frame) -> bool {
     match &frame.kind {
         Kind::ArpRequest(arp) | Kind::ArpReply(arp) => arp.sender_ip.to_string() == STOLEN,
         Kind::Na(na) => na.target.to_string() == STOLEN6,
+        Kind::Ask(arp) => arp.sender_ip.to_string() == STOLEN,
+        Kind::Solicit(solicitation) => solicitation.source.to_string() == STOLEN6,
         _ => false,
     }
 }

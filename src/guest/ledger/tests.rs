@@ -22,7 +22,7 @@ fn known(aliases: &[&str]) -> Vec<Nic> {
     };
     let interfaces = aliases.iter().map(nic).collect();
     let domain = Domain { name: "web1".into(), uuid: "u".into(), interfaces, ..Domain::default() };
-    target::nics(Known { addresses: vec![Vec::new(); aliases.len()], domain }, |_| None)
+    target::nics(Known { addresses: vec![Vec::new(); aliases.len()], gateways: Vec::new(), domain }, |_| None)
 }
 
 /// A ledger, and what it wants done, in words.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use pnet_base::MacAddr;
 use virt::connect::Connect;
 use virt::domain::{Domain as Handle, DomainState};
@@ -14,6 +15,7 @@ use crate::guest::GuestState;
 use crate::guest::Known;
 use crate::guest::address::{Address, Source};
 use crate::guest::domain::{Domain, Interface};
+use crate::guest::gateway::{self, Gateway};
 use crate::host::sys::libvirt::leases;
 
 /// Reads guests from a connection.
@@ -35,39 +37,41 @@ impl Looker<'_> {
         let domain = Domain::parse(&xml)?;
         let agent =
             if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
-        let addresses = domain.interfaces.iter().map(|nic| self.addresses(nic, &agent)).collect();
-        Ok(Known { domain, addresses })
+        let of_nics = domain.interfaces.iter().map(|nic| self.of_nic(nic, &agent));
+        let (addresses, gateways) = of_nics.unzip();
+        Ok(Known { domain, addresses, gateways })
     }
 
-    /// What libvirt knows of a NIC's addresses beside the domain's XML.
-    fn addresses(&self, nic: &Interface, agent: &[(MacAddr, IpAddr)]) -> Vec<Address> {
+    /// What libvirt knows of a NIC's addresses and gateways beside the domain's XML.
+    fn of_nic(&self, nic: &Interface, agent: &[(MacAddr, IpAddr)]) -> (Vec<Address>, Vec<Gateway>) {
         let Some(mac) = nic.mac else {
-            return Vec::new();
+            return Default::default();
         };
-        let mut addresses = Vec::new();
+        let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
         if let Some(name) = &nic.network {
             let network = self.connection.lookup_network_by_name(name);
             match network.and_then(|network| self.of_network(&network, mac)) {
-                Ok(found) => addresses.extend(found),
+                Ok(found) => (addresses, gateways) = found,
                 Err(error) => tracing::debug!("the network {name} tells no addresses: {}", error.message()),
             }
         }
         let claimed = agent.iter().filter(|(of, _)| *of == mac);
         addresses.extend(claimed.map(|(_, ip)| Address { ip: *ip, source: Source::GuestAgent }));
-        addresses
+        (addresses, gateways)
     }
 
-    fn of_network(&self, network: &Network, mac: MacAddr) -> Result<Vec<Address>, Error> {
+    fn of_network(&self, network: &Network, mac: MacAddr) -> Result<(Vec<Address>, Vec<Gateway>), Error> {
+        let xml = network.xml_desc(0)?;
         let mut found = Vec::new();
         if self.sources.contains(&Source::NetworkHost) {
-            found.extend(static_hosts(&network.xml_desc(0)?, mac));
+            found.extend(static_hosts(&xml, mac));
         }
         if self.sources.contains(&Source::Lease) {
             let leases = leases(network, &mac.to_string())?;
             let ips = leases.iter().filter_map(|ip| ip.parse().ok());
             found.extend(ips.map(|ip| Address { ip, source: Source::Lease }));
         }
-        Ok(found)
+        Ok((found, network_gateways(&xml)))
     }
 
     fn agent(&mut self, uuid: &str) -> Vec<(MacAddr, IpAddr)> {
@@ -117,6 +121,24 @@ fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
     ips.map(|ip| Address { ip, source: Source::NetworkHost }).collect()
 }
 
+/// The addresses that a network's XML gives its bridge on this host: `<ip address= prefix=>`, or `netmask=`.
+fn network_gateways(xml: &str) -> Vec<Gateway> {
+    let Ok(document) = roxmltree::Document::parse(xml) else {
+        return Vec::new();
+    };
+    let ips = document.root_element().children().filter(|n| n.has_tag_name("ip"));
+    let gateways = ips.filter_map(|n| {
+        let ip: IpAddr = n.attribute("address")?.parse().ok()?;
+        let subnet = match (n.attribute("prefix"), n.attribute("netmask")) {
+            (Some(length), _) => IpNet::new(ip, length.parse().ok()?).ok()?,
+            (None, Some(netmask)) => IpNet::with_netmask(ip, netmask.parse().ok()?).ok()?,
+            (None, None) => return None,
+        };
+        Some(Gateway::of_subnet(ip, subnet, gateway::Source::Network))
+    });
+    gateways.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +151,16 @@ mod tests {
         let found = static_hosts(xml, MacAddr(0x52, 0x54, 0, 0, 0, 1));
         let expected = Address { ip: "192.0.2.9".parse().unwrap(), source: Source::NetworkHost };
         assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn a_network_whose_bridge_has_an_address_has_a_gateway() {
+        let xml = "<network><ip address='192.168.122.1' netmask='255.255.255.0'><dhcp/></ip>\
+                   <ip family='ipv6' address='2001:db8::1' prefix='64'/><ip address='10.0.0.1'/>\
+                   <route address='0.0.0.0' prefix='0' gateway='192.168.122.9'/></network>";
+        let found = network_gateways(xml);
+        let found: Vec<String> = found.iter().map(|g| format!("{} {}", g.ip, g.serves)).collect();
+        assert_eq!(found, ["192.168.122.1 192.168.122.0/24", "2001:db8::1 2001:db8::/64"]);
+        assert_eq!(network_gateways("<network"), []);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod fdb;
 pub mod links;
+pub mod routes;
 mod socket;
 
 use std::io;

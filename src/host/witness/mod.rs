@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::sys::{packet, readable};
-use crate::proof::capture_filter::{self, ROOM};
+use crate::proof::capture_filter::{self, Guests, ROOM};
 use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::proof::delivery::Sighting;
 
@@ -33,7 +33,8 @@ const BATCH: usize = 64;
 const PAUSE: Duration = Duration::from_millis(1);
 /// So many sightings are kept that nobody has asked for yet; what comes then is not told.
 const KEPT: usize = 1024;
-/// So many frames for a guest are told, at most, from one round to the next: only the first after a departure matters.
+/// So many frames for a guest are told, at most, until more are asked for: only the first after a departure matters, and
+/// whether any come in later.
 const REPLIES: u32 = 32;
 
 /// So many frames from a guest are told of a device, at most, from one round to the next: more than any round has, and a guest
@@ -85,6 +86,10 @@ struct Watched {
     left: u32,
     /// How many frames for the guest are still told.
     inward: u32,
+    /// Answers for the guest are told as well, whichever way they pass.
+    answers: bool,
+    /// This is the guest's own device, which transmits what the guest is sent.
+    is_guests: bool,
     began: Instant,
     to: mpsc::Sender<Sighting>,
 }
@@ -111,6 +116,27 @@ impl Witness {
         mac: MacAddr,
         began: Instant,
     ) -> Result<Watch, WitnessError> {
+        self.open(points, mac, began, false)
+    }
+
+    /// Looks at the guest's own device for answers that come to it.
+    pub(crate) fn watch_guest(
+        &self,
+        ifindex: u32,
+        mac: MacAddr,
+        began: Instant,
+    ) -> Result<Watch, WitnessError> {
+        let point = CapturePoint { ifindex, outward: Direction::In, is_uplink: false };
+        self.open(vec![point], mac, began, true)
+    }
+
+    fn open(
+        &self,
+        points: Vec<CapturePoint>,
+        mac: MacAddr,
+        began: Instant,
+        is_guests: bool,
+    ) -> Result<Watch, WitnessError> {
         let (to, sightings) = mpsc::channel(KEPT);
         let mut sockets = self.lock();
         sockets.last += 1;
@@ -119,8 +145,9 @@ impl Witness {
         for point in &watch.points {
             // From the start: to change a filter takes as long as all else that is left to do when the port is ready.
             let inward = if point.is_uplink { REPLIES } else { 0 };
-            let (left, to) = (ANNOUNCEMENTS, to.clone());
-            let watched = Watched { watch: number, mac, outward: false, left, inward, began, to };
+            let answers = is_guests || point.is_uplink;
+            let (watch, left, to) = (number, ANNOUNCEMENTS, to.clone());
+            let watched = Watched { watch, mac, outward: false, left, inward, answers, is_guests, began, to };
             if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
                 // Dropping the watch takes the lock.
                 drop(sockets);
@@ -134,15 +161,20 @@ impl Witness {
     fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<()> {
         let on = sockets.on.entry(ifindex).or_default();
         if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < ROOM) {
+            let hears = socket.hears_outgoing();
             socket.watched.push(watched);
+            if socket.hears_outgoing() != hears {
+                let _ = packet::ignore_outgoing(&socket.fd, hears);
+            }
             return socket.refilter();
         }
+        let is_guests = watched.is_guests;
         let watched = vec![watched];
         let fd = packet::listener(ifindex, &program(&watched))?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&fd, sockopt::RcvBuf, &BUFFER)?;
         // From Linux 4.20 on; before, what the host transmits costs it a copy for as long as somebody looks.
-        let _ = packet::ignore_outgoing(&fd, true);
+        let _ = packet::ignore_outgoing(&fd, !is_guests);
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
         tokio::spawn(self.clone().read(ifindex, waiting, stopped));
@@ -191,6 +223,15 @@ impl Default for Witness {
     }
 }
 
+impl Watched {
+    fn rearm(&mut self, point: &CapturePoint) {
+        // A little less is as good, and spares a filter.
+        if point.is_uplink && self.inward < REPLIES / 2 {
+            self.inward = REPLIES;
+        }
+    }
+}
+
 impl Sockets {
     /// Hands what the sockets on a device have received to whom it concerns; returns whether there may be more.
     fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
@@ -221,9 +262,16 @@ impl Socket {
         let mut is_enough = false;
         for watched in &mut self.watched {
             let mac = watched.mac.octets();
-            if seen.frame().get(..6) == Some(&mac) && watched.inward > 0 {
-                watched.inward -= 1;
-                is_enough |= watched.inward == 0;
+            if seen.frame().get(..6) == Some(&mac) {
+                // The filter has let it pass for one of the guests, at least.
+                match watched.inward {
+                    0 if !watched.answers => continue,
+                    0 => {}
+                    _ => {
+                        watched.inward -= 1;
+                        is_enough |= watched.inward == 0;
+                    }
+                }
             } else if seen.frame().get(6..12) == Some(&mac) && watched.left > 0 {
                 watched.left -= 1;
                 is_enough |= watched.left == 0;
@@ -241,7 +289,7 @@ impl Socket {
     }
 
     fn hears_outgoing(&self) -> bool {
-        self.watched.iter().any(|watched| watched.outward)
+        self.watched.iter().any(|watched| watched.outward || watched.is_guests)
     }
 
     /// How many guests wait for their first frame here, and of how many announcements are told.
@@ -256,10 +304,14 @@ impl Socket {
 }
 
 fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
-    let outward = watched.iter().filter(|watched| watched.left > 0).map(|watched| watched.mac);
-    let outward: Vec<MacAddr> = outward.collect();
-    let inward = watched.iter().filter(|watched| watched.inward > 0).map(|watched| watched.mac);
-    capture_filter::program(&outward, &inward.collect::<Vec<_>>())
+    let those = |is_one: fn(&Watched) -> bool| {
+        let those = watched.iter().filter(|watched| is_one(watched));
+        those.map(|watched| watched.mac).collect::<Vec<MacAddr>>()
+    };
+    let outward = those(|watched| watched.left > 0);
+    let inward = those(|watched| watched.inward > 0);
+    let answers = those(|watched| watched.answers);
+    capture_filter::program(Guests { outward: &outward, inward: &inward, answers: &answers })
 }
 
 impl Watch {
@@ -283,29 +335,23 @@ impl Watch {
         }
     }
 
-    /// A round is about to be sent: its frames are seen from now on. So is what comes in for the guest, if that is
-    /// still `awaited`.
-    pub(crate) fn begin(&mut self, awaited: bool) {
+    /// A round is about to be sent: its frames are seen from now on. So is what comes in for the guest.
+    pub(crate) fn begin(&mut self) {
         self.change(|watched, point| {
-            let inward = if point.is_uplink && awaited { REPLIES } else { 0 };
-            // A little less is as good, and spares a filter.
-            if watched.inward < REPLIES / 2 || inward == 0 {
-                watched.inward = inward;
-            }
+            watched.rearm(point);
             watched.outward = point.outward == Direction::Out;
             watched.left = ANNOUNCEMENTS;
         });
     }
 
-    /// The round is over: what the host transmits is not looked at any more, and what comes in for the guest only if that
-    /// is still `awaited`.
-    pub(crate) fn end(&mut self, awaited: bool) {
-        self.change(|watched, _| {
-            watched.outward = false;
-            if !awaited {
-                watched.inward = 0;
-            }
-        });
+    /// More frames for the guest are told, where those that were to be told have come.
+    pub(crate) fn rearm(&mut self) {
+        self.change(Watched::rearm);
+    }
+
+    /// The round is over: what the host transmits is not looked at any more.
+    pub(crate) fn end(&mut self) {
+        self.change(|watched, _| watched.outward = false);
     }
 
     fn change(&mut self, change: impl Fn(&mut Watched, &CapturePoint)) {

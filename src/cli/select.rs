@@ -20,7 +20,7 @@ use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::path::ovs::Ovs;
 use crate::report::Report;
-use crate::run::order::{Host, Order};
+use crate::run::order::{Capture, Host, Injector, Order};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::targets;
@@ -82,9 +82,9 @@ impl Start {
             links: links.map_err(|error| (Status::Failed, error.to_string()))?,
             ovs,
             fdb: fdb::Lookups::default(),
-            injectors: Arc::new(Injectors::new(directory.clone())),
+            injectors: Injector::Host(Arc::new(Injectors::new(directory.clone()))),
             ovs_directory: directory,
-            witness: Witness::new(),
+            witness: Capture::Host(Witness::new()),
             pace: Some(Pacer::start(config.limits.frames_per_second)),
             solicitor: Solicitor::new(),
         };

@@ -18,7 +18,7 @@ use crate::host::openvswitch::ovsdb;
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
-use crate::run::order::Host;
+use crate::run::order::{Capture, Host, Injector};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 
@@ -81,7 +81,7 @@ pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), Stri
     block_on(1, async {
         // While libvirt waits for the hook, it must not be asked for anything.
         sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
-        let host = host(&config).await?;
+        let (host, _) = host(&config).await?;
         Engine::for_one(guest, config, host)?.run().await
     })
 }
@@ -106,30 +106,32 @@ fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> 
 async fn run(file: Option<PathBuf>, config: Config, log: &DaemonLog) -> Result<(), String> {
     let directory = state::runtime_directory();
     let keep = StateFile::open(&directory)?;
-    let host = host(&config).await?;
-    for (method, why) in host.injectors.warm_up().await {
+    let (host, injectors) = host(&config).await?;
+    for (method, why) in injectors.warm_up().await {
         tracing::warn!("a way in is not there: {method}: {why}");
     }
-    give_up_privileges(&config, &host.injectors)?;
+    give_up_privileges(&config, &injectors)?;
     log.start();
     let board = Arc::<Board>::default();
     serve::start(directory, config.metrics.listen, board.clone());
     Engine::new(file, config, host, keep, board)?.run().await
 }
 
-async fn host(config: &Config) -> Result<Host, String> {
+async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
     let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
     let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-    Ok(Host {
+    let injectors = Arc::new(Injectors::new(directory.clone()));
+    let host = Host {
         links: links::watch().await.map_err(|error| error.to_string())?,
         ovs: ovsdb::watch(socket, config.ports.wait).await,
         fdb: fdb::Lookups::default(),
-        injectors: Arc::new(Injectors::new(directory.clone())),
+        injectors: Injector::Host(injectors.clone()),
         ovs_directory: directory,
-        witness: Witness::new(),
+        witness: Capture::Host(Witness::new()),
         pace: Some(Pacer::start(config.limits.frames_per_second)),
         solicitor: Solicitor::new(),
-    })
+    };
+    Ok((host, injectors))
 }
 
 fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), String> {

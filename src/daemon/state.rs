@@ -28,10 +28,55 @@ pub(super) type Ledgers = BTreeMap<String, Ledger>;
 /// Where the ledgers are kept, by one daemon at a time.
 #[derive(Debug)]
 pub(super) struct StateFile {
-    file: PathBuf,
+    place: Place,
     boot: String,
-    /// The directory, locked for as long as this is there.
-    _lock: Flock<File>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Directory {
+        file: PathBuf,
+        /// The directory, locked for as long as this is there.
+        _lock: Flock<File>,
+    },
+    #[cfg(test)]
+    Memory(std::sync::Arc<std::sync::Mutex<Vec<u8>>>),
+}
+
+impl Place {
+    fn name(&self) -> String {
+        match self {
+            Place::Directory { file, .. } => file.display().to_string(),
+            #[cfg(test)]
+            Place::Memory(_) => "the memory".into(),
+        }
+    }
+
+    fn read(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Place::Directory { file, .. } => std::fs::read(file),
+            #[cfg(test)]
+            Place::Memory(kept) => match kept.lock().unwrap().clone() {
+                bytes if bytes.is_empty() => Err(io::ErrorKind::NotFound.into()),
+                bytes => Ok(bytes),
+            },
+        }
+    }
+
+    fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
+        match self {
+            Place::Directory { file, .. } => {
+                let new = file.with_extension("new");
+                std::fs::write(&new, bytes)?;
+                std::fs::rename(&new, file)
+            }
+            #[cfg(test)]
+            Place::Memory(kept) => {
+                *kept.lock().unwrap() = bytes;
+                Ok(())
+            }
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,19 +98,25 @@ impl StateFile {
                 error => format!("cannot lock {place}: {error}"),
             })?;
         let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        Ok(StateFile { file: directory.join(FILE), boot, _lock: lock })
+        Ok(StateFile { place: Place::Directory { file: directory.join(FILE), _lock: lock }, boot })
+    }
+
+    /// Keeps it in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory(kept: std::sync::Arc<std::sync::Mutex<Vec<u8>>>) -> Self {
+        StateFile { place: Place::Memory(kept), boot: String::new() }
     }
 
     /// The ledgers that a daemon left since this boot; one that cannot be read is as none.
     pub(super) fn load(&self) -> Option<Ledgers> {
-        let read = std::fs::read(&self.file);
-        let parsed = read.and_then(|text| Ok(serde_json::from_slice::<Kept<String, Ledgers>>(&text)?));
+        let parsed =
+            self.place.read().and_then(|text| Ok(serde_json::from_slice::<Kept<String, Ledgers>>(&text)?));
         match parsed {
             Ok(kept) => Some(kept.ledgers).filter(|_| kept.boot == self.boot),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                let file = self.file.display();
-                tracing::warn!("{file} cannot be read: {error}; all guests are taken as announced");
+                let place = self.place.name();
+                tracing::warn!("{place} cannot be read: {error}; all guests are taken as announced");
                 None
             }
         }
@@ -74,9 +125,7 @@ impl StateFile {
     /// Saves the ledgers: whole, or not at all.
     pub(super) fn save<'a>(&self, ledgers: impl Iterator<Item = (&'a str, &'a Ledger)>) -> io::Result<()> {
         let kept = Kept { boot: &self.boot, ledgers: ledgers.collect::<BTreeMap<_, _>>() };
-        let new = self.file.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(&kept)?)?;
-        std::fs::rename(&new, &self.file)
+        self.place.write(serde_json::to_vec(&kept)?)
     }
 }
 

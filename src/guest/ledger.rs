@@ -9,11 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestState;
 use crate::guest::event::{Cause, Change};
 use crate::guest::target::{Nic, Target, Unannounceable};
+
+mod guest;
+
+use guest::{Guest, Life, Run};
 
 /// libvirt's word for a guest that may go on.
 const PAUSED: GuestState = GuestState::Paused("paused");
@@ -30,49 +34,6 @@ pub(crate) struct Ledger {
     /// What is kept for the next daemon has changed.
     #[serde(skip)]
     changed: bool,
-}
-
-/// A guest.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Guest {
-    /// libvirt's id: another one is another life of the guest.
-    id: Option<u32>,
-    /// Why all of its NICs must still be announced.
-    #[serde(default, deserialize_with = "lenient")]
-    pending: Option<Cause>,
-    /// The aliases of other NICs that must still be announced: they were plugged.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    plugged: BTreeSet<String>,
-    #[serde(skip)]
-    life: Life,
-}
-
-/// What is not kept for the next daemon.
-#[derive(Debug, Clone, Default)]
-struct Life {
-    state: GuestState,
-    /// When the guest came to run, while all of its NICs are owed an announcement.
-    runs_since: Option<Duration>,
-    /// By alias: when it was plugged, while it is owed an announcement of its own.
-    plugged_at: BTreeMap<String, Duration>,
-    /// Its NICs, read while it was arriving.
-    known: Option<Vec<Nic>>,
-    /// The reading that is under way.
-    reading: Option<u64>,
-    /// It could not be read, and nothing has been heard of it since.
-    is_unreadable: bool,
-    /// Announcements of all that `pending` asks for have begun.
-    has_begun: bool,
-    /// By NIC.
-    runs: BTreeMap<String, Run>,
-}
-
-/// An announcement under way.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    number: u64,
-    /// It is for `pending`.
-    of_all: bool,
 }
 
 /// A guest that libvirt lists.
@@ -327,6 +288,7 @@ impl Ledger {
         // Whatever was read before lacks this NIC, or has the one that had its place.
         (life.known, life.reading, life.is_unreadable) = (None, None, false);
         actions.extend(life.runs.remove(alias).map(|run| Action::Supersede(run.number)));
+        actions.push(Action::Event(Cause::Plugged));
         if guest.owed().is_some() {
             // It is announced with all the others.
             return;
@@ -335,7 +297,6 @@ impl Ledger {
         self.changed = true;
         guest.life.plugged_at.insert(alias.into(), at);
         guest.settle();
-        actions.push(Action::Event(Cause::Plugged));
     }
 
     /// Does what can be done for a guest at `now`.
@@ -357,95 +318,6 @@ impl Ledger {
             actions.push(Action::Read { uuid: uuid.into(), reading: self.last });
         }
     }
-}
-
-impl Life {
-    fn wants_reading(&self) -> bool {
-        self.known.is_none() && self.reading.is_none() && !self.is_unreadable
-    }
-}
-
-impl Guest {
-    /// It is in the life that has this id, as far as that is known.
-    fn is_of(&self, id: Option<u32>) -> bool {
-        self.id.is_none() || id.is_none() || self.id == id
-    }
-
-    /// Why all of its NICs are to be announced, if nothing is under way for that.
-    fn owed(&self) -> Option<Cause> {
-        self.pending.filter(|_| !self.life.has_begun)
-    }
-
-    /// The NIC was plugged, and nothing is under way for it.
-    fn is_owed(&self, alias: &str) -> bool {
-        self.plugged.contains(alias) && !self.life.runs.contains_key(alias)
-    }
-
-    fn is_anything_owed(&self) -> bool {
-        self.owed().is_some() || self.plugged.iter().any(|alias| self.is_owed(alias))
-    }
-
-    /// Begins an announcement of each NIC that is owed one.
-    fn announce(
-        &mut self,
-        uuid: &str,
-        nics: Vec<Nic>,
-        now: Duration,
-        last: &mut u64,
-        actions: &mut Vec<Action>,
-    ) {
-        let all = self.owed();
-        let since = self.life.runs_since.take().unwrap_or(now);
-        for (number, nic) in nics.into_iter().enumerate() {
-            let name = nic.name.unwrap_or_else(|| number.to_string());
-            let (cause, at) = match all {
-                Some(cause) => (cause, since),
-                None if self.is_owed(&name) => {
-                    (Cause::Plugged, self.life.plugged_at.get(&name).copied().unwrap_or(now))
-                }
-                None => continue,
-            };
-            match nic.target {
-                Ok(target) => {
-                    *last += 1;
-                    let run = Run { number: *last, of_all: all.is_some() };
-                    let superseded = self.life.runs.insert(name, run);
-                    actions.extend(superseded.map(|run| Action::Supersede(run.number)));
-                    let (uuid, target, run) = (uuid.into(), Box::new(target), run.number);
-                    actions.push(Action::Announce { uuid, run, target, cause, at });
-                }
-                Err(nic) => actions.push(Action::CannotSpeakFor(nic)),
-            }
-        }
-        self.life.has_begun |= all.is_some();
-        // What was plugged and is gone, or what no host can speak for, is owed nothing.
-        let runs = &self.life.runs;
-        self.plugged.retain(|alias| runs.contains_key(alias));
-        self.life.plugged_at.clear();
-        self.settle();
-    }
-
-    /// When all that has begun for `pending` has ended, nothing is pending any more.
-    fn settle(&mut self) {
-        if self.life.has_begun && !self.life.runs.values().any(|run| run.of_all) {
-            self.pending = None;
-            self.life.has_begun = false;
-        }
-    }
-}
-
-/// A cause; that of a later version, of which this one does not know, is as good as any.
-fn lenient<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cause>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Word {
-        Known(Cause),
-        Unknown(serde::de::IgnoredAny),
-    }
-    Ok(Option::<Word>::deserialize(from)?.map(|word| match word {
-        Word::Known(cause) => cause,
-        Word::Unknown(_) => Cause::Migrated,
-    }))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 pub(crate) mod announcer;
 pub(crate) mod asking;
 pub(crate) mod diagnose;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod observer;
 pub(crate) mod order;
 pub(crate) mod pacer;

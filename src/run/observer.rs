@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::Method;
 use crate::announcement::question::Question;
-use crate::host::witness::{Watch, Witness};
+use crate::host::witness::Watch;
 use crate::path::hop::{Edge, Hop};
 use crate::path::readiness::Assessment;
 use crate::proof::answer::{AnsweredBy, Inquiry};
@@ -16,7 +16,7 @@ use crate::proof::capture_point::{CapturePath, Direction};
 use crate::proof::delivery::{Delivery, RoundFate, Sighting};
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
-use crate::run::order::Host;
+use crate::run::order::{Capture, Host};
 
 /// A frame that has not shown on the uplink by then is lost: it may still be on its way through Open vSwitch.
 const LOST_AFTER: Duration = Duration::from_millis(5);
@@ -31,7 +31,7 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// The proof of one announcement, and what it is drawn from.
 #[derive(Debug)]
 pub(crate) struct Observer {
-    witness: Witness,
+    witness: Capture,
     began: Instant,
     mac: MacAddr,
     /// The frames' way, all of it.
@@ -53,7 +53,7 @@ impl Observer {
     /// Sees the rounds of `frames` take `path`, for an event at `began`: leave the host, to begin with. Every socket more would
     /// delay the first frame.
     pub(crate) fn new(
-        witness: Witness,
+        witness: Capture,
         began: Instant,
         mac: MacAddr,
         frames: &[Frame],

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pnet_base::MacAddr;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::announcement::frame::{self, Frame, Style};
 use crate::announcement::injection::Method;
+use crate::announcement::injection::Way;
 use crate::announcement::question::{self, Question};
 use crate::announcement::schedule::Schedule;
 use crate::config::{Ask, Config, ProofTable};
@@ -18,15 +21,18 @@ use crate::guest::domain::Vlan;
 use crate::guest::event::Cause;
 use crate::guest::gateway::{self, Gateway};
 use crate::guest::target::Target;
-use crate::host::injector::Injectors;
+use crate::host::injector::{InjectorError, Injectors};
 use crate::host::netlink::fdb;
 use crate::host::openvswitch::ovsdb;
 use crate::host::pcap::Pcap;
-use crate::host::witness::Witness;
+use crate::host::witness::{Watch, Witness, WitnessError};
 use crate::path::link::Links;
 use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
 use crate::path::uplinks::Uplinks;
+use crate::proof::capture_point::CapturePoint;
+#[cfg(test)]
+use crate::run::fake;
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 
@@ -42,13 +48,92 @@ pub(crate) struct Host {
     /// What Linux bridges have learned.
     pub fdb: fdb::Lookups,
     /// The ways in.
-    pub injectors: Arc<Injectors>,
+    pub injectors: Injector,
     /// What sees frames pass.
-    pub witness: Witness,
+    pub witness: Capture,
     /// The frames that may be sent per second, where that is bounded.
     pub pace: Option<Pacer>,
     /// What permits router solicitations.
     pub solicitor: Solicitor,
+}
+
+/// Lets frames enter the host as if the guest had sent them.
+#[derive(Debug, Clone)]
+pub(crate) enum Injector {
+    /// By the ways of this host.
+    Host(Arc<Injectors>),
+    /// Into a host of which everything is known.
+    #[cfg(test)]
+    Fake(Arc<fake::World>),
+}
+
+impl Injector {
+    /// Makes the first of `ways` ready that can be, and returns it.
+    pub(crate) async fn prepare(&self, ways: &[Way], forced: Option<Method>) -> Result<Way, InjectorError> {
+        match self {
+            Injector::Host(injectors) => injectors.prepare(ways, forced).await,
+            #[cfg(test)]
+            Injector::Fake(_) => ways.first().cloned().ok_or(InjectorError::Unavailable(Vec::new())),
+        }
+    }
+
+    /// Sends the frames of a round, in order, by a way that was made ready.
+    pub(crate) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
+        match self {
+            Injector::Host(injectors) => injectors.send(way, frames).await,
+            #[cfg(test)]
+            Injector::Fake(world) => world.send(way, frames).await,
+        }
+    }
+
+    /// A way in that worked was taken away for good.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        match self {
+            Injector::Host(injectors) => injectors.is_exhausted(),
+            #[cfg(test)]
+            Injector::Fake(_) => false,
+        }
+    }
+}
+
+/// Sees frames pass.
+#[derive(Debug, Clone)]
+pub(crate) enum Capture {
+    /// On the devices of this host.
+    Host(Witness),
+    /// In a host of which everything is known.
+    #[cfg(test)]
+    Fake(Arc<fake::World>),
+}
+
+impl Capture {
+    /// Looks at `points` for the announcements of `mac`; sightings have their time since `began`.
+    pub(crate) fn watch(
+        &self,
+        points: Vec<CapturePoint>,
+        mac: MacAddr,
+        began: Instant,
+    ) -> Result<Watch, WitnessError> {
+        match self {
+            Capture::Host(witness) => witness.watch(points, mac, began),
+            #[cfg(test)]
+            Capture::Fake(world) => Ok(world.watch(points, mac, began)),
+        }
+    }
+
+    /// Looks at the guest's own device for answers that come to it.
+    pub(crate) fn watch_guest(
+        &self,
+        ifindex: u32,
+        mac: MacAddr,
+        began: Instant,
+    ) -> Result<Watch, WitnessError> {
+        match self {
+            Capture::Host(witness) => witness.watch_guest(ifindex, mac, began),
+            #[cfg(test)]
+            Capture::Fake(world) => Ok(world.watch_guest()),
+        }
+    }
 }
 
 /// What is to be announced, and how.

@@ -309,8 +309,7 @@ fn a_plugged_nic_is_announced_by_the_next_daemon() {
     daemon.kill();
     let daemon = Daemon::start(&site.host, QUICK);
     ovs::bind(&site.host, &second.tap(), VLAN);
-    // It does not know which NIC it was, and announces both.
-    daemon.reports(2);
+    daemon.reports(1);
     assert_eq!(kinds(&wire.stop()), ["rarp"; 3]);
 }
 

@@ -26,6 +26,8 @@ use crate::run::announcer::Stop;
 use crate::run::order::Host;
 
 mod announcing;
+#[cfg(test)]
+mod simulation;
 
 /// A libvirt that has not answered by then is not waited for any more.
 const UNHEARD: Duration = Duration::from_secs(10);
@@ -106,7 +108,17 @@ impl Engine {
         let connections =
             uris.map(|(number, uri)| Connection::follow(number, uri, &mut ledgers, notices.clone()));
         let connections = connections.collect::<Result<_, _>>()?;
-        Ok(Engine {
+        Ok(Engine::of(config, host, connections, heard, board))
+    }
+
+    fn of(
+        config: Config,
+        host: Host,
+        connections: Vec<Connection>,
+        heard: mpsc::UnboundedReceiver<(usize, Notice)>,
+        board: Arc<Board>,
+    ) -> Self {
+        Engine {
             file: None,
             only: None,
             first: config.clone(),
@@ -124,7 +136,7 @@ impl Engine {
             reads: JoinSet::new(),
             heard,
             publisher: Publisher::new(board),
-        })
+        }
     }
 
     /// Runs until a signal ends it, or nothing is left to be done for the one guest that is meant.

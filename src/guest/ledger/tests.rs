@@ -301,7 +301,7 @@ fn a_nic_that_is_plugged_while_the_guest_arrives_is_announced_with_all_others() 
     let mut desk = Desk::default();
     desk.event(2, 1);
     desk.read(&["net0"]);
-    assert_eq!(desk.plug("net1"), ["read"], "what was read lacks it");
+    assert_eq!(desk.plug("net1"), ["event plugged", "read"], "what was read lacks it");
     desk.read(&["net0", "net1"]);
     assert_eq!(desk.event(4, 1).len(), 3);
 }

@@ -315,6 +315,12 @@ fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
 }
 
 impl Watch {
+    /// What `sightings` brings, and nothing of this host.
+    #[cfg(test)]
+    pub(crate) fn fed(points: Vec<CapturePoint>, sightings: mpsc::Receiver<Sighting>) -> Watch {
+        Watch { witness: Witness::new(), number: 0, points, sightings }
+    }
+
     /// What has been seen and not been told yet; does not wait.
     pub(crate) fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();

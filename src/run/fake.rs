@@ -1,0 +1,231 @@
+//! A host of which everything is known: taps on a bridge of Open vSwitch, in neutron's charge, with one uplink.
+//!
+//! It has OVSDB's rows on one side and ovs-vswitchd's datapath on the other, which follows when a test says so; it loses,
+//! refuses and holds up rounds when it is told to; and it remembers what was sent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use pnet_base::MacAddr;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::order::{Capture, Host, Injector};
+use super::pacer::Pacer;
+use super::solicitor::Solicitor;
+use crate::announcement::frame::Frame;
+use crate::announcement::injection::{Method, Way};
+use crate::host::injector::{InjectorError, WayError};
+use crate::host::netlink::fdb;
+use crate::host::openvswitch::ovsdb;
+use crate::host::witness::Watch;
+use crate::path::attachment::tests::{link, ovs};
+use crate::path::link::Links;
+use crate::path::ovs::{DEAD_VLAN, Port};
+use crate::proof::capture_point::{CapturePoint, Direction};
+use crate::proof::delivery::Sighting;
+
+/// The uplink's index.
+const UPLINK: u32 = 1;
+/// The adapter gives up a bridge that has not answered by then.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The host.
+#[derive(Debug)]
+pub(crate) struct World {
+    taps: Vec<String>,
+    links: watch::Sender<Links>,
+    ovs: watch::Sender<ovsdb::State>,
+    hangs: watch::Sender<bool>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By tap: the VLAN that ovs-vswitchd has carried out.
+    datapath: BTreeMap<String, Option<u16>>,
+    /// By tap: why nothing may be sent by it, and since when.
+    forbidden: BTreeMap<String, (&'static str, Instant)>,
+    /// By tap: when its tag was taken away last.
+    cleared: BTreeMap<String, Instant>,
+    lose: u32,
+    refuse: u32,
+    watches: Vec<(MacAddr, Instant, mpsc::Sender<Sighting>)>,
+    sent: Vec<Sent>,
+    violations: Vec<String>,
+}
+
+/// A round that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// When.
+    pub at: Instant,
+    /// By which tap.
+    pub tap: String,
+    /// How many frames.
+    pub frames: usize,
+    /// The VLAN in which it left the host, if it did.
+    pub left: Option<u16>,
+}
+
+impl World {
+    /// Taps without a tag.
+    pub(crate) fn new(taps: &[String]) -> Arc<World> {
+        let device = |(n, name): (usize, &String)| link(n as u32 + 2, name, "tun", 0, 0);
+        let uplink = link(UPLINK, "eth0", "", 0, 0);
+        let links = Links::from_iter(taps.iter().enumerate().map(device).chain([uplink]));
+        let ports: Vec<&str> = taps.iter().map(String::as_str).chain(["eth0"]).collect();
+        let state = ovsdb::State { ovs: ovs(&[("br-int", &ports)]), error: None, epoch: Instant::now() };
+        let datapath = taps.iter().map(|tap| (tap.clone(), None)).collect();
+        Arc::new(World {
+            taps: taps.to_vec(),
+            links: watch::channel(links).0,
+            ovs: watch::channel(state).0,
+            hangs: watch::channel(false).0,
+            state: Mutex::new(State { datapath, ..State::default() }),
+        })
+    }
+
+    /// The host, as announcements see it, with its budget.
+    pub(crate) fn host(self: &Arc<World>, frames_per_second: u32) -> Host {
+        Host {
+            links: self.links.subscribe(),
+            ovs: self.ovs.subscribe(),
+            ovs_directory: "/nonexistent".into(),
+            fdb: fdb::Lookups::default(),
+            injectors: Injector::Fake(self.clone()),
+            witness: Capture::Fake(self.clone()),
+            pace: Some(Pacer::start(frames_per_second)),
+            solicitor: Solicitor::new(),
+        }
+    }
+
+    /// A transaction gives a port this tag; `counted` if it raises `next_cfg`.
+    pub(crate) fn commit(&self, tap: &str, tag: Option<u16>, counted: bool) {
+        if tag.is_none() {
+            self.lock().cleared.insert(tap.into(), Instant::now());
+        }
+        self.ovs.send_modify(|state| {
+            let (ovs, now) = (&mut state.ovs, state.epoch.elapsed());
+            ovs.next_cfg += i64::from(counted);
+            let next_cfg = ovs.next_cfg;
+            if let Some(port) = ovs.ports.get_mut(&format!("p-{tap}")) {
+                *port = Port { tag, ..port.clone() }.after(Some(port), counted, next_cfg, now);
+            }
+            ovs.changed();
+        });
+    }
+
+    /// ovs-vswitchd carries out all that was committed, and says so.
+    pub(crate) fn carry_out(&self) {
+        let mut state = self.lock();
+        let ovs = self.ovs.borrow();
+        for tap in &self.taps {
+            let tag = ovs.ovs.ports.get(&format!("p-{tap}")).and_then(|port| port.tag);
+            state.datapath.insert(tap.clone(), tag);
+        }
+        drop((state, ovs));
+        self.ovs.send_if_modified(|state| {
+            let is_behind = state.ovs.cur_cfg < state.ovs.next_cfg;
+            state.ovs.cur_cfg = state.ovs.next_cfg;
+            is_behind
+        });
+    }
+
+    /// The next rounds vanish inside the host.
+    pub(crate) fn lose(&self, rounds: u32) {
+        self.lock().lose = rounds;
+    }
+
+    /// The next rounds are refused.
+    pub(crate) fn refuse(&self, rounds: u32) {
+        self.lock().refuse = rounds;
+    }
+
+    /// The bridge does not answer, or does again.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    /// From the next moment on, nothing may be sent by a tap, and why; or again.
+    pub(crate) fn forbid(&self, tap: &str, why: Option<&'static str>) {
+        let mut state = self.lock();
+        match why {
+            Some(why) => drop(state.forbidden.entry(tap.into()).or_insert((why, Instant::now()))),
+            None => drop(state.forbidden.remove(tap)),
+        }
+    }
+
+    /// The rounds that were let in.
+    pub(crate) fn sent(&self) -> Vec<Sent> {
+        self.lock().sent.clone()
+    }
+
+    /// What was sent and must not have been.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    pub(super) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
+        let Way::PacketOut { in_port, .. } = way else {
+            return Err(InjectorError::NoSuchWay(way.method()));
+        };
+        let refused = InjectorError::Send(Method::PacketOut, WayError::NoAnswer("br-int".into()));
+        let (began, mut hangs) = (Instant::now(), self.hangs.subscribe());
+        if tokio::time::timeout(ANSWER_TIMEOUT, hangs.wait_for(|hangs| !hangs)).await.is_err() {
+            return Err(refused);
+        }
+        let mut state = self.lock();
+        if let Some(left) = state.refuse.checked_sub(1) {
+            state.refuse = left;
+            return Err(refused);
+        }
+        state.let_in(&self.taps[*in_port as usize - 1], frames, began);
+        Ok(())
+    }
+
+    pub(super) fn watch(&self, points: Vec<CapturePoint>, mac: MacAddr, began: Instant) -> Watch {
+        let (to, sightings) = mpsc::channel(1024);
+        self.lock().watches.push((mac, began, to));
+        Watch::fed(points, sightings)
+    }
+
+    /// Nothing ever answers.
+    pub(super) fn watch_guest(&self) -> Watch {
+        Watch::fed(Vec::new(), mpsc::channel(1).1)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn let_in(&mut self, tap: &str, frames: &[Frame], began: Instant) {
+        let at = Instant::now();
+        if let Some((why, since)) = self.forbidden.get(tap).filter(|(_, since)| *since < at) {
+            self.violations.push(format!("{tap}: sent {:?} after {why}", at - *since));
+        }
+        let vlan = self.datapath[tap];
+        // What is in ovs-vswitchd's socket when the tag is taken away cannot be taken back.
+        if vlan.is_none() && self.cleared.get(tap).is_none_or(|cleared| *cleared < began) {
+            self.violations.push(format!("{tap}: left without a VLAN"));
+        }
+        let is_lost = self.lose > 0;
+        self.lose = self.lose.saturating_sub(1);
+        let left = vlan.filter(|vlan| *vlan != DEAD_VLAN && !is_lost);
+        self.sent.push(Sent { at, tap: tap.into(), frames: frames.len(), left });
+        self.watches.retain(|(_, _, to)| !to.is_closed());
+        if left.is_none() {
+            return;
+        }
+        for frame in frames {
+            let sender = frame.bytes.get(6..12);
+            for (_, began, to) in self.watches.iter().filter(|(mac, ..)| sender == Some(&mac.octets())) {
+                let since = at.saturating_duration_since(*began);
+                let _ = to.try_send(Sighting::new(UPLINK, Direction::Out, since, left, &frame.bytes));
+            }
+        }
+    }
+}

@@ -214,6 +214,35 @@ mod tests {
         assert_eq!(quota.pause(ms(1100)), Some(ms(108)));
     }
 
+    /// When the last of 500 guests' first announcements goes, at 1000 frames a second; each asks as soon as it has announced.
+    fn last_first_announcement(questions: u32) -> Duration {
+        let mut quota = Quota::new(1000);
+        (0..500).for_each(|guest| quota.ask(Part::announcements(0), 4, (guest, false)));
+        let (mut now, mut to_come) = (ms(0), 500);
+        while to_come > 0 {
+            match quota.next(now) {
+                Some((_, true)) => {}
+                Some((guest, false)) => {
+                    to_come -= 1;
+                    if questions > 0 {
+                        quota.ask(Part::questions(0), questions, (guest, true));
+                    }
+                }
+                None => now += quota.pause(now).unwrap(),
+            }
+        }
+        now
+    }
+
+    #[test]
+    fn questions_make_no_first_announcement_later() {
+        let without = last_first_announcement(0);
+        assert!(without > ms(1500), "{without:?}");
+        for questions in [1, 2, 8] {
+            assert_eq!(last_first_announcement(questions), without, "{questions} each");
+        }
+    }
+
     #[test]
     fn the_rate_holds_whatever_is_asked_for() {
         let mut quota = Quota::new(1000);

@@ -1,5 +1,6 @@
 //! `announce explain`: what would happen, and why.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -19,7 +20,7 @@ use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
 use crate::proof::delivery;
 use crate::report::Path;
-use crate::run::asking::gateways_here;
+use crate::run::asking::{gateways_here, settings_here};
 use crate::run::order::Order;
 
 /// Explains each NIC that is meant.
@@ -33,7 +34,10 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     for (order, _) in &orders.orders {
         let seen = order.look(&mut host, GuestState::Running);
         let here = gateways_here(order, &host, &seen).await;
-        let explanation = Explanation::new(order, &seen, &here);
+        let explanation = Explanation {
+            router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
+            ..Explanation::new(order, &seen, &here)
+        };
         let text = if output.json { json(&explanation, output) } else { explanation.to_string() };
         status = status.max(print(&text));
     }
@@ -55,6 +59,8 @@ pub(super) struct Explanation {
     /// Addresses that are claimed, but whose source is not believed, or that the configuration does not permit.
     disbelieved: Vec<Address>,
     gateways: Vec<Asks>,
+    /// Where this host is the router: what it makes of announcements.
+    router_settings: BTreeMap<String, String>,
     frames: Vec<String>,
     schedule_ms: Vec<u128>,
     injectors: Vec<&'static str>,
@@ -93,6 +99,7 @@ impl Explanation {
             addresses: order.addresses.clone(),
             disbelieved: claimed.copied().collect(),
             gateways: asks.collect(),
+            router_settings: BTreeMap::new(),
             frames: frames.collect(),
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
@@ -134,6 +141,11 @@ impl fmt::Display for Explanation {
                 gateways
             },
         )?;
+        let settings = self.router_settings.iter().map(|(name, value)| match value.as_str() {
+            "0" => format!("{name} is 0: only a question makes a neighbour entry here"),
+            _ => format!("{name} is {value}: announcements make neighbour entries here, too"),
+        });
+        row("router", settings.collect())?;
         row("frames", self.frames.clone())?;
         let schedule = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };

@@ -7,4 +7,5 @@ pub(crate) mod openvswitch;
 pub(crate) mod pcap;
 pub(crate) mod privileges;
 pub mod sys;
+pub(crate) mod sysctl;
 pub(crate) mod witness;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::announcement::question::{Question, Solicitations};
-use crate::guest::gateway::{self, Gateway};
+use crate::guest::gateway::{self, Gateway, Source};
 use crate::host::netlink::routes;
+use crate::host::sysctl;
 use crate::path::attachment::Attachment;
 use crate::path::hop::Role;
 use crate::path::link::Links;
@@ -57,17 +58,40 @@ impl Asking {
 /// The gateways of the guest's subnets that this host is, or knows beyond the guest's bridge. Where the kernel does not say,
 /// this host is the gateway.
 pub(crate) async fn gateways_here(order: &Order, host: &Host, seen: &Assessment) -> Vec<Gateway> {
-    let addresses = match &seen.attachment {
-        Some(attachment) => addresses_in_vlan(&host.links.borrow(), attachment, seen.vlan),
-        None => Vec::new(),
-    };
     let mut found = Vec::new();
-    for (device, address) in gateway::with_neighbours(&addresses, &order.ips()) {
+    for (device, address) in own_addresses(order, host, seen) {
         let asked = tokio::time::timeout(PATIENCE, routes::gateway(device, address.addr())).await;
         let next_hop = asked.ok().and_then(Result::ok).flatten();
         found.push(gateway::on_bridge(address, next_hop));
     }
     found
+}
+
+/// What this host's devices in the guest's subnets make of announcements, where this host is the router: settings and their values.
+pub(crate) fn settings_here(
+    order: &Order,
+    host: &Host,
+    seen: &Assessment,
+    here: &[Gateway],
+) -> Vec<(String, String)> {
+    let of_router = |address: &IpNet| {
+        here.iter().any(|gateway| gateway.source == Source::Bridge && gateway.ip == address.addr())
+    };
+    let own = own_addresses(order, host, seen).into_iter().filter(|(_, address)| of_router(address));
+    let settings = own.filter_map(|(device, address)| {
+        let name = host.links.borrow().get(device)?.name.clone();
+        sysctl::neighbours(&name, address.addr())
+    });
+    settings.collect()
+}
+
+/// The addresses of this host that are the guest's neighbours, each with its device.
+fn own_addresses(order: &Order, host: &Host, seen: &Assessment) -> Vec<(u32, IpNet)> {
+    let addresses = match &seen.attachment {
+        Some(attachment) => addresses_in_vlan(&host.links.borrow(), attachment, seen.vlan),
+        None => Vec::new(),
+    };
+    gateway::with_neighbours(&addresses, &order.ips())
 }
 
 /// The addresses of this host in the guest's VLAN: those of its bridges, and of VLAN devices on them; each with its device.

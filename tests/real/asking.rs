@@ -105,6 +105,14 @@ fn a_host_that_is_the_router_asks_itself() {
     assert_eq!(told(&report, "192.0.2.254"), [&json!(IPV4), &json!("bridge"), &json!(2), &json!("host")]);
     assert!(stand.host.sh(&format!("ip neighbour show to {IPV4}")).contains(&stand.nic.mac));
 
+    let explained = stand.announce(&["explain"]).stdout;
+    for words in [
+        "asks        192.0.2.254 (bridge)\n",
+        "router      net/ipv4/conf/br0/arp_accept is 0: only a question makes a neighbour entry here\n",
+    ] {
+        assert!(explained.contains(words), "no {words:?} in\n{explained}");
+    }
+
     // With a gateway of its own there, it is none.
     stand.host.sh(&format!("ip route add default via {ROUTER} dev br0"));
     let explained = stand.announce(&["explain"]).stdout;

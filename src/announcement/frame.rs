@@ -23,6 +23,8 @@ use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::MutableIpv6Packet;
 use serde::{Deserialize, Serialize};
 
+use crate::path::hop::Cast;
+
 /// The shortest Ethernet frame, without its check sequence (IEEE 802.3 section 3.2.8).
 const MIN_FRAME: usize = 60;
 const ETHERNET_HEADER: usize = 14;
@@ -61,6 +63,16 @@ impl Kind {
         [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp, Kind::Ask, Kind::Solicit];
     /// The kinds that say where a guest is. Whether they leave the host decides what an announcement has come to.
     pub const ANNOUNCEMENTS: [Kind; 4] = [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp];
+
+    /// What the settings of a bridge's port ask for.
+    pub fn cast(self) -> Cast {
+        match self {
+            Kind::ArpRequest | Kind::ArpReply => Cast::ArpAnnouncement,
+            Kind::Na => Cast::Advertisement,
+            Kind::Rarp | Kind::Ask => Cast::Broadcast,
+            Kind::Solicit => Cast::Multicast,
+        }
+    }
 
     /// The word for this kind on the command line, in the configuration and in output.
     pub fn word(self) -> &'static str {

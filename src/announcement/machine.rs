@@ -16,14 +16,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::announcement::retry::{self, Lost};
 use crate::announcement::schedule::Schedule;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
-
-/// The first round after a port became ready is sent again when it did not leave the host: as soon as that is known, but not
-/// sooner than this long after it was sent, and then twice as long each time.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const MAX_RETRIES: u32 = 6;
 
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,10 +123,10 @@ pub struct Announcement {
     /// Rounds to come; empty until ready.
     due: VecDeque<Duration>,
     port: Port,
-    /// How often the round that is due was lost, where it is the first since the port became ready.
-    retries: Option<u32>,
-    /// Rounds that may still take the place of lost ones.
-    spare: u32,
+    /// The round that is due was lost, in one try or several.
+    lost: Option<Lost>,
+    /// It is tried for as long as the guest is here.
+    endless: bool,
     /// Rounds that may still follow the schedule while the network does not answer.
     more: u32,
     progress: Progress,
@@ -140,14 +136,14 @@ impl Announcement {
     /// An announcement that sends by `schedule` once the port is ready, and waits at most `patience` for that.
     pub fn new(schedule: Schedule, patience: Duration) -> Self {
         Announcement {
-            spare: schedule.count,
+            lost: None,
+            endless: false,
             more: 0,
             schedule,
             patience,
             deadline: patience,
             due: VecDeque::new(),
             port: Port::Unmet,
-            retries: None,
             progress: Progress::default(),
         }
     }
@@ -155,6 +151,23 @@ impl Announcement {
     /// Goes on for so many rounds while the network does not answer.
     pub fn insisting(self, more: u32) -> Self {
         Announcement { more, ..self }
+    }
+
+    /// What is proved lost is tried again for as long as the guest is here, not for as long as the port is waited for.
+    pub fn endless(self, endless: bool) -> Self {
+        Announcement { endless, ..self }
+    }
+
+    /// Nothing has left for so long that only the fewest frames that speak for each address are sent.
+    pub fn is_sparing(&self) -> bool {
+        self.lost.is_some_and(|lost| lost.lasts() >= retry::AT_FIRST)
+    }
+
+    /// Something has changed on the host at `now`: what was lost may leave.
+    pub fn changed(&mut self, now: Duration) {
+        if let (Some(lost), Some(due)) = (&self.lost, self.due.front_mut()) {
+            *due = (*due).min(lost.due_after_change(now));
+        }
     }
 
     /// What it has come to.
@@ -187,7 +200,7 @@ impl Announcement {
 
     /// A port that comes back is as a new one.
     fn become_ready(&mut self, now: Duration) {
-        self.retries = Some(0);
+        self.lost = None;
         if self.progress.ready_at.is_none() {
             self.progress.ready_at = Some(now);
             self.due = self.schedule.offsets().map(|offset| now.saturating_add(offset)).collect();
@@ -202,7 +215,9 @@ impl Announcement {
 
     /// There is a way in again, after rounds could not be sent by any.
     pub fn has_a_way_again(&mut self, now: Duration) {
-        self.retries = Some(0);
+        if self.lost.take().is_some() {
+            self.due.iter_mut().take(1).for_each(|due| *due = (*due).min(now));
+        }
         self.resume(now);
     }
 
@@ -220,13 +235,19 @@ impl Announcement {
             self.progress.lost += 1;
             return self.lost(round.at);
         }
-        self.retries = None;
         self.progress.rounds += 1;
         if let (false, 1, Some(more)) = (round.answered, self.due.len(), self.more.checked_sub(1)) {
             self.more = more;
             self.prolong();
         }
+        let was_lost = self.lost.take().is_some();
         self.next();
+        if was_lost {
+            // Rounds that were missed meanwhile are not sent all at once.
+            let next = round.at.saturating_add(self.schedule.interval);
+            let late = self.due.front().filter(|due| **due < round.at).map(|due| next.saturating_sub(*due));
+            self.due.iter_mut().for_each(|due| *due = due.saturating_add(late.unwrap_or_default()));
+        }
     }
 
     /// A round could not be sent at `at`, and why.
@@ -241,19 +262,21 @@ impl Announcement {
         self.progress.error = Some(why);
     }
 
-    /// What was tried at `at` did not leave the host: it is tried again, or another round takes its place.
+    /// What was tried at `at` did not leave the host: it is tried again.
     fn lost(&mut self, at: Duration) {
-        if let Some(retries) = self.retries.filter(|retries| *retries < MAX_RETRIES) {
-            self.retries = Some(retries + 1);
-            let again = at.saturating_add(FIRST_RETRY * 2u32.pow(retries));
-            self.due.iter_mut().take(1).for_each(|due| *due = again);
-            return;
+        let lost = self.lost.map_or_else(|| Lost::new(at), |lost| lost.again(at));
+        self.lost = Some(lost);
+        if !self.endless && lost.due() > lost.since.saturating_add(self.persistence()) {
+            self.due.clear();
+            return self.end();
         }
-        if let Some(spare) = self.spare.checked_sub(1) {
-            self.spare = spare;
-            self.prolong();
-        }
-        self.next();
+        self.due.iter_mut().take(1).for_each(|due| *due = lost.due());
+    }
+
+    /// How long it is tried again: as long as the port would be waited for, and not for less than the schedule takes.
+    fn persistence(&self) -> Duration {
+        let schedule = self.schedule.offsets().last().unwrap_or_default();
+        self.patience.max(schedule).max(retry::AT_FIRST)
     }
 
     /// One more round, after the last.
@@ -262,16 +285,21 @@ impl Announcement {
         self.due.extend(self.due.back().map(|last| last.saturating_add(gap)));
     }
 
-    /// On to the next round; after the last one, what has left decides.
+    /// On to the next round.
     fn next(&mut self) {
         self.due.pop_front();
         if self.due.is_empty() {
-            let (outcome, error) = match self.progress.rounds {
-                0 => (Outcome::Failed, self.progress.error.take()),
-                _ => (Outcome::Announced, None),
-            };
-            (self.progress.outcome, self.progress.error) = (Some(outcome), error);
+            self.end();
         }
+    }
+
+    /// What has left decides.
+    fn end(&mut self) {
+        let (outcome, error) = match self.progress.rounds {
+            0 => (Outcome::Failed, self.progress.error.take()),
+            _ => (Outcome::Announced, None),
+        };
+        (self.progress.outcome, self.progress.error) = (Some(outcome), error);
     }
 
     /// No round can ever be sent.
@@ -526,8 +554,8 @@ mod tests {
         assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(1)));
         it.sent(left(1));
         it.failed(ms(50), "no buffer".into());
-        assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(150)));
-        it.sent(left(150));
+        assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(51)));
+        it.sent(left(51));
         let progress = it.progress();
         assert_eq!((progress.outcome, progress.rounds), (Some(Outcome::Announced), 2));
         assert_eq!((progress.lost, progress.send_errors, progress.error.as_deref()), (0, 2, None));
@@ -551,29 +579,67 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_counts_rounds_that_left() {
+    fn any_round_that_is_lost_is_sent_again_until_it_leaves() {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
         it.sent(left(0));
         it.sent(lost(50));
-        assert_eq!(it.step(ms(55)), Step::WaitUntil(ms(150)));
-        it.sent(left(150));
+        assert_eq!(it.step(ms(50)), Step::WaitUntil(ms(51)));
+        it.sent(left(51));
         assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
     }
 
-    #[test]
-    fn rounds_that_never_leave_end_and_are_a_failure() {
-        let mut it = two_rounds();
+    /// When an announcement of which nothing ever leaves ends; the tries of its last minute.
+    fn never_leaves(mut it: Announcement, until: Duration) -> (Option<Outcome>, Duration, usize) {
         it.observe(ms(0), &ready());
-        let mut now = ms(0);
-        while it.progress().outcome.is_none() {
-            if let Step::WaitUntil(at) = it.step(now) {
-                now = at;
+        let (mut now, mut tries) = (ms(0), Vec::new());
+        while now < until {
+            match it.step(now) {
+                Step::WaitUntil(at) => now = at,
+                Step::Send => {
+                    tries.push(now);
+                    it.sent(Round { at: now, left: false, answered: false });
+                }
+                Step::Done => break,
             }
-            it.sent(Round { at: now, left: false, answered: false });
         }
-        assert_eq!(it.progress().outcome, Some(Outcome::Failed));
-        assert_eq!((it.progress().rounds, it.progress().lost), (0, MAX_RETRIES + 4));
+        let last = tries.iter().filter(|at| **at + Duration::from_secs(60) >= now).count();
+        (it.progress().outcome, now, last)
+    }
+
+    #[test]
+    fn rounds_that_never_leave_are_a_failure_at_the_deadline() {
+        let (outcome, at, _) = never_leaves(Announcement::new(Schedule::default(), ms(60_000)), ms(600_000));
+        assert_eq!(outcome, Some(Outcome::Failed));
+        assert!((ms(58_000)..=ms(60_000)).contains(&at), "{at:?}");
+        // The schedule has its time, and the first second costs little.
+        let (_, at, _) = never_leaves(Announcement::new(Schedule::default(), ms(0)), ms(600_000));
+        assert!((ms(9_000)..=ms(9_150)).contains(&at), "{at:?}");
+        let (_, at, _) = never_leaves(two_rounds(), ms(600_000));
+        assert!((ms(900)..=ms(1_000)).contains(&at), "{at:?}");
+    }
+
+    #[test]
+    fn a_daemon_goes_on_for_as_long_as_the_guest_is_here_ever_more_slowly() {
+        let it = Announcement::new(Schedule::default(), ms(1000)).endless(true);
+        let (outcome, _, tries_of_a_minute) = never_leaves(it, ms(3_600_000));
+        assert_eq!(outcome, None);
+        assert!(tries_of_a_minute <= 7, "{tries_of_a_minute}");
+    }
+
+    #[test]
+    fn what_was_lost_for_long_leaves_when_the_host_changes() {
+        let mut it = two_rounds().endless(true);
+        it.observe(ms(0), &ready());
+        it.sent(lost(0));
+        it.sent(lost(100_000));
+        assert!(it.is_sparing());
+        assert_eq!(it.step(ms(100_000)), Step::WaitUntil(ms(110_000)));
+        it.changed(ms(104_000));
+        assert_eq!(it.step(ms(104_000)), Step::Send);
+        it.sent(left(104_000));
+        assert!(!it.is_sparing());
+        assert_eq!(it.step(ms(104_000)), Step::WaitUntil(ms(104_050)), "the gap of the schedule");
     }
 
     #[test]
@@ -623,7 +689,7 @@ mod tests {
         assert_eq!(outcome(false), (Some(Outcome::Announced), None));
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
-        (0..100).for_each(|n| it.failed(ms(n), "no buffer".into()));
+        (0..100).for_each(|n| it.failed(ms(20 * n), "no buffer".into()));
         assert_eq!(it.progress().outcome, Some(Outcome::Failed));
         assert_eq!(it.progress().error.as_deref(), Some("no buffer"));
     }

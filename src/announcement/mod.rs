@@ -6,4 +6,5 @@ pub mod injection;
 pub mod machine;
 pub(crate) mod question;
 pub(crate) mod quota;
+mod retry;
 pub(crate) mod schedule;

@@ -55,6 +55,8 @@ pub(super) struct Explanation {
     in_charge: Owner,
     evidence: String,
     unmet: Vec<String>,
+    /// What keeps frames from every edge, by their kinds.
+    held: Vec<String>,
     addresses: Vec<Address>,
     /// Addresses that are claimed, but whose source is not believed, or that the configuration does not permit.
     disbelieved: Vec<Address>,
@@ -96,6 +98,7 @@ impl Explanation {
             in_charge: seen.in_charge.0,
             evidence: seen.in_charge.1.clone(),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
+            held: held(order, seen),
             addresses: order.addresses.clone(),
             disbelieved: claimed.copied().collect(),
             gateways: asks.collect(),
@@ -105,6 +108,28 @@ impl Explanation {
             injectors: ways.iter().map(|way| way.method().word()).collect(),
         }
     }
+}
+
+/// What is known beforehand to keep frames in: no way out, or settings of bridges.
+fn held(order: &Order, seen: &Assessment) -> Vec<String> {
+    let Some(way) = seen.attachment.as_ref().map(|attachment| &attachment.way) else {
+        return Vec::new();
+    };
+    if let Some(why) = way.nowhere() {
+        return vec![why];
+    }
+    let mut held: Vec<(String, Vec<String>)> = Vec::new();
+    for frame in order.round() {
+        for hold in way.holds(frame.kind.cast()) {
+            let (hold, kind) = (hold.to_string(), frame.kind.to_string());
+            match held.iter_mut().find(|(known, _)| *known == hold) {
+                Some((_, kinds)) if kinds.contains(&kind) => {}
+                Some((_, kinds)) => kinds.push(kind),
+                None => held.push((hold, vec![kind])),
+            }
+        }
+    }
+    held.into_iter().map(|(hold, kinds)| format!("{}: {hold}", kinds.join(", "))).collect()
 }
 
 impl fmt::Display for Explanation {
@@ -122,6 +147,7 @@ impl fmt::Display for Explanation {
         let ready = vlan.map_or("yes".to_owned(), |vlan| format!("yes, in VLAN {vlan}"));
         let unmet = self.unmet.iter().map(|condition| format!("no: {condition}"));
         row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet.collect() })?;
+        row("held", self.held.clone())?;
         let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not announced)", a.ip, a.source));
         let addresses: Vec<String> = believed.chain(disbelieved).collect();

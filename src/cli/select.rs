@@ -24,6 +24,7 @@ use crate::run::order::{Capture, Host, Injector, Order};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::targets;
+use crate::run::traces::Traces;
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -87,6 +88,7 @@ impl Start {
             witness: Capture::Host(Witness::new()),
             pace: Some(Pacer::start(config.limits.frames_per_second)),
             solicitor: Solicitor::new(),
+            traces: Traces::default(),
         };
         Ok((host, selection))
     }

@@ -21,6 +21,7 @@ use crate::log::DaemonLog;
 use crate::run::order::{Capture, Host, Injector};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
+use crate::run::traces::Traces;
 
 mod board;
 mod connection;
@@ -128,6 +129,7 @@ async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
         injectors: Injector::Host(injectors.clone()),
         ovs_directory: directory,
         witness: Capture::Host(Witness::new()),
+        traces: Traces::default(),
         pace: Some(Pacer::start(config.limits.frames_per_second)),
         solicitor: Solicitor::new(),
     };

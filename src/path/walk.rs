@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::path::hop::{Edge, Hold, Hop, Role, Setting, Tag, Via};
+use crate::path::hop::{Cast, Edge, Hold, Hop, Role, Setting, Tag, Via};
 use crate::path::link::{Link, Links, PortState};
 use crate::path::ovs::{Bridge, Ovs, Plugged};
 use crate::path::uplinks::Uplinks;
@@ -86,6 +86,23 @@ impl WayOut {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let hops = self.hops.iter().filter(|hop| hop.role != Role::Edge(Edge::Host));
         hops.map(|hop| hop.name.as_str())
+    }
+
+    /// The hop at this place and those before it, backwards.
+    pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
+        std::iter::successors(self.hops.get(at), |hop| self.hops.get(hop.from?))
+    }
+
+    /// The settings of Linux bridges that keep such frames from every edge, one for each; none where some edge is open.
+    pub fn holds(&self, cast: Cast) -> Vec<&Hold> {
+        let edges = self.hops.iter().enumerate().filter(|(_, hop)| hop.role.is_edge());
+        let held = edges.map(|(at, _)| {
+            let holds = self.back_from(at).flat_map(|hop| &hop.holds);
+            holds.into_iter().find(|hold| hold.setting.keeps(cast))
+        });
+        let mut holds = held.collect::<Option<Vec<&Hold>>>().unwrap_or_default();
+        holds.dedup();
+        holds
     }
 
     /// Where the frames end up.

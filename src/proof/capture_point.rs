@@ -86,7 +86,7 @@ impl CapturePath {
 
     /// The hop at this place and those before it, backwards.
     pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
-        std::iter::successors(self.hops().get(at), |hop| self.hops().get(hop.from?))
+        self.way.back_from(at)
     }
 
     /// The way in.

@@ -190,10 +190,12 @@ impl Delivery {
         self.verdicts.fill(None);
     }
 
-    /// The first frame of each kind of which Open vSwitch's verdict would tell whether it was lost.
+    /// The first frame of each kind of which Open vSwitch's verdict would tell whether it was lost; of a round that is lost by what it
+    /// said before, it may say something else by now.
     pub fn unjudged(&self) -> Vec<&Frame> {
         let mut frames: Vec<&Frame> = Vec::new();
-        let is_open = |number: usize| self.verdicts[number].is_none() && !self.has_left(number);
+        let is_lost = self.fate() == RoundFate::Lost;
+        let is_open = |number: usize| (is_lost || self.verdicts[number].is_none()) && !self.has_left(number);
         let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
         if is_in_ovs && self.path.blind().next().is_some() {
             for (_, frame) in self.frames.iter().enumerate().filter(|(number, _)| is_open(*number)) {
@@ -213,9 +215,16 @@ impl Delivery {
         self.seen.iter_mut().for_each(|seen| seen.resize(self.frames.len(), None));
     }
 
-    /// A round begins.
+    /// A round of all frames begins.
     pub fn begin(&mut self) {
         self.seen.iter_mut().flatten().for_each(|at| *at = None);
+    }
+
+    /// A round of some of the frames begins; of the others, what was seen of their last round counts.
+    pub fn begin_some(&mut self, round: &[Frame]) {
+        for (number, _) in self.frames.iter().enumerate().filter(|(_, frame)| round.contains(frame)) {
+            self.seen.iter_mut().for_each(|seen| seen[number] = None);
+        }
     }
 
     /// Takes a sighting into account.
@@ -293,8 +302,9 @@ impl Delivery {
 
     /// How the last round fared, by what was seen until now.
     pub fn fate(&self) -> RoundFate {
-        let (left, others): (Vec<usize>, Vec<usize>) =
+        let (left, mut others): (Vec<usize>, Vec<usize>) =
             (0..self.frames.len()).partition(|frame| self.has_left(*frame));
+        others.retain(|frame| !self.is_kept_by_design(*frame));
         match (left.is_empty(), others.is_empty()) {
             (_, true) => RoundFate::Left,
             _ if others.iter().any(|frame| self.unseen_way(*frame).is_some()) => RoundFate::Unseen,
@@ -303,12 +313,28 @@ impl Delivery {
         }
     }
 
+    /// Whether bridges keep a frame in by design, and others tell the network what it says.
+    fn is_kept_by_design(&self, number: usize) -> bool {
+        let holds = self.path.way().holds(self.frames[number].kind.cast());
+        !holds.is_empty() && holds.iter().all(|hold| hold.setting.is_by_design())
+    }
+
+    /// The frames that bridges keep in by design, and the settings that do, in words.
+    pub fn kept_by_design(&self) -> Option<String> {
+        let is_kept = |number| self.left[number] == 0 && self.is_kept_by_design(number);
+        let kept = (0..self.frames.len()).find(|number| is_kept(*number))?;
+        let holds = self.path.way().holds(self.frames[kept].kind.cast());
+        let holds: Vec<String> = holds.iter().map(ToString::to_string).collect();
+        Some(format!("{}: {}", names(&self.frames, is_kept).join(", "), holds.join("; ")))
+    }
+
     /// Why a frame that was not seen to leave may have left all the same.
     fn unseen_way(&self, number: usize) -> Option<String> {
         if self.path.way().is_alone {
             return Some("its network is in tunnels, and there are none: no other host has any of it".into());
         }
-        if self.is_held_before_ovs(number) {
+        let is_closed = !self.path.way().holds(self.frames[number].kind.cast()).is_empty();
+        if is_closed || self.is_held_before_ovs(number) {
             return None;
         }
         // Without a port there is nothing to go by: a bond's members are chosen later.
@@ -398,7 +424,7 @@ impl Delivery {
     /// The frames that never left, with their numbers, where departures show.
     pub fn held(&self) -> impl Iterator<Item = (usize, &Frame)> {
         let held = self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
-        held.filter(|(number, _)| self.unseen_way(*number).is_none())
+        held.filter(|(number, _)| self.unseen_way(*number).is_none() && !self.is_kept_by_design(*number))
     }
 
     /// Whether such a frame was seen to end before it came to Open vSwitch.
@@ -783,7 +809,8 @@ pub(crate) mod tests {
             for kind in Kind::ALL {
                 proof.judged(kind, &verdict(outputs));
             }
-            assert_eq!((proof.unjudged().len(), proof.fate()), (0, fate), "{outputs:?}");
+            let again = if fate == RoundFate::Lost { 3 } else { 0 };
+            assert_eq!((proof.unjudged().len(), proof.fate()), (again, fate), "{outputs:?}");
             proof.forget_verdicts();
             assert_eq!(proof.fate(), RoundFate::Unseen);
         }
@@ -835,6 +862,33 @@ pub(crate) mod tests {
         assert_eq!(proof.astray()[0].departure.vlan, None);
         pass(&mut proof, "eth0", &ALL, ms(2), Some(100));
         assert_eq!((proof.fate(), proof.departures().len()), (RoundFate::Left, 1));
+    }
+
+    /// As FRR's documentation sets up the VXLAN devices of an EVPN host.
+    #[test]
+    fn neigh_suppress_keeps_frames_in_by_design() {
+        let suppress = |mut link: crate::path::link::Link| {
+            link.port.as_mut().unwrap().neigh_suppress = true;
+            link
+        };
+        let mut proof = nothing_seen(
+            vec![
+                link(1, "br0", "bridge", 0, 0),
+                link(2, "tap0", "tun", 1, 0),
+                suppress(link(3, "eth0", "", 1, 0)),
+            ],
+            &Ovs::default(),
+            Method::Redirect,
+        );
+        proof.begin();
+        assert_eq!(proof.fate(), RoundFate::Lost, "RARP is not kept");
+        pass(&mut proof, "eth0", &[2], ms(1), None);
+        assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Left, vec![]));
+        let words = proof.kept_by_design().unwrap();
+        assert!(
+            words.starts_with("arp-request, arp-reply: the port eth0 of br0 has neigh_suppress on"),
+            "{words}"
+        );
     }
 
     #[test]
@@ -931,6 +985,17 @@ pub(crate) mod tests {
         proof.begin();
         pass(&mut proof, "qvo0", &ALL, ms(60), None);
         assert_eq!(stuck(&proof), ["rarp reached qvo0, did not leave br-int"]);
+    }
+
+    #[test]
+    fn a_frame_that_a_round_leaves_out_was_seen_last_in_the_one_before() {
+        let mut proof = hybrid();
+        proof.begin();
+        pass(&mut proof, "qvo0", &ALL, ms(1), None);
+        let without_reply = [proof.frames[0].clone(), proof.frames[2].clone()];
+        proof.begin_some(&without_reply);
+        pass(&mut proof, "qvo0", &[0, 2], ms(50), None);
+        assert_eq!(stuck(&proof), ["reached qvo0, did not leave br-int"]);
     }
 
     /// As neutron's firewall made it.

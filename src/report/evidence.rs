@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::{self, Frame, Kind};
 use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
-use crate::proof::delivery::{Delivery, Departure};
+use crate::proof::delivery::{Delivery, Departed, Departure};
 use crate::report::inquiry::{self, Answer, Inquired};
 
 /// The keys that a report has with a witness.
@@ -18,6 +18,10 @@ pub struct Evidence {
     pub left_host_after_ms: Option<f64>,
     /// How it left.
     pub departure: Option<Departure>,
+    /// How frames left, by device and VLAN, in the order of the first ones.
+    pub departures: Vec<Departures>,
+    /// Frames that were seen at an edge in another VLAN than theirs.
+    pub astray: Vec<Departures>,
     /// The last hop at which a frame of the last round showed.
     pub last_hop: Option<String>,
     /// Frames that left the host; none where that cannot be seen.
@@ -28,6 +32,8 @@ pub struct Evidence {
     pub stuck: Vec<String>,
     /// Announced addresses of which no frame left the host.
     pub not_left: Vec<IpAddr>,
+    /// What bridges keep in by design, and by which setting.
+    pub by_design: Option<String>,
     /// Why it cannot be seen whether frames leave the host.
     pub unseen: Option<String>,
     /// From the event to the first frame for the guest that came in after that, and is no answer to a question.
@@ -52,6 +58,25 @@ pub struct Evidence {
     pub learned_on: Option<String>,
     /// What is wrong with that.
     pub stale: Option<String>,
+}
+
+/// The frames that left by one device in one VLAN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Departures {
+    /// How.
+    #[serde(flatten)]
+    pub departure: Departure,
+    /// From the event to the first one's departure.
+    pub after_ms: f64,
+    /// How many.
+    pub frames: u64,
+}
+
+impl From<&Departed> for Departures {
+    fn from(departed: &Departed) -> Departures {
+        let Departed { departure, at, frames } = departed;
+        Departures { departure: departure.clone(), after_ms: millis(*at), frames: *frames }
+    }
 }
 
 /// Frames by kind.
@@ -121,10 +146,13 @@ impl Evidence {
         Evidence {
             left_host_after_ms: departure.map(|left| millis(left.at)),
             departure: departure.map(|left| left.departure.clone()),
+            departures: proof.departures().iter().map(Departures::from).collect(),
+            astray: proof.astray().iter().map(Departures::from).collect(),
             last_hop: proof.last_hop().map(|hop| hop.name.clone()),
             frames_left: proof.left().filter(|_| unseen.is_none()).map(Tally::from_iter),
             stuck: stuck.iter().map(ToString::to_string).collect(),
             not_left,
+            by_design: proof.kept_by_design(),
             unseen,
             returned_after_ms: proof.returned().map(millis),
             last_returned_after_ms: proof.all_returned().last.map(millis),
@@ -202,7 +230,24 @@ impl Evidence {
             _ => None,
         };
         let answers = inquiry::answers(&self.gateways);
-        departed.into_iter().chain(answers).chain(self.stuck.iter().chain(&self.stale).cloned()).collect()
+        // A change of VLAN in between.
+        let others = self.departures.iter().skip(1);
+        let others = others.map(|left| format!("then {} after {} ms", left.departure, left.after_ms));
+        let astray = self.astray.iter().map(|seen| {
+            let vlan = seen.departure.vlan.map_or("untagged".into(), |vlan| format!("in VLAN {vlan}"));
+            format!(
+                "{} frames came to {} {vlan}, which is not their VLAN there",
+                seen.frames, seen.departure.device
+            )
+        });
+        departed
+            .into_iter()
+            .chain(others)
+            .chain(astray)
+            .chain(answers)
+            .chain(self.by_design.clone())
+            .chain(self.stuck.iter().chain(&self.stale).cloned())
+            .collect()
     }
 }
 

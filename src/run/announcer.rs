@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::announcement::frame::Frame;
+use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::injection::{self, Method, Way};
 use crate::announcement::machine::{Announcement, Outcome, Round, Step};
 use crate::announcement::quota::Part;
@@ -53,7 +53,9 @@ pub(crate) enum Stop {
 pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
     let mut run = Run {
         frames: order.round(),
-        machine: Announcement::new(order.schedule.clone(), order.wait).insisting(order.proof.more_rounds),
+        machine: Announcement::new(order.schedule.clone(), order.wait)
+            .insisting(order.proof.more_rounds)
+            .endless(order.endless),
         order: &order,
         way: None,
         offered: Vec::new(),
@@ -299,17 +301,18 @@ impl Run<'_> {
     /// Sends a round's announcements; returns whether they have left, as far as anybody can see.
     async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) -> bool {
         self.has_turn = false;
+        let frames = self.round();
         let sent = tokio::select! {
-            sent = self.climb(host, seen) => sent,
+            sent = self.climb(&frames, host, seen) => sent,
             // What the guest is, or why it is to end, is looked at next.
             () = must_stop(signals) => return false,
         };
         match sent {
             Ok(()) => {
                 let at = self.now();
-                self.frames.iter().for_each(|frame| self.tally.add(frame.kind));
-                self.record(at, &self.frames);
-                let round = self.judge(at).await;
+                frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.record(at, &frames);
+                let round = self.judge(at, host, seen).await;
                 self.machine.sent(round);
                 round.left
             }
@@ -330,8 +333,8 @@ impl Run<'_> {
     }
 
     /// Sends the round by the way that was made ready, or else by the next one that works.
-    async fn climb(&mut self, host: &Host, seen: &Assessment) -> Result<(), InjectorError> {
-        self.observer.iter_mut().for_each(Observer::begin);
+    async fn climb(&mut self, frames: &[Frame], host: &Host, seen: &Assessment) -> Result<(), InjectorError> {
+        self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
         if self.order.dry_run {
             return Ok(());
         }
@@ -339,7 +342,7 @@ impl Run<'_> {
             return Err(InjectorError::Unavailable(Vec::new()));
         };
         loop {
-            let Err(error) = host.injectors.send(&way, &self.frames).await else {
+            let Err(error) = host.injectors.send(&way, frames).await else {
                 self.way = Some(way);
                 return Ok(());
             };
@@ -395,15 +398,39 @@ impl Run<'_> {
         }
     }
 
-    async fn judge(&mut self, at: Duration) -> Round {
+    /// The frames of the next round: of one that is tried again for long, one ARP announcement, NA and RARP for each address.
+    fn round(&self) -> Vec<Frame> {
+        let is_spared = |frame: &&Frame| {
+            let is_other_form = |other: &Frame| other.kind == Kind::ArpRequest && other.ip == frame.ip;
+            frame.kind == Kind::ArpReply && self.frames.iter().any(is_other_form)
+        };
+        let is_sparing = self.machine.is_sparing();
+        self.frames.iter().filter(|frame| !(is_sparing && is_spared(frame))).cloned().collect()
+    }
+
+    async fn judge(&mut self, at: Duration, host: &Host, seen: &Assessment) -> Round {
         let Some(observer) = &mut self.observer else {
             return Round { at, left: true, answered: true };
         };
-        let fate = observer.judge().await;
+        let mut fate = observer.judge().await;
+        // Open vSwitch is asked only after the frames were sent: its answer must not delay them.
+        let unjudged: Vec<Frame> = observer.proof.unjudged().into_iter().cloned().collect();
+        for frame in unjudged.iter().filter(|_| fate != RoundFate::Left) {
+            let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await else {
+                break;
+            };
+            observer.proof.judged(frame.kind, &verdict);
+        }
+        if !unjudged.is_empty() {
+            fate = observer.proof.fate();
+        }
+        if fate == RoundFate::Lost {
+            return Round { at, left: false, answered: false };
+        }
         let answered = fate == RoundFate::Unseen || observer.is_answered();
         // A frame may have left before we were told that it was sent.
         let at = observer.proof.departure().map_or(at, |left| at.min(left.at));
-        Round { at, left: fate != RoundFate::Lost, answered }
+        Round { at, left: true, answered }
     }
 
     /// Open vSwitch may learn half a second later from a frame that took a cached flow. It may also unlearn what it has learned
@@ -444,9 +471,16 @@ impl Run<'_> {
             return;
         }
         let deadline = self.began + until;
+        let mut has_changed = false;
         let lost = tokio::select! {
-            changed = host.links.changed() => changed.is_err(),
-            changed = host.ovs.changed() => changed.is_err(),
+            changed = host.links.changed() => {
+                has_changed = true;
+                changed.is_err()
+            }
+            changed = host.ovs.changed() => {
+                has_changed = true;
+                changed.is_err()
+            }
             // Who never had a guest to watch has nobody to tell of it.
             Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
@@ -457,6 +491,10 @@ impl Run<'_> {
             }
             () = tokio::time::sleep_until(deadline) => false,
         };
+        if has_changed {
+            let now = self.now();
+            self.machine.changed(now);
+        }
         if lost {
             self.machine.give_up("lost sight of the host's devices".into());
         }

@@ -80,7 +80,11 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     let mut why = vec![None; proof.frames().len()];
     let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let of_all = match unmet.is_empty() {
-        true => broken(&host.links.borrow(), proof.path().hops(), |_| true),
+        true => proof
+            .path()
+            .way()
+            .nowhere()
+            .or_else(|| broken(&host.links.borrow(), proof.path().hops(), |_| true)),
         false => Some(unmet),
     };
     if of_all.is_some() {
@@ -90,7 +94,11 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     let in_ovs = seen.attachment.as_ref().is_some_and(|attachment| attachment.entry.ovs.is_some());
     let (filtered, asked): (Vec<_>, Vec<_>) =
         held.into_iter().partition(|(number, _)| !in_ovs || proof.is_held_before_ovs(*number));
-    filtered.iter().for_each(|(number, _)| why[*number] = Some(FILTER.into()));
+    for (number, frame) in &filtered {
+        let holds = proof.path().way().holds(frame.kind.cast());
+        let words: Vec<String> = holds.iter().map(ToString::to_string).collect();
+        why[*number] = Some(if words.is_empty() { FILTER.into() } else { words.join("; ") });
+    }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, _) in asked {
         why[number] = match verdicts.next() {
@@ -157,6 +165,12 @@ async fn verdicts(
         verdicts.extend(next);
     }
     verdicts
+}
+
+/// What Open vSwitch does with a frame; `None` where it does not say, or has said too much lately.
+pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
+    let asked = async { tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok()??.ok() };
+    host.traces.ask(asked).await
 }
 
 /// `None` where the frame does not come to Open vSwitch.

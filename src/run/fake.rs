@@ -96,6 +96,7 @@ impl World {
             fdb: fdb::Lookups::default(),
             injectors: Injector::Fake(self.clone()),
             witness: Capture::Fake(self.clone()),
+            traces: crate::run::traces::Traces::default(),
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
         }

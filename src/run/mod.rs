@@ -10,3 +10,4 @@ pub(crate) mod order;
 pub(crate) mod pacer;
 pub(crate) mod solicitor;
 pub(crate) mod targets;
+pub(crate) mod traces;

@@ -145,6 +145,12 @@ impl Observer {
         self.look_on();
     }
 
+    /// A round of some of the frames is about to be sent.
+    pub(crate) fn begin_some(&mut self, round: &[Frame]) {
+        self.proof.begin_some(round);
+        self.look_on();
+    }
+
     /// What passes from now on is of the round that began last.
     pub(crate) fn look_on(&mut self) {
         self.watch.iter_mut().for_each(Watch::begin);

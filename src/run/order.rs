@@ -35,6 +35,7 @@ use crate::proof::capture_point::CapturePoint;
 use crate::run::fake;
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
+use crate::run::traces::Traces;
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ pub(crate) struct Host {
     pub pace: Option<Pacer>,
     /// What permits router solicitations.
     pub solicitor: Solicitor,
+    /// Open vSwitch's verdicts on frames, so many a second.
+    pub traces: Traces,
 }
 
 /// Lets frames enter the host as if the guest had sent them.
@@ -167,6 +170,8 @@ pub(crate) struct Order {
     pub uplinks: Uplinks,
     /// The operator's choice of a way in.
     pub inject: Option<Method>,
+    /// What is lost is tried again for as long as the guest is here.
+    pub endless: bool,
     /// Send nothing, and do not wait between the rounds.
     pub dry_run: bool,
     /// Where sent frames are also written to.
@@ -205,6 +210,7 @@ impl Order {
             wait: config.ports.wait,
             uplinks: config.path.uplinks.clone(),
             inject: config.ports.inject,
+            endless: false,
             dry_run: false,
             pcap: None,
             addresses,

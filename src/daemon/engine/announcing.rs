@@ -26,7 +26,8 @@ impl Engine {
                 Action::Read { uuid, reading } => self.start_reading(connection, uuid, reading),
                 Action::Event(cause) => self.publisher.event(cause),
                 Action::Announce { uuid, run, target, cause, at } => {
-                    let order = Order { cause, ..Order::new(*target, &self.config, &[], None) };
+                    let endless = self.only.is_none();
+                    let order = Order { cause, endless, ..Order::new(*target, &self.config, &[], None) };
                     self.announce(Run { connection, number: run }, uuid, order, self.epoch + at);
                 }
                 Action::Supersede(number) => {

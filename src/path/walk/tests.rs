@@ -3,7 +3,6 @@
 use super::*;
 use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::attachment::{Attachment, resolve};
-use crate::path::hop::Cast;
 use crate::path::link::{Bridge as BridgeInfo, BridgePort, PortVlans};
 
 const TAP: u32 = 2;
@@ -433,4 +432,22 @@ fn two_thousand_guests_are_not_looked_at() {
     walk.begin(start);
     walk.run();
     assert!(walk.steps < 10, "{}", walk.steps);
+}
+
+#[test]
+fn a_frame_is_held_where_every_edge_is_closed_to_it() {
+    let port = |index, name: &str, change: fn(&mut BridgePort)| {
+        let mut link = link(index, name, "", 1, 0);
+        change(link.port.as_mut().unwrap());
+        link
+    };
+    let no_broadcast = |port: &mut BridgePort| port.bcast_flood = false;
+    let blocked = |port: &mut BridgePort| port.state = PortState::Blocking;
+    let told = |devices: &[Link], cast| {
+        on_br0(devices).way().holds(cast).iter().map(|hold| hold.setting).collect::<Vec<_>>()
+    };
+    let both = [port(8, "eth0", no_broadcast), port(9, "eth1", blocked)];
+    assert_eq!(told(&both, Cast::Broadcast), [Setting::BcastFlood, Setting::State(PortState::Blocking)]);
+    assert_eq!(told(&both, Cast::Advertisement), [], "eth0 takes it");
+    assert_eq!(told(&[], Cast::Broadcast), [], "there is nothing to be closed");
 }

@@ -1,0 +1,61 @@
+//! Open vSwitch's verdicts on frames, asked for so that its main loop hardly notices: one at a time, and so many a second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Questions a second, in the long run.
+const MAX_PER_SECOND: u32 = 10;
+/// Questions at once: the kinds of frames of two guests.
+const MAX_AT_ONCE: u32 = 8;
+
+/// The turns of all announcements of a host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Traces(Arc<Mutex<Budget>>);
+
+/// When the questions that were asked until now would have been paid for.
+#[derive(Debug, Default)]
+struct Budget(Option<Instant>);
+
+impl Traces {
+    /// Asks, unless too much was asked lately; waits for another one's answer.
+    pub(crate) async fn ask<T>(&self, question: impl Future<Output = Option<T>>) -> Option<T> {
+        let mut budget = self.0.lock().await;
+        if !budget.take(Instant::now()) {
+            return None;
+        }
+        question.await
+    }
+}
+
+impl Budget {
+    fn take(&mut self, now: Instant) -> bool {
+        let each = Duration::from_secs(1) / MAX_PER_SECOND;
+        let paid = self.0.map_or(now, |paid| paid.max(now)) + each;
+        let is_free = paid <= now + each * MAX_AT_ONCE;
+        if is_free {
+            self.0 = Some(paid);
+        }
+        is_free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_are_asked_at_once_and_then_ten_a_second() {
+        let (mut budget, began) = (Budget::default(), Instant::now());
+        let asked = |budget: &mut Budget, ms: u64| {
+            let now = began + Duration::from_millis(ms);
+            (0..100).filter(|_| budget.take(now)).count()
+        };
+        assert_eq!(asked(&mut budget, 0), 8);
+        assert_eq!((asked(&mut budget, 99), asked(&mut budget, 100), asked(&mut budget, 200)), (0, 1, 1));
+        let later: usize = (1..=100).map(|tenth| asked(&mut budget, 200 + tenth * 100)).sum();
+        assert_eq!(later, 100);
+    }
+}

@@ -128,7 +128,7 @@ fn a_cold_start_is_announced_only_where_that_is_configured() {
     assert_eq!(wire.count(), 0);
 
     let line = daemon.reload("[schedule]\ncuont = 3\n", "stays as it was");
-    assert!(line.contains("announced.toml:2:1: unknown field `cuont`"), "{line}");
+    assert!(line.contains("announced.toml:2:1: [schedule] has no key \"cuont\""), "{line}");
     daemon.reload(&format!("{QUICK}[libvirt]\nevents = [\"started\"]\n"), "loaded anew");
     site.guest.start(&site.host);
     let report = &daemon.reports(1)[0];
@@ -309,6 +309,7 @@ fn a_plugged_nic_is_announced_by_the_next_daemon() {
     daemon.kill();
     let daemon = Daemon::start(&site.host, QUICK);
     ovs::bind(&site.host, &second.tap(), VLAN);
+    // The ledger has the NIC by its alias: the other one was announced before.
     daemon.reports(1);
     assert_eq!(kinds(&wire.stop()), ["rarp"; 3]);
 }

@@ -116,7 +116,7 @@ fn a_bad_configuration_is_refused_with_one_line() {
     require!(lab);
     let host = Host::build().start();
     for (config, words) in [
-        ("[schedule]\n cuont = 3\n", "announced.toml:2:2: unknown field `cuont`"),
+        ("[schedule]\n cuont = 3\n", "announced.toml:2:2: [schedule] has no key \"cuont\""),
         ("[limits]\nframes-per-second = 0\n", "frames-per-second is 0"),
         ("[libvirt\n", "announced.toml:1:9: "),
     ] {

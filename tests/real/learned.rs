@@ -370,7 +370,7 @@ fn a_bridge_that_filters_vlans_has_a_table_for_each() {
         in_a_network_of_its_own(ports_in_vlans);
     } else {
         require!(vm, strip);
-        in_a_virtual_machine("a_bridge_that_filters_vlans_has_a_table_for_each");
+        in_a_virtual_machine("learned::a_bridge_that_filters_vlans_has_a_table_for_each");
     }
 }
 

@@ -35,11 +35,6 @@ fn on_an_open_vswitch_port() {
             "ovs-vsctl clear Port TAP vlan_mode",
         ),
         (
-            "ovs-vsctl set Port TAP trunks=4095",
-            "the port TAP has trunks [4095], not []",
-            "ovs-vsctl clear Port TAP trunks",
-        ),
-        (
             "ovs-vsctl set Interface TAP external_ids:ovn-installed=false",
             "ovn-controller has not installed the flows of TAP",
             "ovs-vsctl remove Interface TAP external_ids ovn-installed",
@@ -150,7 +145,7 @@ fn on_a_trunk_bridge_without_its_patch() {
     Guest::new("web1").nova().nic(&nic).start(&host);
     let run = host.announce(&["--vm", "web1", "--wait", "0"]);
     assert_eq!(run.code, Some(3), "{run:#?}");
-    let words = "the trunk bridge tbr-567a450b has no patch port to the integration bridge";
+    let words = "the bridge tbr-567a450b has no patch port to the integration bridge";
     assert!(run.stderr.contains(words), "{run:#?}");
 }
 

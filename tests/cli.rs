@@ -17,11 +17,13 @@ const ANNOUNCE: &str = env!("CARGO_BIN_EXE_announce");
 const NOWHERE: &str = "--dev nosuch0 --mac 52:54:00:00:00:01";
 const ON_A_BRIDGE: &str = "--dev guest0 --mac 52:54:00:00:00:01 --ip 192.0.2.10 --ip 2001:db8::10";
 const TEST: &str = "--connect test:///default --wait 0";
-const KEYS: &str = "version domain device mac attachment addresses cause event_at ended_at outcome unmet runs_after_ms \
-                    plugged_after_ms tagged_after_ms ready_after_ms first_frame_after_ms rounds frames send_errors \
-                    left_host_after_ms departure last_hop frames_left lost_rounds stuck not_left unseen \
-                    returned_after_ms last_returned_after_ms ceased answered_after_ms answered_by answered_from \
-                    gateways stuck_questions learned_after_ms learned_on stale injector dry_run error";
+const KEYS: &str = "version domain device mac attachment addresses cause event_at ended_at outcome \
+                    unmet runs_after_ms plugged_after_ms tagged_after_ms ready_after_ms \
+                    first_frame_after_ms rounds frames send_errors left_host_after_ms departure \
+                    departures astray by_design last_hop frames_left not_left lost_rounds stuck \
+                    unseen returned_after_ms last_returned_after_ms ceased gateways \
+                    answered_after_ms answered_by answered_from stuck_questions learned_after_ms \
+                    learned_on stale injector dry_run error";
 
 /// Guests of libvirt's test driver, some with `=` and nova's name; a state is a number of `virDomainState`.
 const GUESTS: &str = "

@@ -26,6 +26,8 @@ const MAX_SILENCES: usize = 1000;
 pub(super) struct Publisher {
     board: Arc<Board>,
     ready: bool,
+    /// systemd has been told how things stand.
+    has_shown: bool,
     systemd: Systemd,
     silences: Silences,
 }
@@ -49,7 +51,13 @@ impl Silences {
 impl Publisher {
     /// Nothing has happened; `board` is what others are shown.
     pub(super) fn new(board: Arc<Board>) -> Self {
-        Publisher { board, ready: false, systemd: Systemd::new(), silences: Silences::default() }
+        Publisher {
+            board,
+            ready: false,
+            has_shown: false,
+            systemd: Systemd::new(),
+            silences: Silences::default(),
+        }
     }
 
     /// Something asked for an announcement.
@@ -114,7 +122,8 @@ impl Publisher {
     /// How things stand: what is true, how many guests there are, and who is being announced.
     pub(super) fn show(&mut self, gauges: Gauges, guests: usize, under_way: Vec<Arc<str>>) {
         let count = under_way.len();
-        if self.board.show(gauges, guests, under_way) {
+        let has_changed = self.board.show(gauges, guests, under_way);
+        if has_changed || !std::mem::replace(&mut self.has_shown, true) {
             let words = format!("watching {guests} guests; {count} announcements under way");
             self.systemd.mention(&NotifyState::Status(&words));
         }

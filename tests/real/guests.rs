@@ -1,6 +1,6 @@
 //! Guests and their NICs as libvirt describes them, and who vouches for their addresses.
 
-use crate::common::rounds::words;
+use crate::common::rounds::{announcements, words};
 use crate::common::{
     Attachment, Capture, DEADLINE, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site, guest,
     kinds, linux_bridge, ovs, require, rounds,
@@ -145,8 +145,8 @@ fn each_nic_of_a_guest_in_its_own_network() {
     let run = host.announce(&[&["--vm", "web1", "--json"], &ONCE[..]].concat());
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(all.sees(8, DEADLINE));
-    let frames = all.stop();
+    assert!(all.sees(10, DEADLINE), "a question beside each NIC's four announcements");
+    let frames = announcements(all.stop());
     for (nic, vlan, ip, ip6) in
         [(&nics[0], 100, "192.0.2.16", "2001:db8::16"), (&nics[1], 200, "198.51.100.17", "2001:db8:1::17")]
     {
@@ -219,8 +219,8 @@ fn every_running_guest() {
     let run = site.host.announce(&[&["--all"], &ONCE[..]].concat());
 
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
-    assert!(all.sees(8, DEADLINE));
-    let frames = all.stop();
+    assert!(all.sees(10, DEADLINE), "a question beside each NIC's four announcements");
+    let frames = announcements(all.stop());
     for nic in [&site.nic, &other] {
         assert_eq!(frames.iter().filter(|frame| frame.source == nic.mac).count(), 4);
     }

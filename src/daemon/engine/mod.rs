@@ -289,7 +289,7 @@ impl Engine {
         self.changed = saved.is_err();
         match (saved, std::mem::replace(&mut self.unkept, self.changed)) {
             (Err(error), false) => tracing::warn!(
-                "cannot state_file what is under way: {error}; if this daemon ends now, the next one does not finish it"
+                "cannot keep what is under way: {error}; if this daemon ends now, the next one does not finish it"
             ),
             (Ok(()), true) => tracing::info!("what is under way is kept again"),
             _ => {}

@@ -41,7 +41,12 @@ fn after_overruns_the_list_of_devices_is_that_of_the_kernel() {
             }
             assert!(storm.wait().unwrap().success());
             let is_right = async {
-                while *known.borrow() != *links::watch().await.unwrap().borrow() {
+                // The list in hand is not borrowed while another one is made: its watcher could not write it meanwhile.
+                loop {
+                    let fresh = links::watch().await.unwrap();
+                    if *known.borrow() == *fresh.borrow() {
+                        break;
+                    }
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };

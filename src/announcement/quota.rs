@@ -22,7 +22,7 @@ pub(crate) struct Quota<T> {
     /// When everything that was sent would have been sent at the steady rate.
     paid_until: Duration,
     waiting: BinaryHeap<Reverse<Waiting<T>>>,
-    /// The frames of the largest later round that has waited since nobody did: it may cost more than a burst.
+    /// The frames of the largest later round since the queue was last empty: it may cost more than a burst.
     saving_for: u32,
     arrivals: u64,
 }
@@ -124,7 +124,7 @@ impl<T> Quota<T> {
         Some(first.who)
     }
 
-    /// How long until somebody may send, if anybody waits.
+    /// How long until the next turn; `None` while the queue is empty.
     pub(crate) fn pause(&self, now: Duration) -> Option<Duration> {
         let Reverse(first) = self.waiting.peek()?;
         let cost = self.per_frame * first.frames;

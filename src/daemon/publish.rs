@@ -22,7 +22,7 @@ use crate::report::snapshot::Ended;
 const SILENCE_TOLD: Duration = Duration::from_secs(3600);
 const MAX_SILENCES: usize = 1000;
 
-/// Tells whoever asks.
+/// Publishes what happened: to the log, the status, the metrics and systemd.
 pub(super) struct Publisher {
     board: Arc<Board>,
     ready: bool,

@@ -1,6 +1,6 @@
 //! The gateways of a guest's subnets, and who knows them.
 //!
-//! A wrong one costs a broadcast that nobody answers: the sender of a question is always a believed address of the guest.
+//! A wrong one costs a broadcast without an answer: the sender of a question is always a believed address of the guest.
 
 use std::fmt;
 use std::net::IpAddr;

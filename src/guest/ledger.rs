@@ -117,7 +117,7 @@ impl Ledger {
             Change::Booted => {
                 self.arrive(uuid, id, wanted(Cause::Started), GuestState::Running, &mut actions)
             }
-            // A guest that was not seen arriving came while nobody listened. One that was, and is not pending any more, has been
+            // A guest that was not seen arriving came while there was no connection. One that was, and is not pending any more, has been
             // announced: post-copy says a second time that the guest runs.
             Change::Runs(cause) if !self.knows(uuid) => {
                 self.arrive(uuid, id, cause.and_then(wanted), GuestState::Running, &mut actions);

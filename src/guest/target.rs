@@ -74,7 +74,7 @@ pub fn subject(domain: Option<&DomainId>, device: Option<&str>, mac: Option<MacA
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// A guest's name in one line of text: whoever chose it must not write lines of the log.
+/// A guest's name in one line of text: the name is chosen by a tenant, and must not add lines to the log.
 pub fn printable(name: &str) -> String {
     name.replace(char::is_control, "?")
 }

@@ -247,7 +247,7 @@ impl fmt::Display for Trace {
             write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;
         }
         self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
-        self.evidence.stuck_questions.iter().try_for_each(|line| write!(f, "\n  {line}"))?;
+        self.evidence.lines_of_questions().try_for_each(|line| write!(f, "\n  {line}"))?;
         let lines = [not_ready.filter(|_| self.evidence.stuck.is_empty()), self.error.clone()];
         lines.iter().flatten().try_for_each(|line| write!(f, "\n  {line}"))
     }

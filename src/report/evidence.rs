@@ -192,6 +192,11 @@ impl Evidence {
         self
     }
 
+    /// What is said of questions that did not leave, unless the same is said of the announcements.
+    pub fn lines_of_questions(&self) -> impl Iterator<Item = &String> {
+        self.stuck_questions.iter().filter(|line| !self.stuck.contains(line))
+    }
+
     /// The gateways that are known to be some, and have not answered.
     pub fn silent(&self) -> Vec<IpAddr> {
         inquiry::silent(&self.gateways)

@@ -101,7 +101,7 @@ impl fmt::Display for Report {
         // The log has them once an hour only.
         let silent = self.evidence.silent();
         silent.iter().try_for_each(|gateway| write!(f, "\n  {gateway} was asked, and has not answered"))?;
-        self.evidence.stuck_questions.iter().try_for_each(|line| write!(f, "\n  {line}"))
+        self.evidence.lines_of_questions().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 

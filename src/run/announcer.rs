@@ -392,7 +392,9 @@ impl Run<'_> {
             Ok(()) => {
                 frames.iter().for_each(|frame| self.tally.add(frame.kind));
                 self.record(at, &frames);
-                self.observer.iter_mut().for_each(Observer::asked);
+                if let Some(observer) = &mut self.observer {
+                    observer.asked().await;
+                }
             }
             Err(error) => tracing::debug!("{}: cannot ask: {error}", self.order.target.mac),
         }

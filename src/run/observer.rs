@@ -170,10 +170,24 @@ impl Observer {
         self.look_on();
     }
 
-    /// The questions have been sent: what of them leaves has mostly left already.
-    pub(crate) fn asked(&mut self) {
-        for sighting in self.watch.iter_mut().flat_map(Watch::so_far) {
-            take(&mut self.proof, &mut self.inquiry, &sighting);
+    /// The questions have been sent: returns when they have left, or would have.
+    pub(crate) async fn asked(&mut self) {
+        let deadline = Instant::now() + LOST_AFTER;
+        let Some(watch) = self.watch.as_mut().filter(|_| has_exits(&self.proof)) else {
+            return;
+        };
+        loop {
+            for sighting in watch.so_far() {
+                take(&mut self.proof, &mut self.inquiry, &sighting);
+            }
+            let is_under_way = |inquiry: &Inquiry| inquiry.passage.fate() != RoundFate::Left;
+            if !self.inquiry.as_ref().is_some_and(is_under_way) || Instant::now() >= deadline {
+                return;
+            }
+            tokio::select! {
+                sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
+                () = tokio::time::sleep_until(deadline) => {}
+            }
         }
     }
 
@@ -193,8 +207,7 @@ impl Observer {
             _ => LOST_AFTER,
         };
         // Elsewhere nothing is to be expected.
-        let has_exits = self.proof.path().points().iter().any(|place| place.is_uplink);
-        let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
+        let deadline = Instant::now() + if has_exits(&self.proof) { patience } else { Duration::ZERO };
         let fate = loop {
             for sighting in watch.so_far() {
                 take(&mut self.proof, &mut self.inquiry, &sighting);
@@ -243,6 +256,11 @@ impl Observer {
             }
         }
     }
+}
+
+/// Whether there is an edge that shows what leaves by it.
+fn has_exits(proof: &Delivery) -> bool {
+    proof.path().points().iter().any(|point| point.is_uplink)
 }
 
 /// Takes a frame into account that was seen on its way, or at an edge.

@@ -43,7 +43,7 @@ impl<'a> Daemon<'a> {
 
     pub fn launch(host: &'a Host, config: &str, environment: &[(&str, &str)]) -> Self {
         let file = host.directory().join("announced.toml");
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(&file, with_uplinks(config)).unwrap();
         let socket = host.directory().join("notify.sock");
         let _ = std::fs::remove_file(&socket);
         let systemd = UnixDatagram::bind(&socket).unwrap();
@@ -125,7 +125,7 @@ impl<'a> Daemon<'a> {
 
     /// Gives it another configuration, and returns the line that it has to say about it.
     pub fn reload(&self, config: &str, words: &str) -> String {
-        std::fs::write(&self.config, config).unwrap();
+        std::fs::write(&self.config, with_uplinks(config)).unwrap();
         self.program.signal(Signal::SIGHUP);
         self.program.stderr.line_with(words)
     }
@@ -182,4 +182,9 @@ pub fn has_announced_nothing(status: &Value) {
     let events = status["metrics"]["events"].as_object().unwrap();
     assert!(events.values().all(|count| count == 0), "{events:?}");
     assert_eq!((&status["recent"], &status["in_progress"]), (&json!([]), &json!([])));
+}
+
+/// The lab's uplinks are veths, which could lead to anything.
+fn with_uplinks(config: &str) -> String {
+    format!("{config}\n[path]\nuplinks = [\"up*\"]\n")
 }

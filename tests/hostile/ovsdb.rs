@@ -92,7 +92,7 @@ fn links() -> Links {
         link(4, "qvo1", "veth", None, Some(3)),
         link(5, "tap0", "tun", None, None),
         link(6, "tap2", "tun", None, None),
-        link(7, "eth0", "", None, None),
+        Link { has_hardware: true, ..link(7, "eth0", "", None, None) },
     ])
 }
 

@@ -171,6 +171,62 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// The codes of all conditions: a label's values, which are to be there before the first one is unmet.
+    pub const CODES: [&'static str; 23] = [
+        "paused",
+        "left",
+        "guest-link-down",
+        "no-host-end",
+        "no-device",
+        "not-plugged",
+        "not-in-ovs",
+        "no-patch",
+        "no-lower-device",
+        "no-ovsdb",
+        "no-way-out",
+        "down",
+        "no-carrier",
+        "not-forwarding",
+        "pvid",
+        "no-vlan-filtering",
+        "no-ofport",
+        "tag",
+        "vlan-mode",
+        "trunks",
+        "no-vlan-setting",
+        "not-applied",
+        "not-installed",
+    ];
+
+    /// The kind of condition in one word that stays: for programs that read JSON or metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Condition::Paused(_) => "paused",
+            Condition::Left(_) => "left",
+            Condition::GuestLinkDown => "guest-link-down",
+            Condition::NoHostEnd => "no-host-end",
+            Condition::NoDevice { .. } => "no-device",
+            Condition::NotPlugged { .. } => "not-plugged",
+            Condition::NotInOvs { .. } => "not-in-ovs",
+            Condition::NoPatch { .. } => "no-patch",
+            Condition::NoLowerDevice { .. } => "no-lower-device",
+            Condition::NoOvsdb { .. } => "no-ovsdb",
+            Condition::NoWayOut { .. } => "no-way-out",
+            Condition::Down { .. } | Condition::NicDown { .. } => "down",
+            Condition::NoCarrier { .. } => "no-carrier",
+            Condition::NotForwarding { .. } => "not-forwarding",
+            Condition::Pvid { .. } => "pvid",
+            Condition::NoVlanFiltering { .. } => "no-vlan-filtering",
+            Condition::NoOfport { .. } => "no-ofport",
+            Condition::Tag { .. } => "tag",
+            Condition::VlanMode { .. } => "vlan-mode",
+            Condition::Trunks { .. } => "trunks",
+            Condition::NoVlanSetting { .. } => "no-vlan-setting",
+            Condition::NotApplied { .. } => "not-applied",
+            Condition::NotInstalled { .. } => "not-installed",
+        }
+    }
+
     /// It is the guest that is not running.
     pub fn is_of_the_guest(&self) -> bool {
         matches!(self, Condition::Paused(_) | Condition::Left(_))

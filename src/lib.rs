@@ -1,29 +1,30 @@
-//! Says where a virtual machine lives now, from the hypervisor, the moment its port can carry the words.
+//! Announces a live-migrated virtual machine from its hypervisor as soon as its port carries traffic, and proves that the
+//! frames left the host.
 //!
 //! ```text
 //! event, hook, announce --vm
 //!       │
 //!       ▼
-//! domain ──► target           one per NIC, with the addresses that somebody vouches for
+//! domain ──► target           one per NIC, with its trusted addresses
 //!       │
 //!       ▼
-//! link, ovs ──► attachment    where it is plugged, hop by hop to the uplink
+//! link, ovs ──► attachment    the path from its port, hop by hop, to the host's edges
 //!       │
 //!       ▼
-//! readiness                   what is missing before a frame would leave the host
+//! readiness                   the conditions that keep a frame from leaving the host
 //!       │ nothing
 //!       ▼
 //! frame × schedule ──► injection ──► bridge, Open vSwitch ──► uplink
 //!       │                                  │
-//!       │                       trail, filter: where frames are looked for
+//!       │                       capture points and filters
 //!       │                                  │
-//!       │           proof ◄────────────────┘  how far they came, whether they left, what came back
+//!       │           proof ◄────────────────┘  which hops the frames reached, and what was answered
 //!       ▼             │
-//! report ◄── evidence ┘       for a person, or as JSON
+//! report ◄── evidence ┘       as text, JSON and metrics
 //! ```
 //!
-//! This half knows no socket, no clock, no runtime and no logger: it is given facts and the time, and says what to do.
-//! Everything that touches the machine is under [`host`]; [`announcer`] runs the one with the other.
+//! The rooms `guest`, `path`, `announcement`, `proof` and `report` use no socket, clock, runtime or logger: they take facts
+//! and the time, and return actions. `host` contains all that touches the machine, and `run` connects the two.
 
 #![warn(unreachable_pub)]
 
@@ -43,7 +44,7 @@ pub use cli::{Linked, main as run_announce};
 pub use daemon::{for_hook, main as run_announced};
 pub use host::libvirt::find;
 
-/// What the tests under `tests/` and the lab's programs reach. No other program may rely on it.
+/// What the tests under `tests/` and the lab's programs use. No other program may rely on it.
 #[doc(hidden)]
 pub mod for_tests {
     pub use crate::announcement::{frame, injection, machine};
@@ -57,11 +58,11 @@ pub mod for_tests {
     pub use crate::proof::{ofproto_flow, ofproto_trace};
     pub use crate::report::{metrics, snapshot};
 
-    /// The configuration as written.
+    /// The configuration file.
     pub mod config {
         pub use crate::config::{AddressesTable, Config, LibvirtTable, PortsTable};
     }
-    /// One announcement's record.
+    /// The record of one announcement.
     pub mod report {
         pub use crate::report::record::{Path, VERSION};
     }

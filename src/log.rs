@@ -1,4 +1,4 @@
-//! Where diagnostics go.
+//! The destination of diagnostics.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -18,17 +18,17 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 
-/// What is waited for is told by events of this target.
+/// The target of events that name an unmet condition.
 pub(crate) const WAITING: &str = "announced::waiting";
 
-/// The lines of the daemon that wait to be written: those of an evacuation of a thousand guests.
+/// Lines of the daemon that may wait to be written: those of an evacuation of a thousand guests.
 const MAX_QUEUED: usize = 4096;
-/// `tracing`'s own limit for an event.
+/// `tracing`'s own limit for the fields of an event.
 const MAX_FIELDS: usize = 32;
-/// How long the last lines may take to be written when the daemon ends.
+/// How long the daemon waits for its last lines to be written when it ends.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Diagnostics on standard error: warnings; also what is waited for, to a person at a terminal; or everything.
+/// Diagnostics on standard error: warnings; on a terminal also unmet conditions; with `verbose` everything.
 pub(crate) fn to_stderr(verbose: bool) {
     let told = match (verbose, io::stderr().is_terminal()) {
         (true, _) => Targets::new().with_default(LevelFilter::DEBUG),
@@ -44,12 +44,12 @@ pub(crate) fn to_stderr(verbose: bool) {
         .with_level(verbose)
         .without_time()
         .with_max_level(LevelFilter::DEBUG);
-    // Only fails where somebody has set one before; then that one stays.
+    // Fails only if a subscriber is set already, which then stays.
     let _ = subscriber.finish().with(told).try_init();
 }
 
-/// Diagnostics of the daemon: to the journal with fields (`ANNOUNCE_DOMAIN=web1`) under systemd, else on standard error. They
-/// are queued until [`DaemonLog::start`].
+/// Diagnostics of the daemon: to the journal with fields (`ANNOUNCE_DOMAIN=web1`) under systemd, else to standard error.
+/// They are queued until [`DaemonLog::start`].
 pub(crate) fn for_daemon() -> DaemonLog {
     let (forward, log) = queue(to_journal().unwrap_or_else(to_plain_stderr), MAX_QUEUED);
     let _ = tracing_subscriber::registry().with(LevelFilter::INFO).with(forward).try_init();
@@ -71,7 +71,7 @@ fn to_plain_stderr() -> Dispatch {
 
 fn plain<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(writer: W) -> impl Subscriber {
     let fields = tracing_subscriber::fmt::format::debug_fn(|writer, field, value| match field.name() {
-        // The line says it all; the fields are for the journal.
+        // The message is complete; the fields are for the journal.
         "message" => write!(writer, "{value:?}"),
         _ => Ok(()),
     });
@@ -95,7 +95,7 @@ impl Line {
     fn write(&self, to: &Dispatch) {
         let shown: Vec<_> = self.fields.iter().map(|(field, text)| (field, display(text))).collect();
         let Some((first, _)) = shown.first() else { return };
-        // An event has at most 32 fields, and what is none is not recorded.
+        // An event has at most 32 fields; fields without a value are not recorded.
         let values: [(&Field, Option<&dyn Value>); MAX_FIELDS] = std::array::from_fn(|at| {
             shown.get(at).map_or((*first, None), |(field, text)| (*field, Some(text as &dyn Value)))
         });
@@ -118,7 +118,7 @@ enum Message {
     End,
 }
 
-/// Queues events, and never waits: what has no room is counted.
+/// Queues events without ever waiting, and counts those that find the queue full.
 struct Forward {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
@@ -132,14 +132,14 @@ impl<S: Subscriber> Layer<S> for Forward {
     }
 }
 
-/// The daemon's queue of lines. A thread of its own writes them: a journal that takes nothing holds up nothing else.
+/// The daemon's queue of lines, which a thread writes: a stalled journal delays nothing else.
 pub(crate) struct DaemonLog {
     queue: SyncSender<Message>,
     writing: Mutex<Option<Writing>>,
     ended: Receiver<()>,
 }
 
-/// What the thread works with.
+/// The state of the thread.
 struct Writing {
     messages: Receiver<Message>,
     lost: Arc<AtomicU64>,
@@ -161,12 +161,12 @@ impl DaemonLog {
     pub(crate) fn start(&self) {
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writing) = writing {
-            // Without a thread, there are no diagnostics.
+            // If no thread can be started, there are no diagnostics.
             let _ = thread::Builder::new().name("log".into()).spawn(move || writing.run());
         }
     }
 
-    /// Waits until all lines are written, though not for long.
+    /// Waits for all lines to be written, for at most [`FINISH_TIMEOUT`].
     pub(crate) fn finish(self) {
         self.start();
         if self.queue.try_send(Message::End).is_ok() {
@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes a permit for each line.
+    /// A writer that takes one permit per line.
     struct Slow(Mutex<Receiver<()>>, Sender<String>);
 
     impl Write for &Slow {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_stands_still_holds_nothing_up_and_what_it_misses_is_told() {
+    fn a_stalled_journal_delays_nothing_and_the_log_counts_the_lost_lines() {
         let ((permit, permits), (written, lines)) = (channel(), channel());
         let slow = Arc::new(Slow(Mutex::new(permits), written));
         let (forward, log) = queue(Dispatch::new(plain(slow)), 2);
@@ -220,7 +220,7 @@ mod tests {
         with_default(&Dispatch::new(tracing_subscriber::registry().with(forward)), || {
             (1..=10).for_each(|number| tracing::info!(domain = "web1", "line {number}"));
         });
-        // Two are queued; a third may be with the thread.
+        // Two are queued; the thread may hold a third.
         assert!((7..=8).contains(&lost.load(Relaxed)), "{lost:?}");
         drop(permit);
         log.finish();

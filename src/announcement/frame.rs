@@ -1,4 +1,4 @@
-//! The frames that say where a guest lives, and those that ask its routers, exact to the byte.
+//! The frames that announce a guest, and those that ask its routers, byte for byte.
 //!
 //! | frame | source |
 //! |---|---|
@@ -36,7 +36,7 @@ const ROUTER_SOLICITATION: usize = 8 + 8;
 /// RFC 903: the operation code of a request.
 const RARP_REQUEST: ArpOperation = ArpOperation(3);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Where a router solicitation goes.
+/// The destination of a router solicitation.
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 /// One kind of frame. The order is that within a round: the announcements, then the questions.
@@ -61,10 +61,10 @@ impl Kind {
     /// Every kind, in the order within a round.
     pub const ALL: [Kind; 6] =
         [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp, Kind::Ask, Kind::Solicit];
-    /// The kinds that say where a guest is. Whether they leave the host decides what an announcement has come to.
+    /// The kinds that announce a guest. Whether they leave the host decides the outcome of an announcement.
     pub const ANNOUNCEMENTS: [Kind; 4] = [Kind::ArpRequest, Kind::ArpReply, Kind::Na, Kind::Rarp];
 
-    /// What the settings of a bridge's port ask for.
+    /// Which flood settings of a bridge port apply to it.
     pub fn cast(self) -> Cast {
         match self {
             Kind::ArpRequest | Kind::ArpReply => Cast::ArpAnnouncement,
@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// The word for this kind on the command line, in the configuration and in output.
+    /// The name of this kind on the command line, in the configuration and in output.
     pub fn word(self) -> &'static str {
         match self {
             Kind::ArpRequest => "arp-request",
@@ -109,22 +109,23 @@ impl std::str::FromStr for Kind {
 pub struct Frame {
     /// What it is.
     pub kind: Kind,
-    /// The guest's address in it: that which it announces, or from which it asks; a RARP carries none.
+    /// The guest's address in it: the announced one, or the sender of a question; `None` for a RARP.
     pub ip: Option<IpAddr>,
-    /// Of a question, who is asked.
+    /// The target address of a question.
     pub asked: Option<IpAddr>,
-    /// What goes to the wire.
+    /// The bytes on the wire.
     pub bytes: Vec<u8>,
 }
 
-/// What may differ from guest to guest in the frames of a round.
+/// The settings of a round that differ between guests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Style {
     /// Which kinds are sent.
     pub send: Vec<Kind>,
-    /// The target hardware address of an ARP announcement's request form: zero, or broadcast for receivers that want it.
+    /// The target hardware address in the request form of an ARP announcement: zero, or broadcast for receivers that need
+    /// it.
     pub arp_target: MacAddr,
-    /// The guest routes: its advertisements have the Router flag. Without it, a routing guest's neighbours would drop
+    /// The guest routes: its advertisements carry the Router flag. Without the flag, the neighbours of a routing guest drop
     /// their default route (RFC 4861 section 7.2.5).
     pub router: bool,
 }
@@ -135,7 +136,7 @@ impl Default for Style {
     }
 }
 
-/// The announcements of one round for the NIC `mac` with the addresses `ips`, in the order in which they are sent.
+/// The announcements of one round for the NIC `mac` with the addresses `ips`, in the order of sending.
 pub fn round(mac: MacAddr, ips: &[IpAddr], style: &Style) -> Vec<Frame> {
     let mut frames = Vec::new();
     for kind in Kind::ANNOUNCEMENTS {
@@ -162,7 +163,7 @@ pub fn arp_request(mac: MacAddr, ip: Ipv4Addr, target: MacAddr) -> Frame {
     announcement(Kind::ArpRequest, ip.into(), bytes)
 }
 
-/// The reply form of an ARP announcement (RFC 5944 section 4.6): broadcast, both halves are the guest's.
+/// The reply form of an ARP announcement (RFC 5944 section 4.6): broadcast; sender and target are both the guest.
 pub fn arp_reply(mac: MacAddr, ip: Ipv4Addr) -> Frame {
     let bytes = arp(EtherTypes::Arp, ArpOperations::Reply, (mac, ip), (mac, ip));
     announcement(Kind::ArpReply, ip.into(), bytes)
@@ -177,8 +178,8 @@ pub fn rarp(mac: MacAddr) -> Frame {
 
 /// An ARP request for `gateway` (RFC 826) from the guest's own address.
 ///
-/// Not a probe: with 0.0.0.0 as the sender, the one that is asked makes no entry. Broadcast, since the gateway's MAC need not be
-/// known, and each neighbour that has an entry for the guest updates it as well.
+/// Not a probe: the receiver makes no neighbour entry for the sender 0.0.0.0. Broadcast, since the gateway's MAC may be
+/// unknown, and every neighbour that has an entry for the guest updates it.
 pub fn ask(mac: MacAddr, from: Ipv4Addr, gateway: Ipv4Addr) -> Frame {
     let bytes = arp(EtherTypes::Arp, ArpOperations::Request, (mac, from), (MacAddr::zero(), gateway));
     question(Kind::Ask, from.into(), gateway.into(), bytes)
@@ -240,8 +241,8 @@ pub fn solicitation(mac: MacAddr, from: Ipv6Addr, router: Ipv6Addr) -> Frame {
     question(Kind::Solicit, from.into(), router.into(), bytes)
 }
 
-/// A router solicitation (RFC 4861 section 6.3.7) from the guest's own address: each router makes an entry for that
-/// (section 6.2.6), and may send an advertisement to all.
+/// A router solicitation (RFC 4861 section 6.3.7) from the guest's own address: each router makes an entry for the guest
+/// (section 6.2.6), and may send an advertisement to all nodes.
 pub fn router_solicitation(mac: MacAddr, from: Ipv6Addr) -> Frame {
     let bytes = icmpv6(mac, (from, ALL_ROUTERS), ROUTER_SOLICITATION, |message| {
         if let Some(mut packet) = MutableRouterSolicitPacket::new(message) {
@@ -262,7 +263,7 @@ fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]))
 }
 
-/// A multicast message of `length` bytes from `from` to `to`, hop limit 255: `fill` writes all but its checksum.
+/// A multicast message of `length` bytes from `from` to `to`, hop limit 255. `fill` writes it without its checksum.
 fn icmpv6(
     mac: MacAddr,
     (from, to): (Ipv6Addr, Ipv6Addr),
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn rarp_is_what_qemu_sends() {
-        // Captured from QEMU 7.2 on a migration's destination, without the VLAN tag that the port added.
+        // Captured on a migration's destination from QEMU 7.2, without the VLAN tag that the port added.
         let golden = "fffffffffffffa163e00001180350001080006040003fa163e00001100000000fa163e00001100000000";
         assert_eq!(hex(&rarp(MAC).bytes), padded(golden));
     }
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_solicitation_goes_to_those_who_may_have_the_address() {
+    fn a_solicitation_is_sent_to_the_solicited_node_address() {
         let frame = solicitation(MAC, "2001:db8:10::50".parse().unwrap(), "2001:db8:10::".parse().unwrap());
         let golden = concat!(
             "3333ff000000fa163e00001186dd",
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_routes_says_so() {
+    fn a_routing_guest_advertises_the_router_flag() {
         let frame = advertisement(MAC, "2001:db8::1".parse().unwrap(), true);
         assert_eq!(frame.bytes[ETHERNET_HEADER + IPV6_HEADER + 4], 0xa0);
     }

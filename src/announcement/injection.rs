@@ -1,7 +1,7 @@
-//! The ways to let a frame enter the host as if the guest had sent it, best first.
+//! The methods that inject a frame into the host as if the guest had sent it, best first.
 //!
-//! A frame written to a tap with a packet socket goes *to* the guest. To come *from* it, the frame must be received by the
-//! tap, or be handed to Open vSwitch with the guest's port as its origin.
+//! A frame written to a tap with a packet socket is transmitted *to* the guest. To appear *from* the guest, the tap must
+//! receive the frame, or Open vSwitch must get it with the guest's port as `in_port`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::path::attachment::{Device, Kind};
 use crate::path::readiness::Assessment;
 
-/// A way in.
+/// An injection method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -18,12 +18,12 @@ pub enum Method {
     Redirect,
     /// XDP live frames on the guest's tap (Linux 5.18).
     Xdp,
-    /// An OpenFlow packet-out with the guest's port as its origin.
+    /// An OpenFlow packet-out with the guest's port as `in_port`.
     PacketOut,
-    /// A packet socket on a device whose transmit side leads out: a macvtap, or the veth of a hybrid plug.
+    /// A packet socket on a device whose transmit side leads to the network: a macvtap, or the veth of a hybrid plug.
     Packet,
-    /// An FDB entry for the guest's port, and a packet socket on the bridge. Passes by the port's filters, and the guest
-    /// hears its own frames.
+    /// An FDB entry for the guest's port, and a packet socket on the bridge. Bypasses the port's filters, and the guest
+    /// receives its own frames.
     Fdb,
 }
 
@@ -32,7 +32,7 @@ impl Method {
     pub const ALL: [Method; 5] =
         [Method::Redirect, Method::Xdp, Method::PacketOut, Method::Packet, Method::Fdb];
 
-    /// The word for it on the command line and in output.
+    /// The name of this method on the command line and in output.
     pub fn word(self) -> &'static str {
         match self {
             Method::Redirect => "redirect",
@@ -50,7 +50,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// A method, and where it is applied.
+/// A method and its device or port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
     /// Into the ingress of a device.
@@ -61,7 +61,7 @@ pub enum Way {
     PacketOut {
         /// The bridge's name.
         bridge: String,
-        /// The OpenFlow port number of the origin.
+        /// The OpenFlow port number of the guest's port.
         in_port: u32,
     },
     /// Out of a device.
@@ -88,10 +88,9 @@ impl Way {
     }
 }
 
-/// The ways in that an attachment offers, best first; with `forced`, only that one.
+/// The methods that an attachment permits, best first; with `forced`, only that one.
 ///
-/// [`Method::Fdb`] is never chosen unasked: it passes by the filters of the port, and with them by its protection against
-/// spoofing.
+/// [`Method::Fdb`] is used only if forced: it bypasses the port's filters, and with them its protection against spoofing.
 pub fn ways(seen: &Assessment, forced: Option<Method>) -> Vec<Way> {
     let mut ways = all(seen);
     ways.retain(|way| match forced {
@@ -114,7 +113,7 @@ fn all(seen: &Assessment) -> Vec<Way> {
         .as_ref()
         .zip(seen.ofport)
         .map(|(ovs, in_port)| Way::PacketOut { bridge: ovs.bridge.clone(), in_port });
-    // What the bridge itself sends is in the bridge's own VLAN, not in that of the guest's port.
+    // A frame that the bridge itself sends is in the bridge's own VLAN, not in that of the guest's port.
     let bridge = entry.linux_bridge.clone().filter(|_| seen.vlan.is_none());
     let fdb = device.clone().zip(bridge).map(|(port, bridge)| Way::Fdb { port, bridge });
     let ways = match attachment.kind {
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn each_attachment_has_its_ways_best_first() {
+    fn each_attachment_has_its_methods_best_first() {
         for (kind, expected) in [
             (Kind::LinuxBridge, "redirect xdp"),
             (Kind::Hybrid, "redirect packet-out packet xdp"),
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_the_filters_must_be_asked_for() {
+    fn a_method_that_bypasses_the_filters_must_be_forced() {
         assert_eq!(words(Kind::LinuxBridge, Some(2), Some(Method::Fdb)), "fdb");
         assert_eq!(words(Kind::Macvtap, Some(2), Some(Method::Redirect)), "");
     }

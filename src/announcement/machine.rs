@@ -1,7 +1,7 @@
-//! One announcement as a state machine: it is told what is seen and done, and says what to do next.
+//! One announcement as a state machine: it takes observations and results, and returns the next step.
 //!
-//! Time is a [`Duration`] since the event that asked for the announcement. Nothing here waits, sends or looks at a
-//! clock: the announcer does, and reports back.
+//! Time is a [`Duration`] since the event that asked for the announcement. The machine does not wait, send or read a clock:
+//! the announcer does, and reports the results.
 //!
 //! ```text
 //!            ready                    last round sent
@@ -29,9 +29,9 @@ pub enum Outcome {
     Announced,
     /// The port did not become ready in time.
     NotReady,
-    /// The guest left, or somebody stopped us.
+    /// The guest left, or the announcement was stopped.
     Cancelled,
-    /// Another announcement of the same NIC took its place.
+    /// Another announcement of the same NIC replaced it.
     Superseded,
     /// The frames could not be sent.
     Failed,
@@ -42,7 +42,7 @@ impl Outcome {
     pub const ALL: [Outcome; 5] =
         [Outcome::Announced, Outcome::NotReady, Outcome::Cancelled, Outcome::Superseded, Outcome::Failed];
 
-    /// The word for it in output.
+    /// The name of this outcome in output.
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Announced => "announced",
@@ -54,41 +54,41 @@ impl Outcome {
     }
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing before this moment, unless something is observed.
+    /// Do nothing before this moment, unless something is observed.
     WaitUntil(Duration),
-    /// Send a round now, and tell by [`Announcement::sent`] or [`Announcement::failed`].
+    /// Send a round now, and report it to [`Announcement::sent`] or [`Announcement::failed`].
     Send,
-    /// Nothing any more.
+    /// The announcement has ended.
     Done,
 }
 
-/// What an announcement has come to.
+/// The state of an announcement so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
     /// When the guest was first seen to run.
     pub runs_at: Option<Duration>,
-    /// When its NIC was first seen to be plugged in.
+    /// When its NIC was first seen attached.
     pub plugged_at: Option<Duration>,
-    /// When the port's VLAN was first as it must be.
+    /// When the port's VLAN was first correct.
     pub tagged_at: Option<Duration>,
     /// When the port was first ready.
     pub ready_at: Option<Duration>,
     /// When the first frame was sent.
     pub first_frame_at: Option<Duration>,
-    /// Rounds that were sent, and not seen to be lost.
+    /// Rounds that were sent and not seen to be lost.
     pub rounds: u32,
     /// Rounds of which no frame left the host.
     pub lost: u32,
     /// Rounds that could not be sent.
     pub send_errors: u32,
-    /// What was missing when it was last looked at.
+    /// The unmet conditions at the last observation.
     pub unmet: Vec<Condition>,
-    /// What went wrong.
+    /// The error, if any.
     pub error: Option<String>,
-    /// How it ended, once it has.
+    /// How it ended, if it has.
     pub outcome: Option<Outcome>,
 }
 
@@ -97,18 +97,18 @@ pub struct Progress {
 pub struct Round {
     /// When.
     pub at: Duration,
-    /// Some of it left the host, or nobody can see that.
+    /// Some of its frames left the host, or the host cannot see whether they did.
     pub left: bool,
-    /// The network has answered, or nobody can see that.
+    /// The network answered, or the host cannot see whether it did.
     pub answered: bool,
 }
 
-/// The port, as it was seen last.
+/// The port at the last observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Port {
-    /// Something is missing.
+    /// Some condition is unmet.
     Unmet,
-    /// Nothing is missing; until then a frame might meet the port of before.
+    /// All conditions are met; until this moment a frame might still meet the port's previous state.
     Settling(Duration),
     Ready,
 }
@@ -118,22 +118,22 @@ enum Port {
 pub struct Announcement {
     schedule: Schedule,
     patience: Duration,
-    /// The last moment at which it may become ready.
+    /// The last moment at which the port may become ready.
     deadline: Duration,
-    /// Rounds to come; empty until ready.
+    /// Rounds to come; empty until the port is ready.
     due: VecDeque<Duration>,
     port: Port,
-    /// The round that is due was lost, in one try or several.
+    /// The due round was lost, in one or several tries.
     lost: Option<Lost>,
-    /// It is tried for as long as the guest is here.
+    /// Lost rounds are tried again for as long as the guest is here.
     endless: bool,
-    /// Rounds that may still follow the schedule while the network does not answer.
+    /// Rounds that may follow the schedule while the network does not answer.
     more: u32,
     progress: Progress,
 }
 
 impl Announcement {
-    /// An announcement that sends by `schedule` once the port is ready, and waits at most `patience` for that.
+    /// An announcement that sends by `schedule` once the port is ready, and waits for that for at most `patience`.
     pub fn new(schedule: Schedule, patience: Duration) -> Self {
         Announcement {
             lost: None,
@@ -148,34 +148,34 @@ impl Announcement {
         }
     }
 
-    /// Goes on for so many rounds while the network does not answer.
+    /// Adds up to `more` rounds while the network does not answer.
     pub fn insisting(self, more: u32) -> Self {
         Announcement { more, ..self }
     }
 
-    /// What is proved lost is tried again for as long as the guest is here, not for as long as the port is waited for.
+    /// Lost rounds are tried again for as long as the guest is here, not only for as long as a port is waited for.
     pub fn endless(self, endless: bool) -> Self {
         Announcement { endless, ..self }
     }
 
-    /// Nothing has left for so long that only the fewest frames that speak for each address are sent.
+    /// Nothing has left for so long that only the fewest frames that announce each address are sent.
     pub fn is_sparing(&self) -> bool {
         self.lost.is_some_and(|lost| lost.lasts() >= retry::AT_FIRST)
     }
 
-    /// Something has changed on the host at `now`: what was lost may leave.
+    /// The host changed at `now`: lost frames may now leave.
     pub fn changed(&mut self, now: Duration) {
         if let (Some(lost), Some(due)) = (&self.lost, self.due.front_mut()) {
             *due = (*due).min(lost.due_after_change(now));
         }
     }
 
-    /// What it has come to.
+    /// The state so far.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// The host or the guest was looked at.
+    /// An observation of the host or the guest.
     pub fn observe(&mut self, now: Duration, seen: &Assessment) {
         if self.progress.outcome.is_some() {
             return;
@@ -198,7 +198,7 @@ impl Announcement {
         }
     }
 
-    /// A port that comes back is as a new one.
+    /// A port that becomes ready again is treated as a new one.
     fn become_ready(&mut self, now: Duration) {
         self.lost = None;
         if self.progress.ready_at.is_none() {
@@ -208,12 +208,12 @@ impl Announcement {
         self.resume(now);
     }
 
-    /// Whether nothing was missing when it was looked at last.
+    /// Whether all conditions were met at the last observation.
     pub fn is_ready(&self) -> bool {
         self.port == Port::Ready
     }
 
-    /// There is a way in again, after rounds could not be sent by any.
+    /// An injection method works again after rounds could not be sent.
     pub fn has_a_way_again(&mut self, now: Duration) {
         if self.lost.take().is_some() {
             self.due.iter_mut().take(1).for_each(|due| *due = (*due).min(now));
@@ -221,7 +221,7 @@ impl Announcement {
         self.resume(now);
     }
 
-    /// The rest of the schedule goes on from here: rounds that were missed are not sent all at once.
+    /// Continues the schedule from `now`: missed rounds are not sent all at once.
     fn resume(&mut self, now: Duration) {
         let late = self.due.front().map_or(Duration::ZERO, |due| now.saturating_sub(*due));
         self.due.iter_mut().for_each(|due| *due = due.saturating_add(late));
@@ -243,26 +243,26 @@ impl Announcement {
         let was_lost = self.lost.take().is_some();
         self.next();
         if was_lost {
-            // Rounds that were missed meanwhile are not sent all at once.
+            // Missed rounds are not sent all at once.
             let next = round.at.saturating_add(self.schedule.interval);
             let late = self.due.front().filter(|due| **due < round.at).map(|due| next.saturating_sub(*due));
             self.due.iter_mut().for_each(|due| *due = due.saturating_add(late.unwrap_or_default()));
         }
     }
 
-    /// A round could not be sent at `at`, and why.
+    /// A round could not be sent at `at`, because of `why`.
     pub fn failed(&mut self, at: Duration, why: String) {
         self.lacks_a_way(why);
         self.lost(at);
     }
 
-    /// A round could not be sent, and why; it stays due until [`Announcement::has_a_way_again`].
+    /// No method can send a round, because of `why`; it stays due until [`Announcement::has_a_way_again`].
     pub fn lacks_a_way(&mut self, why: String) {
         self.progress.send_errors += 1;
         self.progress.error = Some(why);
     }
 
-    /// What was tried at `at` did not leave the host: it is tried again.
+    /// The try at `at` did not leave the host: it is repeated.
     fn lost(&mut self, at: Duration) {
         let lost = self.lost.map_or_else(|| Lost::new(at), |lost| lost.again(at));
         self.lost = Some(lost);
@@ -273,19 +273,19 @@ impl Announcement {
         self.due.iter_mut().take(1).for_each(|due| *due = lost.due());
     }
 
-    /// How long it is tried again: as long as the port would be waited for, and not for less than the schedule takes.
+    /// How long tries are repeated: as long as a port is waited for, but at least as long as the schedule.
     fn persistence(&self) -> Duration {
         let schedule = self.schedule.offsets().last().unwrap_or_default();
         self.patience.max(schedule).max(retry::AT_FIRST)
     }
 
-    /// One more round, after the last.
+    /// Adds one round after the last.
     fn prolong(&mut self) {
         let gap = self.schedule.last_gap();
         self.due.extend(self.due.back().map(|last| last.saturating_add(gap)));
     }
 
-    /// On to the next round.
+    /// Goes on to the next round.
     fn next(&mut self) {
         self.due.pop_front();
         if self.due.is_empty() {
@@ -293,7 +293,7 @@ impl Announcement {
         }
     }
 
-    /// What has left decides.
+    /// Ends with the outcome that the sent rounds justify.
     fn end(&mut self) {
         let (outcome, error) = match self.progress.rounds {
             0 => (Outcome::Failed, self.progress.error.take()),
@@ -310,7 +310,7 @@ impl Announcement {
         }
     }
 
-    /// The guest left, or somebody wants it to end.
+    /// The guest left, or the announcement is stopped.
     pub fn cancel(&mut self, why: &str) {
         if self.progress.outcome.is_none() {
             let rounds = (self.progress.rounds, self.schedule.count);
@@ -319,12 +319,12 @@ impl Announcement {
         }
     }
 
-    /// Another announcement takes its place.
+    /// Another announcement replaces it.
     pub fn supersede(&mut self) {
         self.progress.outcome.get_or_insert(Outcome::Superseded);
     }
 
-    /// What to do at `now`, for which it has been observed.
+    /// The next step at `now`, after an observation at `now`.
     pub fn step(&mut self, now: Duration) -> Step {
         match self.port {
             _ if self.progress.outcome.is_some() => Step::Done,
@@ -333,7 +333,7 @@ impl Announcement {
                 Some(_) => Step::Send,
                 None => Step::Done,
             },
-            // That is soon, whatever the deadline.
+            // Settling is short; the deadline does not apply.
             Port::Settling(until) => Step::WaitUntil(until),
             Port::Unmet if now < self.deadline => Step::WaitUntil(self.deadline),
             Port::Unmet => {
@@ -345,12 +345,12 @@ impl Announcement {
 }
 
 impl Progress {
-    /// Rounds that were sent, or could not be.
+    /// Rounds that were sent or could not be sent.
     pub fn attempts(&self) -> u32 {
         self.rounds + self.lost + self.send_errors
     }
 
-    /// What is seen for the first time.
+    /// Records what is seen for the first time.
     fn note(&mut self, now: Duration, seen: &Assessment) {
         if !seen.unmet.iter().any(Condition::is_of_the_guest) {
             self.runs_at.get_or_insert(now);
@@ -402,7 +402,7 @@ mod tests {
         seen(vec![Condition::NoDevice { device: "tap0".into() }], None)
     }
 
-    /// A round that was sent then, and answered.
+    /// A round that was sent at `at` and answered.
     fn left(at: u64) -> Round {
         Round { at: ms(at), left: true, answered: true }
     }
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_deadline_it_says_what_is_unmet() {
+    fn past_the_deadline_it_names_what_is_unmet() {
         let mut it = two_rounds();
         it.observe(ms(0), &no_tag());
         assert_eq!(it.step(ms(1000)), Step::Done);
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn without_patience_one_look_decides() {
+    fn without_a_wait_one_observation_decides() {
         let mut it = Announcement::new(Schedule::default(), Duration::ZERO);
         it.observe(ms(0), &no_tag());
         assert_eq!(it.step(ms(0)), Step::Done);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_settles_is_looked_at_again_then() {
+    fn a_settling_port_is_observed_again_when_it_has_settled() {
         let mut it = two_rounds();
         it.observe(ms(10), &settling(20));
         assert_eq!(it.step(ms(10)), Step::WaitUntil(ms(30)));
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_settles_is_waited_for_even_without_patience() {
+    fn a_settling_port_is_waited_for_even_without_a_wait() {
         let mut it = Announcement::new(Schedule::default(), Duration::ZERO);
         it.observe(ms(0), &settling(20));
         assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(20)));
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_is_paused_while_its_port_is_waited_for_may_go_on() {
+    fn a_guest_that_is_paused_while_its_port_is_waited_for_may_resume() {
         let mut it = two_rounds();
         it.observe(ms(0), &seen(vec![Condition::Paused("paused")], None));
         it.observe(ms(20), &ready());
@@ -512,7 +512,7 @@ mod tests {
         it.observe(ms(0), &ready());
         it.sent(left(0));
         it.observe(ms(20), &no_tag());
-        assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same patience");
+        assert_eq!(it.step(ms(60)), Step::WaitUntil(ms(1020)), "held, with the same wait");
         it.observe(ms(80), &ready());
         assert_eq!(it.step(ms(80)), Step::Send);
     }
@@ -566,7 +566,7 @@ mod tests {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
         it.sent(lost(0));
-        assert_eq!(it.step(ms(5)), Step::Send, "it took long to know");
+        assert_eq!(it.step(ms(5)), Step::Send, "the loss was noticed late");
         it.sent(lost(5));
         assert_eq!(it.step(ms(6)), Step::WaitUntil(ms(7)));
         it.sent(lost(7));
@@ -589,7 +589,7 @@ mod tests {
         assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
     }
 
-    /// When an announcement of which nothing ever leaves ends; the tries of its last minute.
+    /// When an announcement whose frames never leave ends, and the tries of its last minute.
     fn never_leaves(mut it: Announcement, until: Duration) -> (Option<Outcome>, Duration, usize) {
         it.observe(ms(0), &ready());
         let (mut now, mut tries) = (ms(0), Vec::new());
@@ -612,7 +612,7 @@ mod tests {
         let (outcome, at, _) = never_leaves(Announcement::new(Schedule::default(), ms(60_000)), ms(600_000));
         assert_eq!(outcome, Some(Outcome::Failed));
         assert!((ms(58_000)..=ms(60_000)).contains(&at), "{at:?}");
-        // The schedule has its time, and the first second costs little.
+        // The schedule may run to its end, and the first second costs little.
         let (_, at, _) = never_leaves(Announcement::new(Schedule::default(), ms(0)), ms(600_000));
         assert!((ms(9_000)..=ms(9_150)).contains(&at), "{at:?}");
         let (_, at, _) = never_leaves(two_rounds(), ms(600_000));
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_for_long_leaves_when_the_host_changes() {
+    fn a_long_lost_round_leaves_when_the_host_changes() {
         let mut it = two_rounds().endless(true);
         it.observe(ms(0), &ready());
         it.sent(lost(0));
@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_while_the_network_does_not_answer_if_it_is_told_to() {
+    fn it_continues_while_the_network_does_not_answer_if_configured() {
         let mut it = two_rounds().insisting(2);
         it.observe(ms(0), &ready());
         it.sent(left(0));
@@ -654,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_when_is_kept() {
+    fn the_first_time_of_each_state_is_kept() {
         let mut it = two_rounds();
         let paused = Condition::Paused("paused");
         it.observe(ms(0), &seen(vec![paused], None));
@@ -667,7 +667,7 @@ mod tests {
         assert_eq!(times, [Some(ms(10)), Some(ms(20)), Some(ms(30)), Some(ms(30))]);
     }
 
-    /// The outcome of a first round that is or is not sent, and of others that are not or are.
+    /// The outcome if only the first round is sent, or only the others.
     fn outcome(first_is_sent: bool) -> (Option<Outcome>, Option<String>) {
         let mut it = two_rounds();
         it.observe(ms(0), &ready());
@@ -684,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn what_left_decides_the_outcome_and_not_what_came_last() {
+    fn the_rounds_that_left_decide_the_outcome_not_the_last_one() {
         assert_eq!(outcome(true), (Some(Outcome::Announced), None));
         assert_eq!(outcome(false), (Some(Outcome::Announced), None));
         let mut it = two_rounds();

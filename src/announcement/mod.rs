@@ -1,5 +1,5 @@
-//! What is sent and when: the frames of a round, the schedule of rounds, the ways in, and one announcement as a state
-//! machine.
+//! What is sent and when: the frames of a round, the schedule of rounds, the injection methods, and one announcement as a
+//! state machine.
 
 pub mod frame;
 pub mod injection;

@@ -1,9 +1,9 @@
 //! The questions that follow the announcements of a round.
 //!
-//! An announcement changes a router's neighbour entry, and by policy creates none (Linux: `arp_accept=0`,
-//! `accept_untracked_na=0`); a question does (RFC 826; RFC 4861 sections 7.2.3 and 6.2.6), and is answered. In an EVPN fabric the old
-//! leaf withdraws the guest's MAC-IP route after the MAC has moved, and only a question that comes after that brings the
-//! route back. So there are questions in each round, whatever was answered before.
+//! An announcement changes a router's neighbour entry but by policy creates none (Linux: `arp_accept=0`,
+//! `accept_untracked_na=0`). A question creates one (RFC 826; RFC 4861 sections 7.2.3 and 6.2.6), and is answered. In an
+//! EVPN fabric the old leaf withdraws the guest's MAC-IP route after the MAC has moved, and only a later question restores
+//! the route. So every round asks, even after an answer.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -16,28 +16,28 @@ use pnet_base::MacAddr;
 use crate::announcement::frame::{self, Frame, Kind};
 use crate::guest::gateway::{Gateway, Source};
 
-/// So many gateways are asked from each address: more would only be noise.
+/// The number of gateways asked from each address: more would add only noise.
 pub(crate) const MAX_GATEWAYS: usize = 8;
-/// The subnets of IPv6 guests are so long where nothing else is known (RFC 4291 section 2.5.4).
+/// The prefix length of an IPv6 guest's subnet where none is known (RFC 4291 section 2.5.4).
 const SUBNET: u8 = 64;
-/// A router does not have the subnet-router anycast address on such a link (RFC 6164 section 6).
+/// A router has no subnet-router anycast address on a link with this prefix length (RFC 6164 section 6).
 const POINT_TO_POINT: u8 = 127;
-/// A router solicitation is due in the first round at or after this, and in the first one at or after that much later:
-/// each may cause an advertisement to all (RFC 4861 section 6.3.7, `RTR_SOLICITATION_INTERVAL`).
+/// A router solicitation is due in the first round at or after this, and again in the first round that much later: each may
+/// cause an advertisement to all nodes (RFC 4861 section 6.3.7, `RTR_SOLICITATION_INTERVAL`).
 const FIRST_SOLICITATION: Duration = Duration::from_millis(300);
 const SECOND_SOLICITATION: Duration = Duration::from_secs(4);
-/// So many router solicitations may be sent on a link in [`SECOND`].
+/// The number of router solicitations that a link permits in [`SECOND`].
 const MAX_SOLICITATIONS: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A question: who asks whom.
+/// A question: its sender and its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     /// The guest's address.
     pub from: IpAddr,
     /// The router's.
     pub to: IpAddr,
-    /// Who knows that one.
+    /// Where the router's address is recorded.
     pub source: Source,
 }
 
@@ -56,8 +56,8 @@ impl Question {
     }
 }
 
-/// The questions of each round, for a guest with the addresses `ips`, in their order: for each address its gateways, and of IPv6
-/// the subnet-router anycast address. A guest that is the gateway itself is not asked.
+/// The questions of each round for a guest with the addresses `ips`, in order: for each address its gateways, and for IPv6
+/// the subnet-router anycast address. A guest that is itself the gateway is skipped.
 ///
 /// With `guess`, an IPv4 address without a known gateway asks the first and the last host address of its /24.
 pub(crate) fn questions(ips: &[IpAddr], known: &[Gateway], guess: bool, send: &[Kind]) -> Vec<Question> {
@@ -81,7 +81,7 @@ pub(crate) fn questions(ips: &[IpAddr], known: &[Gateway], guess: bool, send: &[
     of_ip.collect()
 }
 
-/// The router solicitations, one from each global address, as far as a link has room for them.
+/// The router solicitations, one from each global address, up to the limit of a link.
 pub(crate) fn to_all_routers(ips: &[IpAddr], send: &[Kind]) -> Vec<Question> {
     let global = ips.iter().filter(|ip| matches!(ip, IpAddr::V6(ip) if !ip.is_unicast_link_local()));
     let global = global.filter(|_| send.contains(&Kind::Solicit)).take(MAX_SOLICITATIONS);
@@ -96,7 +96,7 @@ fn guesses(ip: Ipv4Addr) -> impl Iterator<Item = (IpAddr, Source)> {
     ends.map(|ip| (ip.into(), Source::Guess))
 }
 
-/// The subnet-router anycast address of the subnet that `ip` is in.
+/// The subnet-router anycast address of the subnet of `ip`.
 fn anycast(ip: Ipv6Addr, known: &[Gateway]) -> Option<Ipv6Addr> {
     if ip.is_unicast_link_local() {
         return None;
@@ -117,7 +117,7 @@ pub(crate) struct Solicitations {
 }
 
 impl Solicitations {
-    /// Whether one belongs into a round that is sent so long after the first.
+    /// Whether a round that is sent so long after the first includes one.
     pub(crate) fn is_due(&self, since_first: Duration) -> bool {
         match self.sent {
             0 => since_first >= FIRST_SOLICITATION,
@@ -132,7 +132,7 @@ impl Solicitations {
     }
 }
 
-/// How many router solicitations were sent lately, on each link.
+/// The router solicitations sent recently on each link.
 #[derive(Debug)]
 pub(crate) struct SolicitationLimit<L> {
     sent: HashMap<L, VecDeque<Duration>>,
@@ -145,7 +145,7 @@ impl<L> Default for SolicitationLimit<L> {
 }
 
 impl<L: Eq + Hash> SolicitationLimit<L> {
-    /// Whether `count` more may be sent on `link` at `now`, which count if so. Time runs from any moment that stays the same.
+    /// Whether `link` permits `count` more at `now`; if so, they count. Time runs from any fixed moment.
     pub(crate) fn permits(&mut self, link: L, count: usize, now: Duration) -> bool {
         self.sent.retain(|_, times| {
             times.retain(|at| *at + SECOND > now);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_known_gateway_ipv4_asks_nobody_and_ipv6_its_subnets_routers() {
+    fn without_a_known_gateway_ipv4_asks_nothing_and_ipv6_its_subnets_routers() {
         assert_eq!(
             asked(&["10.1.10.50", "2001:db8:10::50", "fe80::50"], &[], false),
             ["2001:db8:10::50 2001:db8:10:: anycast"]
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_is_made_only_where_nothing_is_known() {
+    fn gateways_are_guessed_only_where_none_is_known() {
         assert_eq!(
             asked(&["10.1.10.50"], &[], true),
             ["10.1.10.50 10.1.10.1 guess", "10.1.10.50 10.1.10.254 guess"]
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(permitted, 10);
         assert!(limit.permits("br1", 10, at(20)), "another link");
         assert!(!limit.permits("br0", 1, at(999)));
-        assert!(!limit.permits("br0", 2, at(1000)), "all of a guest or none");
+        assert!(!limit.permits("br0", 2, at(1000)), "all of a guest's or none");
         assert!(limit.permits("br0", 1, at(1000)));
         assert!(!limit.permits("br0", 1, at(1000)));
     }

@@ -1,25 +1,25 @@
-//! How many frames a second the whole host may send, and whose turn it is: the first attempts of all before the second
-//! attempts of any, and of each attempt the announcements before the questions.
+//! The frame rate of the whole host, and the order of those that wait: first attempts before second ones, and within an
+//! attempt announcements before questions.
 //!
-//! A first round goes as soon as nothing is owed, and is paid for afterwards. A later one is paid for beforehand, and leaves room
-//! for first ones, which might come at any moment.
+//! A first round is sent as soon as the debt is zero, and paid for afterwards. A later round is paid for beforehand, and
+//! leaves a reserve for first rounds, which may come at any moment.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// What may be sent at once after a silence: the frames of this long.
+/// The frames that may be sent at once after an idle time, as the time that they take at the steady rate.
 const BURST: Duration = Duration::from_millis(100);
-/// What of that is kept for first rounds.
+/// The part of the burst that is reserved for first rounds.
 const RESERVE: Duration = Duration::from_millis(50);
 
-/// A steady rate of frames, and those who wait for their turn.
+/// A steady rate of frames, and the queue of requests.
 ///
-/// Time is a [`Duration`] since any moment that stays the same.
+/// Time is a [`Duration`] since any fixed moment.
 #[derive(Debug)]
 pub(crate) struct Quota<T> {
     per_frame: Duration,
-    /// When everything that was sent would have been sent at the steady rate.
+    /// When all frames sent so far would have been sent at the steady rate.
     paid_until: Duration,
     waiting: BinaryHeap<Reverse<Waiting<T>>>,
     /// The frames of the largest later round since the queue was last empty: it may cost more than a burst.
@@ -27,12 +27,12 @@ pub(crate) struct Quota<T> {
     arrivals: u64,
 }
 
-/// A part of a round. The order is that in which parts are sent where not all can be at once.
+/// A part of a round. Parts are sent in this order if they cannot all be sent at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Part {
     /// The number of the attempt at a round, from 0.
     pub attempt: u32,
-    /// Its questions; else its announcements.
+    /// Its questions; otherwise its announcements.
     pub is_questions: bool,
 }
 
@@ -55,10 +55,10 @@ impl Part {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    /// What is to be sent, then the order of asking.
+    /// The part, then the order of requests.
     turn: (Part, u64),
     frames: u32,
-    who: T,
+    key: T,
 }
 
 impl<T> PartialEq for Waiting<T> {
@@ -93,24 +93,24 @@ impl<T> Quota<T> {
         }
     }
 
-    /// Another rate from `now` on, also for those who wait already, and for the frames that are owed.
+    /// Sets another rate from `now` on, also for waiting requests and the present debt.
     pub(crate) fn change(&mut self, per_second: u32, now: Duration) {
         let owed = self.paid_until.saturating_sub(now).div_duration_f64(self.per_frame);
         self.per_frame = per_frame(per_second);
         self.paid_until = now + self.per_frame.mul_f64(owed);
     }
 
-    /// `who` wants to send `frames`, which are that part of a round.
-    pub(crate) fn ask(&mut self, part: Part, frames: u32, who: T) {
+    /// Requests `frames` for `part` of a round of `key`.
+    pub(crate) fn ask(&mut self, part: Part, frames: u32, key: T) {
         self.arrivals += 1;
         let turn = (part, self.arrivals);
         if part.is_later() {
             self.saving_for = self.saving_for.max(frames);
         }
-        self.waiting.push(Reverse(Waiting { turn, frames, who }));
+        self.waiting.push(Reverse(Waiting { turn, frames, key }));
     }
 
-    /// The next one who may send now.
+    /// The next request that may be sent now.
     pub(crate) fn next(&mut self, now: Duration) -> Option<T> {
         if self.pause(now)? > Duration::ZERO {
             return None;
@@ -121,16 +121,16 @@ impl<T> Quota<T> {
         if self.waiting.is_empty() {
             self.saving_for = 0;
         }
-        Some(first.who)
+        Some(first.key)
     }
 
-    /// How long until the next turn; `None` while the queue is empty.
+    /// The time until the next turn; `None` if the queue is empty.
     pub(crate) fn pause(&self, now: Duration) -> Option<Duration> {
         let Reverse(first) = self.waiting.peek()?;
         let cost = self.per_frame * first.frames;
         let (owed_after, limit) = match first.is_later() {
             true => (self.paid_until.max(now.saturating_sub(cost)) + cost, BURST - RESERVE),
-            // One that costs more than a burst goes when nothing is owed, and leaves a debt.
+            // A round that costs more than a burst is sent at zero debt, and leaves a debt.
             false => (self.paid_until.max(now) + cost.min(BURST), BURST),
         };
         Some(owed_after.saturating_sub(now + limit))
@@ -144,7 +144,7 @@ impl<T> Waiting<T> {
 }
 
 fn per_frame(per_second: u32) -> Duration {
-    // Above zero, so that one can divide by it.
+    // Not zero: it is a divisor.
     (Duration::from_secs(1) / per_second.max(1)).max(Duration::from_nanos(1))
 }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_larger_than_the_bucket_goes_when_the_bucket_is_full_and_leaves_a_debt() {
+    fn a_round_larger_than_a_burst_is_sent_at_zero_debt_and_leaves_a_debt() {
         let mut quota = Quota::new(10);
         quota.ask(Part::announcements(0), 5, "large");
         quota.ask(Part::announcements(0), 1, "small");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn another_rate_holds_for_those_who_wait_already() {
+    fn another_rate_holds_for_waiting_requests() {
         let mut quota = Quota::new(10);
         (0..3).for_each(|n| quota.ask(Part::announcements(0), 5, n));
         assert_eq!((quota.next(ms(0)), quota.pause(ms(0))), (Some(0), Some(ms(500))));
@@ -203,18 +203,19 @@ mod tests {
     fn a_first_round_does_not_wait_for_a_large_later_one() {
         let mut quota = Quota::new(1000);
         quota.ask(Part::announcements(1), 200, "later");
-        assert_eq!(quota.pause(ms(1000)), Some(ms(0)), "it was silent for long enough");
+        assert_eq!(quota.pause(ms(1000)), Some(ms(0)), "it was idle for long enough");
         assert_eq!(quota.next(ms(1000)), Some("later"));
         quota.ask(Part::announcements(0), 4, "first");
         assert_eq!(quota.next(ms(1000)), Some("first"));
         quota.ask(Part::announcements(1), 200, "later");
         assert_eq!(quota.pause(ms(1000)), Some(ms(204)), "it is paid for beforehand");
         quota.ask(Part::announcements(0), 4, "first");
-        assert_eq!(quota.next(ms(1100)), Some("first"), "which keeps no first one waiting");
+        assert_eq!(quota.next(ms(1100)), Some("first"), "which delays no first round");
         assert_eq!(quota.pause(ms(1100)), Some(ms(108)));
     }
 
-    /// When the last of 500 guests' first announcements goes, at 1000 frames a second; each asks as soon as it has announced.
+    /// When the last of 500 guests' first announcements is sent, at 1000 frames a second; each guest requests its questions
+    /// as soon as it is announced.
     fn last_first_announcement(questions: u32) -> Duration {
         let mut quota = Quota::new(1000);
         (0..500).for_each(|guest| quota.ask(Part::announcements(0), 4, (guest, false)));
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_make_no_first_announcement_later() {
+    fn questions_delay_no_first_announcement() {
         let without = last_first_announcement(0);
         assert!(without > ms(1500), "{without:?}");
         for questions in [1, 2, 8] {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_holds_whatever_is_asked_for() {
+    fn the_rate_holds_for_all_requests() {
         let mut quota = Quota::new(1000);
         let mut sent = 0;
         for now in 0..10_000 {
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_nothing() {
+    fn an_empty_request_does_not_wait() {
         assert_eq!(Quota::<()>::new(10).pause(ms(0)), None);
     }
 }

@@ -1,22 +1,22 @@
-//! When what is proved lost is sent again: quickly at first, since what lets it pass mostly comes some milliseconds late, then ever
-//! more slowly, since it may come minutes later.
+//! When a lost round is sent again: soon at first, since the change that lets it pass mostly follows within milliseconds,
+//! then ever more slowly, since that change may take minutes.
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(1);
-const LONGEST_AT_FIRST: Duration = Duration::from_millis(25);
-/// Up to so long after the first loss, the pause is this.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE_AT_FIRST: Duration = Duration::from_millis(25);
+/// The pause between tries up to each time after the first loss.
 const LATER: [(Duration, Duration); 2] = [
     (Duration::from_secs(10), Duration::from_millis(100)),
     (Duration::from_secs(60), Duration::from_secs(1)),
 ];
-const LAST: Duration = Duration::from_secs(10);
-/// For so long every frame is sent again, and then the fewest that speak for each address.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How long every frame is sent again; after that, only the fewest that announce each address.
 pub(super) const AT_FIRST: Duration = Duration::from_secs(1);
-/// After a change of the host it may be sent so many times sooner.
+/// How many times sooner a change of the host permits the next try.
 const NOTIFIED: u32 = 10;
 
-/// Rounds that are lost, one after the other.
+/// Consecutive lost rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     /// When the first one was sent.
@@ -27,37 +27,37 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    /// A first one that was sent at `at`.
+    /// The first lost round, sent at `at`.
     pub(super) fn new(at: Duration) -> Lost {
         Lost { since: at, last: at, tries: 0 }
     }
 
-    /// One more that was sent at `at`.
+    /// One more lost round, sent at `at`.
     pub(super) fn again(self, at: Duration) -> Lost {
         Lost { last: at, tries: self.tries.saturating_add(1), ..self }
     }
 
-    /// How long they have been so.
+    /// The time between the first and the last.
     pub(super) fn lasts(&self) -> Duration {
         self.last.saturating_sub(self.since)
     }
 
-    /// When it is tried again.
+    /// When the next try is due.
     pub(super) fn due(&self) -> Duration {
         self.last.saturating_add(self.pause())
     }
 
-    /// The same, where something has changed at `now` that may let it pass.
+    /// When the next try is due after a change of the host at `now`.
     pub(super) fn due_after_change(&self, now: Duration) -> Duration {
         now.max(self.last.saturating_add(self.pause() / NOTIFIED)).min(self.due())
     }
 
     fn pause(&self) -> Duration {
         if self.lasts() < AT_FIRST {
-            return LONGEST_AT_FIRST.min(FIRST.saturating_mul(2u32.saturating_pow(self.tries)));
+            return MAX_PAUSE_AT_FIRST.min(MIN_PAUSE.saturating_mul(2u32.saturating_pow(self.tries)));
         }
         let later = LATER.iter().find(|(until, _)| self.lasts() < *until);
-        later.map_or(LAST, |(_, pause)| *pause)
+        later.map_or(MAX_PAUSE, |(_, pause)| *pause)
     }
 }
 
@@ -65,7 +65,7 @@ impl Lost {
 mod tests {
     use super::*;
 
-    /// The milliseconds after the first loss at which it is tried again, to the end of a time.
+    /// The tries in milliseconds after the first loss, up to `end`.
     fn tries(end: Duration) -> Vec<u128> {
         let mut lost = Lost::new(Duration::ZERO);
         let mut tries = Vec::new();

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-/// How many rounds are sent, and how far apart.
+/// The number of rounds and their distances.
 ///
-/// The default is ten rounds at 0, 50, 150, 350, 750 ms, 1.55, 3.15, 5.15, 7.15 and 9.15 s: some on either side
-/// of the second in which Linux ignores a changed neighbour (`locktime`), and some later than the 500 ms that Open
-/// vSwitch may take to learn from a frame that hit a cached flow.
+/// The default is ten rounds at 0, 50, 150, 350, 750 ms, 1.55, 3.15, 5.15, 7.15 and 9.15 s: some on either side of the
+/// second in which Linux ignores a changed neighbour (`locktime`), and some later than the 500 ms that Open vSwitch may take
+/// to learn from a frame that hits a cached flow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// Rounds in all, at least 1.
     pub count: u32,
     /// The gap between the first and the second round.
     pub interval: Duration,
-    /// What each gap is multiplied with to get the next one, at least 1.
+    /// The factor from each gap to the next, at least 1.
     pub backoff: f64,
-    /// No gap is longer than this.
+    /// The longest gap.
     pub max_interval: Duration,
 }
 
@@ -31,12 +31,12 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The offset of each round from readiness, the first being zero.
+    /// The offset of each round from readiness. The first is zero.
     pub fn offsets(&self) -> impl Iterator<Item = Duration> + use<> {
         self.endless().take(self.count as usize)
     }
 
-    /// The gap that would come after the last round.
+    /// The gap that would follow the last round.
     pub fn last_gap(&self) -> Duration {
         let mut after = self.endless().skip(self.count.saturating_sub(1) as usize);
         let last = after.next().unwrap_or_default();
@@ -50,13 +50,13 @@ impl Schedule {
         std::iter::repeat_with(move || {
             let this = due;
             due = due.saturating_add(gap);
-            // Capped as seconds: a Duration multiplied past its range would panic.
+            // Capped as seconds: a Duration multiplied beyond its range would panic.
             gap = Duration::from_secs_f64((gap.as_secs_f64() * backoff).min(max.as_secs_f64()));
             this
         })
     }
 
-    /// The offset of round `n` (from 0), or `None` when there is no such round.
+    /// The offset of round `n` (from 0), or `None` if the schedule has no such round.
     pub fn offset(&self, n: u32) -> Option<Duration> {
         self.offsets().nth(n as usize)
     }

@@ -1,8 +1,7 @@
-//! The addresses that a guest owns, and who vouches for each of them.
+//! The addresses of a guest, and the source of each.
 //!
-//! An address is announced only if somebody other than the guest says that it is the guest's: a guest may
-//! claim its gateway's address, and the host would then spoof for it. [`Source::GuestAgent`] is therefore off
-//! unless the operator asks for it by name.
+//! An address is announced only if a source other than the guest names it: a guest may claim its gateway's address, and the
+//! host would then spoof for it. [`Source::GuestAgent`] is therefore off unless the configuration enables it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,16 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
-/// An address of a guest's NIC, and who vouches for it.
+/// An address of a guest's NIC, and its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// The address, without a prefix length: an announcement needs none.
+    /// The address, without a prefix length: no announcement carries one.
     pub ip: IpAddr,
-    /// Who says that it is the guest's.
+    /// Where the address is recorded.
     pub source: Source,
 }
 
-/// Who says that an address belongs to a guest.
+/// Where an address of a guest is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -33,20 +32,20 @@ pub enum Source {
     Nwfilter,
     /// A static DHCP host of the libvirt network.
     NetworkHost,
-    /// A DHCP lease that libvirt's own server gave out.
+    /// A DHCP lease of the libvirt network's server.
     Lease,
-    /// The link-local address that the MAC implies (RFC 4291 appendix A). Many guests have another (RFC 7217): only where the
-    /// operator says that these have it.
+    /// The link-local address that the MAC implies (RFC 4291 appendix A). Many guests use another one (RFC 7217), so it
+    /// counts only where the configuration enables it.
     Implied,
-    /// The guest itself, by its agent. Never believed unless configured.
+    /// The guest itself, through its agent. Off unless the configuration enables it.
     GuestAgent,
 }
 
 impl Source {
-    /// The sources that are believed without any configuration.
+    /// The sources that count without any configuration.
     pub const DEFAULT: [Source; 4] = [Source::Nova, Source::Nwfilter, Source::NetworkHost, Source::Lease];
 
-    /// The word for this source in output and configuration.
+    /// The name of this source in output and configuration.
     pub fn word(self) -> &'static str {
         match self {
             Source::Operator => "operator",
@@ -67,9 +66,9 @@ impl fmt::Display for Source {
     }
 }
 
-/// Keeps the addresses that may be announced: from the operator or one of `sources`, announceable, each once.
+/// Keeps the addresses that may be announced: from the operator or one of `sources`, assignable to one host, each once.
 ///
-/// The order stays; of two sources for one address the first one given is named.
+/// The order is kept. An address that has two sources keeps the first one.
 pub fn believed(candidates: impl IntoIterator<Item = Address>, sources: &[Source]) -> Vec<Address> {
     let mut kept: Vec<Address> = Vec::new();
     for address in candidates {
@@ -100,7 +99,7 @@ pub fn implied(mac: MacAddr) -> Ipv6Addr {
     )
 }
 
-/// Why `ip` can belong to no single host on a link, or `None` if it can.
+/// Why `ip` cannot belong to a single host on a link, or `None` if it can.
 pub fn unannounceable(ip: IpAddr) -> Option<&'static str> {
     if ip.is_unspecified() {
         Some("is the unspecified address")
@@ -111,7 +110,7 @@ pub fn unannounceable(ip: IpAddr) -> Option<&'static str> {
     } else {
         match ip {
             IpAddr::V4(Ipv4Addr::BROADCAST) => Some("is the broadcast address"),
-            // RFC 1122 section 3.2.1.3: "this network", only ever a source during start-up.
+            // RFC 1122 section 3.2.1.3: "this network", a source address during start-up only.
             IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("is in 0.0.0.0/8"),
             IpAddr::V6(v6) if is_v4_mapped(v6) => Some("is an IPv4-mapped address"),
             _ => None,
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guests_own_word_is_not_believed_unless_asked_for() {
+    fn an_address_from_the_guest_agent_counts_only_if_enabled() {
         let claimed = address("192.0.2.1", Source::GuestAgent);
         assert_eq!(believed([claimed], &Source::DEFAULT), []);
         assert_eq!(believed([claimed], &[Source::GuestAgent]), [claimed]);
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_is_believed_whatever_the_sources() {
+    fn an_address_from_the_operator_counts_with_any_sources() {
         let asked = address("192.0.2.1", Source::Operator);
         assert_eq!(believed([asked], &[]), [asked]);
     }
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn link_local_addresses_are_announced_when_somebody_vouches_for_them() {
+    fn link_local_addresses_are_announced_if_a_source_names_them() {
         assert_eq!(unannounceable("fe80::1".parse().unwrap()), None);
         assert_eq!(unannounceable("169.254.1.1".parse().unwrap()), None);
     }

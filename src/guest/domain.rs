@@ -1,6 +1,6 @@
-//! What a libvirt domain's XML says: its NICs, and what nova wrote about their addresses.
+//! A libvirt domain's XML: its NICs, and nova's metadata with their addresses.
 //!
-//! The XML is hostile input: a guest's owner chooses much of it.
+//! The XML is hostile input: the guest's owner chooses much of it.
 
 use std::net::IpAddr;
 
@@ -16,17 +16,17 @@ const OPENNEBULA_NAMESPACE: &str = "http://opennebula.org/xmlns/libvirt/";
 /// A domain, as its live XML describes it (libvirt's `docs/formatdomain.rst`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Domain {
-    /// `<name>`, byte for byte: a blank in front belongs to it.
+    /// `<name>`, byte for byte: leading blanks belong to it.
     pub name: String,
     /// `<uuid>`, as written.
     pub uuid: String,
     /// Every `<interface>`, in order.
     pub interfaces: Vec<Interface>,
-    /// Every port in nova's metadata; `None` when nova does not own the domain.
+    /// Every port in nova's metadata; `None` if the XML has no nova metadata.
     pub nova_ports: Option<Vec<NovaPort>>,
-    /// `<nova:name>`: what OpenStack's users call the VM.
+    /// `<nova:name>`: the display name in OpenStack.
     pub nova_name: Option<String>,
-    /// There is metadata of OpenNebula.
+    /// The XML has OpenNebula's metadata.
     pub opennebula: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Domain {
 pub struct Interface {
     /// Its `type`: bridge, network, ethernet, direct, vhostuser, hostdev, …
     pub kind: String,
-    /// `<mac address>`, if there is one that can be read.
+    /// `<mac address>`, if present and valid.
     pub mac: Option<MacAddr>,
     /// `<alias name>`: libvirt's own name for it.
     pub alias: Option<String>,
@@ -49,13 +49,13 @@ pub struct Interface {
     pub bridge: Option<String>,
     /// The type of `<virtualport>`: openvswitch, …
     pub virtualport: Option<String>,
-    /// `<virtualport><parameters interfaceid>`: the SDN's name for the port.
+    /// `<virtualport><parameters interfaceid>`: the SDN's id of the port.
     pub interface_id: Option<String>,
     /// `<vlan>`.
     pub vlan: Option<Vlan>,
     /// `<link state='down'>`: the guest sees no carrier.
     pub link_down: bool,
-    /// The `IP` parameters of `<filterref>`: what the network filter lets the guest use.
+    /// The `IP` parameters of `<filterref>`: the addresses that the network filter permits.
     pub filter_ips: Vec<IpAddr>,
     /// The gateways of its `<route>`s to everywhere.
     pub gateways: Vec<IpAddr>,
@@ -73,7 +73,7 @@ pub struct Vlan {
 }
 
 impl Vlan {
-    /// The VLAN of untagged frames; none of a trunk that has no native VLAN.
+    /// The VLAN of untagged frames; `None` for a trunk without a native VLAN.
     pub fn native(&self) -> Option<u16> {
         let native = self.native.map(|(tag, _)| tag);
         native.or_else(|| self.tags.first().copied().filter(|_| !self.trunk))
@@ -94,7 +94,7 @@ pub enum NativeMode {
 pub struct NovaPort {
     /// The port's UUID.
     pub uuid: String,
-    /// `<nova:ip type='fixed'>`; a floating address is translated elsewhere and is never the guest's own.
+    /// `<nova:ip type='fixed'>`. Floating addresses are translated by a router and are never on the guest's NIC.
     pub fixed_ips: Vec<IpAddr>,
 }
 
@@ -139,14 +139,14 @@ impl Domain {
 }
 
 impl Domain {
-    /// OpenStack calls it or one of its ports so.
+    /// `name` is its display name in nova, or the UUID of one of its neutron ports.
     pub fn is_called_by_nova(&self, name: &str) -> bool {
         let has_port = |port: &NovaPort| port.uuid.eq_ignore_ascii_case(name);
         self.nova_name.as_deref() == Some(name) || self.nova_ports.iter().flatten().any(has_port)
     }
 }
 
-/// The parser quotes an unexpected character as it is, be it the end of a line.
+/// The error as one line: the parser quotes an unexpected character as is, even a line feed.
 fn in_one_line(error: &roxmltree::Error) -> String {
     error.to_string().replace(char::is_control, " ")
 }
@@ -172,7 +172,8 @@ fn interface(node: Node<'_, '_>) -> Interface {
     }
 }
 
-/// The gateway of a default route. Without a length, libvirt takes that of the address's class, which of 0.0.0.0 and :: is 0.
+/// The gateway of a default route. Without a prefix length, libvirt uses that of the address class, which is 0 for 0.0.0.0
+/// and ::.
 fn default_gateway(route: Node<'_, '_>) -> Option<IpAddr> {
     let destination: IpAddr = route.attribute("address")?.parse().ok()?;
     let is_everywhere = match (route.attribute("prefix"), route.attribute("netmask")) {
@@ -201,7 +202,7 @@ fn vlan(node: Node<'_, '_>) -> Vlan {
     vlan
 }
 
-/// The name is nwfilter's own: its variable IP holds the addresses that the guest may use.
+/// nwfilter reserves the variable name IP for the addresses that the guest may use.
 fn filter_ips(node: Node<'_, '_>) -> Vec<IpAddr> {
     children(node, "parameter")
         .filter(|n| matches!(n.attribute("name"), Some("IP" | "IPV6")))
@@ -259,7 +260,7 @@ mod tests {
     const XML: &str = include_str!("../../tests/data/nova-domain.xml");
 
     #[test]
-    fn a_nova_domain_tells_its_nics_and_their_fixed_addresses() {
+    fn a_nova_domain_has_its_nics_and_their_fixed_addresses() {
         let domain = Domain::parse(XML).unwrap();
         assert_eq!((domain.name.as_str(), domain.interfaces.len()), ("instance-00000001", 3));
         let nic = &domain.interfaces[0];
@@ -321,7 +322,7 @@ mod tests {
             "<route address='0.0.0.0' prefix='1' gateway='192.0.2.4'/>",
             "<route address='10.0.0.0' prefix='8' gateway='192.0.2.5'/>",
             "<route family='ipv6' address='::' prefix='0' gateway='fe80::1'/>",
-            "<route address='::' prefix='0' gateway='who'/>",
+            "<route address='::' prefix='0' gateway='gw'/>",
             "<route address='::'/>",
         ];
         let xml = format!(
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_domain_is_refused_in_words() {
+    fn a_document_that_is_no_domain_is_refused_with_the_reason() {
         for (xml, words) in [
             ("", "cannot be read"),
             ("<network/>", "<network>, not of a <domain>"),

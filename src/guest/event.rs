@@ -1,4 +1,4 @@
-//! What happens to a guest, and which of it asks for an announcement.
+//! Events of a guest, and those that cause an announcement.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +14,12 @@ pub enum Cause {
     Started,
     /// The guest got a NIC.
     Plugged,
-    /// Somebody typed a command.
+    /// A command asked for it.
     Asked,
 }
 
 impl Cause {
-    /// The word for it in output and configuration.
+    /// The name of this cause in output and configuration.
     pub fn word(self) -> &'static str {
         match self {
             Cause::Migrated => "migrated",
@@ -31,35 +31,35 @@ impl Cause {
     }
 }
 
-/// A change in a guest's life on this host.
+/// A change in a guest's lifecycle on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// It was made here for the sake of `Cause`, and does not run yet.
+    /// libvirt created it here because of `Cause`; it does not run yet.
     Arriving(Cause),
-    /// It was booted; it runs already.
+    /// It was booted and runs.
     Booted,
-    /// It runs; with the cause, when libvirt gives one.
+    /// It runs; with the cause, if libvirt gives one.
     Runs(Option<Cause>),
-    /// It does not run at present.
+    /// It does not run now.
     Paused,
-    /// It runs here no more.
+    /// It no longer runs here.
     Left,
-    /// It got a device, of this alias.
+    /// A device with this alias was plugged in.
     Plugged(String),
 }
 
-/// What it means that a device of this alias was plugged: nothing, unless it may be a NIC.
+/// The change that a plugged device with this alias means, or `None` if the device is no NIC.
 ///
-/// libvirt calls NICs `net0`, `net1` and so on; an alias that a user chose begins with `ua-`, whatever the device is.
+/// libvirt names NICs `net0`, `net1` and so on. A user-defined alias begins with `ua-`, whatever the device is.
 pub fn plugged(alias: &str) -> Option<Change> {
     let may_be_a_nic = alias.starts_with("net") || alias.starts_with("ua-");
     may_be_a_nic.then(|| Change::Plugged(alias.into()))
 }
 
-/// What a lifecycle event means (`virDomainEventType` and its details, `include/libvirt/libvirt-domain.h`).
+/// The change that a lifecycle event means (`virDomainEventType` and its details, `include/libvirt/libvirt-domain.h`).
 ///
-/// The order of events per operation is measured with libvirt 9.0 and 11.3: a migrated guest comes as STARTED/MIGRATED,
-/// paused, and runs with RESUMED; a guest that is booted runs with RESUMED/UNPAUSED *before* STARTED/BOOTED.
+/// The order of events per operation is measured with libvirt 9.0 and 11.3: a migrated guest emits STARTED/MIGRATED while
+/// paused, and RESUMED when it runs; a booted guest emits RESUMED/UNPAUSED *before* STARTED/BOOTED.
 pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
     const STARTED: i32 = 2;
     const SUSPENDED: i32 = 3;
@@ -72,10 +72,10 @@ pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
         (STARTED, 0) => Change::Booted,
         (STARTED, 1) => Change::Arriving(Cause::Migrated),
         (STARTED, 2 | 3) => Change::Arriving(Cause::Restored),
-        // MIGRATED, POSTCOPY at the switch-over, POSTCOPY_FAILED: the guest runs here all the same.
+        // MIGRATED, POSTCOPY at the switch-over, POSTCOPY_FAILED: in all three cases the guest runs here.
         (RESUMED, 1 | 3 | 4) => Change::Runs(Some(Cause::Migrated)),
         (RESUMED, 2) => Change::Runs(Some(Cause::Restored)),
-        // So does one that wakes up: STARTED/WAKEUP.
+        // A guest that wakes up (STARTED/WAKEUP) runs, too.
         (RESUMED, _) | (STARTED, 4) => Change::Runs(None),
         (SUSPENDED | PMSUSPENDED, _) => Change::Paused,
         (STOPPED | SHUTDOWN | CRASHED, _) => Change::Left,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_is_plugged_is_no_nic() {
+    fn a_plugged_disk_is_no_nic() {
         assert_eq!(plugged("virtio-disk1"), None);
         assert_eq!(plugged("net1"), Some(Change::Plugged("net1".into())));
         assert_eq!(plugged("ua-uplink"), Some(Change::Plugged("ua-uplink".into())));

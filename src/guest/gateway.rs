@@ -1,6 +1,6 @@
-//! The gateways of a guest's subnets, and who knows them.
+//! The gateways of a guest's subnets, and the source of each.
 //!
-//! A wrong one costs a broadcast without an answer: the sender of a question is always a believed address of the guest.
+//! A wrong gateway costs one unanswered broadcast: the sender of a question is always a trusted address of the guest.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,20 +8,20 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// A gateway, and whom it is for.
+/// A gateway, and the addresses that use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gateway {
-    /// Its address: perhaps outside the guest's subnet, perhaps link-local.
+    /// Its address; it may be outside the guest's subnet, or link-local.
     pub ip: IpAddr,
     /// The guest's addresses that use it.
     pub serves: IpNet,
-    /// The subnet on the guest's link, where that is known, too.
+    /// The subnet on the guest's link, if known.
     pub subnet: Option<IpNet>,
-    /// Who says so.
+    /// Where the gateway is recorded.
     pub source: Source,
 }
 
-/// Who knows a router to ask.
+/// Where a gateway is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -33,20 +33,20 @@ pub enum Source {
     DomainRoute,
     /// The `<ip>` of the NIC's libvirt network.
     Network,
-    /// The guest's bridge on this host has the address: this host is the router.
+    /// An address of the guest's bridge on this host: this host is the router.
     Bridge,
-    /// This host's own next hop out of that bridge.
+    /// This host's own next hop through that bridge.
     HostRoute,
     /// The first and the last host address of the /24.
     Guess,
-    /// The subnet-router anycast address (RFC 4291 section 2.6.1), to which each IPv6 router of the subnet listens.
+    /// The subnet-router anycast address (RFC 4291 section 2.6.1), which every IPv6 router of the subnet has.
     Anycast,
     /// All routers of the link.
     AllRouters,
 }
 
 impl Source {
-    /// The word for this source in output.
+    /// The name of this source in output.
     pub fn word(self) -> &'static str {
         match self {
             Source::Operator => "operator",
@@ -61,7 +61,7 @@ impl Source {
         }
     }
 
-    /// The address was given as that of a gateway, so that its silence means something.
+    /// The address was given as a gateway's, so a missing answer is worth a warning.
     pub fn is_certain(self) -> bool {
         !matches!(self, Source::Guess | Source::Anycast | Source::AllRouters)
     }
@@ -90,7 +90,7 @@ impl Gateway {
     }
 }
 
-/// Those of this host's addresses, each with its device, that are in the subnet of one of the guest's.
+/// The addresses of this host, each with its ifindex, whose subnet contains one of the guest's addresses.
 pub(crate) fn with_neighbours(addresses: &[(u32, IpNet)], ips: &[IpAddr]) -> Vec<(u32, IpNet)> {
     let with_neighbour = addresses.iter().copied().filter(|(_, address)| {
         let is_neighbour = |ip: &IpAddr| address.contains(ip) && address.addr() != *ip;
@@ -99,8 +99,8 @@ pub(crate) fn with_neighbours(addresses: &[(u32, IpNet)], ips: &[IpAddr]) -> Vec
     with_neighbour.collect()
 }
 
-/// The gateway of the subnet in which a bridge of this host has `address`: the host itself, unless it has a gateway of its own out
-/// of that bridge.
+/// The gateway of the subnet in which a bridge of this host has `address`: the host itself, unless it has a next hop through
+/// that bridge.
 pub(crate) fn on_bridge(address: IpNet, next_hop: Option<IpAddr>) -> Gateway {
     match next_hop {
         Some(next_hop) => Gateway::of_subnet(next_hop, address, Source::HostRoute),

@@ -1,10 +1,10 @@
-//! The guests of this host: which are here, which must still be announced, and what is under way for them.
+//! The guests of this host: which are here, which must still be announced, and which announcements are under way.
 //!
-//! One machine per libvirt. It is told what happens, and returns what to do; the daemon carries that out. What must still be
-//! announced outlives the daemon: a guest that arrived paused is announced when it runs at last, and one that was in mid-burst
-//! when the daemon died is announced by the next one.
+//! One ledger per libvirt. It takes events and returns actions for the daemon to carry out. Pending announcements outlive
+//! the daemon: a guest that arrived paused is announced when it runs, and a burst that a restart of the daemon interrupts is
+//! announced again.
 //!
-//! Time is a [`Duration`] since any moment that stays the same.
+//! Time is a [`Duration`] since any fixed moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,19 +19,19 @@ mod guest;
 
 use guest::{Guest, Life, Run};
 
-/// libvirt's word for a guest that may go on.
+/// libvirt's name for the state of a guest that may resume.
 const PAUSED: GuestState = GuestState::Paused("paused");
-/// libvirt's word for a guest that is not here any more.
+/// libvirt's name for the state of a guest that is no longer here.
 const LEFT: GuestState = GuestState::Left("shut off");
 
 /// Every guest of a libvirt, by UUID.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     guests: BTreeMap<String, Guest>,
-    /// The number of the last reading or announcement.
+    /// The number of the most recent reading or announcement.
     #[serde(skip)]
     last: u64,
-    /// What is kept for the next daemon has changed.
+    /// The part that is kept for the next daemon has changed.
     #[serde(skip)]
     changed: bool,
 }
@@ -47,61 +47,61 @@ pub(crate) struct Present {
     pub id: Option<u32>,
     /// It runs; otherwise it is paused.
     pub runs: bool,
-    /// How it came to be here, as far as libvirt's reason for its state tells.
+    /// How it came to this host, if libvirt's reason for its state names that.
     pub cause: Option<Cause>,
 }
 
-/// What is to be done.
+/// An action for the daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    /// Tell the announcements of a guest what it does; after [`GuestState::Left`], forget it.
+    /// Report the state of a guest to its announcements; after [`GuestState::Left`], forget the guest.
     State {
         /// The guest.
         uuid: String,
-        /// What it does.
+        /// Its state.
         state: GuestState,
     },
-    /// Read what is known of a guest, and tell by [`Ledger::read`].
+    /// Read a guest's XML and addresses, and pass them to [`Ledger::read`].
     Read {
         /// The guest.
         uuid: String,
-        /// The number to tell.
+        /// The number to pass.
         reading: u64,
     },
-    /// Something asked for announcements.
+    /// Count an event that asks for announcements.
     Event(Cause),
-    /// Announce a NIC, and tell by [`Ledger::ended`].
+    /// Announce a NIC, and report its end to [`Ledger::ended`].
     Announce {
         /// The guest.
         uuid: String,
-        /// The number to tell.
+        /// The number to pass.
         run: u64,
         /// The NIC.
         target: Box<Target>,
         /// Why.
         cause: Cause,
-        /// When the guest came to run, or the NIC was plugged.
+        /// When the guest began to run, or the NIC was plugged in.
         at: Duration,
     },
-    /// End an announcement: another one takes its place.
+    /// End an announcement: another one replaces it.
     Supersede(u64),
-    /// A NIC for which no host can speak.
+    /// Report a NIC that the host cannot announce.
     CannotSpeakFor(Unannounceable),
 }
 
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It is done, or cannot be done.
+    /// It is complete, or cannot be completed.
     Done,
-    /// The guest was paused in the middle of it.
+    /// The guest was paused during the announcement.
     Paused,
-    /// It broke off: it is tried again when something is heard of the guest, or by the next daemon.
+    /// It was interrupted: the next event of the guest, or the next daemon, starts it again.
     BrokenOff,
 }
 
 impl Ledger {
-    /// Something happened to a guest at `at`; only the causes in `announced` ask for announcements.
+    /// A guest changed at `at`. Only the causes in `announced` ask for announcements.
     pub(crate) fn change(
         &mut self,
         uuid: &str,
@@ -117,8 +117,8 @@ impl Ledger {
             Change::Booted => {
                 self.arrive(uuid, id, wanted(Cause::Started), GuestState::Running, &mut actions)
             }
-            // A guest that was not seen arriving came while there was no connection. One that was, and is not pending any more, has been
-            // announced: post-copy says a second time that the guest runs.
+            // A guest whose arrival was not seen came while the connection was down. A known guest with nothing pending is
+            // already announced: post-copy reports twice that the guest runs.
             Change::Runs(cause) if !self.knows(uuid) => {
                 self.arrive(uuid, id, cause.and_then(wanted), GuestState::Running, &mut actions);
             }
@@ -135,10 +135,10 @@ impl Ledger {
         actions
     }
 
-    /// Compares with the guests that libvirt lists at `at`, after a time in which nothing was heard.
+    /// Compares with the guests that libvirt lists at `at`, after a connection was made.
     ///
-    /// With `strangers`, guests that are not known have arrived meanwhile; without, this is the first list of all, and
-    /// they were here before.
+    /// With `strangers`, unknown guests have arrived in the meantime. Without it, this is the first list, and unknown guests
+    /// were here before the daemon started.
     pub(crate) fn reconcile(
         &mut self,
         present: &[Present],
@@ -159,7 +159,7 @@ impl Ledger {
                     known.id = guest.id;
                     self.state(&guest.uuid, state, &mut actions);
                 }
-                // Whatever is still under way was for its last life.
+                // Any announcement still under way belongs to its previous life.
                 _ => self.arrive(&guest.uuid, guest.id, came, state, &mut actions),
             }
             self.go_on(&guest.uuid, at, &mut actions);
@@ -167,8 +167,8 @@ impl Ledger {
         actions
     }
 
-    /// What the reading with this number found at `at`; `None` if the guest could not be read, which is tried again when
-    /// something is heard of it.
+    /// The result of the reading with this number at `at`; `None` if the guest could not be read. The next event of the
+    /// guest reads it again.
     pub(crate) fn read(
         &mut self,
         uuid: &str,
@@ -187,7 +187,7 @@ impl Ledger {
         actions
     }
 
-    /// The announcement with this number has ended at `at`.
+    /// The announcement with this number ended at `at`.
     pub(crate) fn ended(&mut self, uuid: &str, run: u64, how: Ended, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         let Some(guest) = self.guests.get_mut(uuid) else {
@@ -195,7 +195,7 @@ impl Ledger {
         };
         let is_it = |(nic, it): (&String, &Run)| (it.number == run).then(|| (nic.clone(), *it));
         let Some((nic, ended)) = guest.life.runs.iter().find_map(is_it) else {
-            // Another one has taken its place.
+            // A newer announcement has replaced it.
             return actions;
         };
         guest.life.runs.remove(&nic);
@@ -204,7 +204,7 @@ impl Ledger {
                 guest.life.has_begun &= !ended.of_all;
                 return actions;
             }
-            // It is announced when it goes on, which it may have done meanwhile.
+            // It is announced when the guest resumes, which may already have happened.
             Ended::Paused => guest.life.has_begun &= !ended.of_all,
             Ended::Done => {
                 guest.plugged.remove(&nic);
@@ -216,7 +216,7 @@ impl Ledger {
         actions
     }
 
-    /// Something must still be announced, and may yet be.
+    /// An announcement is pending and can still be made.
     pub(crate) fn is_anything_pending(&self) -> bool {
         let is_pending = |guest: &Guest| {
             !guest.life.is_unreadable && (guest.pending.is_some() || !guest.plugged.is_empty())
@@ -229,17 +229,17 @@ impl Ledger {
         self.guests.contains_key(uuid)
     }
 
-    /// How many guests there are.
+    /// The number of guests.
     pub(crate) fn len(&self) -> usize {
         self.guests.len()
     }
 
-    /// Whether what is kept for the next daemon has changed since this was asked last.
+    /// Whether the part that is kept for the next daemon has changed since the last call.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// A guest is here, or another life of one: `pending` is why it must be announced.
+    /// A guest is here, perhaps in a new life; `pending` is why it must be announced.
     fn arrive(
         &mut self,
         uuid: &str,
@@ -249,7 +249,7 @@ impl Ledger {
         actions: &mut Vec<Action>,
     ) {
         if let Some(known) = self.guests.get_mut(uuid).filter(|known| known.is_of(id)) {
-            // It was on the list already, which is newer: or else it is said to be booted after it is said to run.
+            // The list, which is newer, named it already; or libvirt reports the boot after the resume.
             self.changed |= known.pending.is_none() && pending.is_some();
             known.pending = known.pending.or(pending);
             return;
@@ -285,12 +285,12 @@ impl Ledger {
             return;
         };
         let life = &mut guest.life;
-        // Whatever was read before lacks this NIC, or has the one that had its place.
+        // An earlier reading lacks this NIC, or has the previous NIC of this alias.
         (life.known, life.reading, life.is_unreadable) = (None, None, false);
         actions.extend(life.runs.remove(alias).map(|run| Action::Supersede(run.number)));
         actions.push(Action::Event(Cause::Plugged));
         if guest.owed().is_some() {
-            // It is announced with all the others.
+            // It is announced with the other NICs.
             return;
         }
         guest.plugged.insert(alias.into());
@@ -299,7 +299,7 @@ impl Ledger {
         guest.settle();
     }
 
-    /// Does what can be done for a guest at `now`.
+    /// Starts what can be started for a guest at `now`.
     fn go_on(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
         let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.is_anything_owed()) else {
             return;

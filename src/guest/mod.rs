@@ -1,4 +1,4 @@
-//! The guests of this host: what libvirt says of them, and the NICs to announce.
+//! The guests of this host: what libvirt reports about them, and the NICs to announce.
 
 pub mod address;
 pub mod domain;
@@ -11,64 +11,64 @@ use crate::guest::address::Address;
 use crate::guest::domain::Domain;
 use crate::guest::gateway::Gateway;
 
-/// The guest's state on this host; the words are libvirt's.
+/// A guest's state on this host. The texts are libvirt's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GuestState {
-    /// It runs, or its state is not known.
+    /// It runs, or its state is unknown.
     #[default]
     Running,
-    /// It does not run at present, and may go on.
+    /// It does not run now but may resume.
     Paused(&'static str),
-    /// It does not run here any more.
+    /// It no longer runs here.
     Left(&'static str),
 }
 
-/// Which guests are meant.
+/// Which guests to announce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// These: each by name, UUID or id, by nova's name for it, or by the UUID of one of its ports in nova.
+    /// These: each by name, UUID or id, by nova's display name, or by the UUID of one of its neutron ports.
     These(Vec<String>),
-    /// Every one that runs.
+    /// Every running guest.
     All,
 }
 
-/// What is known of a guest.
+/// What libvirt knows of a guest.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// What its XML says.
+    /// Its parsed XML.
     pub domain: Domain,
-    /// For each of the domain's interfaces, addresses that are not in its XML.
+    /// Addresses that are not in the XML: one list per interface of the domain.
     pub addresses: Vec<Vec<Address>>,
-    /// For each of them, the gateways that its libvirt network has.
+    /// Gateways of the interface's libvirt network: one list per interface of the domain.
     pub gateways: Vec<Vec<Gateway>>,
 }
 
-/// Why a guest that was asked for cannot be announced.
+/// Why a requested guest cannot be announced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Absent {
     /// libvirt does not know it.
     #[error("no VM {0} is on this host (virsh list shows the running ones); it may run on another host")]
     Unknown(String),
-    /// Several are called so.
+    /// Several guests match the name.
     #[error("{name} may be any of {}: say which", candidates.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// libvirt's names for them.
+        /// libvirt's names of the matches.
         candidates: Vec<String>,
     },
-    /// It is there, but does not run.
+    /// The guest exists but does not run.
     #[error("the VM {name} is not running: it is {state}")]
     NotRunning {
         /// Its name.
         name: String,
-        /// libvirt's word for its state.
+        /// libvirt's name of its state.
         state: &'static str,
     },
-    /// libvirt's answer about it cannot be used.
+    /// libvirt's answer about the guest cannot be used.
     #[error("the VM {name}: {why}")]
     Unreadable {
-        /// Its name, as asked for.
+        /// Its name, as requested.
         name: String,
         /// What is wrong.
         why: String,

@@ -1,4 +1,4 @@
-//! One guest NIC to speak for.
+//! One guest NIC to announce.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::guest::address::{self, Address, Source};
 use crate::guest::domain::{Domain, Interface, NovaPort, Vlan};
 use crate::guest::gateway::{self, Gateway};
 
-/// How many characters of a port's UUID neutron puts into the names of its devices.
+/// The number of characters of a port's UUID that neutron puts into its device names.
 const NEUTRON_NAME: usize = 11;
 
 /// A NIC that can be announced from the host.
@@ -20,33 +20,33 @@ pub struct Target {
     pub domain: Option<DomainId>,
     /// Its MAC: the sender of every frame.
     pub mac: MacAddr,
-    /// How it is found on this host.
+    /// How its device is found on this host.
     pub plug: Plug,
-    /// What the domain's XML plugs it into: libvirt's network, and the bridge or a macvtap's lower device.
+    /// Its networks in the domain's XML: the libvirt network, and the bridge or a macvtap's lower device.
     pub networks: Vec<String>,
-    /// The VLAN that the domain's XML or the operator asks for.
+    /// The VLAN that the domain's XML or the operator specifies.
     pub vlan: Option<Vlan>,
-    /// Whose metadata says that an agent is in charge of the port.
+    /// The cloud whose metadata shows that an agent configures the port.
     pub manager: Option<Manager>,
-    /// The guest's own link is up in the domain's XML.
+    /// The NIC's link is up in the domain's XML.
     pub link_up: bool,
-    /// Candidates for announcement, with who vouches for each; [`crate::guest::address::believed`] chooses.
+    /// Candidate addresses with their sources; [`crate::guest::address::believed`] chooses.
     pub addresses: Vec<Address>,
-    /// The gateways that libvirt knows.
+    /// The gateways from libvirt's configuration.
     pub gateways: Vec<Gateway>,
 }
 
-/// A cloud's software that starts guests, and leaves their ports to an agent.
+/// Cloud software that starts guests and leaves their ports to an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
-    /// OpenStack's: neutron's agents, or OVN, are in charge of the ports.
+    /// OpenStack: neutron's agents, or OVN, configure the ports.
     Nova,
-    /// OpenNebula's: its driver sets the VLAN of ports of Open vSwitch after the guest runs.
+    /// OpenNebula: its driver sets the VLAN of an Open vSwitch port after the guest runs.
     OpenNebula,
 }
 
 impl Target {
-    /// A NIC of which only the host's end and the MAC are known.
+    /// A NIC with a known device and MAC only.
     pub fn of_device(plug: Plug, mac: MacAddr) -> Target {
         Target {
             domain: None,
@@ -61,25 +61,25 @@ impl Target {
         }
     }
 
-    /// Who it is, as far as it is known: the guest, the host's end of its NIC and the MAC.
+    /// Its name in messages: the guest, the host's device and the MAC, as far as they are known.
     pub fn subject(&self, device: Option<String>) -> String {
         subject(self.domain.as_ref(), device.as_deref(), Some(self.mac))
     }
 }
 
-/// Who is meant, as far as it is known: the guest, the host's end of its NIC and the MAC.
+/// The name of a NIC in messages: the guest, the host's device and the MAC, as far as they are known.
 pub fn subject(domain: Option<&DomainId>, device: Option<&str>, mac: Option<MacAddr>) -> String {
     let (name, mac) = (domain.map(|domain| printable(&domain.name)), mac.map(|mac| mac.to_string()));
     let words = [name.as_deref(), device, mac.as_deref()];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// A guest's name in one line of text: the name is chosen by a tenant, and must not add lines to the log.
+/// A guest's name as one line: a tenant chooses the name, which must not add lines to the log.
 pub fn printable(name: &str) -> String {
     name.replace(char::is_control, "?")
 }
 
-/// The names by which a NIC's host end may be found.
+/// The names by which the host's end of a NIC is found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plug {
     /// The kernel device, or the name of the Open vSwitch port.
@@ -99,7 +99,7 @@ pub struct DomainId {
     pub uuid: String,
 }
 
-/// A NIC that the host cannot speak for, and why.
+/// A NIC that the host cannot announce, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unannounceable {
     /// The guest, if libvirt knows it.
@@ -108,22 +108,22 @@ pub struct Unannounceable {
     pub mac: Option<MacAddr>,
     /// The host's end, if it has a name.
     pub device: Option<String>,
-    /// Why not, in words.
+    /// The reason, as text.
     pub reason: String,
-    /// What it is where a port on a bridge stands for it, as the representor of a passed-through NIC does.
+    /// The target, for a NIC that a port on a bridge may represent (the representor of a passed-through NIC).
     pub by_representor: Option<Box<Target>>,
 }
 
 /// A NIC of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nic {
-    /// libvirt's own name for it, else that of its device.
+    /// libvirt's alias for it, else the name of its device.
     pub name: Option<String>,
-    /// What is announced of it, or why nothing is.
+    /// Its target, or why it has none.
     pub target: Result<Target, Unannounceable>,
 }
 
-/// Every NIC of a guest, in the order of its XML, with the addresses that are known of it. `marked` as for [`of`].
+/// Every NIC of a guest, in the order of its XML, with its known addresses. `marked` as for [`of`].
 pub fn nics(known: Known, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Nic> {
     let Known { domain, addresses, gateways } = known;
     let (mut addresses, mut gateways) = (addresses.into_iter(), gateways.into_iter());
@@ -141,9 +141,9 @@ pub fn nics(known: Known, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Nic
     nics.collect()
 }
 
-/// A target for every NIC of `domain`, in order; a NIC that no host can speak for is told as such.
+/// A target, or the reason for none, for every NIC of `domain`, in order.
 ///
-/// `marked` tells the SDN's name for a MAC, where the host knows it.
+/// `marked` returns the SDN's id for a MAC, if the host has one.
 pub fn of(
     domain: &Domain,
     marked: impl Fn(MacAddr) -> Option<String>,
@@ -154,9 +154,9 @@ pub fn of(
     nics.map(|(nic, port)| target(&id, domain, nic, port)).collect()
 }
 
-/// For each NIC nova's port: nova names no MAC, so they are joined by the SDN's name for the NIC, else by its device's name, else
-/// by what the host has marked the MAC with. One NIC and one port that are left over belong together, as with macvtaps, which have
-/// neither.
+/// Nova's port for each NIC. Nova's metadata has no MACs, so a port is joined by the NIC's interface id, else by its device
+/// name, else by the id that the host has recorded for the MAC. A single NIC and a single port that remain belong together:
+/// macvtaps have neither id nor name.
 fn join(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Option<&NovaPort>> {
     let ports = domain.nova_ports.as_deref().unwrap_or_default();
     let by_mark = |nic: &Interface| {
@@ -166,7 +166,7 @@ fn join(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Opti
     let by_name = |nic: &Interface| ports.iter().find(|port| is_port_of(port, nic));
     let mut joined: Vec<_> =
         domain.interfaces.iter().map(|nic| by_name(nic).or_else(|| by_mark(nic))).collect();
-    // What its XML names otherwise is another NIC's, or no port of nova's.
+    // A NIC with another interface id belongs to another port, or to none of nova's.
     let is_open =
         |(nic, port): &(&Interface, &mut Option<&NovaPort>)| port.is_none() && nic.interface_id.is_none();
     let taken: Vec<&str> = joined.iter().flatten().map(|port| port.uuid.as_str()).collect();
@@ -180,7 +180,7 @@ fn join(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Opti
     joined
 }
 
-/// The UUIDs of nova's ports that could be joined with no NIC.
+/// The UUIDs of nova's ports that no NIC could be joined with.
 pub fn unmatched(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<&str> {
     let joined = join(domain, marked);
     let is_joined = |port: &NovaPort| joined.iter().flatten().any(|of_nic| of_nic.uuid == port.uuid);
@@ -242,7 +242,7 @@ fn manager(domain: &Domain, nic: &Interface) -> Option<Manager> {
     }
 }
 
-/// Why the host has no end of this NIC to speak through.
+/// Why the host cannot inject frames for this NIC.
 fn obstacle(nic: &Interface) -> Option<String> {
     match nic.kind.as_str() {
         "bridge" | "network" | "ethernet" | "direct" | "vhostuser" => None,
@@ -251,7 +251,7 @@ fn obstacle(nic: &Interface) -> Option<String> {
              announce it",
             nic.kind
         )),
-        kind => Some(format!("a NIC of type {kind} is on no network that could be told")),
+        kind => Some(format!("a NIC of type {kind} is on no network that can be announced")),
     }
 }
 
@@ -285,7 +285,7 @@ mod tests {
         super::of(domain, |_| None)
     }
 
-    /// But for the one that every MAC implies.
+    /// All addresses but the one that every MAC implies.
     fn ips(target: &Target) -> Vec<String> {
         let addresses = target.addresses.iter().filter(|a| a.source != Source::Implied);
         addresses.map(|a| format!("{} {}", a.ip, a.source)).collect()
@@ -338,9 +338,9 @@ mod tests {
         assert_eq!(ips(of(&domain)[0].as_ref().unwrap()).len(), 2);
     }
 
-    /// Nova gives a macvtap neither a device's name nor an interface id.
+    /// Nova gives a macvtap neither a device name nor an interface id.
     #[test]
-    fn one_nic_and_one_port_that_are_left_over_belong_together() {
+    fn a_single_remaining_nic_and_port_belong_together() {
         let mut domain = nova_domain();
         domain.interfaces[1] =
             Interface { kind: "direct".into(), mac: domain.interfaces[1].mac, ..Interface::default() };
@@ -369,14 +369,10 @@ mod tests {
     }
 
     #[test]
-    fn a_passed_through_nic_is_told_not_skipped() {
+    fn a_passed_through_nic_is_reported_not_skipped() {
         let refused = of(&nova_domain())[2].clone().unwrap_err();
         assert!(refused.reason.contains("hostdev"), "{}", refused.reason);
         let target = refused.by_representor.unwrap();
-        assert_eq!(
-            (Some(target.mac), ips(&target).len()),
-            (refused.mac, 0),
-            "two NICs are left over for one port"
-        );
+        assert_eq!((Some(target.mac), ips(&target).len()), (refused.mac, 0), "two NICs remain for one port");
     }
 }

@@ -109,7 +109,7 @@ fn a_nic_that_no_host_can_speak_for_is_no_failure() {
     assert_eq!(status["metrics"]["announcements"]["failed"], 0, "{status:#}");
     let said = daemon.terminate().stderr;
     let line =
-        "web1 52:54:00:00:00:18: not announced: a NIC of type user is on no network that could be told";
+        "web1 52:54:00:00:00:18: not announced: a NIC of type user is on no network that can be announced";
     assert_eq!(said.matches(line).count(), 1, "{said}");
     assert_eq!(said.matches(": announced").count(), 1, "{said}");
 }

@@ -198,7 +198,7 @@ fn a_nic_that_no_host_can_announce_is_told_and_the_others_are_announced() {
     let run = host.announce(&[&["--vm", "web1"], &ONCE[..]].concat());
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    let words = "announce: web1 52:54:00:00:00:18: not announced: a NIC of type user is on no network that could be told\n";
+    let words = "announce: web1 52:54:00:00:00:18: not announced: a NIC of type user is on no network that can be announced\n";
     assert_eq!(run.stderr, words);
     assert!(run.stdout.starts_with(&format!("web1 {} {}: announced", nic.tap(), nic.mac)), "{run:#?}");
     assert!(wire.sees(3, DEADLINE));

@@ -1,4 +1,4 @@
-//! A guest of the ledger: what it is owed, and what is under way for it.
+//! A guest of the ledger: its pending announcements, and those under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,33 +13,33 @@ use crate::guest::target::Nic;
 /// A guest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Guest {
-    /// libvirt's id: another one is another life of the guest.
+    /// libvirt's id. A different id means a new life of the guest.
     pub id: Option<u32>,
     /// Why all of its NICs must still be announced.
     #[serde(default, deserialize_with = "lenient")]
     pub pending: Option<Cause>,
-    /// The aliases of other NICs that must still be announced: they were plugged.
+    /// The aliases of plugged-in NICs that must still be announced.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub plugged: BTreeSet<String>,
     #[serde(skip)]
     pub life: Life,
 }
 
-/// What is not kept for the next daemon.
+/// The part that is not kept for the next daemon.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Life {
     pub state: GuestState,
-    /// When the guest came to run, while all of its NICs are owed an announcement.
+    /// When the guest began to run, while an announcement of all its NICs is pending.
     pub runs_since: Option<Duration>,
-    /// By alias: when it was plugged, while it is owed an announcement of its own.
+    /// By alias: when the NIC was plugged in, while its own announcement is pending.
     pub plugged_at: BTreeMap<String, Duration>,
     /// Its NICs, read while it was arriving.
     pub known: Option<Vec<Nic>>,
-    /// The reading that is under way.
+    /// The number of the reading under way.
     pub reading: Option<u64>,
-    /// It could not be read, and nothing has been heard of it since.
+    /// The last reading failed, and no event has followed.
     pub is_unreadable: bool,
-    /// Announcements of all that `pending` asks for have begun.
+    /// The announcements for `pending` have begun.
     pub has_begun: bool,
     /// By NIC.
     pub runs: BTreeMap<String, Run>,
@@ -60,17 +60,17 @@ impl Life {
 }
 
 impl Guest {
-    /// It is in the life that has this id, as far as that is known.
+    /// Its life has this id, as far as ids are known.
     pub(super) fn is_of(&self, id: Option<u32>) -> bool {
         self.id.is_none() || id.is_none() || self.id == id
     }
 
-    /// Why all of its NICs are to be announced, if nothing is under way for that.
+    /// Why all of its NICs must be announced, unless those announcements are under way.
     pub(super) fn owed(&self) -> Option<Cause> {
         self.pending.filter(|_| !self.life.has_begun)
     }
 
-    /// The NIC was plugged, and nothing is under way for it.
+    /// The NIC was plugged in, and no announcement of it is under way.
     fn is_owed(&self, alias: &str) -> bool {
         self.plugged.contains(alias) && !self.life.runs.contains_key(alias)
     }
@@ -79,7 +79,7 @@ impl Guest {
         self.owed().is_some() || self.plugged.iter().any(|alias| self.is_owed(alias))
     }
 
-    /// Begins an announcement of each NIC that is owed one.
+    /// Begins the pending announcement of each NIC.
     pub(super) fn announce(
         &mut self,
         uuid: &str,
@@ -112,14 +112,14 @@ impl Guest {
             }
         }
         self.life.has_begun |= all.is_some();
-        // What was plugged and is gone, or what no host can speak for, is owed nothing.
+        // A plugged NIC that is gone, or that the host cannot announce, is no longer pending.
         let runs = &self.life.runs;
         self.plugged.retain(|alias| runs.contains_key(alias));
         self.life.plugged_at.clear();
         self.settle();
     }
 
-    /// When all that has begun for `pending` has ended, nothing is pending any more.
+    /// Clears `pending` when every announcement begun for it has ended.
     pub(super) fn settle(&mut self) {
         if self.life.has_begun && !self.life.runs.values().any(|run| run.of_all) {
             self.pending = None;
@@ -128,7 +128,7 @@ impl Guest {
     }
 }
 
-/// A cause; that of a later version, of which this one does not know, is as good as any.
+/// A cause; an unknown one, written by a later version, counts as migrated.
 fn lenient<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cause>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

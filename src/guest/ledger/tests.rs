@@ -25,14 +25,14 @@ fn known(aliases: &[&str]) -> Vec<Nic> {
     target::nics(Known { addresses: vec![Vec::new(); aliases.len()], gateways: Vec::new(), domain }, |_| None)
 }
 
-/// A ledger, and what it wants done, in words.
+/// A ledger that returns its actions as text.
 #[derive(Default)]
 struct Desk {
     ledger: Ledger,
     now: u64,
-    /// The number of the reading that was asked for last.
+    /// The number of the most recent reading.
     reading: u64,
-    /// The numbers of the announcements that have begun, by alias.
+    /// The numbers of the announcements begun, by alias.
     runs: BTreeMap<String, u64>,
 }
 
@@ -87,7 +87,7 @@ impl Desk {
         self.told(actions)
     }
 
-    /// The guest was read, and has these NICs.
+    /// The guest was read and has these NICs.
     fn read(&mut self, aliases: &[&str]) -> Vec<String> {
         self.now += 1;
         let actions = self.ledger.read("u", self.reading, Some(known(aliases)), ms(self.now));
@@ -106,14 +106,14 @@ impl Desk {
         Desk { ledger: serde_json::from_str(&kept).unwrap(), ..Desk::default() }
     }
 
-    /// A guest with a NIC "net0" that was here before.
+    /// A guest with a NIC "net0" that was here before the daemon.
     fn settled() -> Desk {
         let mut desk = Desk::default();
         assert_eq!(desk.list(&[(1, true, None)], false), NOTHING);
         desk
     }
 
-    /// A guest with two NICs that has just arrived, and is being announced.
+    /// A guest with two NICs that has just arrived, during its announcement.
     fn announcing() -> Desk {
         let mut desk = Desk::default();
         desk.event(2, 1);
@@ -168,7 +168,7 @@ fn a_guest_that_arrived_paused_is_announced_when_it_is_unpaused() {
 }
 
 #[test]
-fn a_guest_that_is_paused_in_mid_burst_is_announced_again_when_it_goes_on() {
+fn a_guest_that_is_paused_during_its_burst_is_announced_again_when_it_resumes() {
     let mut desk = Desk::announcing();
     assert_eq!(desk.event(3, 0), NOTHING);
     assert_eq!(desk.ended("net0", Ended::Paused), ["read"]);
@@ -179,7 +179,7 @@ fn a_guest_that_is_paused_in_mid_burst_is_announced_again_when_it_goes_on() {
 }
 
 #[test]
-fn a_guest_that_goes_on_before_its_announcement_has_ended_is_announced_again() {
+fn a_guest_that_resumes_before_its_announcement_has_ended_is_announced_again() {
     let mut desk = Desk::announcing();
     desk.event(3, 0);
     assert_eq!(desk.event(4, 0), NOTHING, "it is under way");
@@ -189,7 +189,7 @@ fn a_guest_that_goes_on_before_its_announcement_has_ended_is_announced_again() {
 }
 
 #[test]
-fn a_guest_that_sleeps_in_mid_burst_is_announced_again_when_it_wakes_up() {
+fn a_guest_that_sleeps_during_its_burst_is_announced_again_when_it_wakes_up() {
     let mut desk = Desk::announcing();
     desk.event(7, 0);
     desk.ended("net0", Ended::Paused);
@@ -215,7 +215,7 @@ fn a_failed_migration_announces_nothing() {
 }
 
 #[test]
-fn a_cold_start_and_a_resume_are_not_announced_unless_asked_for() {
+fn a_cold_start_and_a_resume_are_not_announced_unless_configured() {
     let mut desk = Desk::default();
     assert_eq!((desk.event(4, 0).len(), desk.event(2, 0).len()), (0, 0));
     assert_eq!((desk.event(3, 0).len(), desk.event(4, 0).len()), (0, 0));
@@ -232,19 +232,19 @@ fn a_guest_that_was_here_before_the_first_list_is_not_announced() {
 }
 
 #[test]
-fn a_guest_that_arrived_while_nothing_was_heard_is_announced() {
+fn a_guest_that_arrived_while_the_connection_was_down_is_announced() {
     let mut desk = Desk::default();
     assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), ["event migrated", "read"]);
 }
 
 #[test]
-fn a_guest_that_left_and_came_back_while_nothing_was_heard_is_announced() {
+fn a_guest_that_left_and_came_back_while_the_connection_was_down_is_announced() {
     let mut desk = Desk::settled();
     let back = [(2, true, Some(Cause::Migrated))];
     assert_eq!(
         desk.list(&back, true),
         ["left", "event migrated", "read"],
-        "nothing of its last life goes on"
+        "no announcement of its last life continues"
     );
 }
 
@@ -257,7 +257,7 @@ fn a_list_that_is_newer_than_the_arrival_changes_nothing() {
 }
 
 #[test]
-fn what_was_under_way_when_the_daemon_died_is_finished_by_the_next() {
+fn the_next_daemon_finishes_what_was_under_way() {
     let mut desk = Desk::announcing().restarted();
     assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), ["event migrated", "read"]);
     desk.read(&["net0"]);
@@ -275,7 +275,7 @@ fn a_plugged_nic_is_announced_alone() {
 }
 
 #[test]
-fn a_plugged_nic_is_announced_by_the_next_daemon_if_need_be() {
+fn the_next_daemon_announces_a_plugged_nic() {
     let mut desk = Desk::settled();
     desk.plug("net1");
     desk.read(&["net0", "net1"]);
@@ -318,7 +318,7 @@ fn a_nic_that_is_plugged_again_under_its_old_name_is_another_one() {
 }
 
 #[test]
-fn what_was_plugged_and_is_no_nic_is_owed_nothing() {
+fn a_plugged_device_that_is_no_nic_is_not_announced() {
     let mut desk = Desk::settled();
     desk.plug("ua-disk");
     assert_eq!(desk.read(&["net0"]), NOTHING);
@@ -326,7 +326,7 @@ fn what_was_plugged_and_is_no_nic_is_owed_nothing() {
 }
 
 #[test]
-fn a_guest_that_cannot_be_read_is_read_again_when_it_is_heard_of() {
+fn a_guest_that_cannot_be_read_is_read_again_at_its_next_event() {
     let mut desk = Desk::default();
     desk.event(2, 1);
     let unread = desk.ledger.read("u", desk.reading, None, ms(2));
@@ -336,7 +336,7 @@ fn a_guest_that_cannot_be_read_is_read_again_when_it_is_heard_of() {
 }
 
 #[test]
-fn an_announcement_that_broke_off_is_begun_again_when_the_guest_is_heard_of() {
+fn an_interrupted_announcement_begins_again_at_the_next_event_of_the_guest() {
     let mut desk = Desk::announcing();
     desk.ended("net1", Ended::Done);
     assert_eq!(desk.ended("net0", Ended::BrokenOff), NOTHING);
@@ -345,25 +345,25 @@ fn an_announcement_that_broke_off_is_begun_again_when_the_guest_is_heard_of() {
 }
 
 #[test]
-fn a_guest_that_left_while_nothing_was_heard_is_forgotten() {
+fn a_guest_that_left_while_the_connection_was_down_is_forgotten() {
     let mut desk = Desk::announcing();
     assert_eq!(desk.list(&[], true), ["left"]);
     assert_eq!(desk.ledger.len(), 0);
 }
 
 #[test]
-fn what_other_versions_kept_is_read() {
+fn state_of_other_versions_is_read() {
     let old = r#"{"guests":{"u":{"id":1,"pending":"migrated"},"v":{"id":null,"pending":null}}}"#;
     let mut desk = Desk { ledger: serde_json::from_str(old).unwrap(), ..Desk::default() };
     assert!(!desk.ledger.guests["v"].is_anything_owed());
     assert_eq!(desk.list(&[(1, true, None)], true)[1], "event migrated");
     let later = r#"{"guests":{"u":{"id":1,"pending":"teleported","more":1}},"more":[]}"#;
     let ledger: Ledger = serde_json::from_str(later).unwrap();
-    assert!(ledger.guests["u"].is_anything_owed(), "whatever it came by");
+    assert!(ledger.guests["u"].is_anything_owed(), "whatever the cause");
 }
 
 #[test]
-fn what_is_kept_is_what_the_version_before_can_read() {
+fn the_version_before_can_read_the_state() {
     let desk = Desk::announcing();
     let kept = serde_json::to_value(&desk.ledger).unwrap();
     assert_eq!(kept, serde_json::json!({"guests": {"u": {"id": 1, "pending": "migrated"}}}));

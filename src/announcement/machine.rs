@@ -163,10 +163,16 @@ impl Announcement {
         self.lost.is_some_and(|lost| lost.lasts() >= retry::AT_FIRST)
     }
 
+    /// Whether the last round was lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some() && self.progress.outcome.is_none()
+    }
+
     /// The host changed at `now`: lost frames may now leave.
     pub fn changed(&mut self, now: Duration) {
-        if let (Some(lost), Some(due)) = (&self.lost, self.due.front_mut()) {
-            *due = (*due).min(lost.due_after_change(now));
+        if let (Some(lost), Some(due)) = (&mut self.lost, self.due.front_mut()) {
+            *lost = lost.changed(now);
+            *due = (*due).min(lost.due());
         }
     }
 

@@ -16,7 +16,7 @@ use crate::guest::target::{Plug, Target, Unannounceable};
 use crate::host::injector::Injectors;
 use crate::host::libvirt::{Find, Found, Guest};
 use crate::host::netlink::{fdb, links};
-use crate::host::openvswitch::ovsdb;
+use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::Witness;
 use crate::path::ovs::Ovs;
 use crate::report::Report;
@@ -84,6 +84,7 @@ impl Start {
             ovs,
             fdb: fdb::Lookups::default(),
             injectors: Injector::Host(Arc::new(Injectors::new(directory.clone()))),
+            flows: FlowMonitors::new(directory.clone()),
             ovs_directory: directory,
             witness: Capture::Host(Witness::new()),
             pace: Some(Pacer::start(config.limits.frames_per_second)),

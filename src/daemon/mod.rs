@@ -14,7 +14,7 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::daemon::state::StateFile;
 use crate::host::injector::Injectors;
 use crate::host::netlink::{fdb, links};
-use crate::host::openvswitch::ovsdb;
+use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
@@ -127,6 +127,7 @@ async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
         ovs: ovsdb::watch(socket, config.ports.wait).await,
         fdb: fdb::Lookups::default(),
         injectors: Injector::Host(injectors.clone()),
+        flows: FlowMonitors::new(directory.clone()),
         ovs_directory: directory,
         witness: Capture::Host(Witness::new()),
         traces: Traces::default(),

@@ -146,6 +146,11 @@ impl Hop {
         }
     }
 
+    /// A bridge of Open vSwitch, not a port of one that has no device.
+    pub fn is_ovs_bridge(&self) -> bool {
+        self.role == Role::Ovs && self.via.is_none()
+    }
+
     /// What kind of edge it is, if it is one.
     pub fn edge(&self) -> Option<Edge> {
         match self.role {

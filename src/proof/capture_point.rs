@@ -84,6 +84,12 @@ impl CapturePath {
         &self.way
     }
 
+    /// The names of the bridges of Open vSwitch on the path.
+    pub fn ovs_bridges(&self) -> Vec<String> {
+        let bridges = self.way.hops.iter().filter(|hop| hop.is_ovs_bridge());
+        bridges.map(|hop| hop.name.clone()).collect()
+    }
+
     /// The hop at this place and those before it, backwards.
     pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
         self.way.back_from(at)

@@ -472,7 +472,7 @@ impl Delivery {
             return "the host".into();
         }
         let onward = &self.path.hops()[self.holder(reached)..];
-        let bridges = onward.iter().take_while(|hop| hop.role == Role::Ovs && hop.via.is_none());
+        let bridges = onward.iter().take_while(|hop| hop.is_ovs_bridge());
         match bridges.map(|hop| hop.name.as_str()).collect::<Vec<_>>()[..] {
             [] => onward.first().map_or(String::new(), |hop| hop.name.clone()),
             [bridge] => bridge.to_owned(),

@@ -15,6 +15,7 @@ use crate::announcement::quota::Part;
 use crate::guest::GuestState;
 use crate::host::backoff::Backoff;
 use crate::host::injector::InjectorError;
+use crate::host::openvswitch::flow_monitor::Monitored;
 use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
@@ -65,6 +66,7 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
         learned: None,
         tally: Tally::default(),
         asking: Asking::default(),
+        flows: None,
         has_turn: false,
         told: String::new(),
         began,
@@ -121,6 +123,8 @@ struct Run<'a> {
     learned: Option<(Learned, Duration)>,
     tally: Tally,
     asking: Asking,
+    /// Tells of changes to the flows on the way, while something is lost.
+    flows: Option<Monitored>,
     /// The next round may be sent.
     has_turn: bool,
     /// What was last said to be unmet.
@@ -314,6 +318,7 @@ impl Run<'_> {
                 self.record(at, &frames);
                 let round = self.judge(at, host, seen).await;
                 self.machine.sent(round);
+                self.monitor_flows(host);
                 round.left
             }
             Err(error) => {
@@ -435,6 +440,16 @@ impl Run<'_> {
         Round { at, left: true, answered }
     }
 
+    /// Hears of changes to the flows on the way for as long as something is lost there.
+    fn monitor_flows(&mut self, host: &Host) {
+        let observer = self.observer.as_ref().filter(|_| self.machine.is_lost());
+        let bridges: Vec<String> =
+            observer.map(|observer| observer.proof.path().ovs_bridges()).unwrap_or_default();
+        if self.flows.as_ref().map_or(&[][..], Monitored::bridges) != bridges {
+            self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges));
+        }
+    }
+
     /// Open vSwitch may learn half a second later from a frame that took a cached flow. It may also unlearn what it has learned
     /// from the first frame: the last word is that at the end.
     async fn ask_who_learned(&mut self, host: &Host, seen: &Assessment) {
@@ -486,6 +501,10 @@ impl Run<'_> {
             // Who never had a guest to watch has nobody to tell of it.
             Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
+            () = flows_change(&mut self.flows) => {
+                has_changed = true;
+                false
+            }
             () = see(&mut self.observer) => false,
             prepared = made_ready(&mut self.preparing) => {
                 self.prepared(prepared, self.machine.is_ready());
@@ -540,6 +559,14 @@ async fn must_stop(signals: &mut Signals) {
 async fn comes<T>(receiver: &mut watch::Receiver<T>, is_it: impl FnMut(&T) -> bool) {
     if receiver.wait_for(is_it).await.is_err() {
         std::future::pending().await
+    }
+}
+
+/// Waits for a change to the flows on the way, where they are monitored.
+async fn flows_change(flows: &mut Option<Monitored>) {
+    match flows {
+        Some(flows) => flows.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -97,6 +97,7 @@ impl World {
             injectors: Injector::Fake(self.clone()),
             witness: Capture::Fake(self.clone()),
             traces: crate::run::traces::Traces::default(),
+            flows: crate::host::openvswitch::flow_monitor::FlowMonitors::new("/nonexistent".into()),
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
         }

@@ -173,7 +173,7 @@ impl Observer {
     /// The questions have been sent: returns when they have left, or would have.
     pub(crate) async fn asked(&mut self) {
         let deadline = Instant::now() + LOST_AFTER;
-        let Some(watch) = self.watch.as_mut().filter(|_| has_exits(&self.proof)) else {
+        let Some(watch) = &mut self.watch else {
             return;
         };
         loop {
@@ -207,7 +207,8 @@ impl Observer {
             _ => LOST_AFTER,
         };
         // Elsewhere nothing is to be expected.
-        let deadline = Instant::now() + if has_exits(&self.proof) { patience } else { Duration::ZERO };
+        let has_exits = self.proof.path().points().iter().any(|point| point.is_uplink);
+        let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
         let fate = loop {
             for sighting in watch.so_far() {
                 take(&mut self.proof, &mut self.inquiry, &sighting);
@@ -256,11 +257,6 @@ impl Observer {
             }
         }
     }
-}
-
-/// Whether there is an edge that shows what leaves by it.
-fn has_exits(proof: &Delivery) -> bool {
-    proof.path().points().iter().any(|point| point.is_uplink)
 }
 
 /// Takes a frame into account that was seen on its way, or at an edge.

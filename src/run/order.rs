@@ -23,7 +23,7 @@ use crate::guest::gateway::{self, Gateway};
 use crate::guest::target::Target;
 use crate::host::injector::{InjectorError, Injectors};
 use crate::host::netlink::fdb;
-use crate::host::openvswitch::ovsdb;
+use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::pcap::Pcap;
 use crate::host::witness::{Watch, Witness, WitnessError};
 use crate::path::link::Links;
@@ -58,6 +58,8 @@ pub(crate) struct Host {
     pub solicitor: Solicitor,
     /// Open vSwitch's verdicts on frames, so many a second.
     pub traces: Traces,
+    /// Notifications of changes to bridges' flows, while something is lost there.
+    pub flows: FlowMonitors,
 }
 
 /// Lets frames enter the host as if the guest had sent them.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::common::daemon::QUICK;
 use crate::common::rounds::ROUND;
@@ -12,6 +12,7 @@ use crate::common::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Host, IPV4, IPV6, Nic, Place, Plug, Running, Site,
     Stand, VLAN, crowd, eventually, kinds, linux_bridge, report, require, rounds, rounds_sent,
 };
+use announced::for_tests::openflow::Connection;
 use announced::for_tests::sys::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, send};
@@ -97,6 +98,48 @@ fn a_flow_that_drops_for_a_moment_costs_no_round() {
         assert!((2..=rounds_sent(&report)).contains(&left), "{left} {kind}: {report:#}");
     }
     println!("{} rounds lost, left after {} ms", report["lost_rounds"], report["left_host_after_ms"]);
+}
+
+/// With pauses of a second between the tries, by then; a change to the flows does not wait for the next one.
+#[test]
+fn a_flow_that_drops_for_seconds_is_not_waited_for_when_it_has_gone() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::open_vswitch();
+    let tap = stand.nic.tap();
+    stand.host.sh(&format!("ovs-ofctl add-flow br-int priority=100,in_port={tap},actions=drop"));
+    let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, &stand.nic.sent());
+    let announce = stand.start_announce(&["--count", "2", "--json"]);
+    std::thread::sleep(Duration::from_secs(11));
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    stand.host.sh(&format!("ovs-ofctl del-flows br-int in_port={tap}"));
+
+    let report = report(&announce.finish());
+
+    assert_eq!(report["outcome"], "announced", "{report:#}");
+    assert!(report["lost_rounds"].as_u64() > Some(10), "{report:#}");
+    let left = &wire.stop()[0];
+    println!("left {:?} after ovs-ofctl was started", left.at - before);
+}
+
+/// Open vSwitch's own answer to our request for a monitor.
+#[test]
+fn a_bridge_tells_of_a_change_to_its_flows() {
+    require!(lab, ovs);
+    let stand = Stand::open_vswitch();
+    let socket = stand.host.directory().join("run/openvswitch/br-int.mgmt");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut monitor = runtime.block_on(Connection::open_for_monitor(&socket)).unwrap();
+    for change in
+        ["add-flow br-int table=3,actions=drop", "mod-flows br-int actions=NORMAL", "del-flows br-int"]
+    {
+        stand.host.sh(&format!("ovs-ofctl {change}"));
+        let told = runtime.block_on(async { tokio::time::timeout(DEADLINE, monitor.flow_change()).await });
+        assert!(matches!(told, Ok(Ok(()))), "{change}: {told:?}");
+    }
+
+    stand.host.sh("ovs-vsctl set Bridge br-int protocols=OpenFlow13");
+    let refused = runtime.block_on(Connection::open_for_monitor(&socket)).unwrap_err();
+    assert_eq!(refused.to_string(), "the bridge does not speak OpenFlow 1.0");
 }
 
 #[test]

@@ -5,6 +5,10 @@ ipv4=192.0.2.10
 ipv6=2001:db8::10
 count=0
 
+# Here the uplinks are veths, which could lead to anything.
+mkdir -p /etc/announced
+echo 'path.uplinks = ["up0", "up1", "up2", "up3", "up4", "up5", "up6"]' >/etc/announced/announced.toml
+
 # Begins a part of the script, with a guest's MAC address of its own.
 part() { # TEXT
     part=$1

@@ -23,7 +23,7 @@ announcement_is_heard tap0 far0 100
 report_says '"injector":"packet-out"' '"vlan":100'
 until_true learned 100
 guest_heard 0 tap0
-guest_heard 8 near0
+guest_heard 10 near0
 
 for injector in redirect xdp; do
     part "Open vSwitch, --inject $injector"

@@ -1,4 +1,5 @@
-//! An OpenFlow client for one thing: packet-out (OpenFlow 1.0 section 5.3.6, OpenFlow 1.3 section 7.3.7).
+//! An OpenFlow client for two things: packet-out (OpenFlow 1.0 section 5.3.6, OpenFlow 1.3 section 7.3.7), and Open vSwitch's flow
+//! monitor (`include/openflow/nicira-ext.h`).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,11 +17,54 @@ const HELLO: u8 = 0;
 const ERROR: u8 = 1;
 const ECHO_REQUEST: u8 = 2;
 const ECHO_REPLY: u8 = 3;
+/// `OFPT_VENDOR` of OpenFlow 1.0: Open vSwitch's word that it pauses a monitor, or resumes it.
+const VENDOR: u8 = 4;
 const PACKET_OUT: u8 = 13;
+/// `OFPT_STATS_REQUEST` and `OFPT_STATS_REPLY` of OpenFlow 1.0.
+const STATS_REQUEST: u8 = 16;
+const STATS_REPLY: u8 = 17;
 const HEADER: usize = 8;
 
 /// `OFPHET_VERSIONBITMAP` of our HELLO: versions 1.0 and 1.3.
 const VERSIONS: u32 = 1 << V1_0 | 1 << V1_3;
+
+/// The body of a request for a monitor, without a first listing and without actions: `struct nicira10_stats_msg` with the vendor's
+/// number and `NXST_FLOW_MONITOR`, then `struct nx_flow_monitor_request` with the flags `NXFMF_ADD`, `NXFMF_DELETE` and
+/// `NXFMF_MODIFY`, for every port (`OFPP_NONE`), every table (255) and every match (of length 0).
+const MONITOR_REQUEST: [u8; 32] = [
+    0xff,
+    0xff,
+    0,
+    0,
+    0,
+    0,
+    0x23,
+    0x20,
+    0,
+    0,
+    0,
+    2,
+    0,
+    0,
+    0,
+    0, //
+    0,
+    0,
+    0,
+    1,
+    0,
+    2 | 4 | 8,
+    0xff,
+    0xff,
+    0,
+    0,
+    0xff,
+    0,
+    0,
+    0,
+    0,
+    0,
+];
 
 /// A connection to a bridge's management socket.
 #[derive(Debug)]
@@ -39,18 +83,52 @@ struct Message {
 impl Connection {
     /// Connects, and agrees on a version.
     pub async fn open(socket: &Path) -> io::Result<Self> {
+        Self::negotiate(socket, V1_3, VERSIONS).await
+    }
+
+    /// Connects, and asks for a notification of each change to the flow table: for [`Connection::flow_change`].
+    ///
+    /// # Errors
+    ///
+    /// Where the bridge does not speak OpenFlow 1.0, too (its `protocols`).
+    pub async fn open_for_monitor(socket: &Path) -> io::Result<Self> {
+        let mut connection = Self::negotiate(socket, V1_0, 1 << V1_0).await?;
+        let request = connection.message(STATS_REQUEST, &MONITOR_REQUEST);
+        connection.stream.write_all(&request).await?;
+        connection.flow_change().await?;
+        Ok(connection)
+    }
+
+    /// The first time: the bridge has granted the monitor. Then: the flow table has changed.
+    pub async fn flow_change(&mut self) -> io::Result<()> {
+        loop {
+            let (_, message) = self.receive().await?;
+            match message.kind {
+                // A monitor that was paused may have missed changes.
+                STATS_REPLY | VENDOR => return Ok(()),
+                ERROR => return Err(refusal(&message.body)),
+                ECHO_REQUEST => self.answer(&message).await?,
+                _ => {}
+            }
+        }
+    }
+
+    async fn negotiate(socket: &Path, version: u8, versions: u32) -> io::Result<Self> {
         let stream = UnixStream::connect(socket).await?;
-        let mut connection = Connection { stream: BufReader::new(stream), version: V1_3, xid: 0 };
+        let mut connection = Connection { stream: BufReader::new(stream), version, xid: 0 };
         let mut bitmap = vec![0, 1, 0, 8];
-        bitmap.extend(VERSIONS.to_be_bytes());
+        bitmap.extend(versions.to_be_bytes());
         let hello = connection.message(HELLO, &bitmap);
         connection.stream.write_all(&hello).await?;
         let (version, theirs) = connection.receive().await?;
         if theirs.kind != HELLO {
             return Err(invalid("the bridge does not begin with HELLO"));
         }
-        connection.version = common_version(version, &theirs.body)
-            .ok_or_else(|| invalid("the bridge speaks neither OpenFlow 1.0 nor 1.3"))?;
+        connection.version =
+            common_version(version, &theirs.body, versions).ok_or_else(|| match versions {
+                VERSIONS => invalid("the bridge speaks neither OpenFlow 1.0 nor 1.3"),
+                _ => invalid("the bridge does not speak OpenFlow 1.0"),
+            })?;
         Ok(connection)
     }
 
@@ -84,15 +162,17 @@ impl Connection {
             let (_, message) = self.receive().await?;
             match message.kind {
                 ERROR => refused = Some(refusal(&message.body)),
-                ECHO_REQUEST => {
-                    let mut reply = self.message(ECHO_REPLY, &message.body);
-                    reply[4..HEADER].copy_from_slice(&message.xid.to_be_bytes());
-                    self.stream.write_all(&reply).await?;
-                }
+                ECHO_REQUEST => self.answer(&message).await?,
                 kind if kind == barrier + 1 && message.xid == sent => return refused.map_or(Ok(()), Err),
                 _ => {}
             }
         }
+    }
+
+    async fn answer(&mut self, echo: &Message) -> io::Result<()> {
+        let mut reply = self.message(ECHO_REPLY, &echo.body);
+        reply[4..HEADER].copy_from_slice(&echo.xid.to_be_bytes());
+        self.stream.write_all(&reply).await
     }
 
     fn message(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
@@ -117,8 +197,8 @@ impl Connection {
     }
 }
 
-/// The highest version that both sides speak; `version` and `body` are those of the other side's HELLO.
-fn common_version(version: u8, body: &[u8]) -> Option<u8> {
+/// The highest of `versions` that the other side speaks, too; `version` and `body` are those of its HELLO.
+fn common_version(version: u8, body: &[u8], versions: u32) -> Option<u8> {
     // Without a bitmap, HELLO means every version up to its own.
     let theirs = match body {
         [0, 1, _, _, bitmap @ ..] if bitmap.len() >= 4 => {
@@ -126,7 +206,7 @@ fn common_version(version: u8, body: &[u8]) -> Option<u8> {
         }
         _ => (2u32.checked_shl(version.into()).unwrap_or_default()).wrapping_sub(1),
     };
-    [V1_3, V1_0].into_iter().find(|v| theirs & VERSIONS & (1 << v) != 0)
+    [V1_3, V1_0].into_iter().find(|v| theirs & versions & (1 << v) != 0)
 }
 
 /// The body of a packet-out whose one action is output to the flow table.
@@ -165,11 +245,12 @@ mod tests {
     #[test]
     fn the_highest_common_version_is_taken() {
         // Open vSwitch's HELLO with protocols=[]: 1.0 to 1.5.
-        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x7e]), Some(V1_3));
-        assert_eq!(common_version(1, &[]), Some(V1_0));
-        assert_eq!(common_version(4, &[0, 1, 0, 8, 0, 0, 0, 0x10]), Some(V1_3));
-        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x60]), None, "1.4 and 1.5 only");
-        assert_eq!(common_version(255, &[]), Some(V1_3), "every version up to 255");
+        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x7e], VERSIONS), Some(V1_3));
+        assert_eq!(common_version(1, &[], VERSIONS), Some(V1_0));
+        assert_eq!(common_version(4, &[0, 1, 0, 8, 0, 0, 0, 0x10], VERSIONS), Some(V1_3));
+        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x60], VERSIONS), None, "1.4 and 1.5 only");
+        assert_eq!(common_version(255, &[], VERSIONS), Some(V1_3), "every version up to 255");
+        assert_eq!(common_version(6, &[0, 1, 0, 8, 0, 0, 0, 0x7e], 1 << V1_0), Some(V1_0));
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! Notifications of changes to bridges' flow tables (`NXST_FLOW_MONITOR`, Open vSwitch's `include/openflow/nicira-ext.h`).
+//!
+//! A monitor costs ovs-vswitchd a message per changed flow. So a bridge has one only while an announcement asks for it, and at most one;
+//! after its first message it is closed, and another one follows [`GAP`] later.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::openflow::Connection;
+use crate::host::backoff::Backoff;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Without a monitor, so that a controller that writes all its flows costs little more than without monitors.
+const GAP: Duration = Duration::from_millis(25);
+
+/// The flow monitors of this host's bridges.
+#[derive(Debug, Clone)]
+pub(crate) struct FlowMonitors {
+    /// Where ovs-vswitchd puts its bridges' management sockets.
+    directory: PathBuf,
+    /// Counts the notifications of all bridges.
+    changes: Arc<watch::Sender<u64>>,
+    running: Arc<Mutex<HashMap<String, Weak<Monitor>>>>,
+}
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct Monitor {
+    _task: JoinSet<()>,
+}
+
+/// Keeps the monitors of some bridges running.
+#[derive(Debug)]
+pub(crate) struct Monitored {
+    bridges: Vec<String>,
+    monitors: Vec<Arc<Monitor>>,
+    changes: watch::Receiver<u64>,
+}
+
+impl FlowMonitors {
+    /// None is running; the bridges' management sockets are looked for in `directory`.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        FlowMonitors { directory, changes: Arc::default(), running: Arc::default() }
+    }
+
+    /// Monitors these bridges for as long as the result is kept. Must be called within a runtime.
+    pub(crate) fn monitor(&self, bridges: Vec<String>) -> Monitored {
+        let changes = self.changes.subscribe();
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, monitor| monitor.strong_count() > 0);
+        let monitors = bridges.iter().map(|bridge| {
+            running.get(bridge).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let monitor = Arc::new(self.start(bridge));
+                running.insert(bridge.clone(), Arc::downgrade(&monitor));
+                monitor
+            })
+        });
+        Monitored { monitors: monitors.collect(), bridges, changes }
+    }
+
+    fn start(&self, bridge: &str) -> Monitor {
+        let (socket, changes) = (self.directory.join(format!("{bridge}.mgmt")), self.changes.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move { keep(&socket, &changes).await });
+        Monitor { _task: task }
+    }
+}
+
+impl Monitored {
+    /// The bridges, as they were asked for.
+    pub(crate) fn bridges(&self) -> &[String] {
+        &self.bridges
+    }
+
+    /// Returns when the flow table of some monitored bridge has changed since this was last called, or may have.
+    pub(crate) async fn changed(&mut self) {
+        if self.monitors.is_empty() || self.changes.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+async fn keep(socket: &Path, changes: &watch::Sender<u64>) {
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+    loop {
+        match Connection::open_for_monitor(socket).await {
+            Ok(mut connection) => {
+                backoff.reset();
+                // A change may have come before the monitor.
+                changes.send_modify(|count| *count = count.wrapping_add(1));
+                if connection.flow_change().await.is_ok() {
+                    changes.send_modify(|count| *count = count.wrapping_add(1));
+                }
+                drop(connection);
+                tokio::time::sleep(GAP).await;
+            }
+            Err(error) => {
+                tracing::debug!("{}: cannot monitor flows: {error}", socket.display());
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    const HELLO: [u8; 8] = [1, 0, 0, 8, 0, 0, 0, 1];
+    const EMPTY_REPLY: [u8; 24] =
+        [1, 17, 0, 24, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0x23, 0x20, 0, 0, 0, 2, 0, 0, 0, 0];
+
+    /// A bridge that grants a monitor.
+    async fn granted(bridge: &UnixListener) -> UnixStream {
+        let mut stream = bridge.accept().await.unwrap().0;
+        let (mut hello, mut request) = ([0; 16], [0; 40]);
+        stream.read_exact(&mut hello).await.unwrap();
+        stream.write_all(&HELLO).await.unwrap();
+        stream.read_exact(&mut request).await.unwrap();
+        assert_eq!((request[1], &request[12..16]), (16, &[0, 0, 0x23, 0x20][..]), "a request of Nicira's");
+        stream.write_all(&EMPTY_REPLY).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_and_the_bridge_is_asked_again_for_as_long_as_the_monitor_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
+        let monitors = FlowMonitors::new(directory.path().into());
+        let [mut first, second] = [(); 2].map(|()| monitors.monitor(vec!["br-int".into()]));
+        let mut stream = granted(&bridge).await;
+        first.changed().await;
+        stream.write_all(&EMPTY_REPLY).await.unwrap();
+        first.changed().await;
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "one message is enough");
+
+        drop(second);
+        let mut stream = granted(&bridge).await;
+        first.changed().await;
+        drop(first);
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "its last user has gone");
+    }
+}

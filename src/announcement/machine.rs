@@ -10,6 +10,8 @@
 //!    │                   └─ gone ────────────────────► Done(cancelled)
 //!    └─ not ready for too long ──────────────────────► Done(not-ready)
 //! ```
+//!
+//! An endless one waits, and sends what gets lost, for as long as the guest is here; of either it warns once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,6 +22,9 @@ use crate::announcement::retry::{self, Lost};
 use crate::announcement::schedule::Schedule;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
+
+/// One that waits for nothing but a change is looked at again then: a moment that clocks can count to.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +59,22 @@ impl Outcome {
     }
 }
 
+/// What takes longer than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// The port is not ready.
+    NotReady,
+    /// The port is ready, and what is sent does not leave the host.
+    NotLeft,
+}
+
 /// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Do nothing before this moment, unless something is observed.
     WaitUntil(Duration),
+    /// Warn the operator, and go on.
+    Warn(Overdue),
     /// Send a round now, and report it to [`Announcement::sent`] or [`Announcement::failed`].
     Send,
     /// The announcement has ended.
@@ -118,15 +134,17 @@ enum Port {
 pub struct Announcement {
     schedule: Schedule,
     patience: Duration,
-    /// The last moment at which the port may become ready.
-    deadline: Duration,
+    /// Since when the port has not been ready.
+    unmet_since: Duration,
     /// Rounds to come; empty until the port is ready.
     due: VecDeque<Duration>,
     port: Port,
     /// The due round was lost, in one or several tries.
     lost: Option<Lost>,
-    /// Lost rounds are tried again for as long as the guest is here.
+    /// It waits and is tried for as long as the guest is here.
     endless: bool,
+    /// What was warned of.
+    warned: Vec<Overdue>,
     /// Rounds that may follow the schedule while the network does not answer.
     more: u32,
     progress: Progress,
@@ -138,10 +156,11 @@ impl Announcement {
         Announcement {
             lost: None,
             endless: false,
+            warned: Vec::new(),
             more: 0,
             schedule,
             patience,
-            deadline: patience,
+            unmet_since: Duration::ZERO,
             due: VecDeque::new(),
             port: Port::Unmet,
             progress: Progress::default(),
@@ -153,9 +172,22 @@ impl Announcement {
         Announcement { more, ..self }
     }
 
-    /// Lost rounds are tried again for as long as the guest is here, not only for as long as a port is waited for.
+    /// The port is waited for, and what is proved lost is tried again, for as long as the guest is here; the patience is the time
+    /// after which that is warned of.
     pub fn endless(self, endless: bool) -> Self {
         Announcement { endless, ..self }
+    }
+
+    /// Goes on by another schedule, if nothing has left yet, and with another patience.
+    pub fn change(&mut self, now: Duration, schedule: Schedule, patience: Duration, more: u32) {
+        self.patience = patience;
+        if self.progress.rounds > 0 {
+            return;
+        }
+        (self.schedule, self.more) = (schedule, more);
+        if self.progress.ready_at.is_some() {
+            self.due = self.schedule.offsets().map(|offset| now.saturating_add(offset)).collect();
+        }
     }
 
     /// Nothing has left for so long that only the fewest frames that announce each address are sent.
@@ -199,7 +231,7 @@ impl Announcement {
         match (std::mem::replace(&mut self.port, port), port) {
             (Port::Ready, Port::Ready) => {}
             (_, Port::Ready) => self.become_ready(now),
-            (Port::Ready, _) => self.deadline = now.saturating_add(self.patience),
+            (Port::Ready, _) => self.unmet_since = now,
             _ => {}
         }
     }
@@ -332,8 +364,15 @@ impl Announcement {
 
     /// The next step at `now`, after an observation at `now`.
     pub fn step(&mut self, now: Duration) -> Step {
+        if self.progress.outcome.is_some() {
+            return Step::Done;
+        }
+        if let Some(overdue) = self.overdue(now) {
+            self.warned.push(overdue);
+            return Step::Warn(overdue);
+        }
+        let deadline = self.unmet_since.saturating_add(self.patience);
         match self.port {
-            _ if self.progress.outcome.is_some() => Step::Done,
             Port::Ready => match self.due.front() {
                 Some(due) if now < *due => Step::WaitUntil(*due),
                 Some(_) => Step::Send,
@@ -341,12 +380,24 @@ impl Announcement {
             },
             // Settling is short; the deadline does not apply.
             Port::Settling(until) => Step::WaitUntil(until),
-            Port::Unmet if now < self.deadline => Step::WaitUntil(self.deadline),
+            Port::Unmet if now < deadline => Step::WaitUntil(deadline),
+            Port::Unmet if self.endless => Step::WaitUntil(now.saturating_add(LONGEST_WAIT)),
             Port::Unmet => {
                 self.progress.outcome = Some(Outcome::NotReady);
                 Step::Done
             }
         }
+    }
+
+    /// What has taken longer than the patience, if that was not warned of.
+    fn overdue(&self, now: Duration) -> Option<Overdue> {
+        let (overdue, since) = match (self.port, &self.lost) {
+            (Port::Unmet, _) => (Overdue::NotReady, self.unmet_since),
+            (Port::Ready, Some(lost)) => (Overdue::NotLeft, lost.since),
+            _ => return None,
+        };
+        let is_late = now >= since.saturating_add(self.patience);
+        Some(overdue).filter(|overdue| self.endless && is_late && !self.warned.contains(overdue))
     }
 }
 
@@ -602,6 +653,7 @@ mod tests {
         while now < until {
             match it.step(now) {
                 Step::WaitUntil(at) => now = at,
+                Step::Warn(_) => {}
                 Step::Send => {
                     tries.push(now);
                     it.sent(Round { at: now, left: false, answered: false });
@@ -626,6 +678,45 @@ mod tests {
     }
 
     #[test]
+    fn an_endless_one_waits_on_and_warns_once() {
+        let mut it = two_rounds().endless(true);
+        it.observe(ms(0), &no_tag());
+        assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(1_000)));
+        assert_eq!(it.step(ms(1_000)), Step::Warn(Overdue::NotReady));
+        assert!(matches!(it.step(ms(1_000)), Step::WaitUntil(at) if at > ms(1_000)));
+        it.observe(ms(600_000), &ready());
+        assert_eq!(it.step(ms(600_000)), Step::Send);
+        it.sent(lost(600_000));
+        it.sent(lost(601_000));
+        assert_eq!(it.step(ms(601_000)), Step::Warn(Overdue::NotLeft));
+        assert!(matches!(it.step(ms(601_000)), Step::WaitUntil(_)));
+        it.observe(ms(601_001), &no_tag());
+        assert!(matches!(it.step(ms(700_000)), Step::WaitUntil(_)), "that was said");
+        it.observe(ms(700_001), &ready());
+        it.sent(left(700_001));
+        it.sent(left(700_051));
+        assert_eq!(it.progress().outcome, Some(Outcome::Announced));
+    }
+
+    #[test]
+    fn another_schedule_and_patience_hold_for_one_that_waits() {
+        let mut it = two_rounds();
+        it.observe(ms(0), &no_tag());
+        let schedule = Schedule { count: 1, ..Schedule::default() };
+        it.change(ms(500), schedule.clone(), ms(3_000), 0);
+        assert_eq!(it.step(ms(1_500)), Step::WaitUntil(ms(3_000)));
+        it.observe(ms(2_000), &ready());
+        it.sent(left(2_000));
+        assert_eq!(it.progress().outcome, Some(Outcome::Announced), "it is one round");
+
+        let mut it = two_rounds();
+        it.observe(ms(0), &ready());
+        it.sent(left(0));
+        it.change(ms(10), schedule, ms(3_000), 0);
+        assert_eq!(it.step(ms(10)), Step::WaitUntil(ms(50)), "one that has begun keeps its schedule");
+    }
+
+    #[test]
     fn a_daemon_goes_on_for_as_long_as_the_guest_is_here_ever_more_slowly() {
         let it = Announcement::new(Schedule::default(), ms(1000)).endless(true);
         let (outcome, _, tries_of_a_minute) = never_leaves(it, ms(3_600_000));
@@ -640,6 +731,7 @@ mod tests {
         it.sent(lost(0));
         it.sent(lost(100_000));
         assert!(it.is_sparing());
+        assert_eq!(it.step(ms(100_000)), Step::Warn(Overdue::NotLeft));
         assert_eq!(it.step(ms(100_000)), Step::WaitUntil(ms(110_000)));
         it.changed(ms(104_000));
         assert_eq!(it.step(ms(104_000)), Step::Send);
@@ -680,7 +772,7 @@ mod tests {
         let mut now = ms(0);
         for n in 0.. {
             match it.step(now) {
-                Step::Done => break,
+                Step::Done | Step::Warn(_) => break,
                 Step::WaitUntil(at) => now = at,
                 Step::Send if (n == 0) == first_is_sent => it.sent(Round { at: now, ..left(0) }),
                 Step::Send => it.failed(now, "no buffer".into()),

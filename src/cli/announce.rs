@@ -40,8 +40,8 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     let mut running = JoinSet::new();
     for (order, guest) in orders.orders {
         let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
-        let signals = Signals { guest, stop: stop.clone() };
-        running.spawn(announcer::announce(order, host.clone(), signals, began));
+        let signals = Signals { order: watch::channel(Arc::new(order)).1, guest, stop: stop.clone() };
+        running.spawn(announcer::announce(host.clone(), signals, began));
     }
     if nothing {
         complain(match args.nics.whom() {

@@ -25,6 +25,7 @@ use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::targets;
 use crate::run::traces::Traces;
+use crate::run::waits::Waits;
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -90,6 +91,7 @@ impl Start {
             pace: Some(Pacer::start(config.limits.frames_per_second)),
             solicitor: Solicitor::new(),
             traces: Traces::default(),
+            waits: Waits::default(),
         };
         Ok((host, selection))
     }

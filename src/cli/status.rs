@@ -29,7 +29,7 @@ const HEAD: [&str; 8] = ["TIME", "VM", "DEVICE", "CAUSE", "OUTCOME", "READY", "F
 pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     let mut status = ask()?;
     if args.prometheus {
-        return Ok(print(status.metrics.text(&status.gauges).trim_end()));
+        return Ok(print(status.metrics.text(&status.gauges, &status.waiting).trim_end()));
     }
     let output = Output { json: args.json, pretty: args.pretty, verbose: false };
     let vm = args.vm.as_ref().or(args.of.as_ref());
@@ -104,7 +104,11 @@ fn text(status: &Snapshot) -> String {
         count(status.guests, "guest"),
         count(in_progress, "announcement"),
     );
-    status.in_progress.iter().for_each(|subject| text += &format!("\n  {subject}"));
+    for subject in &status.in_progress {
+        let waiting = status.waiting.iter().find(|waiting| waiting.subject == *subject);
+        let reason = waiting.map(|waiting| format!(": waiting: {}", waiting.reason)).unwrap_or_default();
+        text += &format!("\n  {subject}{reason}");
+    }
     if !status.recent.is_empty() {
         text += &format!("\n{}", table(status.recent.iter().map(row)));
     }

@@ -82,7 +82,7 @@ impl Config {
         let wait = self.ports.wait;
         if wait.is_zero() {
             advice.push(
-                "ports.wait is 0: a port that is not ready at the event is never announced by announced(8); take 60s".into(),
+                "ports.wait is 0: announced(8) warns at once of each port that is not ready at the event; take 60s".into(),
             );
         } else if wait < SHORT_WAIT {
             advice.push(format!("ports.wait is {wait:?}: an agent may take longer to bind a port; take 60s"));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::snapshot::{Ended, Snapshot};
+use crate::run::waits::Waits;
 
 /// How many reports `announce status` shows.
 const REMEMBERED: usize = 50;
@@ -15,8 +16,17 @@ const REMEMBERED: usize = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
-    /// The status as it was sent last, and of which change.
-    text: Mutex<(u64, Arc<[u8]>)>,
+    /// What announcements wait for.
+    waits: Waits,
+    /// The status as it was sent last.
+    text: Mutex<Text>,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    /// The changes that it has: of what is shown, and of what is waited for.
+    changes: (u64, u64),
+    bytes: Arc<[u8]>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -32,6 +42,11 @@ struct Shown {
 }
 
 impl Board {
+    /// Nothing has happened; `waits` is what announcements wait for.
+    pub(super) fn new(waits: Waits) -> Board {
+        Board { waits, ..Board::default() }
+    }
+
     /// Counts something.
     pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
         let mut shown = lock(&self.shown);
@@ -64,11 +79,12 @@ impl Board {
     pub(super) fn status(&self) -> Arc<[u8]> {
         let mut text = lock(&self.text);
         let shown = lock(&self.shown).clone();
-        let change = shown.changes + 1;
-        if replace(&mut text.0, change) != change {
-            text.1 = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
+        let changes = (shown.changes + 1, self.waits.changes());
+        if replace(&mut text.changes, changes) != changes {
+            let snapshot = Snapshot { waiting: self.waits.now(), ..Snapshot::from(shown) };
+            text.bytes = serde_json::to_vec(&snapshot).unwrap_or_default().into();
         }
-        text.1.clone()
+        text.bytes.clone()
     }
 
     /// The metrics as Prometheus reads them.
@@ -76,7 +92,7 @@ impl Board {
         let shown = lock(&self.shown);
         let (metrics, gauges) = (shown.metrics.clone(), shown.gauges);
         drop(shown);
-        metrics.text(&gauges)
+        metrics.text(&gauges, &self.waits.now())
     }
 }
 
@@ -86,6 +102,7 @@ impl From<Shown> for Snapshot {
             version: VERSION,
             guests: shown.guests,
             gauges: shown.gauges,
+            waiting: Vec::new(),
             in_progress: shown.in_progress.iter().map(|subject| subject.as_ref().to_owned()).collect(),
             recent: shown.recent.iter().map(|ended| Ended::clone(ended)).collect(),
             metrics: shown.metrics,

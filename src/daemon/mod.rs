@@ -22,6 +22,7 @@ use crate::run::order::{Capture, Host, Injector};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
+use crate::run::waits::Waits;
 
 mod board;
 mod connection;
@@ -113,7 +114,7 @@ async fn run(file: Option<PathBuf>, config: Config, log: &DaemonLog) -> Result<(
     }
     give_up_privileges(&config, &injectors)?;
     log.start();
-    let board = Arc::<Board>::default();
+    let board = Arc::new(Board::new(host.waits.clone()));
     serve::start(directory, config.metrics.listen, board.clone());
     Engine::new(file, config, host, keep, board)?.run().await
 }
@@ -131,6 +132,7 @@ async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
         ovs_directory: directory,
         witness: Capture::Host(Witness::new()),
         traces: Traces::default(),
+        waits: Waits::default(),
         pace: Some(Pacer::start(config.limits.frames_per_second)),
         solicitor: Solicitor::new(),
     };

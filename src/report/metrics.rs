@@ -10,6 +10,7 @@ use crate::announcement::machine::Outcome;
 use crate::guest::event::Cause;
 use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
+use crate::report::waiting::{Waiting, waited_for};
 
 /// Seconds: from what only a fast path makes to what is an outage.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
@@ -118,7 +119,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(&self, gauges: &Gauges) -> String {
+    pub fn text(&self, gauges: &Gauges, waiting: &[Waiting]) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, f64)>| {
             let _ = writeln!(text, "# HELP announced_{name} {help}\n# TYPE announced_{name} {kind}");
@@ -137,6 +138,11 @@ impl Metrics {
         family("announcements_total", "counter", "Announcements that ended, a NIC each.", outcomes);
         let in_progress = vec![(String::new(), gauges.in_progress as f64)];
         family("announcements_in_progress", "gauge", "Announcements under way.", in_progress);
+        let waits = waited_for().map(|kind| {
+            let count = waiting.iter().filter(|waiting| waiting.condition == kind).count();
+            (label("condition", kind), count as f64)
+        });
+        family("waiting", "gauge", "Announcements that wait, by what they wait for.", waits.collect());
         family("frames_sent_total", "counter", "Frames that were sent.", by("kind", &self.frames));
         for (name, help, count) in [
             ("injection_errors_total", "Rounds that could not be injected.", self.injection_errors),
@@ -203,7 +209,7 @@ mod tests {
         let mut metrics = Metrics::default();
         metrics.first_frame_delay.add(0.002);
         metrics.first_frame_delay.add(100.0);
-        let text = metrics.text(&Gauges::default());
+        let text = metrics.text(&Gauges::default(), &[]);
         for line in [
             "announced_first_frame_delay_seconds_bucket{le=\"0.001\"} 0",
             "announced_first_frame_delay_seconds_bucket{le=\"0.0025\"} 1",

@@ -8,5 +8,6 @@ pub(crate) mod record;
 pub mod snapshot;
 mod text;
 pub(crate) mod timeline;
+pub mod waiting;
 
 pub(crate) use record::{Path, Report, VERSION};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::record::Report;
+use crate::report::waiting::Waiting;
 
 /// The daemon at one moment.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Snapshot {
     pub gauges: Gauges,
     /// The NICs that are being announced.
     pub in_progress: Vec<String>,
+    /// Those of them that wait, and for what.
+    #[serde(default)]
+    pub waiting: Vec<Waiting>,
     /// The last reports, the latest last.
     pub recent: Vec<Ended>,
     /// What was counted.

@@ -165,7 +165,7 @@ mod tests {
         metrics.ended(&ended(Outcome::Announced, left()));
         metrics.ended(&ended(Outcome::Superseded, left()));
         metrics.ended(&Report { rounds: 1, ..ended(Outcome::Announced, left()) });
-        let text = metrics.text(&Gauges::default());
+        let text = metrics.text(&Gauges::default(), &[]);
         assert!(text.contains("\nannounced_unanswered_total 1\n"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! Runs announcements: looks at the host, asks the state machine what to do, and does it.
 
 use std::pin::Pin;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ use crate::run::asking::Asking;
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
+use crate::run::waits::Place;
+
+mod patience;
 
 /// The pauses between attempts to make a way in ready, while none works.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
@@ -32,9 +35,11 @@ const LAST_RETRY: Duration = Duration::from_millis(100);
 /// To make a way in ready has a time-out of its own, and ends before.
 const A_LONG_TIME: Duration = Duration::from_secs(60);
 
-/// What ends or holds an announcement from outside.
+/// What directs an announcement from outside.
 #[derive(Debug, Clone)]
 pub(crate) struct Signals {
+    /// What is to be announced, and how; another one holds if it waits.
+    pub order: watch::Receiver<Arc<Order>>,
     /// Whether the guest runs.
     pub guest: watch::Receiver<GuestState>,
     /// Why it is to end.
@@ -48,16 +53,20 @@ pub(crate) enum Stop {
     Interrupted,
     /// Another one takes its place.
     Superseded,
+    /// The configuration leaves the NIC out.
+    LeftOut,
 }
 
-/// Carries out `order` for an event at `began`, until it is announced or cannot be.
-pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals, began: Instant) -> Report {
+/// Carries out an order for an event at `began`, until it is announced or cannot be.
+pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instant) -> Report {
+    let order = signals.order.borrow_and_update().clone();
     let mut run = Run {
         frames: order.round(),
         machine: Announcement::new(order.schedule.clone(), order.wait)
             .insisting(order.proof.more_rounds)
             .endless(order.endless),
-        order: &order,
+        place: host.waits.enter(),
+        order,
         way: None,
         offered: Vec::new(),
         preparing: None,
@@ -72,18 +81,20 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
         began,
         supposed: None,
     };
-    if run.frames.is_empty() {
-        run.machine
-            .give_up("there is nothing to send: the NIC has no address for the kinds of --send".into());
-    }
+    run.must_have_frames();
     loop {
         match *signals.stop.borrow_and_update() {
             Some(Stop::Interrupted) => run.machine.cancel("interrupted"),
             Some(Stop::Superseded) => run.machine.supersede(),
+            Some(Stop::LeftOut) => run.machine.cancel("the configuration leaves it out (announce = false)"),
             None => {}
         }
+        if let Ok(true) = signals.order.has_changed() {
+            let order = signals.order.borrow_and_update().clone();
+            run.follow(order);
+        }
         let guest = *signals.guest.borrow_and_update();
-        let seen = order.look(&mut host, guest);
+        let seen = run.order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
         run.leave_the_clock();
         run.tell_what_is_unmet(&seen);
@@ -100,14 +111,15 @@ pub(crate) async fn announce(order: Order, mut host: Host, mut signals: Signals,
                 run.ask_who_learned(&host, &seen).await;
             }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
+            Step::Warn(overdue) => Box::pin(run.warn(overdue, &host, &seen)).await,
             // In a box of its own: announcements that wait, perhaps thousands, need no room for it.
             Step::Done => return Box::pin(run.report(&host, &seen)).await,
         }
     }
 }
 
-struct Run<'a> {
-    order: &'a Order,
+struct Run {
+    order: Arc<Order>,
     machine: Announcement,
     frames: Vec<Frame>,
     way: Option<Way>,
@@ -129,6 +141,8 @@ struct Run<'a> {
     has_turn: bool,
     /// What was last said to be unmet.
     told: String,
+    /// Where it says what it waits for.
+    place: Place,
     began: Instant,
     /// What the time is in a dry run, once the port is ready.
     supposed: Option<Duration>,
@@ -142,12 +156,13 @@ struct Lacking {
     since: Duration,
     retry_at: Duration,
     backoff: Backoff,
+    is_warned_of: bool,
 }
 
 impl Lacking {
     fn new(now: Duration) -> Lacking {
         let backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-        Lacking { why: String::new(), since: now, retry_at: now, backoff }
+        Lacking { why: String::new(), since: now, retry_at: now, backoff, is_warned_of: false }
     }
 
     fn pause(&mut self, now: Duration) {
@@ -155,7 +170,7 @@ impl Lacking {
     }
 }
 
-impl Run<'_> {
+impl Run {
     fn now(&self) -> Duration {
         self.supposed.unwrap_or_else(|| self.began.elapsed())
     }
@@ -164,21 +179,6 @@ impl Run<'_> {
     fn leave_the_clock(&mut self) {
         if self.order.dry_run && self.supposed.is_none() {
             self.supposed = self.machine.progress().ready_at;
-        }
-    }
-
-    /// Whoever waits at a terminal wants to know for what.
-    fn tell_what_is_unmet(&mut self, seen: &Assessment) {
-        let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        if unmet != self.told {
-            if !unmet.is_empty() {
-                tracing::debug!(
-                    target: crate::log::WAITING,
-                    "{}: waiting: {unmet}",
-                    self.order.target.subject(seen.device(&self.order.target))
-                );
-            }
-            self.told = unmet;
         }
     }
 
@@ -254,8 +254,11 @@ impl Run<'_> {
             tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);
             lacking.why.clone_from(&why);
         }
-        if !error.is_transient() || now.saturating_sub(lacking.since) >= self.order.wait {
+        let is_late = now.saturating_sub(lacking.since) >= self.order.wait;
+        if !error.is_transient() || (is_late && !self.order.endless) {
             self.machine.give_up(why);
+        } else if is_late && !std::mem::replace(&mut lacking.is_warned_of, true) {
+            self.warn_of(&format!("{why}; still trying"));
         }
     }
 
@@ -299,6 +302,7 @@ impl Run<'_> {
             () = pace.turn(Part::announcements(self.machine.progress().attempts()), self.frames.len()) => self.has_turn = true,
             Ok(()) = signals.guest.changed() => {}
             Ok(()) = signals.stop.changed() => {}
+            Ok(()) = order_changed(&mut signals.order) => {}
         }
     }
 
@@ -368,7 +372,7 @@ impl Run<'_> {
     /// Sends a round's questions, when all others' announcements of that round have had their turn. What becomes of them changes
     /// nothing about the announcement.
     async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
-        let questions = self.asking.round(self.order, host, seen, self.now()).await;
+        let questions = self.asking.round(&self.order, host, seen, self.now()).await;
         let frames: Vec<Frame> = questions.iter().filter_map(|q| q.frame(self.order.target.mac)).collect();
         if frames.is_empty() {
             return;
@@ -505,6 +509,7 @@ impl Run<'_> {
                 has_changed = true;
                 false
             }
+            Ok(()) = order_changed(&mut signals.order) => false,
             () = see(&mut self.observer) => false,
             prepared = made_ready(&mut self.preparing) => {
                 self.prepared(prepared, self.machine.is_ready());
@@ -522,7 +527,7 @@ impl Run<'_> {
     }
 
     async fn report(self, host: &Host, seen: &Assessment) -> Report {
-        let (order, progress) = (self.order, self.machine.progress());
+        let (order, progress) = (&self.order, self.machine.progress());
         let sent = progress.first_frame_at.is_some();
         let evidence = match self.observer.as_ref().filter(|_| sent) {
             Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
@@ -545,6 +550,11 @@ impl Run<'_> {
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
         }
     }
+}
+
+/// Returns when there is another order, which stays to be taken.
+async fn order_changed(order: &mut watch::Receiver<Arc<Order>>) -> Result<(), watch::error::RecvError> {
+    order.changed().await.inspect(|()| order.mark_changed())
 }
 
 /// Returns when the guest does not run any more, or the announcement is to end.

@@ -98,6 +98,7 @@ impl World {
             witness: Capture::Fake(self.clone()),
             traces: crate::run::traces::Traces::default(),
             flows: crate::host::openvswitch::flow_monitor::FlowMonitors::new("/nonexistent".into()),
+            waits: crate::run::waits::Waits::default(),
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
         }

@@ -11,3 +11,4 @@ pub(crate) mod pacer;
 pub(crate) mod solicitor;
 pub(crate) mod targets;
 pub(crate) mod traces;
+pub(crate) mod waits;

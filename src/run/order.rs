@@ -36,6 +36,7 @@ use crate::run::fake;
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
+use crate::run::waits::Waits;
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
@@ -60,6 +61,8 @@ pub(crate) struct Host {
     pub traces: Traces,
     /// Notifications of changes to bridges' flows, while something is lost there.
     pub flows: FlowMonitors,
+    /// What announcements wait for.
+    pub waits: Waits,
 }
 
 /// Lets frames enter the host as if the guest had sent them.
@@ -162,7 +165,7 @@ pub(crate) struct Order {
     pub schedule: Schedule,
     /// What is done to know that the frames left the host.
     pub proof: ProofTable,
-    /// How long the port may take to become ready.
+    /// How long the port may take to become ready; if it is endless, before that is warned of.
     pub wait: Duration,
     /// The operator's word on who is in charge of the port.
     pub in_charge: Option<Owner>,
@@ -172,7 +175,7 @@ pub(crate) struct Order {
     pub uplinks: Uplinks,
     /// The operator's choice of a way in.
     pub inject: Option<Method>,
-    /// What is lost is tried again for as long as the guest is here.
+    /// The port is waited for, and what is lost is tried again, for as long as the guest is here.
     pub endless: bool,
     /// Send nothing, and do not wait between the rounds.
     pub dry_run: bool,

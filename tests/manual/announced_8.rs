@@ -8,6 +8,7 @@ use announced::for_tests::event::Cause;
 use announced::for_tests::frame;
 use announced::for_tests::machine::Outcome;
 use announced::for_tests::metrics::{Gauges, Metrics};
+use announced::for_tests::waiting::waited_for;
 
 use crate::page::{Page, assert_marked};
 
@@ -27,7 +28,7 @@ fn the_page_has_every_option_and_no_other() {
 
 #[test]
 fn the_page_has_every_metric_and_no_other() {
-    let text = Metrics::default().text(&Gauges::default());
+    let text = Metrics::default().text(&Gauges::default(), &[]);
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let known: BTreeSet<&str> = families.collect();
     assert!(known.len() >= 9, "{known:?}");
@@ -41,6 +42,7 @@ fn the_page_has_every_value_of_the_metrics_labels() {
     let outcomes = [Announced, NotReady, Cancelled, Superseded, Failed];
     let words = (outcomes.iter().map(|outcome| outcome.word()))
         .chain(frame::Kind::ALL.iter().map(|kind| kind.word()))
+        .chain(waited_for())
         .chain(["libvirt", "ovsdb"]);
     assert_marked(PAGE.part("Sh", "METRICS"), "Cm", words);
 }

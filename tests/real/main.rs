@@ -12,6 +12,7 @@ mod asking;
 mod daemon;
 mod daemon_many;
 mod daemon_service;
+mod daemon_waits;
 mod explain;
 mod guests;
 mod hook;

@@ -1,5 +1,7 @@
 //! Carries out what the ledgers want done for a guest: it is read, announced, and let go.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::Instant;
@@ -7,6 +9,7 @@ use tokio::time::Instant;
 use super::{Engine, Run, Running};
 use crate::announcement::machine::Outcome;
 use crate::daemon::reading::patiently;
+use crate::guest::event::Cause;
 use crate::guest::ledger::{Action, Ended};
 use crate::guest::target::Target;
 use crate::guest::{GuestState, Known};
@@ -26,9 +29,8 @@ impl Engine {
                 Action::Read { uuid, reading } => self.start_reading(connection, uuid, reading),
                 Action::Event(cause) => self.publisher.event(cause),
                 Action::Announce { uuid, run, target, cause, at } => {
-                    let endless = self.only.is_none();
-                    let order = Order { cause, endless, ..Order::new(*target, &self.config, &[], None) };
-                    self.announce(Run { connection, number: run }, uuid, order, self.epoch + at);
+                    let at = self.epoch + at;
+                    self.announce(Run { connection, number: run }, uuid, *target, cause, at);
                 }
                 Action::Supersede(number) => {
                     if let Some(old) = self.running.remove(&Run { connection, number }) {
@@ -90,20 +92,39 @@ impl Engine {
         self.act(number, actions);
     }
 
-    fn announce(&mut self, run: Run, uuid: String, order: Order, at: Instant) {
-        let target: &Target = &order.target;
+    /// What the configuration makes of an announcement for `cause`.
+    fn order(&self, target: Target, cause: Cause) -> Arc<Order> {
+        let endless = self.only.is_none();
+        Arc::new(Order { cause, endless, ..Order::new(target, &self.config, &[], None) })
+    }
+
+    /// What the configuration has become holds for the announcements that wait.
+    pub(super) fn reorder(&self) {
+        for running in self.running.values() {
+            let (target, cause) = (&running.target, running.order.borrow().cause);
+            if self.config.announces(target) {
+                running.order.send_replace(self.order(target.clone(), cause));
+            } else {
+                running.stop.send_replace(Some(Stop::LeftOut));
+            }
+        }
+    }
+
+    fn announce(&mut self, run: Run, uuid: String, target: Target, cause: Cause, at: Instant) {
         let (subject, mac) = (target.subject(target.plug.device.clone()).into(), target.mac);
         let (stop, stopped) = watch::channel(None);
-        let signals = Signals { guest: self.state_of(run.connection, &uuid), stop: stopped };
+        let (order, orders) = watch::channel(self.order(target.clone(), cause));
+        let guest = self.state_of(run.connection, &uuid);
+        let signals = Signals { order: orders, guest, stop: stopped };
         let (host, jitter) = (self.host.clone(), pacer::jitter(mac, self.config.limits.jitter));
         let whose = uuid.clone();
         let task = self.tasks.spawn(async move {
             if !jitter.is_zero() {
                 tokio::time::sleep(jitter).await;
             }
-            (run, whose, announcer::announce(order, host, signals, at).await)
+            (run, whose, announcer::announce(host, signals, at).await)
         });
-        self.running.insert(run, Running { uuid, subject, stop, task: task.id() });
+        self.running.insert(run, Running { uuid, subject, target, order, stop, task: task.id() });
     }
 
     pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {

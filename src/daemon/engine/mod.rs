@@ -19,11 +19,12 @@ use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
 use crate::guest::event::Change;
 use crate::guest::ledger::Present;
+use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::report::Report;
 use crate::report::metrics::Gauges;
 use crate::run::announcer::Stop;
-use crate::run::order::Host;
+use crate::run::order::{Host, Order};
 
 mod announcing;
 #[cfg(test)]
@@ -46,6 +47,8 @@ struct Run {
 struct Running {
     uuid: String,
     subject: Arc<str>,
+    target: Target,
+    order: watch::Sender<Arc<Order>>,
     stop: watch::Sender<Option<Stop>>,
     task: task::Id,
 }
@@ -272,7 +275,10 @@ impl Engine {
                     pace.change(config.limits.frames_per_second);
                 }
                 self.config = config;
-                tracing::info!("the configuration is loaded anew, for the announcements to come");
+                self.reorder();
+                tracing::info!(
+                    "the configuration is loaded anew, for the announcements that wait and those to come"
+                );
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }

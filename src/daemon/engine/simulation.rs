@@ -34,7 +34,7 @@ const CONFIGURATION: &str = r#"
     [schedule]
     count = 3
     [ports]
-    wait = "1h"
+    wait = "1s"
     [limits]
     frames-per-second = 100
 "#;

@@ -1,0 +1,88 @@
+//! An announcement that waits: what for, for how long without a word, and by which order.
+
+use std::sync::Arc;
+
+use super::Run;
+use crate::announcement::machine::Overdue;
+use crate::path::readiness::Assessment;
+use crate::report::waiting::{DEPARTURE, INJECTOR, Waiting};
+use crate::run::order::{Host, Order};
+
+impl Run {
+    /// Says what it waits for: where the host's state is shown, and to an operator at a terminal.
+    pub(super) fn tell_what_is_unmet(&mut self, seen: &Assessment) {
+        let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let subject = || self.order.target.subject(seen.device(&self.order.target));
+        let waits_for = match (seen.unmet.first(), &self.lacking) {
+            (Some(condition), _) => Some((condition.code(), unmet.clone())),
+            (None, Some(lacking)) if self.lacks_a_way() => Some((INJECTOR, lacking.why.clone())),
+            (None, _) if self.machine.is_lost() => Some((DEPARTURE, "no frame leaves the host".into())),
+            (None, _) => None,
+        };
+        self.place.waits_for(waits_for.map(|(kind, reason)| Waiting {
+            subject: subject(),
+            condition: kind.into(),
+            reason,
+        }));
+        if unmet != self.told {
+            if !unmet.is_empty() {
+                tracing::debug!(target: crate::log::WAITING, "{}: waiting: {unmet}", subject());
+            }
+            self.told = unmet;
+        }
+    }
+
+    /// Warns the operator of what takes longer than it may; it goes on.
+    pub(super) async fn warn(&mut self, overdue: Overdue, host: &Host, seen: &Assessment) {
+        match overdue {
+            Overdue::NotReady => {
+                self.warn_of(&format!("{} (for {:?} by now); still waiting", self.told, self.order.wait));
+            }
+            Overdue::NotLeft => {
+                let evidence = match &self.observer {
+                    Some(observer) => observer.evidence(host, seen).await,
+                    None => return,
+                };
+                let wait = self.order.wait;
+                let why = match evidence.stuck.join("; ") {
+                    stuck if stuck.is_empty() => String::new(),
+                    stuck => format!(": {stuck}"),
+                };
+                self.warn_of(&format!("nothing of it has left the host for {wait:?}{why}; still trying"));
+            }
+        }
+    }
+
+    pub(super) fn warn_of(&self, why: &str) {
+        let target = &self.order.target;
+        let domain = target.domain.as_ref().map(|domain| domain.name.as_str());
+        let (device, mac) = (target.plug.device.as_deref(), target.mac.to_string());
+        let subject = target.subject(target.plug.device.clone());
+        tracing::warn!(domain, device, mac, "{subject}: not announced yet: {why}");
+    }
+
+    /// From here on another order holds. What has begun to leave keeps its frames and its schedule.
+    pub(super) fn follow(&mut self, order: Arc<Order>) {
+        let now = self.now();
+        self.machine.change(now, order.schedule.clone(), order.wait, order.proof.more_rounds);
+        if self.machine.progress().rounds > 0 {
+            let (in_charge, untagged, wait) = (order.in_charge, order.untagged, order.wait);
+            let uplinks = order.uplinks.clone();
+            self.order = Arc::new(Order { in_charge, untagged, wait, uplinks, ..(*self.order).clone() });
+            return;
+        }
+        self.frames = order.round();
+        self.order = order;
+        // Every way in is looked for anew, and what is watched follows from that.
+        (self.way, self.preparing, self.lacking, self.observer) = (None, None, None, None);
+        self.offered.clear();
+        self.must_have_frames();
+    }
+
+    pub(super) fn must_have_frames(&mut self) {
+        if self.frames.is_empty() {
+            let why = "there is nothing to send: the NIC has no address for the kinds of --send";
+            self.machine.give_up(why.into());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `announced` waits for as long as the guest runs here: it warns once, heeds a new configuration, and announces in the end.
+
+use crate::common::daemon::{CALM, is_announced_at};
+use crate::common::{Attachment, Daemon, Place, Site, require};
+
+const IMPATIENT: &str = "[ports]\nwait = \"200ms\"\n";
+
+/// What the metrics have of those that wait for this.
+fn waiting(site: &Site, condition: &str) -> Option<String> {
+    let text = site.host.announce(&["status", "--prometheus"]).stdout;
+    let line = format!("announced_waiting{{condition=\"{condition}\"}} ");
+    text.lines().find_map(|found| found.strip_prefix(&line).map(str::to_owned))
+}
+
+#[test]
+fn a_port_is_waited_for_and_a_new_configuration_holds_for_it() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, &format!("{CALM}{IMPATIENT}"));
+    assert_eq!(waiting(&site, "tag").as_deref(), Some("0"));
+    site.save();
+    let wire = site.wire();
+    site.restore("");
+    let warning = daemon.program.stderr.line_with("not announced yet: ");
+    let unmet = format!("the port {} has no VLAN tag yet", site.port());
+    assert!(warning.contains(&unmet) && warning.contains("still waiting"), "{warning}");
+    let status = daemon.is_at(1);
+    assert_eq!(
+        (&status["waiting"][0]["condition"], &status["waiting"][0]["reason"]),
+        (&"tag".into(), &unmet.clone().into()),
+        "{status:#}"
+    );
+    assert!(site.host.announce(&["status"]).stdout.contains(&format!(": waiting: {unmet}")));
+    assert_eq!(waiting(&site, "tag").as_deref(), Some("1"));
+    assert_eq!(wire.count(), 0);
+
+    let config = format!("{CALM}{IMPATIENT}[network.br-int]\nin-charge = \"nobody\"\n");
+    daemon.reload(&config, "loaded anew");
+    let report = &daemon.reports(1)[0];
+    is_announced_at(&[0, 300, 900], &site.nic, None, &wire.stop(), report, "restored");
+    assert_eq!(waiting(&site, "tag").as_deref(), Some("0"));
+    let said = daemon.terminate().stderr;
+    assert_eq!(said.matches("not announced yet").count(), 1, "{said}");
+}
+
+#[test]
+fn what_gets_lost_is_warned_of_once_with_the_reason_and_leaves_in_the_end() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, &format!("{CALM}{IMPATIENT}"));
+    site.save();
+    site.host.sh(&format!("ovs-ofctl add-flow br-int priority=9,dl_src={},actions=drop", site.nic.mac));
+    site.restore("");
+    site.bind();
+    let warning = daemon.program.stderr.line_with("nothing of it has left the host for 200ms");
+    assert!(warning.contains("actions=drop") && warning.contains("still trying"), "{warning}");
+    assert_eq!(waiting(&site, "departure").as_deref(), Some("1"));
+    assert_eq!(daemon.is_at(1)["recent"], serde_json::json!([]));
+    site.host.sh(&format!("ovs-ofctl --strict del-flows br-int priority=9,dl_src={}", site.nic.mac));
+    let report = &daemon.reports(1)[0];
+    assert_eq!((&report["outcome"], &report["rounds"]), (&"announced".into(), &3.into()), "{report:#}");
+    let said = daemon.terminate().stderr;
+    assert_eq!(said.matches("not announced yet").count(), 1, "{said}");
+}
+
+#[test]
+fn one_that_waits_is_left_out_when_the_configuration_says_so() {
+    require!(lab, ovs, libvirt);
+    let site = Site::build(Attachment::Ovs);
+    let daemon = Daemon::start(&site.host, CALM);
+    site.save();
+    site.restore("");
+    daemon.is_at(1);
+    daemon.reload("[vm.web1]\nannounce = false\n", "loaded anew");
+    let report = &daemon.reports(1)[0];
+    assert_eq!(report["outcome"], "cancelled");
+    assert!(report["error"].as_str().unwrap().contains("announce = false"), "{report:#}");
+}

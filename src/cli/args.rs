@@ -368,6 +368,13 @@ impl Sources {
 /// The command line with a command in front of the options that stand before it: `announce --json status`, as `ip -j link`.
 pub(super) fn command_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
+    if let [_, hook, _, after, _] = &words[..] {
+        // A VM may be called --help.
+        if hook == "hook" && after == "--after" {
+            let guest = words.remove(2);
+            words.extend(["--".into(), guest]);
+        }
+    }
     let cli = Cli::command();
     let takes_value = |word: &str| {
         let of_long = |long: &str| cli.get_arguments().find(|arg| arg.get_long() == Some(long));
@@ -458,6 +465,20 @@ mod tests {
             ("announce --json", "announce --json"),
         ] {
             assert_eq!(first(line), expected);
+        }
+    }
+
+    #[test]
+    fn the_hook_takes_every_name() {
+        for name in ["web1", "-dash", "-h", "--help", "-v", "--after", "--after=1", "--", "-", "", "hook"] {
+            for words in [["hook", name, "--after", "1", ""], ["hook", "--after", "1", "--", name]] {
+                let words = words.iter().take(if words[1] == "--after" && words[3] == "--" { 5 } else { 4 });
+                let words = ["announce"].iter().chain(words).map(OsString::from);
+                match Cli::try_parse_from(command_first(words)).unwrap().command {
+                    Some(Command::Hook { guest, after: 1 }) => assert_eq!(guest, name),
+                    _ => panic!("{name}"),
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Attachment, Capture, Frame, Place, Running, Site, VLAN, eventually, require};
+use crate::common::{Attachment, Capture, Frame, Guest, Place, Running, Site, VLAN, eventually, require};
 use nix::sys::signal::Signal;
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/libvirt/hooks/qemu.d/50-announce");
@@ -34,6 +34,25 @@ fn a_restored_guest_is_announced_when_its_port_is_ready() {
     site.bind();
     eventually("it is done", || (!hooks(&site)).then_some(()));
     assert_eq!(announced(&wire.stop()), 10);
+}
+
+#[test]
+fn a_guest_whose_name_looks_like_an_option_is_announced() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = hooked();
+    site.host.sh("virsh --quiet destroy web1");
+    for name in ["-dash", "--help"] {
+        Guest::new(name).nova().quiet().nic(&site.nic).start(&site.host);
+        site.host.sh(&format!("virsh --quiet save --domain {name} --file /run/named.sav"));
+        eventually("the hook's announce has seen that it was booted", || (!hooks(&site)).then_some(()));
+        let wire = site.wire();
+        site.host.sh("virsh --quiet restore /run/named.sav");
+        eventually("the hook's announce waits", || hooks(&site).then_some(()));
+        site.bind();
+        eventually("it is done", || (!hooks(&site)).then_some(()));
+        assert_eq!(announced(&wire.stop()), 10, "{name}");
+        site.host.sh(&format!("virsh --quiet destroy --domain {name}"));
+    }
 }
 
 #[test]

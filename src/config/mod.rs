@@ -1,4 +1,4 @@
-//! The configuration file: TOML, everything with a default, nothing unknown (announced.toml(5)).
+//! The configuration file: TOML; every key has a default, and unknown keys are errors (announced.toml(5)).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,13 +30,13 @@ mod permitted;
 
 use permitted::Prefixes;
 
-/// Where the configuration is looked for when no file is named; it need not exist.
+/// The configuration file if none is named; it need not exist.
 pub(crate) const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
 
-/// The rounds that a schedule may have at most: more would only be noise to the switches.
+/// The largest number of rounds in a schedule: more would be noise to the switches.
 pub(crate) const MOST_ROUNDS: u32 = 1000;
 
-/// A configuration as written, with defaults for what is not.
+/// The configuration as written; absent keys have their defaults.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
@@ -62,7 +62,7 @@ pub struct Config {
     pub limits: LimitsTable,
     /// `[metrics]`.
     pub metrics: MetricsTable,
-    /// `[network.NAME]`: by what the domain's XML plugs a NIC into: libvirt's network, a bridge or a lower device.
+    /// `[network.NAME]`: by the NIC's network in the domain's XML: a libvirt network, a bridge or a lower device.
     pub network: BTreeMap<String, Override>,
     /// `[vm.NAME]`: by the domain's name or UUID.
     pub vm: BTreeMap<String, Override>,
@@ -79,7 +79,7 @@ pub struct ScheduleTable {
     /// The first gap.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
-    /// What each gap is multiplied with.
+    /// The factor from each gap to the next.
     pub backoff: f64,
     /// The longest gap.
     #[serde(deserialize_with = "duration")]
@@ -101,7 +101,7 @@ pub struct FramesTable {
     pub send: Vec<Kind>,
     /// The target hardware address of an ARP announcement's request form.
     pub arp_target: ArpTarget,
-    /// Which gateways are asked.
+    /// Which gateways to ask.
     pub ask: Ask,
     /// Ask all IPv6 routers, too.
     pub router_solicitation: bool,
@@ -124,20 +124,20 @@ impl Default for FramesTable {
 pub enum ArpTarget {
     /// 00:00:00:00:00:00 (RFC 5227 section 1.1: not used, should be zero).
     Zero,
-    /// ff:ff:ff:ff:ff:ff, for receivers that ignore the other.
+    /// ff:ff:ff:ff:ff:ff, for receivers that ignore the zero address.
     Broadcast,
 }
 
-/// `[ports]`: how a port is waited for and spoken through.
+/// `[ports]`: how a port is waited for, and how frames are injected.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PortsTable {
     /// How long a port may take to become ready.
     #[serde(deserialize_with = "duration")]
     pub wait: Duration,
-    /// Who is in charge of every port of Open vSwitch; read from evidence when not set.
+    /// The owner of every Open vSwitch port; detected from evidence if not set.
     pub in_charge: Option<Owner>,
-    /// The way in; the best that works when not set.
+    /// The injection method; the best that works if not set.
     pub inject: Option<Method>,
 }
 
@@ -151,17 +151,17 @@ impl Default for PortsTable {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PathTable {
-    /// The devices that lead to the network; found by their hardware when none is named.
+    /// The devices that lead to the network; detected by their hardware if none is named.
     pub uplinks: Uplinks,
 }
 
-/// `[proof]`: what is done to know that frames left the host, and that the network heard them.
+/// `[proof]`: how the departure of frames is observed, and what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ProofTable {
-    /// Watch the devices on the frames' way.
+    /// Capture frames on the devices of their path.
     pub watch: bool,
-    /// Rounds that may follow the schedule while no frame for the guest comes in.
+    /// Rounds that may follow the schedule while no frame for the guest enters.
     pub more_rounds: u32,
 }
 
@@ -171,15 +171,15 @@ impl Default for ProofTable {
     }
 }
 
-/// `[addresses]`: whom to believe.
+/// `[addresses]`: which addresses are announced.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct AddressesTable {
     /// The sources.
     pub sources: Vec<Source>,
-    /// Addresses that are never announced, whichever source has them: gateways, or those that guests share by VRRP.
+    /// Addresses that are never announced, from any source: gateways, or addresses that guests share by VRRP.
     pub never: Prefixes,
-    /// Where not empty, only addresses in these are announced.
+    /// If not empty, only addresses in these prefixes are announced.
     pub within: Prefixes,
 }
 
@@ -193,15 +193,15 @@ impl Default for AddressesTable {
     }
 }
 
-/// `[libvirt]`: where the guests are known, and what the daemon announces them for.
+/// `[libvirt]`: the connections, and the events that ask for an announcement.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LibvirtTable {
     /// The connection URI.
     pub uri: Option<String>,
-    /// More of them, for the daemon.
+    /// Further URIs, for the daemon.
     pub more_uris: Vec<String>,
-    /// What asks for an announcement.
+    /// The events that ask for an announcement.
     pub events: Vec<Cause>,
 }
 
@@ -212,13 +212,13 @@ impl Default for LibvirtTable {
     }
 }
 
-/// `[limits]`: what the daemon may do to the network.
+/// `[limits]`: the load that the daemon may put on the network.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct LimitsTable {
-    /// Frames a second, for the whole host.
+    /// Frames per second for the whole host.
     pub frames_per_second: u32,
-    /// Each announcement begins up to this much later, a NIC always by as much.
+    /// The maximum delay of an announcement; the delay of a NIC is always the same.
     #[serde(deserialize_with = "duration")]
     pub jitter: Duration,
 }
@@ -229,15 +229,15 @@ impl Default for LimitsTable {
     }
 }
 
-/// `[metrics]`: where Prometheus may ask.
+/// `[metrics]`: the listener for Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct MetricsTable {
-    /// The address of an HTTP listener; none when not set.
+    /// The address of an HTTP listener; `None` for no listener.
     pub listen: Option<SocketAddr>,
 }
 
-/// `[ovs]`: where Open vSwitch is.
+/// `[ovs]`: Open vSwitch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct OvsTable {
@@ -245,25 +245,25 @@ pub struct OvsTable {
     pub socket: Option<PathBuf>,
 }
 
-/// What is special about the NICs of a network, about those of a VM, or about one NIC.
+/// Settings of the NICs of a network, of those of a VM, or of one NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Override {
     /// The guest routes: its neighbour advertisements carry the Router flag.
     pub router: Option<bool>,
-    /// Who is in charge of the ports.
+    /// The owner of the ports.
     pub in_charge: Option<Owner>,
-    /// The network has no VLAN: no agent will ever set one on the ports.
+    /// The network has no VLAN, so that no agent sets one on the ports.
     pub untagged: Option<bool>,
-    /// The NICs are announced.
+    /// Whether the NICs are announced.
     pub announce: Option<bool>,
     /// More addresses that are never announced.
     pub never: Prefixes,
-    /// In place of those of wider tables, the prefixes that addresses must be in.
+    /// The prefixes that addresses must be in, in place of those of wider tables.
     pub within: Prefixes,
-    /// Gateways by prefix, before those of all.
+    /// Gateways by prefix, with precedence over the global table.
     pub gateways: GatewayTable,
-    /// Which gateways are asked.
+    /// Which gateways to ask.
     pub ask: Option<Ask>,
     /// Addresses to announce; only in `[nic]`.
     pub addresses: Vec<IpAddr>,
@@ -271,13 +271,13 @@ pub struct Override {
     pub vlan: Option<u16>,
 }
 
-/// Why a configuration cannot be used: one line, with the place.
+/// Why a configuration cannot be used: one line with the place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("{0}: {1}")]
     Read(PathBuf, io::Error),
-    /// It is not TOML, or keys or values are not known.
+    /// It is not TOML, or has unknown keys or unusable values.
     #[error("{}:{}", .0.display(), first(.1))]
     Mistakes(PathBuf, Vec<Mistake>),
     /// A value is out of its range.
@@ -285,7 +285,7 @@ pub enum Error {
     Value(PathBuf, String),
 }
 
-/// The first mistake, and how many more there are.
+/// The first mistake, and the number of the others.
 fn first(mistakes: &[Mistake]) -> String {
     let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
     match mistakes.len() {
@@ -295,7 +295,7 @@ fn first(mistakes: &[Mistake]) -> String {
 }
 
 impl Error {
-    /// Every mistake in a line of its own.
+    /// Every mistake on a line of its own.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Error::Mistakes(file, mistakes) => {
@@ -307,7 +307,7 @@ impl Error {
 }
 
 impl Config {
-    /// Reads the file that was named, else the default one if it exists.
+    /// Reads the named file, else the default one if it exists.
     pub fn load(named: Option<&Path>) -> Result<Config, Error> {
         let file = named.unwrap_or(Path::new(DEFAULT_FILE));
         match std::fs::read_to_string(file) {
@@ -337,10 +337,10 @@ impl Config {
             return Err("libvirt names an empty URI: leave it out".into());
         }
         if self.ovs.socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
-            return Err("ovs.socket is no absolute path".into());
+            return Err("ovs.socket is not an absolute path".into());
         }
         if self.libvirt.events.contains(&Cause::Asked) {
-            return Err("libvirt.events: \"asked\" is no event of libvirt".into());
+            return Err("libvirt.events: \"asked\" is not an event of libvirt".into());
         }
         let of_several = (self.network.iter().map(|entry| ("network", entry)))
             .chain(self.vm.iter().map(|entry| ("vm", entry)));
@@ -352,7 +352,7 @@ impl Config {
             }
         }
         for (mac, nic) in &self.nic {
-            mac.parse::<MacAddr>().map_err(|_| format!("nic.{mac:?} is no MAC address"))?;
+            mac.parse::<MacAddr>().map_err(|_| format!("nic.{mac:?} is not a MAC address"))?;
             for ip in &nic.addresses {
                 if let Some(why) = address::unannounceable(*ip) {
                     return Err(format!("nic.{mac:?}: {ip} {why}"));
@@ -365,7 +365,7 @@ impl Config {
         Ok(())
     }
 
-    /// The schedule, or which of its values is out of range.
+    /// The schedule, or the value that is out of range.
     pub fn schedule(&self) -> Result<Schedule, String> {
         let ScheduleTable { count, interval, backoff, max_interval } = self.schedule;
         let hour = Duration::from_secs(3600);
@@ -384,7 +384,7 @@ impl Config {
         Ok(Schedule { count, interval, backoff, max_interval })
     }
 
-    /// The keys that are only read at the start, and have changed since the daemon was started with `first`.
+    /// The keys that take effect at the start only and have changed since the daemon started with `first`.
     pub fn needs_restart(&self, first: &Config) -> impl Iterator<Item = &'static str> {
         let for_fdb = |config: &Config| config.ports.inject == Some(Method::Fdb);
         let keys = [
@@ -397,7 +397,7 @@ impl Config {
         keys.into_iter().filter_map(|(key, has_changed)| has_changed.then_some(key))
     }
 
-    /// How the frames of `target` look.
+    /// The settings of the frames of `target`.
     pub fn style(&self, target: &Target) -> Style {
         Style {
             send: self.frames.send.clone(),
@@ -409,12 +409,12 @@ impl Config {
         }
     }
 
-    /// Who is in charge of the port of `target`, if that is configured.
+    /// The owner of the port of `target`, if configured.
     pub fn in_charge(&self, target: &Target) -> Option<Owner> {
         self.overrides(target).find_map(|o| o.in_charge).or(self.ports.in_charge)
     }
 
-    /// Whether no agent will ever set a VLAN on the port of `target`.
+    /// Whether no agent sets a VLAN on the port of `target`.
     pub fn untagged(&self, target: &Target) -> bool {
         self.overrides(target).find_map(|o| o.untagged).unwrap_or(false)
     }
@@ -433,7 +433,7 @@ impl Config {
         self.overrides(target).find_map(|o| o.ask).unwrap_or(self.frames.ask)
     }
 
-    /// What is configured for the NIC of `target`, then for its VM, then for its networks.
+    /// The overrides for the NIC of `target`, then for its VM, then for its networks.
     pub fn overrides(&self, target: &Target) -> impl Iterator<Item = &Override> {
         let mac = Some(target.mac);
         let nic = self.nic.iter().filter(move |(key, _)| key.parse().ok() == mac);
@@ -450,7 +450,7 @@ impl Config {
     }
 }
 
-/// A VLAN that a port can be in.
+/// Checks that a port can be in this VLAN.
 pub(crate) fn vlan_id(vlan: u16) -> Result<u16, String> {
     match vlan {
         1..=4094 => Ok(vlan),
@@ -458,7 +458,7 @@ pub(crate) fn vlan_id(vlan: u16) -> Result<u16, String> {
     }
 }
 
-/// A duration in words. A number alone is refused: it may mean seconds or milliseconds.
+/// A duration with a unit. A number alone is refused: it may mean seconds or milliseconds.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_need_be_configured() {
+    fn an_empty_file_is_valid() {
         let config = parse("").unwrap();
         assert_eq!(config, Config::default());
         assert_eq!(config.schedule(), Ok(Schedule::default()));
@@ -515,9 +515,9 @@ mod tests {
             ("frames.send = []", "nothing would be sent"),
             ("libvirt.uri = \"\"", "empty URI"),
             ("libvirt.more-uris = [\"\"]", "empty URI"),
-            ("ovs.socket = \"db.sock\"", "no absolute path"),
+            ("ovs.socket = \"db.sock\"", "not an absolute path"),
             ("path.uplinks = [\"\"]", "an uplink has a name"),
-            ("path.uplinks = [\"eth[\"]", "is no pattern"),
+            ("path.uplinks = [\"eth[\"]", "is not a valid pattern"),
             ("[nic.tap0]", "no MAC address"),
             ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"127.0.0.1\"]", "loopback"),
             ("[nic.\"52:54:00:00:00:01\"]\nvlan = 4095", "VLAN 4095"),
@@ -530,9 +530,9 @@ mod tests {
     }
 
     #[test]
-    fn a_nics_entry_goes_before_its_vms_and_that_before_its_networks() {
+    fn a_nics_entry_precedes_its_vms_and_that_its_networks() {
         let mut text = String::new();
-        let mut expect = |table: &str, who: &str, expected: Owner| {
+        let mut expect = |table: &str, owner: &str, expected: Owner| {
             text += &format!("[{table}]\nin-charge = \"{who}\"\n");
             let mut target =
                 Target::of_device(crate::guest::target::Plug::default(), MacAddr(0x52, 0x54, 0, 0, 0, 1));
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn some_keys_hold_until_the_next_start() {
+    fn some_keys_take_effect_at_the_next_start() {
         let keys = |text: &str| parse(text).unwrap().needs_restart(&Config::default()).collect::<Vec<_>>();
         assert_eq!(keys("[limits]\nframes-per-second = 5\n[ports]\ninject = \"redirect\""), [""; 0]);
         let text = "libvirt.uri = \"a\"\nlibvirt.more-uris = [\"b\"]\novs.socket = \"/c\"\n\
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_entry_does_not_say_the_next_one_does() {
+    fn a_key_that_an_entry_lacks_comes_from_the_next_entry() {
         let config = parse(
             "[network.blue]\nrouter = true\n[vm.web1]\nin-charge = \"ovn\"\n\
              [nic.\"52:54:00:00:00:01\"]\naddresses = [\"192.0.2.1\"]\n",

@@ -1,4 +1,4 @@
-//! Where a NIC is plugged: hop by hop from the guest to the uplink.
+//! The attachment of a NIC: its port and its path, hop by hop to the host's edges.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,18 @@ use crate::path::ovs::{Bridge, Ovs, Plugged};
 use crate::path::uplinks::Uplinks;
 use crate::path::walk::{self, Start, WayOut};
 
-/// Neutron names a trunk's own bridge so (`neutron_lib.services.trunk.constants`).
+/// Prefix of the names of neutron's trunk bridges (`neutron_lib.services.trunk.constants`).
 const TRUNK_BRIDGE: &str = "tbr-";
-/// Neutron names the ends in a trunk's bridge of the patches of its parent port and of its sub-ports so (`trunk_manager.py`).
+/// Prefixes of the patch ports of a parent port and of sub-ports on a trunk bridge (neutron's `trunk_manager.py`).
 const TRUNK_PARENT: &str = "tpt-";
 const TRUNK_SUB_PORT: &str = "spt-";
-/// os-vif names a port's own bridge so; what follows is the same as in the tap's name (`per_port_bridge` of its `ovs.py`).
+/// Prefix of the names of os-vif's per-port bridges; the rest is that of the tap's name (`per_port_bridge` of its `ovs.py`).
 const PORT_BRIDGE: &str = "pb";
-/// os-vif names the two ends of a hybrid plug's veth so.
+/// Prefixes of the two ends of os-vif's hybrid plug.
 const HYBRID_BRIDGE: &str = "qbr";
 const HYBRID_PORT: &str = "qvo";
 
-/// The shapes of attachment that an announcement can travel.
+/// The shapes of attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -28,20 +28,20 @@ pub enum Kind {
     LinuxBridge,
     /// tap → Open vSwitch bridge.
     Ovs,
-    /// tap → Linux bridge → veth → Open vSwitch bridge: neutron with a firewall in iptables.
+    /// tap → Linux bridge → veth → Open vSwitch bridge: neutron with its iptables firewall.
     Hybrid,
-    /// tap → trunk bridge → patch → integration bridge: a parent port of neutron's trunks.
+    /// tap → trunk bridge → patch → integration bridge: a parent port of a neutron trunk.
     TrunkBridge,
-    /// tap → a bridge of its own → patch → integration bridge: os-vif's `per_port_bridge`.
+    /// tap → bridge of its own → patch → integration bridge: os-vif's `per_port_bridge`.
     PerPortBridge,
     /// macvtap → its lower device.
     Macvtap,
-    /// vhost-user socket → Open vSwitch bridge in user space.
+    /// vhost-user socket → userspace bridge of Open vSwitch.
     VhostUser,
 }
 
 impl Kind {
-    /// The word for it in output.
+    /// The name of this shape in output.
     pub fn word(self) -> &'static str {
         match self {
             Kind::LinuxBridge => "linux-bridge",
@@ -55,33 +55,33 @@ impl Kind {
     }
 }
 
-/// Where a NIC is plugged.
+/// The attachment of a NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// Its shape.
     pub kind: Kind,
     /// Where the guest's frames enter the host.
     pub entry: Entry,
-    /// The bridge that puts the guest's frames into their VLAN; a macvtap's lower device.
+    /// The bridge that puts the guest's frames into their VLAN; for a macvtap, its lower device.
     pub bridge: String,
     /// The guest's port on that bridge.
     pub port: String,
-    /// From the host's end of the NIC to the host's edges.
+    /// The hops from the host's end of the NIC to the host's edges.
     pub way: WayOut,
 }
 
 /// Where the guest's frames enter the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The device's name, or that of the Open vSwitch port without a device.
+    /// The device's name, or the Open vSwitch port's if it has no device.
     pub name: String,
-    /// Its index, unless it is a port without a kernel device.
+    /// Its ifindex; `None` for a port without a kernel device.
     pub ifindex: Option<u32>,
-    /// The Linux bridge that it is a port of.
+    /// The Linux bridge that has it as a port.
     pub linux_bridge: Option<Device>,
-    /// On a hybrid plug, the veth end in the Linux bridge: what is sent on it enters Open vSwitch.
+    /// On a hybrid plug, the veth end in the Linux bridge: frames sent on it enter Open vSwitch.
     pub veth: Option<Device>,
-    /// The first Open vSwitch bridge on the way, and its interface that the frames come in by.
+    /// The first Open vSwitch bridge on the path, and the interface by which the frames enter it.
     pub ovs: Option<OvsPort>,
 }
 
@@ -90,7 +90,7 @@ pub struct Entry {
 pub struct Device {
     /// Its name.
     pub name: String,
-    /// Its index.
+    /// Its ifindex.
     pub ifindex: u32,
 }
 
@@ -129,7 +129,7 @@ impl Entry {
     }
 }
 
-/// Follows `plug` through the host, or says what is missing.
+/// Follows `plug` through the host, or returns the missing part.
 pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> Result<Attachment, Condition> {
     let world = World { links, ovs, uplinks };
     let plugged = find(plug, ovs);
@@ -148,7 +148,7 @@ pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> Resu
     }
 }
 
-/// The NIC's row in OVSDB: by its name, by the SDN's name for it, or by its vhost-user socket.
+/// The NIC's row in OVSDB: by its name, by its interface id, or by its vhost-user socket.
 fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
     let by_name = plug.device.as_deref().and_then(|name| ovs.named(name));
     by_name.or_else(|| {
@@ -156,7 +156,7 @@ fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
             let ids = &p.interface.external_ids;
             let id = plug.interface_id.as_ref();
             let path = plug.socket.as_ref();
-            // A hybrid plug's qvo carries the iface-id as well; there the tap leads the way.
+            // A hybrid plug's qvo carries the iface-id as well; there the path begins at the tap.
             (id.is_some() && ids.get("iface-id") == id)
                 || path.is_some_and(|path| {
                     p.interface.options.get("vhost-server-path") == Some(path)
@@ -166,7 +166,7 @@ fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
     })
 }
 
-/// What a path is followed through.
+/// The snapshots over which a path is followed.
 struct World<'a> {
     links: &'a Links,
     ovs: &'a Ovs,
@@ -181,7 +181,7 @@ impl<'a> World<'a> {
     fn without_device(&self, plug: &Plug, plugged: Option<Plugged<'a>>) -> Result<Attachment, Condition> {
         let name = plug.device.clone().or_else(|| plug.socket.clone());
         match (plugged, name) {
-            // A trunk's sub-port enters the integration bridge by a patch.
+            // A trunk's sub-port enters the integration bridge by a patch port.
             (Some(plugged), _) if plugged.interface.is_vhost_user() || is_sub_port(&plugged) => {
                 self.on_ovs(None, plugged)
             }
@@ -208,7 +208,7 @@ impl<'a> World<'a> {
             let Some(far) = veth.link.and_then(|index| self.links.get(index)) else {
                 continue;
             };
-            // An uplink in the shape of a veth leads out of a bridge that is no hybrid plug's.
+            // A veth that is an uplink leads out of a bridge that is no hybrid plug's.
             if let Some(plugged) = self.ovs.named(&far.name) {
                 let entry = Entry { veth: Some(Device::of(veth)), ..entry };
                 return Ok(Attachment {
@@ -219,7 +219,7 @@ impl<'a> World<'a> {
                     way: self.walk(Start::LinuxBridge(tap, bridge)),
                 });
             }
-            // os-vif makes the veth first and plugs it afterwards: until then this is no plain bridge.
+            // os-vif makes the veth first and adds it to Open vSwitch later; until then this is no plain bridge.
             if bridge.name.starts_with(HYBRID_BRIDGE) && far.name.starts_with(HYBRID_PORT) {
                 return Err(Condition::NotInOvs { device: far.name.clone() });
             }
@@ -270,7 +270,7 @@ fn is_sub_port(port: &Plugged<'_>) -> bool {
     port.interface.kind == "patch" && port.interface.is_guests()
 }
 
-/// The ports on the integration bridge of the sub-ports of the trunk whose parent's NIC is `device`.
+/// The ports on the integration bridge of the sub-ports of the trunk whose parent NIC is `device`.
 pub fn sub_ports<'a>(device: &str, ovs: &'a Ovs) -> impl Iterator<Item = Plugged<'a>> {
     let parent = ovs.named(device).filter(|parent| parent.bridge.name.starts_with(TRUNK_BRIDGE));
     let patches = parent.into_iter().flat_map(|parent| patches(parent.bridge, ovs));
@@ -278,7 +278,8 @@ pub fn sub_ports<'a>(device: &str, ovs: &'a Ovs) -> impl Iterator<Item = Plugged
     of_sub_ports.map(|(_, far)| far).filter(is_sub_port)
 }
 
-/// The patch that carries a trunk's untagged frames: that of a sub-port has a tag on this side; neutron 24 gives this one tag 0.
+/// The patch that carries a trunk's untagged frames. A sub-port's patch has a tag on this side; neutron 24 gives this one
+/// tag 0.
 fn trunk_parent<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> Option<Patch<'a>> {
     let name = |patch: &Patch<'_>| patch.0.interface.name.clone();
     let untagged = |(near, _): &Patch<'_>| matches!(near.port.tag, None | Some(0));
@@ -287,9 +288,9 @@ fn trunk_parent<'a>(bridge: &'a Bridge, ovs: &'a Ovs) -> Option<Patch<'a>> {
     candidates.max_by_key(|patch| name(patch).starts_with(TRUNK_PARENT))
 }
 
-/// The patch of a bridge that has nothing else beside one guest's port; `Some(None)` where there is none yet.
+/// The patch of a bridge that has only this patch and one guest's port; `Some(None)` if the patch does not exist yet.
 ///
-/// An integration bridge with a single guest looks the same, but there the port at the other end is no guest's.
+/// An integration bridge with a single guest looks alike, but the port at the far end of its patch is no guest's.
 fn only_patch<'a>(plugged: Plugged<'a>, ovs: &'a Ovs) -> Option<Option<Patch<'a>>> {
     let bridge = plugged.bridge;
     let is_other = |port: &Plugged<'_>| port.port.name != plugged.port.name && port.port.name != bridge.name;
@@ -311,13 +312,13 @@ pub(crate) mod tests {
     use crate::path::link;
     use crate::path::ovs::{Interface, Port};
 
-    /// Where the NIC of this device is plugged, on a host that names no uplinks.
+    /// The attachment of this device's NIC on a host without configured uplinks.
     pub(crate) fn find(device: &str, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
         resolve(&plug(device), links, ovs, &Uplinks::default())
     }
 
-    /// A device; `master` and `peer` by index, 0 for none. Without a kind, it is a NIC; a VLAN device has the VLAN after the dot in
-    /// its name.
+    /// A device; `master` and `peer` are indexes, 0 for none. Without a kind it is a NIC. The name of a VLAN device has the
+    /// VLAN after a dot.
     pub(crate) fn link(index: u32, name: &str, kind: &str, master: u32, peer: u32) -> Link {
         Link {
             index,
@@ -370,7 +371,7 @@ pub(crate) mod tests {
         ovs
     }
 
-    /// A tap on br-int, whose uplink is eth0.
+    /// A tap on br-int with the uplink eth0.
     pub(crate) fn tap_on_br_int() -> Attachment {
         let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
         find("tap0", &links, &ovs(&[("br-int", &["tap0", "eth0"])])).unwrap()
@@ -433,7 +434,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_tap_on_br_int_leaves_by_the_provider_bridge() {
+    fn the_path_of_a_tap_on_br_int_ends_behind_the_provider_bridge() {
         let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
         let ovs = ovs(&[
             ("br-int", &["tap0", "tap1", "int-br-ex:patch:phy-br-ex", "br-int:internal"]),
@@ -511,7 +512,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn the_missing_part_is_named() {
         let links = Links::from_iter([link(2, "tap0", "tun", 0, 0)]);
         for (plug, words) in [
             (plug("tap9"), "tap9 does not exist"),
@@ -524,9 +525,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// A card whose driver serves DPDK and the kernel at once keeps its device.
+    /// The driver of some cards serves DPDK and the kernel at once, and keeps their devices.
     #[test]
-    fn what_dpdk_transmits_is_not_to_be_seen_on_a_device() {
+    fn frames_that_dpdk_transmits_do_not_pass_its_device() {
         let links = Links::from_iter([link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)]);
         for (uplink, index, edge) in [
             ("eth0", Some(4), Edge::Nic),

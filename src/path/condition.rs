@@ -1,30 +1,30 @@
-//! What may be missing, in words for the operator.
+//! Unmet conditions, as text for the operator.
 
 use crate::path::link::PortState;
 use crate::path::ovs::DEAD_VLAN;
 
-/// Something that must change before a frame is sent.
+/// A condition that must be met before a frame is sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Condition {
-    /// The domain does not run at present.
+    /// The domain is paused.
     #[error("the guest does not run: it is {0}")]
     Paused(&'static str),
-    /// The domain does not run on this host any more.
+    /// The domain no longer runs on this host.
     #[error("the guest has left this host: it is {0}")]
     Left(&'static str),
     /// `<link state='down'>`.
     #[error("the guest's link is down in the domain's XML")]
     GuestLinkDown,
-    /// Neither a device nor a socket in the domain's XML.
+    /// The domain's XML has neither a device nor a socket.
     #[error("the domain's XML names no device for the NIC")]
     NoHostEnd,
-    /// No kernel device has the name.
+    /// No kernel device has this name.
     #[error("{device} does not exist")]
     NoDevice {
         /// The missing device.
         device: String,
     },
-    /// The device has no bridge.
+    /// The device is not part of a bridge.
     #[error("{device} is not plugged into a bridge")]
     NotPlugged {
         /// The lone device.
@@ -48,16 +48,16 @@ pub enum Condition {
         /// The macvtap.
         device: String,
     },
-    /// OVSDB cannot be asked.
+    /// OVSDB does not answer.
     #[error("OVSDB cannot be reached: {why}")]
     NoOvsdb {
-        /// What connecting said.
+        /// The error of the connection.
         why: String,
     },
     /// No device of the port's network leads out of the host yet.
     #[error("{why}")]
     NoWayOut {
-        /// Which bridge has none, and what is wrong with its ports.
+        /// The bridge without a way out, and the fault of each of its ports.
         why: String,
     },
     /// Not `IFF_UP`.
@@ -66,7 +66,8 @@ pub enum Condition {
         /// The device.
         device: String,
     },
-    /// The host's end of a NIC on a bridge of Open vSwitch is not `IFF_UP`: frames would leave, and no answer would arrive.
+    /// The host's end of a NIC on an Open vSwitch bridge is not `IFF_UP`: frames would leave, but no answer would reach the
+    /// guest.
     #[error("{device}, the host's end of the NIC, is down")]
     NicDown {
         /// The tap or the representor.
@@ -78,7 +79,7 @@ pub enum Condition {
         /// The device.
         device: String,
     },
-    /// The spanning tree does not let the port forward.
+    /// The spanning tree keeps the port from forwarding.
     #[error("the bridge {bridge} does not forward from {device} yet: the port is {}", state.word())]
     NotForwarding {
         /// The port.
@@ -88,24 +89,24 @@ pub enum Condition {
         /// The port's state.
         state: PortState,
     },
-    /// On a bridge that filters VLANs, untagged frames from the port are dropped or are in another VLAN.
+    /// The bridge filters VLANs, and drops the port's untagged frames or puts them into another VLAN.
     #[error("{device} has {}", pvid_words(*pvid, *wanted))]
     Pvid {
         /// The port.
         device: String,
-        /// What it has.
+        /// Its PVID.
         pvid: Option<u16>,
-        /// What it must have.
+        /// The required PVID.
         wanted: Option<u16>,
     },
-    /// A VLAN is asked for, and the bridge knows of none.
+    /// A VLAN is required, but the bridge does not filter VLANs.
     #[error("the bridge {bridge} does not filter VLANs, so {device} is not in VLAN {wanted}")]
     NoVlanFiltering {
         /// The port.
         device: String,
         /// Its bridge.
         bridge: String,
-        /// The VLAN that is asked for.
+        /// The required VLAN.
         wanted: u16,
     },
     /// ovs-vswitchd has not opened the port.
@@ -121,9 +122,9 @@ pub enum Condition {
     Tag {
         /// The port.
         port: String,
-        /// What it has.
+        /// Its value.
         tag: Option<u16>,
-        /// What it must have; `None` for any that is not the dead VLAN.
+        /// The required value; `None` for any but the dead VLAN.
         wanted: Option<u16>,
     },
     /// OVSDB's `Port.vlan_mode`.
@@ -131,9 +132,9 @@ pub enum Condition {
     VlanMode {
         /// The port.
         port: String,
-        /// What it has.
+        /// Its value.
         mode: Option<String>,
-        /// What it must have.
+        /// The required value.
         wanted: &'static str,
     },
     /// OVSDB's `Port.trunks`.
@@ -141,12 +142,12 @@ pub enum Condition {
     Trunks {
         /// The port.
         port: String,
-        /// What it has.
+        /// Its value.
         trunks: Vec<u16>,
-        /// What it must have.
+        /// The required value.
         wanted: Vec<u16>,
     },
-    /// OVSDB's `Port.tag`, `vlan_mode` and `trunks` are unset.
+    /// OVSDB's `Port.tag`, `vlan_mode` and `trunks` are all unset.
     #[error(
         "the agent in charge of the port {port} has set neither tag nor vlan_mode nor trunks (a network that never gets a VLAN \
          needs untagged = true in the configuration)"
@@ -155,8 +156,8 @@ pub enum Condition {
         /// The port.
         port: String,
     },
-    /// `Open_vSwitch.cur_cfg` is behind the change that made the port what it is: frames would meet the port of before, and
-    /// leave untagged from one that had no tag.
+    /// `Open_vSwitch.cur_cfg` has not reached the last change of the port: a frame would meet the port's previous state, and
+    /// leave untagged if the port had no tag.
     #[error("ovs-vswitchd has not carried out the last change of the port {port} yet")]
     NotApplied {
         /// The port.
@@ -171,7 +172,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The codes of all conditions: a label's values, which are to be there before the first one is unmet.
+    /// The codes of all conditions: the values of a label, which exist from the start.
     pub const CODES: [&'static str; 23] = [
         "paused",
         "left",
@@ -198,7 +199,7 @@ impl Condition {
         "not-installed",
     ];
 
-    /// The kind of condition in one word that stays: for programs that read JSON or metrics.
+    /// The kind of condition, a stable name for programs that read JSON or metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Condition::Paused(_) => "paused",
@@ -227,12 +228,12 @@ impl Condition {
         }
     }
 
-    /// It is the guest that is not running.
+    /// The condition is one of the guest, not of the port.
     pub fn is_of_the_guest(&self) -> bool {
         matches!(self, Condition::Paused(_) | Condition::Left(_))
     }
 
-    /// The port is not in its VLAN yet, or nobody knows.
+    /// The port is not in its VLAN yet, or its VLAN is unknown.
     pub fn is_of_the_vlan(&self) -> bool {
         use Condition::{NoOvsdb, NoVlanFiltering, NoVlanSetting, NotInstalled, Pvid, Tag, Trunks, VlanMode};
         matches!(
@@ -248,11 +249,12 @@ impl Condition {
         )
     }
 
-    /// Frames that are sent while these are unmet die inside the host, and do no harm.
+    /// While these conditions are unmet, no frame leaves the host, so that sending does no harm.
     pub fn all_keep_frames_in(unmet: &[Condition]) -> bool {
         use Condition::{Down, NoCarrier, NoWayOut, NotForwarding, Pvid, Tag, Trunks, VlanMode};
         let any = |is: fn(&Condition) -> bool| unmet.iter().any(is);
-        // A trunk port drops untagged frames unless its trunks have VLAN 0. Open vSwitch looks at trunks on such a port only.
+        // A trunk port drops untagged frames unless its trunks contain VLAN 0. Open vSwitch uses `trunks` only on such a
+        // port.
         let is_dead = match any(|c| matches!(c, VlanMode { .. })) {
             true => {
                 any(|c| matches!(c, VlanMode { mode, .. } if mode.as_deref() == Some("trunk")))
@@ -284,7 +286,7 @@ fn tag_words(tag: Option<u16>, wanted: Option<u16>) -> String {
         (Some(DEAD_VLAN), _) => format!("tag {DEAD_VLAN}, neutron's dead VLAN"),
         (Some(tag), Some(wanted)) => format!("tag {tag}, not {wanted}"),
         (Some(0), None) => "tag 0, which is no VLAN".into(),
-        (Some(tag), None) => format!("tag {tag}, where none is asked for"),
+        (Some(tag), None) => format!("tag {tag}, where none is wanted"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The steps of a frame's way through the host, the devices by which it leaves, and the settings that keep it in.
+//! The hops of a frame's path through the host, the edges where it leaves, and the bridge settings that hold it back.
 
 use std::fmt;
 
@@ -6,47 +6,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::path::link::{Link, PortState};
 
-/// One step of the way out.
+/// One hop of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
-    /// The device's or the port's name.
+    /// The name of the device or port.
     pub name: String,
-    /// The device's index, where there is a kernel device in this network namespace.
+    /// Its ifindex, if it is a kernel device in this network namespace.
     pub ifindex: Option<u32>,
-    /// What a frame on its way out does there.
+    /// What happens to an outgoing frame there.
     pub role: Role,
-    /// The last bridge before an edge, and its port that leads to it.
+    /// The last bridge before an edge, and that bridge's port towards it.
     pub via: Option<Via>,
-    /// The place of the hop before it in the list; `None` for the first one.
+    /// The index of the previous hop in the list; `None` for the first hop.
     pub from: Option<usize>,
-    /// The outer VLAN tag of a frame that passes there.
+    /// The outer VLAN tag of a frame that passes here.
     pub tag: Tag,
-    /// The settings that keep frames from coming here from the hop before it.
+    /// The settings that keep frames of the previous hop from reaching this one.
     pub holds: Vec<Hold>,
 }
 
-/// How frames get to an edge.
+/// The bridge and port before an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Via {
-    /// The last bridge before it; of a macvtap, the macvtap.
+    /// The last bridge before it; for a macvtap, the macvtap.
     pub bridge: String,
     /// That bridge's port.
     pub port: String,
 }
 
-/// The outer VLAN tag of a frame, as far as it is known from the configuration.
+/// The outer VLAN tag of a frame, as far as the configuration determines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tag {
-    /// It has none.
+    /// No tag.
     Untagged,
-    /// It is in this VLAN.
+    /// This VLAN.
     Vlan(u16),
-    /// Flows of Open vSwitch decide.
+    /// Open vSwitch's flows decide.
     Unknown,
 }
 
 impl Tag {
-    /// Whether a frame with this tag, or none, is as expected; 0 says nothing but a priority.
+    /// Whether a frame with this tag, or none, is as expected. A tag with VLAN 0 carries only a priority.
     pub fn fits(self, seen: Option<u16>) -> bool {
         let seen = seen.filter(|vlan| *vlan != 0);
         match self {
@@ -57,59 +57,59 @@ impl Tag {
     }
 }
 
-/// What a frame on its way out does at a hop.
+/// What happens to an outgoing frame at a hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The host's end of the NIC: enters the host.
+    /// The host's end of the NIC: the frame enters the host.
     Nic,
-    /// A Linux bridge: is forwarded, with a copy for the host itself when it is a broadcast.
+    /// A Linux bridge: it forwards the frame, and passes a copy of a broadcast to the host itself.
     LinuxBridge,
-    /// An end of a veth, or an internal port of Open vSwitch that is a port of a Linux bridge: goes over to the other side.
+    /// An end of a veth, or an internal port of Open vSwitch in a Linux bridge: the frame crosses to the other side.
     Veth,
-    /// That other side: comes in again.
+    /// The other side of a veth: the frame enters again.
     VethPeer,
-    /// A bridge, a bond or a tunnel's port of Open vSwitch: passes unseen by the kernel.
+    /// A bridge, a bond or a tunnel port of Open vSwitch: the frame passes unseen by the kernel.
     Ovs,
-    /// A device that is stacked on others, a VLAN device or a bond: goes on to them.
+    /// A device stacked on others, such as a VLAN device or a bond: the frame passes to them.
     Upper,
-    /// The last device: leaves the host.
+    /// The last device: the frame leaves the host.
     Edge(Edge),
 }
 
-/// What a path ends at.
+/// The kinds of devices where a path ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Edge {
     /// A device with hardware below it.
     Nic,
-    /// A device that the configuration calls an uplink.
+    /// A device that the configuration names as an uplink.
     Uplink,
-    /// A tunnel: the frame is wrapped up, if some other end of it is to have the frame.
+    /// A tunnel: it encapsulates the frame, if it has a remote end for it.
     Tunnel,
-    /// A port of DPDK or AF_XDP: what it transmits does not pass the kernel.
+    /// A port of DPDK or AF_XDP: its frames bypass the kernel.
     Bypass,
-    /// A NIC that carries out Open vSwitch's flows by itself.
+    /// A NIC to which Open vSwitch's flows are offloaded.
     Offload,
     /// A veth, or an internal port of Open vSwitch, whose other end is in another network namespace.
     Namespace,
     /// A tap that belongs to another program.
     Program,
-    /// The bridge itself: this host is the router of the network.
+    /// The bridge itself: this host is the network's router.
     Host,
 }
 
 impl Edge {
-    /// The network is surely beyond it; any other one is an edge only of a path that has none of these.
+    /// The network is certainly beyond it. Any other edge counts only on a path that has no such edge.
     pub fn is_of_the_host(self) -> bool {
         matches!(self, Edge::Nic | Edge::Uplink | Edge::Tunnel | Edge::Bypass | Edge::Offload)
     }
 
-    /// Frames may leave by it without being seen.
+    /// Frames may leave by it unseen.
     pub fn is_blind(self) -> bool {
         matches!(self, Edge::Tunnel | Edge::Bypass | Edge::Offload)
     }
 
-    /// What it is, after the device's name, where that does not go without saying.
+    /// The explanation that follows the device's name, if the name alone is not enough.
     pub fn remark(self) -> Option<&'static str> {
         match self {
             Edge::Namespace => Some("which leads into another network namespace"),
@@ -121,7 +121,7 @@ impl Edge {
 }
 
 impl Role {
-    /// What passes there leaves the host.
+    /// A frame that passes this hop leaves the host.
     pub fn is_edge(self) -> bool {
         matches!(self, Role::Edge(_))
     }
@@ -133,7 +133,7 @@ impl Hop {
         Hop { ifindex: Some(link.index), ..Hop::unseen(&link.name, role) }
     }
 
-    /// What has no device of its own in this namespace.
+    /// A hop without a device of its own in this namespace.
     pub fn unseen(name: &str, role: Role) -> Hop {
         Hop {
             name: name.to_owned(),
@@ -151,7 +151,7 @@ impl Hop {
         self.role == Role::Ovs && self.via.is_none()
     }
 
-    /// What kind of edge it is, if it is one.
+    /// The kind of edge, if it is one.
     pub fn edge(&self) -> Option<Edge> {
         match self.role {
             Role::Edge(edge) => Some(edge),
@@ -161,7 +161,7 @@ impl Hop {
 }
 
 impl Via {
-    /// That bridge's port of this name.
+    /// The port of this name on that bridge.
     pub fn of(bridge: &str, port: &str) -> Via {
         Via { bridge: bridge.to_owned(), port: port.to_owned() }
     }
@@ -178,7 +178,7 @@ pub struct Hold {
     pub setting: Setting,
 }
 
-/// What of a port's settings keeps frames from passing it.
+/// The settings of a port that keep frames from passing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
     /// Not `IFF_UP`.
@@ -189,7 +189,7 @@ pub enum Setting {
     State(PortState),
     /// The port is not in the frame's VLAN.
     NotInVlan(u16),
-    /// The port has no PVID, and the frame no tag.
+    /// The port has no PVID, and the frame has no tag.
     NoPvid,
     /// Both ports are `isolated`.
     Isolated,
@@ -197,25 +197,25 @@ pub enum Setting {
     BcastFlood,
     /// `mcast_flood off`.
     McastFlood,
-    /// `neigh_suppress on`: the bridge itself answers for what it knows, and EVPN tells the others.
+    /// `neigh_suppress on`: the bridge answers for known neighbours itself, and EVPN informs the others.
     NeighSuppress,
 }
 
-/// What of a frame such a setting asks for.
+/// The property of a frame that such settings apply to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cast {
-    /// A broadcast that is no ARP announcement: RARP, a question.
+    /// A broadcast other than an ARP announcement: RARP, a question.
     Broadcast,
     /// An ARP announcement: sender and target are the same address.
     ArpAnnouncement,
-    /// A multicast that is no unsolicited neighbour advertisement.
+    /// A multicast other than an unsolicited neighbour advertisement.
     Multicast,
     /// An unsolicited neighbour advertisement.
     Advertisement,
 }
 
 impl Setting {
-    /// Whether it keeps such a frame in.
+    /// Whether this setting holds back a frame of `cast`.
     pub fn keeps(self, cast: Cast) -> bool {
         match self {
             Setting::BcastFlood => matches!(cast, Cast::Broadcast | Cast::ArpAnnouncement),
@@ -225,7 +225,7 @@ impl Setting {
         }
     }
 
-    /// It is so by design, and nothing is to be mended.
+    /// The setting is intended: there is nothing to repair.
     pub fn is_by_design(self) -> bool {
         self == Setting::NeighSuppress
     }

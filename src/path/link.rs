@@ -1,4 +1,4 @@
-//! The host's network devices, as rtnetlink tells of them.
+//! The host's network devices, as rtnetlink reports them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -8,79 +8,79 @@ use ipnet::IpNet;
 /// A network device (`include/uapi/linux/if_link.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
-    /// Its index in this network namespace.
+    /// Its ifindex in this network namespace.
     pub index: u32,
     /// `IFLA_IFNAME`.
     pub name: String,
-    /// `IFLA_ADDRESS`, where that is an Ethernet address.
+    /// `IFLA_ADDRESS`, if it is an Ethernet address.
     pub address: Option<[u8; 6]>,
-    /// `IFF_UP`: switched on.
+    /// `IFF_UP`: administratively up.
     pub up: bool,
-    /// `IFF_LOWER_UP`: it has a carrier.
+    /// `IFF_LOWER_UP`: has a carrier.
     pub lower_up: bool,
-    /// `IFLA_INFO_KIND`: bridge, tun, veth, macvtap, …; none for a physical device.
+    /// `IFLA_INFO_KIND`: bridge, tun, veth, macvtap, …; `None` for a physical device.
     pub kind: Option<String>,
-    /// A device of a bus stands behind it (`IFLA_PARENT_DEV_NAME`, from Linux 5.14; sysfs' `device` before): it is a NIC.
+    /// A device on a bus is behind it (`IFLA_PARENT_DEV_NAME` since Linux 5.14; before, sysfs' `device`): it is a NIC.
     pub has_hardware: bool,
-    /// `IFLA_PHYS_PORT_NAME` says that it stands for a virtual function of a NIC (`pf0vf3`, `pf0sf1`): a guest's end.
+    /// `IFLA_PHYS_PORT_NAME` names a virtual function (`pf0vf3`, `pf0sf1`): it represents a guest's NIC.
     pub is_representor: bool,
-    /// `IFLA_MASTER`: the index of the bridge or bond that it is a port of.
+    /// `IFLA_MASTER`: the ifindex of the bridge or bond that it is a port of.
     pub master: Option<u32>,
-    /// `IFLA_LINK`: the index of a veth's peer or of a stacked device's lower device, when it is in this namespace.
+    /// `IFLA_LINK`: the ifindex of a veth's peer or a stacked device's lower device, if it is in this namespace.
     pub link: Option<u32>,
-    /// `IFLA_LINK_NETNSID`: that device is in another namespace.
+    /// `IFLA_LINK_NETNSID`: the peer or lower device is in another namespace.
     pub link_is_elsewhere: bool,
-    /// `IFLA_VLAN_ID`, of a VLAN device.
+    /// `IFLA_VLAN_ID` of a VLAN device.
     pub vlan_id: Option<u16>,
-    /// Set on a bridge.
+    /// Set for a bridge.
     pub bridge: Option<Bridge>,
-    /// Set on a port of a bridge.
+    /// Set for a port of a bridge.
     pub port: Option<BridgePort>,
     /// The VLAN of untagged frames from a bridge's port (`BRIDGE_VLAN_INFO_PVID` in its `IFLA_BRIDGE_VLAN_INFO`s).
     pub pvid: Option<u16>,
-    /// The VLANs that a bridge's port, or the bridge itself, is in.
+    /// The VLANs of a bridge's port, or of the bridge itself.
     pub vlans: Vec<PortVlans>,
 }
 
-/// VLANs that a bridge's port is in (`struct bridge_vlan_info`, `include/uapi/linux/if_bridge.h`).
+/// A range of VLANs of a bridge's port (`struct bridge_vlan_info`, `include/uapi/linux/if_bridge.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortVlans {
-    /// The first one.
+    /// The first VLAN.
     pub first: u16,
-    /// The last one: `first`, unless it is a range.
+    /// The last VLAN; equal to `first` for a single VLAN.
     pub last: u16,
-    /// `BRIDGE_VLAN_INFO_UNTAGGED`: frames leave by the port without their tag.
+    /// `BRIDGE_VLAN_INFO_UNTAGGED`: frames leave by the port without a tag.
     pub untagged: bool,
 }
 
-/// What a bridge says of itself (`IFLA_BR_*`).
+/// The attributes of a bridge (`IFLA_BR_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bridge {
     /// `IFLA_BR_VLAN_FILTERING`.
     pub vlan_filtering: bool,
 }
 
-/// What a bridge says of a port (`IFLA_BRPORT_*`).
+/// The attributes of a bridge port (`IFLA_BRPORT_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BridgePort {
     /// `IFLA_BRPORT_STATE`.
     pub state: PortState,
-    /// `IFLA_BRPORT_MODE`: hairpin, frames may go back by the port that they came in by.
+    /// `IFLA_BRPORT_MODE`: hairpin, frames may leave by the port by which they entered.
     pub hairpin: bool,
-    /// `IFLA_BRPORT_ISOLATED`: nothing passes between two such ports.
+    /// `IFLA_BRPORT_ISOLATED`: isolated ports do not forward to each other.
     pub isolated: bool,
-    /// `IFLA_BRPORT_LOCKED`: frames come in only from addresses that the bridge knows behind the port.
+    /// `IFLA_BRPORT_LOCKED`: frames are accepted only from addresses that the FDB has behind the port.
     pub locked: bool,
     /// `IFLA_BRPORT_BCAST_FLOOD`.
     pub bcast_flood: bool,
     /// `IFLA_BRPORT_MCAST_FLOOD`.
     pub mcast_flood: bool,
-    /// `IFLA_BRPORT_NEIGH_SUPPRESS`: gratuitous ARP and unsolicited neighbour advertisements are not flooded there.
+    /// `IFLA_BRPORT_NEIGH_SUPPRESS`: gratuitous ARP and unsolicited neighbour advertisements are not flooded to it.
     pub neigh_suppress: bool,
 }
 
 impl Default for BridgePort {
-    /// A port that nobody has configured, and that does not forward yet.
+    /// A port with default settings that does not forward yet.
     fn default() -> Self {
         BridgePort {
             state: PortState::Disabled,
@@ -94,24 +94,24 @@ impl Default for BridgePort {
     }
 }
 
-/// The spanning tree's state of a port (`include/uapi/linux/if_bridge.h`, `BR_STATE_*`).
+/// The state of a bridge port (`include/uapi/linux/if_bridge.h`, `BR_STATE_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PortState {
-    /// Forwards nothing: down, or without a carrier.
+    /// Does not forward: down, or without a carrier.
     #[default]
     Disabled,
-    /// Listens for the spanning tree.
+    /// Takes part in the spanning tree, does not learn or forward.
     Listening,
-    /// Learns addresses, forwards nothing yet.
+    /// Learns addresses, does not forward.
     Learning,
-    /// Carries traffic.
+    /// Forwards.
     Forwarding,
-    /// Kept shut by the spanning tree.
+    /// Blocked by the spanning tree.
     Blocking,
 }
 
 impl PortState {
-    /// The kernel's word for it, as `ip -d link` shows it.
+    /// The kernel's name for it, as `ip -d link` shows it.
     pub fn word(self) -> &'static str {
         match self {
             PortState::Disabled => "disabled",
@@ -128,11 +128,11 @@ impl PortState {
 pub struct Links {
     by_index: BTreeMap<u32, Link>,
     by_name: HashMap<String, u32>,
-    /// By the index of a master: its ports that are guests', and its other ones.
+    /// By the index of a master: its guests' ports and its other ports.
     ports: HashMap<u32, Ports>,
-    /// By the index of a lower device: the devices that are stacked on it.
+    /// By the index of a lower device: the devices stacked on it.
     stacked: HashMap<u32, BTreeSet<u32>>,
-    /// By index: the addresses of this host there, each with its length.
+    /// By index: this host's addresses on the device, with their prefix lengths.
     addresses: HashMap<u32, BTreeSet<(IpAddr, u8)>>,
 }
 
@@ -154,7 +154,7 @@ impl Links {
         self.by_name.get(name).and_then(|index| self.get(*index))
     }
 
-    /// The ports of a bridge or bond that do not lead to a guest, by index.
+    /// The ports of a bridge or bond that are no guests', by index.
     pub fn leading_on(&self, master: u32) -> impl Iterator<Item = &Link> {
         let ports = self.ports.get(&master).into_iter().flat_map(|ports| &ports.others);
         ports.filter_map(|index| self.get(*index))
@@ -166,13 +166,13 @@ impl Links {
         ports.filter_map(|index| self.get(*index))
     }
 
-    /// The devices that are stacked on this one: VLAN devices, macvlans, …, by index.
+    /// The devices stacked on this one (VLAN devices, macvlans, …), by index.
     pub fn stacked_on(&self, lower: u32) -> impl Iterator<Item = &Link> {
         let stacked = self.stacked.get(&lower).into_iter().flatten();
         stacked.filter_map(|index| self.get(*index))
     }
 
-    /// Adds a device, or replaces what was known of it.
+    /// Adds a device, or replaces the one with its index.
     pub fn insert(&mut self, link: Link) {
         let name = self.get(link.index).map(|known| known.name.clone());
         match name {
@@ -185,25 +185,26 @@ impl Links {
         self.by_index.insert(link.index, link);
     }
 
-    /// Forgets a device, and returns what was known of it.
+    /// Removes a device and returns it.
     pub fn remove(&mut self, index: u32) -> Option<Link> {
         self.unlink(index);
         self.addresses.remove(&index);
         let link = self.by_index.remove(&index)?;
-        // Another device may have taken the name meanwhile.
+        // Another device may have taken the name in the meantime.
         if self.by_name.get(&link.name) == Some(&index) {
             self.by_name.remove(&link.name);
         }
         Some(link)
     }
 
-    /// The device with this index, to change what no index depends on.
+    /// The device with this index, to change fields that no index depends on.
     #[cfg(test)]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Link> {
         self.by_index.get_mut(&index)
     }
 
-    /// Changes anything but the name of the device with this index; returns what `change` does, if there is such a device.
+    /// Changes the device with this index, except for its name; returns the result of `change`, or `None` without such a
+    /// device.
     pub fn change<T>(&mut self, index: u32, change: impl FnOnce(&mut Link) -> T) -> Option<T> {
         self.unlink(index);
         let mut link = self.by_index.remove(&index)?;
@@ -213,18 +214,18 @@ impl Links {
         Some(done)
     }
 
-    /// This host has an address on the device; link-local ones do not count.
+    /// This host has an address on the device. Link-local addresses do not count.
     pub fn has_address(&self, index: u32) -> bool {
         self.addresses.get(&index).is_some_and(|addresses| !addresses.is_empty())
     }
 
-    /// The addresses of this host on the device, with their prefixes; none that are link-local.
+    /// This host's addresses on the device with their prefix lengths, without link-local ones.
     pub fn addresses(&self, index: u32) -> impl Iterator<Item = IpNet> {
         let addresses = self.addresses.get(&index).into_iter().flatten();
         addresses.filter_map(|(address, length)| IpNet::new(*address, *length).ok())
     }
 
-    /// Adds an address to a device, or takes it away; tells whether that changed anything.
+    /// Adds or removes an address of a device; returns whether that changed anything.
     pub fn address(&mut self, index: u32, address: (IpAddr, u8), is_there: bool) -> bool {
         let is_link_local = match address.0 {
             IpAddr::V4(address) => address.is_link_local(),
@@ -240,7 +241,7 @@ impl Links {
             return false;
         };
         let was_there = addresses.remove(&address);
-        // A device's last address may be told to have gone after the device.
+        // The removal of a device's last address may be reported after the removal of the device.
         if addresses.is_empty() {
             self.addresses.remove(&index);
         }
@@ -291,7 +292,7 @@ impl Link {
         self.is("tun") || self.is("macvtap") || self.is_representor
     }
 
-    /// A port of a bridge, or the bridge itself, is in this VLAN: whether frames leave it without their tag.
+    /// The VLAN range of a bridge's port, or of the bridge itself, that contains `vlan`.
     pub fn in_vlan(&self, vlan: u16) -> Option<PortVlans> {
         self.vlans.iter().copied().find(|range| (range.first..=range.last).contains(&vlan))
     }
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_lead_on_are_those_of_now() {
+    fn the_ports_of_a_bridge_are_up_to_date() {
         let port = |index: u32, kind: &str| {
             let kind = Some(kind.to_owned());
             Link { kind, master: Some(9), ..link(index, &format!("port{index}")) }
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_another_device_has_taken_stays_that_ones() {
+    fn a_name_stays_with_the_device_that_took_it() {
         let mut links: Links = [link(1, "tap0"), link(2, "tap0")].into_iter().collect();
         links.remove(1);
         assert_eq!(links.named("tap0").map(|link| link.index), Some(2));

@@ -1,5 +1,5 @@
-//! Where a NIC is plugged: the host's devices and OVSDB's rows, the path from the guest's port to the host's edges, the
-//! owner of the port, and the conditions that are still unmet.
+//! The path of a NIC: the host's devices and OVSDB's rows, the hops from the guest's port to the host's edges, the owner of
+//! the port, and its unmet conditions.
 
 pub mod attachment;
 pub mod condition;

@@ -1,4 +1,4 @@
-//! Open vSwitch, as its database tells of it (`vswitchd/vswitch.ovsschema`).
+//! Open vSwitch's database (`vswitchd/vswitch.ovsschema`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -7,12 +7,13 @@ use pnet_base::MacAddr;
 
 use crate::path::memo::Memo;
 
-/// Neutron's agent parks a port that it has not wired yet in this VLAN (`neutron.plugins.ml2.drivers.openvswitch.agent.common.constants.DEAD_VLAN_TAG`).
+/// The VLAN in which neutron's agent parks a port that it has not wired yet
+/// (`neutron.plugins.ml2.drivers.openvswitch.agent.common.constants.DEAD_VLAN_TAG`).
 pub const DEAD_VLAN: u16 = 4095;
 
-/// How long ovs-vswitchd may take to carry out a change that does not say, by way of `next_cfg`, when that is done.
+/// How long ovs-vswitchd may take to carry out a change without a `next_cfg` that would show its completion.
 ///
-/// It takes about 1.5 ms on an idle host.
+/// On an idle host it takes about 1.5 ms.
 pub const SETTLING_TIME: Duration = Duration::from_millis(20);
 
 /// A row's UUID.
@@ -21,13 +22,13 @@ pub type Uuid = String;
 /// The tables and columns that an announcement depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ovs {
-    /// `Open_vSwitch.external_ids` of the one row: ovn-controller's settings are among them.
+    /// `Open_vSwitch.external_ids` of the single row, which include ovn-controller's settings.
     pub external_ids: BTreeMap<String, String>,
     /// `Open_vSwitch.other_config`.
     pub other_config: BTreeMap<String, String>,
-    /// `Open_vSwitch.next_cfg`: who changes the configuration counts it up.
+    /// `Open_vSwitch.next_cfg`: a client increments it when it changes the configuration.
     pub next_cfg: i64,
-    /// `Open_vSwitch.cur_cfg`: the `next_cfg` up to which ovs-vswitchd has carried the configuration out.
+    /// `Open_vSwitch.cur_cfg`: the `next_cfg` up to which ovs-vswitchd has carried out the configuration.
     pub cur_cfg: i64,
     /// Table `Bridge`.
     pub bridges: BTreeMap<Uuid, Bridge>,
@@ -39,30 +40,30 @@ pub struct Ovs {
     index: Memo<Index>,
 }
 
-/// Where the rows are that announcements ask for. Each of them asks after each change, so that a scan of all rows would cost
-/// the square of their number.
+/// The rows by the keys that announcements look up. Each announcement looks after each change, so scanning all rows would
+/// cost the square of their number.
 #[derive(Debug, Default)]
 struct Index {
     /// By the interface's name.
     by_name: HashMap<String, Place>,
     /// By the bridge's name and the port's.
     by_port: HashMap<String, HashMap<String, Place>>,
-    /// By the bridge's name: what is not a guest's.
+    /// By the bridge's name: the interfaces that are no guests'.
     leading_on: HashMap<String, Vec<Place>>,
     vhost_user: Vec<Place>,
-    /// By `external_ids:iface-id`, and by `attached-mac`, both in lower case.
+    /// By `external_ids:iface-id` and by `attached-mac`, both in lower case.
     by_id: HashMap<String, Vec<Place>>,
-    /// By the bridge's name: a port that only neutron's agent makes so.
+    /// By the bridge's name: a port of a kind that only neutron's agent makes.
     neutrons: HashMap<String, String>,
     /// The names of internal ports.
     internals: Vec<String>,
 }
 
-/// Keys of `Interface.external_ids`: the SDN's name for a NIC, and its MAC.
+/// Keys of `Interface.external_ids`: the SDN's id of a NIC, and its MAC.
 const IFACE_ID: &str = "iface-id";
 const ATTACHED_MAC: &str = "attached-mac";
 
-/// The rows of bridge, port and interface.
+/// The rows of a bridge, a port and an interface.
 type Place = [Uuid; 3];
 
 /// A row of table `Bridge`.
@@ -89,27 +90,27 @@ pub struct Port {
     pub trunks: Vec<u16>,
     /// `other_config`.
     pub other_config: BTreeMap<String, String>,
-    /// `next_cfg` when this row came to be as it is: before `cur_cfg` has reached it, the datapath is not like this.
+    /// `next_cfg` when this row last changed: until `cur_cfg` reaches it, the datapath still has the previous state.
     pub changed_in: i64,
-    /// The last change of its VLAN that was not counted; `None` where frames in the VLAN of before would have gone nowhere.
+    /// The last change of its VLAN that was not counted; `None` if the previous VLAN would have forwarded no frame.
     pub uncounted: Option<Uncounted>,
 }
 
-/// A change for which its writer did not raise `Open_vSwitch.next_cfg`.
+/// A change whose writer did not increment `Open_vSwitch.next_cfg`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uncounted {
-    /// When it was heard of.
+    /// When OVSDB reported it.
     pub at: Duration,
-    /// `next_cfg` at that time: a `cur_cfg` beyond it is that of a later change, and covers this one.
+    /// `next_cfg` at that time. A greater `cur_cfg` belongs to a later change, and covers this one.
     pub next_cfg: i64,
 }
 
-/// Why OVSDB cannot be reached.
+/// Why OVSDB does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreachable {
-    /// One line.
+    /// The error, in one line.
     pub why: String,
-    /// Since when.
+    /// When the connection was lost.
     pub since: Duration,
 }
 
@@ -118,9 +119,9 @@ pub struct Unreachable {
 pub struct Interface {
     /// `name`.
     pub name: String,
-    /// `type`: empty for a kernel device, else patch, internal, dpdkvhostuser, vxlan, …
+    /// `type`: empty for a kernel device, otherwise patch, internal, dpdkvhostuser, vxlan, …
     pub kind: String,
-    /// `ofport`: its OpenFlow port number; -1 when it could not be opened.
+    /// `ofport`: its OpenFlow port number; -1 if it could not be opened.
     pub ofport: Option<i64>,
     /// `error`: why it could not be opened.
     pub error: Option<String>,
@@ -130,14 +131,14 @@ pub struct Interface {
     pub options: BTreeMap<String, String>,
 }
 
-/// An interface with the port and the bridge that it belongs to.
+/// An interface with its port and its bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plugged<'a> {
     /// Its bridge.
     pub bridge: &'a Bridge,
     /// Its port.
     pub port: &'a Port,
-    /// Itself.
+    /// The interface.
     pub interface: &'a Interface,
 }
 
@@ -147,7 +148,7 @@ impl Ovs {
         self.index = Memo::default();
     }
 
-    /// Every interface that is plugged into a bridge, with its place.
+    /// Every interface of every bridge, with its rows.
     fn plugged(&self) -> impl Iterator<Item = (Place, Plugged<'_>)> {
         let ports =
             self.bridges.iter().flat_map(|(at, bridge)| bridge.ports.iter().map(move |port| (at, port)));
@@ -187,7 +188,7 @@ impl Ovs {
                 if is_of_neutrons_agent(port, interface) {
                     index.neutrons.entry(bridge.name.clone()).or_insert_with(|| port.name.clone());
                 }
-                // Of rows with the same name, which a sound database has not, the first one counts.
+                // Of rows with the same name, which a valid database does not have, the first one counts.
                 let ports = index.by_port.entry(bridge.name.clone()).or_default();
                 ports.entry(port.name.clone()).or_insert_with(|| place.clone());
                 index.by_name.entry(interface.name.clone()).or_insert(place);
@@ -205,7 +206,7 @@ impl Ovs {
         })
     }
 
-    /// The interfaces of one bridge that are not guests'.
+    /// The interfaces of one bridge that are no guests'.
     pub fn leading_on<'a>(&'a self, bridge: &Bridge) -> impl Iterator<Item = Plugged<'a>> {
         let places = self.index().leading_on.get(&bridge.name).into_iter().flatten();
         places.filter_map(|place| self.at(place))
@@ -216,7 +217,7 @@ impl Ovs {
         self.index().vhost_user.iter().filter_map(|place| self.at(place))
     }
 
-    /// The interfaces with this `external_ids:iface-id`, the SDN's name for a NIC.
+    /// The interfaces with this `external_ids:iface-id`.
     pub fn of_interface_id(&self, id: &str) -> impl Iterator<Item = Plugged<'_>> {
         self.with_id(IFACE_ID, id.to_ascii_lowercase())
     }
@@ -234,7 +235,8 @@ impl Ovs {
         places.filter_map(|place| self.at(place)).filter(has_it)
     }
 
-    /// A port that shows that neutron's agent works on this bridge: one that it has marked, or its patch to another bridge.
+    /// A port of the bridge that shows that neutron's agent configures it: one that the agent has marked, or its patch to
+    /// another bridge.
     pub fn marked_by_neutron(&self, bridge: &str) -> Option<&str> {
         self.index().neutrons.get(bridge).map(String::as_str)
     }
@@ -244,17 +246,17 @@ impl Ovs {
         self.index().internals.iter().map(String::as_str)
     }
 
-    /// NICs may carry out its flows by themselves (`other_config:hw-offload`).
+    /// Open vSwitch offloads flows to NICs (`other_config:hw-offload`).
     pub fn offloads(&self) -> bool {
         self.other_config.get("hw-offload").is_some_and(|on| on == "true")
     }
 
-    /// The interface with this name, if it is plugged into a bridge.
+    /// The interface of this name, if a bridge has it.
     pub fn named(&self, name: &str) -> Option<Plugged<'_>> {
         self.at(self.index().by_name.get(name)?)
     }
 
-    /// A bridge's port by its own name, which need not be that of its interface.
+    /// A bridge's port by its own name, which may differ from that of its interface.
     pub fn port_of(&self, bridge: &str, port: &str) -> Option<Plugged<'_>> {
         self.at(self.index().by_port.get(bridge)?.get(port)?)
     }
@@ -268,7 +270,7 @@ impl Ovs {
     }
 }
 
-/// Where Open vSwitch puts untagged frames that come in by a port (ovs-vswitchd.conf.db(5), `Port` column `vlan_mode`).
+/// Where Open vSwitch puts untagged frames that a port receives (ovs-vswitchd.conf.db(5), `Port` column `vlan_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untagged {
     /// Into this VLAN, 1 to 4095.
@@ -290,7 +292,7 @@ impl Port {
         }
     }
 
-    /// Open vSwitch looks at `trunks`: an access port or a tunnel ignores what was left there.
+    /// Open vSwitch uses `trunks`: an access port or a tunnel ignores values left there.
     pub fn heeds_trunks(&self) -> bool {
         match self.vlan_mode.as_deref() {
             None => self.tag.is_none(),
@@ -302,10 +304,11 @@ impl Port {
         if self.trunks.is_empty() || self.trunks.contains(&0) { Untagged::Stay } else { Untagged::Dropped }
     }
 
-    /// This row in the place of `before`, by an update at `at`; `counted` if that raised `next_cfg`, which is `next_cfg` now.
+    /// This row in place of `before`, after an update at `at`; `counted` if the update incremented `next_cfg` to its present
+    /// value `next_cfg`.
     pub fn after(self, before: Option<&Port>, counted: bool, next_cfg: i64, at: Duration) -> Port {
         let uncounted = match before {
-            // A new port takes in no frame before ovs-vswitchd has made it.
+            // A new port receives no frame before ovs-vswitchd has made it.
             None => None,
             Some(before) if before.is_dead() || self.has_vlan_of(before) => before.uncounted,
             Some(_) => (!counted).then_some(Uncounted { at, next_cfg }),
@@ -313,7 +316,7 @@ impl Port {
         Port { changed_in: next_cfg, uncounted, ..self }
     }
 
-    /// This row in a first listing at `at`: of one that was different before, or not known, it may have changed just now.
+    /// This row in an initial dump at `at`: a row that was different or unknown may have changed just now.
     pub fn listed(self, known: Option<&Port>, next_cfg: i64, at: Duration) -> Port {
         let uncounted = match known {
             Some(known) if self.has_vlan_of(known) => known.uncounted,
@@ -322,13 +325,13 @@ impl Port {
         Port { changed_in: next_cfg, uncounted, ..self }
     }
 
-    /// How much longer the datapath may be as it was before the last change; `cur_cfg` is that of now.
+    /// How much longer the datapath may have the state before the last change, given the present `cur_cfg`.
     pub fn settles_in(&self, cur_cfg: i64, now: Duration) -> Option<Duration> {
         let change = self.uncounted.filter(|change| cur_cfg <= change.next_cfg)?;
         change.at.saturating_add(SETTLING_TIME).checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// No untagged frame that it takes in goes anywhere.
+    /// It forwards no untagged frame that it receives.
     fn is_dead(&self) -> bool {
         matches!(self.untagged(), Untagged::Dropped | Untagged::Into(DEAD_VLAN))
     }
@@ -339,7 +342,7 @@ impl Port {
     }
 }
 
-/// Marked with the network, or one end of the patches that the agent makes (`int-`…/`phy-`…, patch-tun/patch-int).
+/// Marked with the network, or an end of the agent's patches (`int-`…/`phy-`…, patch-tun/patch-int).
 fn is_of_neutrons_agent(port: &Port, interface: &Interface) -> bool {
     let peer = interface.options.get("peer").map(String::as_str).filter(|_| interface.kind == "patch");
     let pair = peer.map(|peer| (interface.name.as_str(), peer));
@@ -352,17 +355,17 @@ fn is_of_neutrons_agent(port: &Port, interface: &Interface) -> bool {
 }
 
 impl Interface {
-    /// Its OpenFlow port number, once it has a usable one.
+    /// Its OpenFlow port number, if it has a usable one.
     pub fn plugged_ofport(&self) -> Option<u32> {
         u32::try_from(self.ofport?).ok().filter(|port| *port > 0)
     }
 
-    /// It is a vhost-user port: no kernel device stands behind it.
+    /// It is a vhost-user port, which has no kernel device.
     pub fn is_vhost_user(&self) -> bool {
         matches!(self.kind.as_str(), "dpdkvhostuser" | "dpdkvhostuserclient")
     }
 
-    /// It wraps frames up, and sends them to another host.
+    /// It encapsulates frames and sends them to another host.
     pub fn is_tunnel(&self) -> bool {
         matches!(
             self.kind.as_str(),
@@ -380,8 +383,8 @@ impl Interface {
         )
     }
 
-    /// The device that the kernel's datapath has for all tunnels of this kind (`netdev_vport_get_dpif_port`, Open vSwitch's
-    /// `lib/netdev-vport.c`); the datapath in user space has none.
+    /// The kernel datapath's device for all tunnels of this kind (`netdev_vport_get_dpif_port`, Open vSwitch's
+    /// `lib/netdev-vport.c`); the userspace datapath has none.
     pub fn tunnel_device(&self) -> Option<String> {
         let (device, port) = match self.kind.as_str() {
             "vxlan" => ("vxlan_sys", "4789"),
@@ -393,7 +396,7 @@ impl Interface {
         Some(format!("{device}_{}", self.options.get("dst_port").map_or(port, String::as_str)))
     }
 
-    /// It belongs to a guest: libvirt or an agent has named the port.
+    /// It belongs to a guest: libvirt or an agent has marked it.
     pub fn is_guests(&self) -> bool {
         self.is_vhost_user()
             || self.external_ids.contains_key(IFACE_ID)

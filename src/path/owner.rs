@@ -11,15 +11,15 @@ use crate::path::ovs::{Ovs, Plugged};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owner {
-    /// Neutron's Open vSwitch agent: the port's tag says so.
+    /// Neutron's Open vSwitch agent, which sets the port's tag.
     Neutron,
-    /// ovn-controller: `ovn-installed` says so.
+    /// ovn-controller, which sets `ovn-installed`.
     Ovn,
-    /// The domain's XML or the operator asks for a VLAN: its presence says so.
+    /// The domain's XML or the operator specifies the VLAN that the port must have.
     Vlan,
-    /// Another agent, which sets the port's VLAN after the guest runs: that it has set any says so.
+    /// Another agent, which sets the port's VLAN after the guest runs.
     Agent,
-    /// None: a plugged port is ready.
+    /// No agent: a plugged port is ready.
     Nobody,
 }
 
@@ -36,13 +36,13 @@ impl fmt::Display for Owner {
 }
 
 impl Owner {
-    /// The owner of `rule`, the port of Open vSwitch that decides for `target`, and how that is known.
+    /// The owner of `rule`, the Open vSwitch port that decides for `target`, with the evidence.
     pub(crate) fn of(target: &Target, rule: Plugged<'_>, ovs: &Ovs) -> (Owner, String) {
         let ids = &rule.interface.external_ids;
         if let Some(key) = ids.keys().find(|key| key.starts_with("ovn-")) {
             return (Owner::Ovn, format!("external_ids:{key} on {}", rule.interface.name));
         }
-        // ovn-controller marks a port only when it has bound it; before that, its own settings are the evidence.
+        // ovn-controller marks a port only after it has bound it; before that, its own settings are the evidence.
         let ovn_bridge = ovs.external_ids.get("ovn-bridge").map_or("br-int", String::as_str);
         if ovs.external_ids.contains_key("ovn-remote") && rule.bridge.name == ovn_bridge {
             return (
@@ -59,13 +59,13 @@ impl Owner {
         if target.vlan.is_some() {
             return (Owner::Vlan, "a VLAN is asked for".into());
         }
-        // OpenNebula's drivers for plain Linux bridges are through before the guest runs.
+        // OpenNebula's drivers for plain Linux bridges finish before the guest runs.
         if target.manager == Some(Manager::OpenNebula) {
             return (Owner::Agent, "OpenNebula's metadata in the domain's XML".into());
         }
-        // The agent writes net_uuid some milliseconds after the tag; until then its other work is the evidence.
+        // The agent writes net_uuid some milliseconds after the tag; until then, its other ports are the evidence.
         if let Some(marked) = ovs.marked_by_neutron(&rule.bridge.name) {
-            return (Owner::Neutron, format!("{} on {} is of neutron's agent", marked, rule.bridge.name));
+            return (Owner::Neutron, format!("{} on {} belongs to neutron's agent", marked, rule.bridge.name));
         }
         (Owner::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
     }

@@ -1,14 +1,14 @@
-//! The devices that the configuration calls uplinks (`[path] uplinks`).
+//! The devices that the configuration names as uplinks (`[path] uplinks`).
 
 use glob::Pattern;
 use serde::{Deserialize, Deserializer};
 
-/// Names of devices, with the wildcards of a shell: `up0`, `eth*`. None for a host whose edges are found by themselves.
+/// Device names with shell wildcards: `up0`, `eth*`. Empty if the edges are detected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Uplinks(Vec<Pattern>);
 
 impl Uplinks {
-    /// Whether any are named.
+    /// Whether any are configured.
     pub fn are_named(&self) -> bool {
         !self.0.is_empty()
     }
@@ -25,7 +25,7 @@ impl<'de> Deserialize<'de> for Uplinks {
         let pattern = |name: String| match name.is_empty() {
             true => Err(serde::de::Error::custom("an uplink has a name")),
             false => Pattern::new(&name)
-                .map_err(|error| serde::de::Error::custom(format!("{name:?} is no pattern: {}", error.msg))),
+                .map_err(|error| serde::de::Error::custom(format!("{name:?} is not a valid pattern: {}", error.msg))),
         };
         names.into_iter().map(pattern).collect::<Result<_, _>>().map(Uplinks)
     }

@@ -1,8 +1,7 @@
-//! Follows a frame from the guest's port to the host's edges, with its VLAN in hand, over the devices that rtnetlink tells of
-//! and the rows of OVSDB.
+//! Follows a frame, with its VLAN, from the guest's port to the host's edges, over rtnetlink's devices and OVSDB's rows.
 //!
-//! Every device and bridge is looked at once for each VLAN in which the frame comes there, and a bound holds for all of
-//! it: circles end, and the cost is linear in what leads on.
+//! Every device and bridge is visited once per VLAN, and the number of steps is bounded: cycles end, and the cost is linear
+//! in the devices that are no guests'.
 
 use std::collections::HashSet;
 
@@ -11,17 +10,17 @@ use crate::path::link::{Link, Links, PortState};
 use crate::path::ovs::{Bridge, Ovs, Plugged};
 use crate::path::uplinks::Uplinks;
 
-/// So many devices and ports are looked at.
+/// The number of devices and ports that a walk visits.
 const MAX_STEPS: usize = 20_000;
-/// So many edges are told of.
+/// The number of edges that a path lists.
 const MAX_EDGES: usize = 64;
-/// So many dead ends are told of.
+/// The number of dead ends that a path lists.
 const MAX_DEAD_ENDS: usize = 8;
-/// libvirt names the bridges of its own networks so (`networkFindUnusedBridgeName`, `src/network/bridge_driver.c`).
+/// Prefix of the bridges of libvirt's own networks (`networkFindUnusedBridgeName`, `src/network/bridge_driver.c`).
 const LIBVIRT_BRIDGE: &str = "virbr";
-/// libvirt gives the host's end of a NIC the NIC's address with this first byte (`virNetDevTapCreateInBridgePort`).
+/// libvirt gives a tap the NIC's address with this first byte (`virNetDevTapCreateInBridgePort`).
 const LIBVIRT_TAP: u8 = 0xfe;
-/// Devices that send to other hosts what they wrap up (`IFLA_INFO_KIND`).
+/// Kinds of devices that encapsulate frames for other hosts (`IFLA_INFO_KIND`).
 const TUNNELS: [&str; 14] = [
     "vxlan",
     "geneve",
@@ -39,7 +38,7 @@ const TUNNELS: [&str; 14] = [
     "bareudp",
 ];
 
-/// Where a walk begins.
+/// The start of a walk.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start<'a> {
     /// A port of a Linux bridge.
@@ -50,34 +49,34 @@ pub(super) enum Start<'a> {
     Lower(&'a Link, &'a Link),
 }
 
-/// The way of a frame out of the host.
+/// The path of a frame out of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WayOut {
-    /// From the host's end of the NIC to the edges, in the order of travel; each knows the hop before it.
+    /// The hops from the host's end of the NIC to the edges, in the order of travel; each has the index of the previous one.
     pub hops: Vec<Hop>,
-    /// Where it ends without having left, in words; only of a path without an edge.
+    /// Where the path ends inside the host, as text; only for a path without an edge.
     pub dead_ends: Vec<String>,
-    /// Its network is in tunnels, and there are none: no other host has any of it.
+    /// Its network uses tunnels, and none exists: no other host has a port of it.
     pub is_alone: bool,
 }
 
-/// Where the guest's frames end up.
+/// Where the guest's frames end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Beyond the host.
     Network,
-    /// In the one place that the path leads to, another namespace or program of this host.
+    /// In the single end of the path, which is another namespace or program of this host.
     Elsewhere(Edge),
-    /// In one of several such places: being seen there proves nothing.
+    /// In one of several such ends: a frame seen there proves nothing.
     Several,
-    /// This host itself, by design.
+    /// In this host itself, by design.
     Host,
     /// Nowhere.
     Nowhere,
 }
 
 impl WayOut {
-    /// The edges, with their places in the list of hops.
+    /// The edges, with the hops that they are.
     pub fn edges(&self) -> impl Iterator<Item = (&Hop, Edge)> {
         self.hops.iter().filter_map(|hop| Some((hop, hop.edge()?)))
     }
@@ -88,12 +87,12 @@ impl WayOut {
         hops.map(|hop| hop.name.as_str())
     }
 
-    /// The hop at this place and those before it, backwards.
+    /// The hop at this index and those before it, backwards.
     pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
         std::iter::successors(self.hops.get(at), |hop| self.hops.get(hop.from?))
     }
 
-    /// The settings of Linux bridges that keep such frames from every edge, one for each; none where some edge is open.
+    /// The settings of Linux bridges that keep such frames from every edge, one per edge; empty if some edge is open.
     pub fn holds(&self, cast: Cast) -> Vec<&Hold> {
         let edges = self.hops.iter().enumerate().filter(|(_, hop)| hop.role.is_edge());
         let held = edges.map(|(at, _)| {
@@ -118,7 +117,7 @@ impl WayOut {
         }
     }
 
-    /// Why no frame can leave, where none can.
+    /// Why no frame can leave, if none can.
     pub fn nowhere(&self) -> Option<String> {
         if self.reach() != Reach::Nowhere {
             return None;
@@ -140,22 +139,22 @@ pub(super) fn walk(start: Start<'_>, links: &Links, ovs: &Ovs, uplinks: &Uplinks
     walk.finish()
 }
 
-/// Where a frame is.
+/// The position of a frame.
 #[derive(Clone, Copy)]
 enum Place<'a> {
-    /// It is transmitted by a device.
+    /// A device transmits it.
     Out(&'a Link),
     /// A device has received it.
     In(&'a Link),
-    /// It is in a Linux bridge, into which it came by the port, or from the host's own side.
+    /// It is in a Linux bridge, which received it by the port, or from the host itself.
     Bridge(&'a Link, Option<&'a Link>),
-    /// It is in a bridge of Open vSwitch, into which it came by the interface.
+    /// It is in an Open vSwitch bridge, which received it by the interface.
     Ovs(&'a Bridge, &'a str),
-    /// It leaves a bridge of Open vSwitch by the interface.
+    /// It leaves an Open vSwitch bridge by the interface.
     Row(Plugged<'a>),
 }
 
-/// What is looked at once for each VLAN.
+/// What is visited once per VLAN.
 #[derive(PartialEq, Eq, Hash)]
 enum Visit<'a> {
     Out(u32, Tag),
@@ -180,21 +179,21 @@ struct Walk<'a> {
     visited: HashSet<Visit<'a>>,
     todo: Vec<Step<'a>>,
     steps: usize,
-    /// The hops that are edges of the host.
+    /// The indexes of hops that are edges of the host.
     edges: Vec<usize>,
-    /// Those that are edges only if there are no others.
+    /// The indexes of hops that are edges only if the path has no others.
     last_resorts: Vec<usize>,
-    /// The hops that are Linux bridges, or bridges of Open vSwitch.
+    /// The indexes of hops that are bridges.
     bridges: Vec<usize>,
     dead_ends: Vec<String>,
-    /// What neutron's agent says of the port's network, once the frame is in Open vSwitch.
+    /// The port's network according to neutron's agent, once the frame is in Open vSwitch.
     network: Option<Network>,
 }
 
-/// The kind of network that a port of neutron's is in (`other_config:network_type`, `segmentation_id`).
+/// The kind of network of a neutron port (`other_config:network_type`, `segmentation_id`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Network {
-    /// A VLAN of a physical network, or the untagged one, with the tag beyond the provider's bridge.
+    /// A VLAN of a physical network, or a flat one, with the tag beyond the provider bridge.
     Provider(Tag),
     /// In tunnels.
     Overlay,
@@ -237,7 +236,7 @@ impl<'a> Walk<'a> {
         while let Some(step) = self.todo.pop() {
             self.steps += 1;
             if self.steps > MAX_STEPS {
-                return self.dead_end("it has more devices than are followed".into());
+                return self.dead_end("the path has more devices than are followed".into());
             }
             if self.edges.len() >= MAX_EDGES {
                 return;
@@ -286,14 +285,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Adds a hop after that of the step; returns its place.
+    /// Adds a hop after that of the step; returns its index.
     fn hop(&mut self, hop: Hop, step: &mut Step<'a>) -> usize {
         let (via, holds) = (step.via.clone(), std::mem::take(&mut step.holds));
         self.hops.push(Hop { from: step.from, tag: step.tag, via, holds, ..hop });
         self.hops.len() - 1
     }
 
-    /// Goes on from a hop, on the same way to the edge.
+    /// Continues from a hop, on the same path to the edge.
     fn go(&mut self, place: Place<'a>, from: usize, step: Step<'a>) {
         self.todo.push(Step { place, from: Some(from), ..step });
     }
@@ -309,7 +308,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Another program's tap on a Linux bridge, where it is not to be taken for a guest's.
+    /// Another program's tap on a Linux bridge, if it cannot be taken for a guest's.
     fn programs(&mut self) {
         let bridges = std::mem::take(&mut self.bridges);
         for at in &bridges {
@@ -334,7 +333,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where a frame comes to that a stacked device hands down.
+    /// The position of a frame that a stacked device passes down.
     fn below(&self, lower: &'a Link) -> Place<'a> {
         if lower.is("bridge") { Place::Bridge(lower, None) } else { Place::Out(lower) }
     }
@@ -378,7 +377,7 @@ impl<'a> Walk<'a> {
             _ if link.has_hardware && !self.uplinks.are_named() => {
                 self.edge(Hop::of(link, Role::Upper), Edge::Nic, step);
             }
-            _ if link.has_hardware => self.dead_end(format!("{} is none of [path] uplinks", link.name)),
+            _ if link.has_hardware => self.dead_end(format!("{} is not one of [path] uplinks", link.name)),
             ("", _) => self.dead_end(format!("{} has no hardware below it", link.name)),
             (kind, _) => {
                 self.dead_end(format!("{} is a device of kind {kind}, which leads nowhere", link.name))
@@ -399,7 +398,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A device that is stacked on one other.
+    /// A device stacked on one other device.
     fn down(&mut self, link: &'a Link, mut step: Step<'a>) {
         let Some(lower) = link.link.and_then(|index| self.links.get(index)) else {
             return match link.link_is_elsewhere && !self.uplinks.are_named() {
@@ -414,7 +413,7 @@ impl<'a> Walk<'a> {
 
     fn received(&mut self, link: &'a Link, mut step: Step<'a>) {
         let at = self.hop(Hop::of(link, Role::VethPeer), &mut step);
-        // A VLAN device takes its frames before a bridge does (`__netif_receive_skb_core`).
+        // A VLAN device receives its frames before a bridge does (`__netif_receive_skb_core`).
         let vlans: Vec<&Link> = self.vlan_devices(link, step.tag).collect();
         let bridge = link.master.and_then(|index| self.links.get(index)).filter(|master| master.is("bridge"));
         let row = self
@@ -444,7 +443,7 @@ impl<'a> Walk<'a> {
         self.todo.push(Step { place, from: Some(at), tag: step.tag, via: None, holds: Vec::new() });
     }
 
-    /// The VLAN devices on a device that take frames with this tag.
+    /// The VLAN devices on a device that receive frames with this tag.
     fn vlan_devices(&self, link: &Link, tag: Tag) -> impl Iterator<Item = &'a Link> {
         let takes = move |device: &&Link| match (device.vlan_id, tag) {
             (Some(id), Tag::Vlan(vlan)) => id == vlan,
@@ -456,7 +455,7 @@ impl<'a> Walk<'a> {
 
     fn in_linux_bridge(&mut self, bridge: &'a Link, port: Option<&'a Link>, mut step: Step<'a>) {
         let filters = bridge.bridge.is_some_and(|bridge| bridge.vlan_filtering);
-        // The guest's own port is judged by readiness.
+        // Readiness checks the guest's own port.
         let entry = port.filter(|_| step.from != Some(0));
         let vlan =
             if filters { self.admit(bridge, entry, port.unwrap_or(bridge), &mut step) } else { step.tag };
@@ -469,7 +468,7 @@ impl<'a> Walk<'a> {
         let named = named.filter(|tap| self.uplinks.are_named() && self.uplinks.has(&tap.name));
         let ports = self.links.leading_on(bridge.index).chain(internals).chain(named);
         let ports: Vec<&Link> = ports.filter(|out| port.is_none_or(|port| port.index != out.index)).collect();
-        // What the bridge hands up to the host in the frame's VLAN may be a port of another bridge.
+        // A frame that the bridge passes up to the host in its VLAN may enter a port of another bridge.
         let vlans: Vec<&Link> = self.vlan_devices(bridge, vlan).collect();
         for up in vlans.into_iter().filter(|up| up.master.is_some()).rev() {
             self.todo.push(Step {
@@ -487,14 +486,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The VLAN that a bridge which filters puts the frame into; what keeps it out is added to the step.
+    /// The VLAN into which a filtering bridge puts the frame; a setting that drops it is added to the step.
     fn admit(&self, bridge: &Link, entry: Option<&Link>, by: &Link, step: &mut Step<'a>) -> Tag {
         let hold = |setting| Hold { bridge: bridge.name.clone(), port: by.name.clone(), setting };
         match step.tag {
             Tag::Untagged => match by.pvid {
                 Some(pvid) => Tag::Vlan(pvid),
                 None => {
-                    // Without an entry of its own the bridge's host side is not known to filter.
+                    // Without an entry for the bridge itself, its host side is not known to filter.
                     step.holds.extend(entry.map(|_| hold(Setting::NoPvid)));
                     Tag::Unknown
                 }
@@ -515,7 +514,7 @@ impl<'a> Walk<'a> {
         let came_by = self.ovs.named(by);
         let network = came_by.and_then(Network::of);
         self.network = self.network.or(network);
-        // Beyond the patch port that leads to a provider's bridge, frames are in the VLAN of the physical network.
+        // Beyond the patch port towards a provider bridge, frames are in the VLAN of the physical network.
         let is_patch = came_by.is_some_and(|plugged| plugged.interface.kind == "patch");
         let is_beyond = is_patch && network.is_none();
         let tag = if is_beyond { step.tag } else { Tag::Unknown };
@@ -599,7 +598,7 @@ impl<'a> Walk<'a> {
         };
     }
 
-    /// The kernel's datapath has a device for all tunnels of a kind.
+    /// The kernel datapath has one device for all tunnels of a kind.
     fn tunnel(&mut self, plugged: Plugged<'a>, mut step: Step<'a>) {
         let device = plugged.interface.tunnel_device().and_then(|name| self.links.named(&name));
         let Some(device) = device else {
@@ -614,7 +613,7 @@ impl<'a> Walk<'a> {
         self.edge(Hop::of(device, Role::Upper), Edge::Tunnel, step);
     }
 
-    /// Leaves out what leads to no edge.
+    /// Removes hops that lead to no edge.
     fn finish(mut self) -> WayOut {
         let mut edges = std::mem::take(&mut self.edges);
         let is_overlay = self.network == Some(Network::Overlay);
@@ -628,7 +627,7 @@ impl<'a> Walk<'a> {
             edges.extend(self.host());
         }
         let kept = match edges.is_empty() {
-            // As far as it goes.
+            // Without an edge, the path goes as far as its last bridge.
             true => self.bridges.last().copied().into_iter().collect(),
             false => edges,
         };
@@ -651,7 +650,7 @@ impl<'a> Walk<'a> {
         WayOut { hops, dead_ends, is_alone: is_nowhere && is_overlay }
     }
 
-    /// The first bridge that this host is itself behind.
+    /// The first bridge through which this host itself is reachable.
     fn host(&mut self) -> Option<usize> {
         let is_host = |hop: &Hop| {
             let link =
@@ -676,7 +675,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What keeps a frame in a VLAN from being forwarded by a port, and the tag that it has beyond it.
+/// The settings that keep a frame in a VLAN from leaving by a port, and the tag that it has beyond it.
 fn forwards(bridge: &Link, from: Option<&Link>, to: &Link, filters: bool, vlan: Tag) -> (Vec<Hold>, Tag) {
     let port = to.port.unwrap_or_default();
     let mut settings = Vec::new();

@@ -1,4 +1,4 @@
-//! What the answers to an announcement's questions prove.
+//! The answers to an announcement's questions, and what they prove.
 //!
 //! Time is a [`Duration`] since the event.
 
@@ -19,21 +19,21 @@ use crate::announcement::frame::ALL_ROUTERS;
 use crate::announcement::question::Question;
 use crate::proof::delivery::{Delivery, Sighting};
 
-/// Where an answer came from.
+/// The origin of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AnsweredBy {
-    /// It came in by an edge: the network knows the guest here.
+    /// The network: the answer entered by an edge, so the network knows that the guest is here.
     Network,
-    /// A responder on this host: of OVN, of neutron, or the host's own address on the bridge.
+    /// This host: a responder of OVN or neutron, or the host's own address on the bridge.
     Host,
 }
 
 impl AnsweredBy {
-    /// Each of them.
+    /// Every origin.
     pub const ALL: [AnsweredBy; 2] = [AnsweredBy::Network, AnsweredBy::Host];
 
-    /// The word for it in output.
+    /// The name of this origin in output.
     pub fn word(self) -> &'static str {
         match self {
             AnsweredBy::Network => "network",
@@ -42,32 +42,32 @@ impl AnsweredBy {
     }
 }
 
-/// The questions of an announcement, how they left, and their answers.
+/// The questions of an announcement, how their frames left, and the answers.
 #[derive(Debug)]
 pub struct Inquiry {
     mac: MacAddr,
     asked: Vec<Asked>,
-    /// How the questions' frames fared.
+    /// The delivery of the questions' frames.
     pub passage: Delivery,
 }
 
-/// One question, as often as it was asked.
+/// One question, which is repeated in each round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// The question.
     pub question: Question,
     /// How often it was asked.
     pub times: u32,
-    /// The first answer: when, and from where if that can be told.
+    /// The first answer: when, and its origin if known.
     pub answer: Option<(Duration, Option<AnsweredBy>)>,
     /// When it was asked last.
     last: Duration,
-    /// That one was answered.
+    /// The last one was answered.
     is_last_answered: bool,
 }
 
 impl Inquiry {
-    /// Nothing was asked yet for the guest `mac`; `passage` is of no frame yet, along the path of the announcements.
+    /// No question asked yet for the guest `mac`; `passage` has no frames yet, and the path of the announcements.
     pub fn new(mac: MacAddr, passage: Delivery) -> Inquiry {
         Inquiry { mac, asked: Vec::new(), passage }
     }
@@ -77,7 +77,7 @@ impl Inquiry {
         &self.asked
     }
 
-    /// These are about to be asked.
+    /// Records that these questions are sent at `at`.
     pub fn ask(&mut self, questions: &[Question], at: Duration) {
         let new =
             questions.iter().filter(|question| self.asked.iter().all(|asked| asked.question != **question));
@@ -96,8 +96,7 @@ impl Inquiry {
         }
     }
 
-    /// Takes a frame for the guest into account if it is an answer, and tells whether it is: `by` is where it came from, as
-    /// far as that can be told.
+    /// Records a frame for the guest if it is an answer; returns whether it is. `by` is its origin, if known.
     pub fn answered(&mut self, sighting: &Sighting, by: Option<AnsweredBy>) -> bool {
         let Some(answer) = answer(&sighting.frame, self.mac) else {
             return false;
@@ -114,7 +113,7 @@ impl Inquiry {
             asked.is_last_answered |= sighting.at >= asked.last;
             let is_first = match asked.answer {
                 None => true,
-                // At the edge it was seen before it came to the guest, whichever socket is read first.
+                // An answer seen at the edge has the earlier time, whichever socket is read first.
                 Some((at, _)) => by == Some(AnsweredBy::Network) && sighting.at <= at,
             };
             if is_first {
@@ -124,34 +123,34 @@ impl Inquiry {
         is_one
     }
 
-    /// The network has answered.
+    /// An answer entered by an edge.
     pub fn is_answered_by_network(&self) -> bool {
         self.asked.iter().any(|asked| matches!(asked.answer, Some((_, Some(AnsweredBy::Network)))))
     }
 
-    /// Something was asked, and of what was asked last nothing was answered.
+    /// Questions were asked, and no question's last repetition was answered.
     pub fn is_unanswered(&self) -> bool {
         let last = self.asked.iter().map(|asked| asked.last).max();
         let mut of_last = self.asked.iter().filter(|asked| Some(asked.last) == last).peekable();
         of_last.peek().is_some() && of_last.all(|asked| !asked.is_last_answered)
     }
 
-    /// Whether the question of a frame of `passage` has never been answered.
+    /// Whether the question with this number in `passage` was never answered.
     pub fn is_open(&self, number: usize) -> bool {
         self.asked.get(number).is_some_and(|asked| asked.answer.is_none())
     }
 }
 
-/// An answer, as far as it matters.
+/// The fields of an answer that matter.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     router: IpAddr,
     guest: IpAddr,
-    /// A router advertisement, which is of no question in particular.
+    /// A router advertisement, which answers no particular question.
     is_advertisement: bool,
 }
 
-/// An ARP reply, neighbour or router advertisement that is sent to the guest alone.
+/// An ARP reply, neighbour or router advertisement with the guest as its only destination.
 fn answer(frame: &[u8], mac: MacAddr) -> Option<Answer> {
     let ethernet = EthernetPacket::new(frame).filter(|ethernet| ethernet.get_destination() == mac)?;
     match ethernet.get_ethertype() {
@@ -208,7 +207,7 @@ mod tests {
         Inquiry::new(GUEST, Delivery::new(GUEST, &[], path))
     }
 
-    /// The reply of a router to one of [`questions`]: what it is asked, with the two halves swapped.
+    /// A router's reply to one of [`questions`]: the question with its two halves swapped.
     fn reply(number: usize, at: Duration) -> Sighting {
         let mut frame = questions()[number].frame(GUEST).unwrap().bytes;
         frame[..6].copy_from_slice(&GUEST.octets());
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_is_told_with_where_it_came_from() {
+    fn the_first_answer_is_recorded_with_its_origin() {
         let mut it = inquiry();
         it.ask(&questions(), ms(1));
         assert!(it.is_unanswered());
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_in_by_an_edge_is_the_networks_whichever_socket_is_read_first() {
+    fn an_answer_seen_at_an_edge_is_the_networks_whichever_socket_is_read_first() {
         let mut it = inquiry();
         it.ask(&questions(), ms(1));
         it.answered(&reply(0, ms(3)), Some(AnsweredBy::Host));
@@ -261,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_is_no_answer() {
+    fn a_frame_without_a_question_is_no_answer() {
         let mut it = inquiry();
         it.ask(&questions()[..1], ms(1));
         let network = Some(AnsweredBy::Network);

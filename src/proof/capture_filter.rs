@@ -1,21 +1,22 @@
-//! What a witness's socket lets pass, as a classic BPF program (`Documentation/networking/filter.rst`): announcements and
-//! questions of these guests on their way out, and what is sent to them alone. All else is dropped in the kernel, uncopied.
+//! The filter of a capture socket, as a classic BPF program (`Documentation/networking/filter.rst`): it passes outgoing
+//! announcements and questions of the given guests, and frames with a guest as their only destination. The kernel drops all
+//! others without copying them.
 
 use pnet_base::MacAddr;
 
-/// How much is copied of a frame that passes: the whole of any announcement or question, with two VLAN tags.
+/// The number of bytes copied of a frame: all of any announcement or question with two VLAN tags.
 pub(crate) const SNAPLEN: usize = 128;
-/// The guests that one program has room for: its jumps reach 255 instructions far.
+/// The number of guests in one program: a BPF jump reaches 255 instructions.
 pub(crate) const ROOM: usize = 64;
 
 /// `struct sock_filter` (`include/uapi/linux/filter.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
-    /// What to do.
+    /// The operation code.
     pub code: u16,
-    /// How many instructions to skip when a comparison holds.
+    /// The number of instructions to skip if the comparison holds.
     pub jt: u8,
-    /// How many to skip when it does not.
+    /// The number of instructions to skip if it does not.
     pub jf: u8,
     /// The operand.
     pub k: u32,
@@ -33,7 +34,7 @@ const JEQ: u16 = 0x15;
 const JGE: u16 = 0x35;
 const JSET: u16 = 0x45;
 const RET: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: which way the frame goes.
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: the frame's direction.
 const PACKET_TYPE: u32 = -0x1000i32 as u32 + 4;
 const PACKET_OUTGOING: u32 = 4;
 
@@ -48,26 +49,26 @@ const NEIGHBOUR_SOLICITATION: u32 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
 const ARP_REPLY: u32 = 2;
 
-/// The guests that a program is for, at most [`ROOM`] of each; what is beyond is not seen.
+/// The guests of a program, at most [`ROOM`] per list; those beyond are not matched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guests<'a> {
-    /// Those whose announcements and questions are to be seen pass.
+    /// Guests whose outgoing announcements and questions pass the filter.
     pub outward: &'a [MacAddr],
-    /// Those of whom any frame for them is to be seen come in.
+    /// Guests for which every incoming frame passes.
     pub inward: &'a [MacAddr],
-    /// Those of whom ARP replies and advertisements for them are to be seen, whichever way they pass.
+    /// Guests for which ARP replies and advertisements pass, in either direction.
     pub answers: &'a [MacAddr],
 }
 
-/// The program for `guests`. Of a MAC it compares the lower four bytes.
+/// The program for `guests`. It compares the lower four bytes of a MAC.
 pub(crate) fn program(guests: Guests<'_>) -> Vec<Instruction> {
     let (to_one, from_one) = (to_one(guests), from_one(guests.outward));
     let mut program = vec![
         op(LDB, 0),          // the first byte of the destination:
-        jump(JSET, 1, 0, 1), // a group, so it may be an announcement;
+        jump(JSET, 1, 0, 1), // a group address, perhaps an announcement;
         op(JA, to_one.len() as u32),
     ];
-    program.extend(to_one); // else one guest
+    program.extend(to_one); // otherwise a unicast address
     program.extend(from_one);
     program
 }
@@ -76,8 +77,8 @@ fn to_one(guests: Guests<'_>) -> Vec<Instruction> {
     let any = search(guests.inward);
     let mut program = vec![
         op(LD, PACKET_TYPE),
-        jump(JEQ, PACKET_OUTGOING, 1 + any.len(), 0), // on its way in,
-        op(LD, 2),                                    // to whom
+        jump(JEQ, PACKET_OUTGOING, 1 + any.len(), 0), // incoming,
+        op(LD, 2),                                    // its destination
     ];
     program.extend(any);
     program.extend(ethertype());
@@ -93,7 +94,7 @@ fn to_one(guests: Guests<'_>) -> Vec<Instruction> {
         op(LDH_X, 20),
         jump(JEQ, ARP_REPLY, 1, 0),
         op(RET, 0),
-        op(LD, 2), // to whom
+        op(LD, 2), // its destination
     ]);
     program.extend(search(guests.answers));
     program.push(op(RET, 0));
@@ -113,14 +114,14 @@ fn from_one(outward: &[MacAddr]) -> Vec<Instruction> {
         jump(JEQ, NEIGHBOUR_SOLICITATION, 2, 0),
         jump(JEQ, ROUTER_SOLICITATION, 1, 0),
         op(RET, 0),
-        op(LD, 8), // whose
+        op(LD, 8), // its sender hardware address
     ]);
     program.extend(search(outward));
     program.push(op(RET, 0));
     program
 }
 
-/// Loads the Ethertype behind up to two tags in the frame itself; the index register has their length.
+/// Loads the Ethertype behind up to two tags in the frame itself. The index register gets the tags' length.
 fn ethertype() -> [Instruction; 10] {
     [
         op(LDX, 0),
@@ -136,7 +137,7 @@ fn ethertype() -> [Instruction; 10] {
     ]
 }
 
-/// Lets pass what has one of these in the accumulator, as the lower four bytes; else the next instruction follows.
+/// Passes a frame if the accumulator has one of these MACs (lower four bytes); otherwise the next instruction follows.
 fn search(macs: &[MacAddr]) -> Vec<Instruction> {
     let mut keys: Vec<u32> = macs.iter().take(ROOM).map(lower).collect();
     keys.sort_unstable();
@@ -152,7 +153,7 @@ fn search(macs: &[MacAddr]) -> Vec<Instruction> {
     tree
 }
 
-/// The instruction at `length` lets pass; the one behind it goes on.
+/// The instruction at `length` passes the frame; the one after it continues.
 fn branch(keys: &[u32], length: usize, tree: &mut Vec<Instruction>) {
     if let [key] = keys {
         let to_pass = length - tree.len() - 1;
@@ -191,7 +192,8 @@ mod tests {
         MacAddr(0xfa, 0x16, 0x3e, 0, n.wrapping_mul(37), n)
     }
 
-    /// The kernel's interpreter, as far as it is used here. A jump or a load beyond the end panics or refuses.
+    /// The kernel's interpreter, for the instructions used here. A jump beyond the end panics, a load beyond it refuses the
+    /// frame.
     fn run(program: &[Instruction], frame: &[u8], outgoing: bool) -> u32 {
         let (mut a, mut x, mut at) = (0, 0usize, 0);
         loop {
@@ -227,7 +229,7 @@ mod tests {
                         JEQ => a == k,
                         JGE => a >= k,
                         JSET => a & k != 0,
-                        other => panic!("{other:#x} is no instruction of ours"),
+                        other => panic!("{other:#x} is no known instruction"),
                     };
                     at += usize::from(if holds { jt } else { jf });
                     Some(())
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frames_of_those_who_are_meant_pass_with_and_without_tags() {
+    fn the_frames_of_the_given_guests_pass_with_and_without_tags() {
         const INNER: [u8; 4] = [0x81, 0, 0, 100];
         const OUTER: [u8; 4] = [0x88, 0xa8, 0, 7];
         for count in [1, 2, 3, 7, ROOM] {
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_to_a_guest_passes_on_its_way_in_only() {
+    fn a_frame_for_a_guest_passes_only_if_incoming() {
         let program = of(&[mac(1), mac(2)], &[mac(2)]);
         assert!(passes(&program, &unicast(mac(2)), false));
         assert!(!passes(&program, &unicast(mac(2)), true));
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_sent_to_a_guest_answers_alone_may_pass_either_way() {
+    fn of_the_frames_for_a_guest_only_answers_pass_in_either_direction() {
         let arp = |operation: u8| {
             let mut frame = unicast(mac(2));
             frame[12..14].copy_from_slice(&[8, 6]);
@@ -342,7 +344,7 @@ mod tests {
         let mut broadcast = unicast(MacAddr::broadcast());
         broadcast[6..12].copy_from_slice(&mac(1).octets());
         broadcast[12..14].copy_from_slice(&[8, 0]);
-        assert!(!passes(&program, &broadcast, true), "IPv4 to all");
+        assert!(!passes(&program, &broadcast, true), "an IPv4 broadcast");
         assert!(!passes(&program, &[], true));
         let advertisement = &round(mac(1), &["2001:db8::1".parse().unwrap()], &Style::default())[0].bytes;
         let mut echo = advertisement.clone();
@@ -352,7 +354,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_it_ends(frame in prop::collection::vec(any::<u8>(), 0..100), outgoing: bool, count in 0..70u8) {
+        fn the_program_ends_for_any_frame(frame in prop::collection::vec(any::<u8>(), 0..100), outgoing: bool, count in 0..70u8) {
             let macs: Vec<MacAddr> = (0..count).map(mac).collect();
             run(&program(Guests { outward: &macs, inward: &macs, answers: &macs }), &frame, outgoing);
         }

@@ -1,20 +1,20 @@
-//! Where frames can be seen on their way out, from where they are let in to where they leave the host.
+//! The devices on which a frame can be seen between its injection and the host's edges.
 
 use crate::announcement::injection::Method;
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Edge, Hop, Role};
 use crate::path::walk::{Reach, WayOut};
 
-/// The hops that frames pass which are let in by one way.
+/// The hops that a frame passes after its injection by one method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapturePath {
     way: WayOut,
     method: Method,
-    /// Frames are looked for only where they leave the host.
+    /// Only edges are capture points.
     exits_only: bool,
 }
 
-/// Which way a frame passes a device, as a packet socket tells it.
+/// The direction in which a frame passes a device, as a packet socket reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// The device has received it.
@@ -23,19 +23,19 @@ pub enum Direction {
     Out,
 }
 
-/// A device on which frames show.
+/// A device on which frames are captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CapturePoint {
     /// The device.
     pub ifindex: u32,
-    /// Which way frames pass it on their way out of the host.
+    /// The direction of outgoing frames.
     pub outward: Direction,
-    /// Frames for the guest come in by it.
+    /// Frames for the guest enter by it.
     pub is_uplink: bool,
 }
 
 impl CapturePath {
-    /// The path of frames that are let into `attachment` by `method`.
+    /// The path of frames that `method` injects into `attachment`.
     pub fn of(attachment: &Attachment, method: Method) -> CapturePath {
         let enters = |hop: &Hop| match (method, hop.role) {
             (Method::Redirect | Method::Xdp, _) => true,
@@ -45,7 +45,7 @@ impl CapturePath {
         };
         let hops = &attachment.way.hops;
         let entry = hops.iter().position(enters);
-        // What is not beyond the place where they are let in, they do not come to.
+        // Frames do not pass the hops before the point of injection.
         let mut places = vec![None; hops.len()];
         let mut kept: Vec<Hop> = Vec::new();
         for (at, hop) in hops.iter().enumerate() {
@@ -59,27 +59,27 @@ impl CapturePath {
         CapturePath { way, method, exits_only: false }
     }
 
-    /// The same, on which frames are looked for only where they leave the host.
+    /// The same path with capture points only at the edges.
     pub fn exits_only(self) -> CapturePath {
         CapturePath { exits_only: true, ..self }
     }
 
-    /// Whether frames are looked for only where they leave the host.
+    /// Whether only edges are capture points.
     pub fn is_exits_only(&self) -> bool {
         self.exits_only
     }
 
-    /// The hops, from where frames are let in.
+    /// The hops from the point of injection on.
     pub fn hops(&self) -> &[Hop] {
         &self.way.hops
     }
 
-    /// Where they lead.
+    /// Where the path ends.
     pub fn reach(&self) -> Reach {
         self.way.reach()
     }
 
-    /// The way itself.
+    /// The path itself.
     pub fn way(&self) -> &WayOut {
         &self.way
     }
@@ -90,17 +90,18 @@ impl CapturePath {
         bridges.map(|hop| hop.name.clone()).collect()
     }
 
-    /// The hop at this place and those before it, backwards.
+    /// The hop at this index and those before it, backwards.
     pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
         self.way.back_from(at)
     }
 
-    /// The way in.
+    /// The injection method.
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// Which way frames pass the hop on their way out; `None` where the kernel does not show them, or nobody looks.
+    /// The direction in which outgoing frames pass the hop; `None` if the kernel does not show them or the hop is no capture
+    /// point.
     pub fn outward(&self, hop: &Hop) -> Option<Direction> {
         hop.ifindex.filter(|_| !self.exits_only || hop.role.is_edge())?;
         match (hop.role, self.method) {
@@ -113,7 +114,7 @@ impl CapturePath {
         }
     }
 
-    /// Every device on which frames show.
+    /// Every capture point.
     pub fn points(&self) -> Vec<CapturePoint> {
         let points = self.hops().iter().filter_map(|hop| {
             let is_uplink = hop.role.is_edge();
@@ -122,13 +123,13 @@ impl CapturePath {
         points.collect()
     }
 
-    /// Whether to be seen at this hop is to have left.
+    /// Whether a frame seen at this hop has left the host.
     pub fn proves(&self, hop: &Hop) -> bool {
         let is_visible = hop.edge().is_some_and(|edge| !edge.is_blind());
         is_visible && self.reach() != Reach::Several
     }
 
-    /// The places of the edges by which frames may leave unseen.
+    /// The indexes of edges by which frames may leave unseen.
     pub fn blind(&self) -> impl Iterator<Item = usize> {
         let is_blind = |hop: &Hop| match hop.edge() {
             Some(edge) => edge.is_blind() || hop.ifindex.is_none(),
@@ -137,15 +138,15 @@ impl CapturePath {
         self.hops().iter().enumerate().filter(move |(_, hop)| is_blind(hop)).map(|(at, _)| at)
     }
 
-    /// Why it is not seen whether a frame leaves by the blind edge at this place.
+    /// Why a frame that leaves by the blind edge at this index is not seen.
     pub fn blindness(&self, at: usize) -> String {
         let hop = &self.hops()[at];
         let name = &hop.name;
         match (hop.edge(), hop.ifindex) {
-            (Some(Edge::Tunnel), _) => format!("{name} is a tunnel, and what it sends is not looked at"),
-            (Some(Edge::Offload), _) => format!("{name} carries out Open vSwitch's flows by itself"),
+            (Some(Edge::Tunnel), _) => format!("{name} is a tunnel, and its outgoing frames are not captured"),
+            (Some(Edge::Offload), _) => format!("Open vSwitch's flows are offloaded to {name}"),
             (Some(Edge::Namespace), None) => format!("{name} is in another network namespace"),
-            _ => format!("what {name} transmits does not pass the kernel"),
+            _ => format!("frames that {name} transmits bypass the kernel"),
         }
     }
 }
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trail_begins_where_frames_are_let_in() {
+    fn a_capture_path_begins_at_the_point_of_injection() {
         let trails = [
             (Method::Redirect, "tap0 In, qbr0 In, qvb0 Out, qvo0 In, br-int, eth0 Out"),
             (Method::Packet, "qvb0 Out, qvo0 In, br-int, eth0 Out"),
@@ -189,28 +190,28 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_looked_at_where_it_leaves_the_host_only() {
+    fn capture_points_can_be_limited_to_the_edges() {
         let path = CapturePath::of(&hybrid(), Method::Redirect).exits_only();
         assert_eq!(shown(&path), "tap0, qbr0, qvb0, qvo0, br-int, eth0 Out");
         assert_eq!(path.blind().next(), None);
     }
 
     #[test]
-    fn frames_come_in_for_the_guest_by_the_uplink_only() {
+    fn frames_for_the_guest_enter_by_the_uplink_only() {
         let path = CapturePath::of(&hybrid(), Method::Redirect);
         let uplinks: Vec<u32> = path.points().iter().filter(|p| p.is_uplink).map(|p| p.ifindex).collect();
         assert_eq!((uplinks, path.points().len()), (vec![5], 5));
     }
 
     #[test]
-    fn a_macvtap_transmits_what_its_guest_sends() {
+    fn a_macvtap_transmits_its_guests_frames() {
         let links = Links::from_iter([link(2, "macvtap0", "macvtap", 0, 4), link(4, "eth0", "", 0, 0)]);
         let attachment = find("macvtap0", &links, &Ovs::default()).unwrap();
         assert_eq!(shown(&CapturePath::of(&attachment, Method::Packet)), "macvtap0 Out, eth0 Out");
     }
 
     #[test]
-    fn it_is_known_when_departures_do_not_show() {
+    fn a_blind_edge_is_named() {
         let links = Links::from_iter([
             link(2, "tap0", "tun", 0, 0),
             link(4, "eth0", "", 0, 0),
@@ -218,12 +219,12 @@ mod tests {
         ]);
         for (ports, why) in [
             (["tap0", "tap1:internal", "eth0"], None),
-            (["tap0", "tap1:internal", "dpdk0:dpdk"], Some("what dpdk0 transmits does not pass the kernel")),
+            (["tap0", "tap1:internal", "dpdk0:dpdk"], Some("frames that dpdk0 transmits bypass the kernel")),
             (
                 ["tap0", "vxlan-1:vxlan", "eth0"],
-                Some("vxlan-1 is a tunnel, and what it sends is not looked at"),
+                Some("vxlan-1 is a tunnel, and its outgoing frames are not captured"),
             ),
-            (["tap0", "gre-1:gre", "eth0"], Some("gre_sys is a tunnel, and what it sends is not looked at")),
+            (["tap0", "gre-1:gre", "eth0"], Some("gre_sys is a tunnel, and its outgoing frames are not captured")),
             (["tap0", "tap1:internal", "patch:patch"], Some("tap1 is in another network namespace")),
         ] {
             let attachment = find("tap0", &links, &ovs(&[("br-int", &ports)])).unwrap();

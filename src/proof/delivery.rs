@@ -1,5 +1,5 @@
-//! What the frames that were seen prove: how far each round came, whether it left the host, and whether the network
-//! answered.
+//! What the captured frames prove: the hops that each round reached, whether it left the host, and whether frames for the
+//! guest entered.
 //!
 //! Time is a [`Duration`] since the event, as in [`crate::announcement::machine`].
 
@@ -21,32 +21,32 @@ const ETHERNET_HEADER: usize = 14;
 /// The two MAC addresses, before any tag.
 const ADDRESSES: usize = 12;
 const VLAN_TAG: usize = 4;
-/// So many ways out, by device and VLAN, are told apart.
+/// The number of device and VLAN pairs by which departures are counted.
 const MAX_DEPARTURES: usize = 16;
-/// As many edges are named.
+/// The number of edges that a message names.
 const FEW: usize = 8;
-/// A frame with more tags is none of ours.
+/// A frame with more VLAN tags is not one of ours.
 const MOST_TAGS: usize = 2;
-/// The tags that a frame may carry in itself: 802.1Q, and 802.1ad.
+/// The Ethertypes of tags in a frame: 802.1Q and 802.1ad.
 const TAGGED: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 
-/// A frame that was seen to pass a device.
+/// A captured frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
-    /// The device.
+    /// The device's ifindex.
     pub ifindex: u32,
-    /// Which way it passed.
+    /// The direction in which it passed.
     pub direction: Direction,
     /// When.
     pub at: Duration,
-    /// Its VLAN tag, whether the kernel told it or the frame carried it; of several, the outermost.
+    /// Its VLAN tag, from the kernel or from the frame; the outermost of several.
     pub vlan: Option<u16>,
-    /// The frame without its tags; perhaps not to its end.
+    /// The frame without its tags, perhaps truncated.
     pub frame: Vec<u8>,
 }
 
 impl Sighting {
-    /// A sighting of `frame`, which may carry tags; `vlan` is that which the kernel has taken out of it.
+    /// A sighting of `frame`, which may carry tags; `vlan` is the tag that the kernel has removed from it.
     pub fn new(
         ifindex: u32,
         direction: Direction,
@@ -55,7 +55,7 @@ impl Sighting {
         frame: &[u8],
     ) -> Sighting {
         let mut frame = frame.to_vec();
-        // Below a VLAN device on a VLAN device, or where a provider's bridge adds a tag, there are two.
+        // A VLAN device on a VLAN device, or a provider bridge that adds a tag, makes two tags.
         for _ in 0..MOST_TAGS {
             match frame.get(ADDRESSES..ADDRESSES + VLAN_TAG) {
                 Some(&[a, b, c, d]) if TAGGED.contains(&[a, b]) => {
@@ -69,31 +69,31 @@ impl Sighting {
     }
 }
 
-/// How a round fared.
+/// The fate of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoundFate {
     /// Every frame of it left the host.
     Left,
-    /// Some did.
+    /// Some of its frames left.
     Partly,
-    /// None did: each would have been seen.
+    /// No frame left: a departure would have been seen.
     Lost,
-    /// Some that were not seen to leave may have where nothing shows it.
+    /// Some frames were not seen to leave, but may have left by a blind edge.
     Unseen,
 }
 
-/// How a frame left the host.
+/// The way by which a frame left the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
     /// The last device.
     pub device: String,
-    /// The last bridge on the way.
+    /// The last bridge before it.
     pub bridge: Option<String>,
-    /// The bridge's port that led to the device.
+    /// The bridge's port towards the device.
     pub port: Option<String>,
     /// The VLAN tag on the frame.
     pub vlan: Option<u16>,
-    /// What the last device is.
+    /// The kind of edge that the device is.
     #[serde(default)]
     pub edge: Option<Edge>,
 }
@@ -103,22 +103,22 @@ pub struct Departure {
 pub struct Departed {
     /// How.
     pub departure: Departure,
-    /// When the first one did.
+    /// When the first one left.
     pub at: Duration,
-    /// How many did.
+    /// Their number.
     pub frames: u64,
 }
 
-/// What came of frames that never left.
+/// Frames that never left the host, and where they ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// The frames, in words; none where that are all of a round.
+    /// The frames, as text; empty if they are all of a round.
     pub frames: Vec<String>,
-    /// The last device on which they showed.
+    /// The last device on which they were seen.
     pub reached: Option<String>,
-    /// What they did not leave: a bridge, several of Open vSwitch, a device, or the host if nobody looked further.
+    /// What they did not leave: a bridge, several Open vSwitch bridges, a device, or the host if only edges are captured.
     pub held_by: String,
-    /// For what reason, as far as that is known.
+    /// The reason, if known.
     pub why: Option<String>,
 }
 
@@ -130,23 +130,23 @@ pub struct Delivery {
     frames: Vec<Frame>,
     /// When each frame of the last round was first seen at each hop: by hop, then by frame.
     seen: Vec<Vec<Option<Duration>>>,
-    /// The tag that the last sighting at each hop showed.
+    /// The tag of the last sighting at each hop.
     vlans: Vec<Option<u16>>,
-    /// Whether each frame has left in any round, and how often.
+    /// How often each frame has left, in all rounds.
     left: Vec<u64>,
-    /// How they have left, in the order of the first frames.
+    /// The ways by which frames left, in the order of their first use.
     departures: Vec<Departed>,
-    /// Frames that were seen at an edge in another VLAN than theirs, as [`Delivery::departures`].
+    /// Frames seen at an edge in the wrong VLAN, as [`Delivery::departures`].
     astray: Vec<Departed>,
-    /// When the first one went into a tunnel that has a device.
+    /// When the first frame entered a tunnel that has a device.
     wrapped: Option<Duration>,
-    /// By frame: what Open vSwitch says that it does with it.
+    /// By frame: Open vSwitch's verdict from `ofproto/trace`.
     verdicts: Vec<Option<Verdict>>,
     returned: Returned,
 }
 
 impl Delivery {
-    /// Nothing was seen yet of rounds of `frames`, which take `path`.
+    /// A delivery of rounds of `frames` along `path`, with no sighting yet.
     pub fn new(mac: MacAddr, frames: &[Frame], path: CapturePath) -> Delivery {
         let hops = path.hops().len();
         Delivery {
@@ -164,12 +164,12 @@ impl Delivery {
         }
     }
 
-    /// The path that the frames take.
+    /// The path of the frames.
     pub fn path(&self) -> &CapturePath {
         &self.path
     }
 
-    /// The frames take another path from now on.
+    /// Sets another path for the frames from now on.
     pub fn follow(&mut self, path: CapturePath) {
         if path.hops() != self.path.hops() {
             self.seen = vec![vec![None; self.frames.len()]; path.hops().len()];
@@ -179,19 +179,19 @@ impl Delivery {
         self.path = path;
     }
 
-    /// What Open vSwitch does with frames of this kind.
+    /// Records Open vSwitch's verdict for frames of this kind.
     pub fn judged(&mut self, kind: Kind, verdict: &Verdict) {
         let frames = self.frames.iter().zip(&mut self.verdicts);
         frames.filter(|(frame, _)| frame.kind == kind).for_each(|(_, known)| *known = Some(verdict.clone()));
     }
 
-    /// Open vSwitch may do something else from now on.
+    /// Open vSwitch's flows may have changed.
     pub fn forget_verdicts(&mut self) {
         self.verdicts.fill(None);
     }
 
-    /// The first frame of each kind of which Open vSwitch's verdict would tell whether it was lost; of a round that is lost by what it
-    /// said before, it may say something else by now.
+    /// The first frame of each kind for which a verdict would show whether it was lost. After a lost round, earlier verdicts
+    /// are asked for again, since they may have changed.
     pub fn unjudged(&self) -> Vec<&Frame> {
         let mut frames: Vec<&Frame> = Vec::new();
         let is_lost = self.fate() == RoundFate::Lost;
@@ -207,7 +207,7 @@ impl Delivery {
         frames
     }
 
-    /// Rounds have these frames, too, from now on.
+    /// Adds frames to the rounds from now on.
     pub fn add(&mut self, frames: impl Iterator<Item = Frame>) {
         self.frames.extend(frames);
         self.verdicts.resize(self.frames.len(), None);
@@ -215,19 +215,19 @@ impl Delivery {
         self.seen.iter_mut().for_each(|seen| seen.resize(self.frames.len(), None));
     }
 
-    /// A round of all frames begins.
+    /// Begins a round of all frames.
     pub fn begin(&mut self) {
         self.seen.iter_mut().flatten().for_each(|at| *at = None);
     }
 
-    /// A round of some of the frames begins; of the others, what was seen of their last round counts.
+    /// Begins a round of some of the frames; the others keep the sightings of their last round.
     pub fn begin_some(&mut self, round: &[Frame]) {
         for (number, _) in self.frames.iter().enumerate().filter(|(_, frame)| round.contains(frame)) {
             self.seen.iter_mut().for_each(|seen| seen[number] = None);
         }
     }
 
-    /// Takes a sighting into account.
+    /// Records a sighting.
     pub fn saw(&mut self, sighting: &Sighting) {
         let hops = self.path.hops().iter().enumerate();
         let at = hops.filter(|(_, hop)| hop.ifindex == Some(sighting.ifindex)).map(|(at, _)| at);
@@ -240,7 +240,7 @@ impl Delivery {
         }
     }
 
-    /// By which edge it came in, if it is a frame for the guest, sent after something had left by such an edge.
+    /// The edge by which it entered, if it is a frame for the guest that was sent after a frame had left by such an edge.
     pub fn came_in(&self, sighting: &Sighting) -> Option<Edge> {
         let mut hops = self.path.hops().iter().enumerate();
         let (_, hop) = hops.find(|(at, hop)| {
@@ -251,7 +251,7 @@ impl Delivery {
     }
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
-        // IEEE 802.1Q reserves that number, so no switch takes such a frame: neutron's dead VLAN is a dead end beyond a trunk, too.
+        // IEEE 802.1Q reserves VLAN 4095, so no switch forwards such a frame: neutron's dead VLAN ends at the edge, too.
         if sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_edge() {
             return;
         }
@@ -283,7 +283,7 @@ impl Delivery {
     }
 
     fn is_reply(&self, at: usize, sighting: &Sighting) -> bool {
-        // In another VLAN, somebody else may have the same MAC. Tag 0 says nothing but a priority.
+        // In another VLAN, a different guest may have the same MAC. VLAN 0 carries only a priority.
         let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
         let is_answer =
             |left: &Departed| left.at <= sighting.at && vlan(left.departure.vlan) == vlan(sighting.vlan);
@@ -300,7 +300,7 @@ impl Delivery {
         hops.filter(|(_, seen)| seen[frame].is_some()).any(|(hop, _)| self.path.proves(hop))
     }
 
-    /// How the last round fared, by what was seen until now.
+    /// The fate of the last round, by the sightings so far.
     pub fn fate(&self) -> RoundFate {
         let (left, mut others): (Vec<usize>, Vec<usize>) =
             (0..self.frames.len()).partition(|frame| self.has_left(*frame));
@@ -313,13 +313,13 @@ impl Delivery {
         }
     }
 
-    /// Whether bridges keep a frame in by design, and others tell the network what it says.
+    /// Whether bridges hold a frame back by design, and its content reaches the network by other means.
     fn is_kept_by_design(&self, number: usize) -> bool {
         let holds = self.path.way().holds(self.frames[number].kind.cast());
         !holds.is_empty() && holds.iter().all(|hold| hold.setting.is_by_design())
     }
 
-    /// The frames that bridges keep in by design, and the settings that do, in words.
+    /// The frames that bridges hold back by design, with the settings, as text.
     pub fn kept_by_design(&self) -> Option<String> {
         let is_kept = |number| self.left[number] == 0 && self.is_kept_by_design(number);
         let kept = (0..self.frames.len()).find(|number| is_kept(*number))?;
@@ -328,16 +328,16 @@ impl Delivery {
         Some(format!("{}: {}", names(&self.frames, is_kept).join(", "), holds.join("; ")))
     }
 
-    /// Why a frame that was not seen to leave may have left all the same.
+    /// Why a frame that was not seen to leave may have left.
     fn unseen_way(&self, number: usize) -> Option<String> {
         if self.path.way().is_alone {
-            return Some("its network is in tunnels, and there are none: no other host has any of it".into());
+            return Some("its network uses tunnels, and none exists: no other host has a port of it".into());
         }
         let is_closed = !self.path.way().holds(self.frames[number].kind.cast()).is_empty();
         if is_closed || self.is_held_before_ovs(number) {
             return None;
         }
-        // Without a port there is nothing to go by: a bond's members are chosen later.
+        // Without a port the verdict does not tell: the member of a bond is chosen later.
         let verdict =
             self.verdicts[number].as_ref().filter(|verdict| verdict.dropped || !verdict.outputs.is_empty());
         let is_bound = |at: &usize| verdict.is_none_or(|verdict| self.is_bound(*at, verdict));
@@ -352,7 +352,7 @@ impl Delivery {
         })
     }
 
-    /// Whether a frame of which Open vSwitch says this is on its way to the edge at this place.
+    /// Whether a frame with this verdict is on its way to the edge at this index.
     fn is_bound(&self, at: usize, verdict: &Verdict) -> bool {
         let edge = &self.path.hops()[at];
         let way: Vec<&Hop> = self.path.back_from(at).collect();
@@ -366,18 +366,18 @@ impl Delivery {
         })
     }
 
-    /// Why it cannot be seen whether frames leave the host, where it cannot, and not all of them were seen to.
+    /// Why departures cannot be seen, if they cannot, and not all frames were seen to leave.
     pub fn unseen(&self) -> Option<String> {
         let never = (0..self.frames.len()).filter(|number| self.left[*number] == 0);
         never.into_iter().find_map(|number| self.unseen_way(number))
     }
 
-    /// How frames have left the host, in the order of the first ones.
+    /// The ways by which frames left the host, in the order of their first use.
     pub fn departures(&self) -> &[Departed] {
         &self.departures
     }
 
-    /// How frames have come to an edge in another VLAN than theirs.
+    /// The frames that reached an edge in the wrong VLAN.
     pub fn astray(&self) -> &[Departed] {
         &self.astray
     }
@@ -392,25 +392,25 @@ impl Delivery {
         self.returned.first
     }
 
-    /// When frames for the guest came in after that.
+    /// The frames for the guest that entered after that.
     pub fn all_returned(&self) -> &Returned {
         &self.returned
     }
 
-    /// The frames that left the host, by kind; `None` where departures do not show.
+    /// The number of frames that left the host, by kind; `None` if departures cannot be seen.
     pub fn left(&self) -> Option<impl Iterator<Item = (Kind, u64)>> {
         let counts = self.frames.iter().zip(&self.left).map(|(frame, left)| (frame.kind, *left));
         self.unseen().is_none().then_some(counts)
     }
 
-    /// The last hop at which any frame of the last round showed; where they enter Open vSwitch unseen, its bridge.
+    /// The last hop at which a frame of the last round was seen; if they enter Open vSwitch unseen, its bridge.
     pub fn last_hop(&self) -> Option<&Hop> {
         let furthest = self.seen.iter().rposition(|seen| seen.iter().any(Option::is_some));
         let unseen_entry = self.path.hops().first().filter(|hop| hop.role == Role::Ovs);
         furthest.map(|at| &self.path.hops()[at]).or(unseen_entry)
     }
 
-    /// For each hop, its name, the tag there, and when each frame of the last round passed it.
+    /// For each hop, its tag, and when each frame of the last round passed it.
     pub fn hops(&self) -> impl Iterator<Item = (&Hop, Option<u16>, &[Option<Duration>])> {
         let hops = self.path.hops().iter().zip(&self.vlans).zip(&self.seen);
         hops.map(|((hop, vlan), seen)| (hop, *vlan, seen.as_slice()))
@@ -421,26 +421,26 @@ impl Delivery {
         &self.frames
     }
 
-    /// The frames that never left, with their numbers, where departures show.
+    /// The frames that never left, with their numbers, if departures can be seen.
     pub fn held(&self) -> impl Iterator<Item = (usize, &Frame)> {
         let held = self.frames.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
         held.filter(|(number, _)| self.unseen_way(*number).is_none() && !self.is_kept_by_design(*number))
     }
 
-    /// Whether such a frame was seen to end before it came to Open vSwitch.
+    /// Whether this frame was seen to end before it reached Open vSwitch.
     pub fn is_held_before_ovs(&self, number: usize) -> bool {
         let is_ovs = |hop: &Hop| hop.role == Role::Ovs;
         let onward = &self.path.hops()[self.holder(self.reached(number))..];
         !self.path.is_exits_only() && onward.iter().any(is_ovs) && !onward.first().is_some_and(is_ovs)
     }
 
-    /// The frames that never left, where departures show; those together that came equally far, for the same reason. `why`
-    /// has the reasons by the frames' numbers.
+    /// The frames that never left, if departures can be seen, grouped by the hop that they reached and the reason. `why` has
+    /// the reasons by frame number.
     pub fn stuck(&self, why: &[Option<String>]) -> Vec<Stuck> {
         self.stuck_of(why, |_| true)
     }
 
-    /// The same of those whose number `is_one`.
+    /// The same for frames whose number `is_one`.
     pub fn stuck_of(&self, why: &[Option<String>], is_one: impl Fn(&usize) -> bool) -> Vec<Stuck> {
         let mut places: Vec<(Option<usize>, Option<&String>, Vec<usize>)> = Vec::new();
         for (number, _) in self.held().filter(|(number, _)| is_one(number)) {
@@ -462,7 +462,7 @@ impl Delivery {
         stuck.collect()
     }
 
-    /// The last hop at which a frame showed.
+    /// The last hop at which a frame was seen.
     fn reached(&self, number: usize) -> Option<usize> {
         self.seen.iter().rposition(|seen| seen[number].is_some())
     }
@@ -480,13 +480,13 @@ impl Delivery {
         }
     }
 
-    /// The hop that a frame did not leave which was last seen at that one.
+    /// The hop that a frame did not leave, given the hop at which it was last seen.
     fn holder(&self, reached: Option<usize>) -> usize {
         let hops = self.path.hops();
         let holds = |hop: &Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
         match reached {
             None if hops.first().is_some_and(|hop| self.path.outward(hop).is_some()) => 0,
-            // A bridge that shows them has them; any other device has passed them on.
+            // A bridge that shows a frame holds it; any other device has passed it on.
             _ => {
                 let from = reached.unwrap_or_default();
                 (from..hops.len()).find(|at| holds(&hops[*at])).unwrap_or(hops.len().saturating_sub(1))
@@ -511,7 +511,7 @@ fn note(departures: &mut Vec<Departed>, departure: Departure, at: Duration) {
     }
 }
 
-/// Some frames of a round in words: their kinds, with the address where not all of a kind are among them.
+/// Some frames of a round as text: their kinds, with the address unless all of a kind are included.
 pub(crate) fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (_, frame) in round.iter().enumerate().filter(|(number, _)| is_one(*number)) {
@@ -589,7 +589,7 @@ pub(crate) mod tests {
         Delivery::new(GUEST, &frames, CapturePath::of(&attachment, method))
     }
 
-    /// tap0 → br-int → eth0, let in at br-int.
+    /// tap0 → br-int → eth0, injected at br-int.
     pub(crate) fn on_br_int() -> Delivery {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
         nothing_seen(links, &ovs(&[("br-int", &["tap0", "eth0"])]), Method::PacketOut)
@@ -653,7 +653,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Something else for the guest passes that device.
+    /// Another frame for the guest passes that device.
     pub(crate) fn pass_for_guest(proof: &mut Delivery, ifindex: u32, direction: Direction, at: Duration) {
         let mut frame = [0; 60];
         frame[..6].copy_from_slice(&GUEST.octets());
@@ -682,7 +682,7 @@ pub(crate) mod tests {
             let sighting = Sighting::new(1, Direction::In, ms(0), told, &bytes);
             assert_eq!((sighting.vlan, &sighting.frame), (vlan, &frame), "{told:?} {bytes:02x?}");
         }
-        // The outermost counts, whoever took it out.
+        // The outermost tag counts, whether the kernel or the test removed it.
         let inner = [0x81, 0, 0, 7];
         let double = tagged(&[&[0x88, 0xa8, 0, 100][..], &inner].concat());
         for (told, bytes) in [(Some(100), tagged(&inner)), (None, double.clone())] {
@@ -698,7 +698,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_frame_counts_when_it_is_ours_and_goes_outward() {
+    fn only_our_outgoing_frames_count() {
         let mut proof = on_br_int();
         proof.begin();
         let [ours, another] = [0, 1].map(|frame| proof.frames[frame].bytes.clone());
@@ -710,14 +710,14 @@ pub(crate) mod tests {
         saw(&mut proof, 4, Direction::Out, &ours[..14]);
         saw(&mut proof, 4, Direction::Out, &[&ours[..40], &[1]].concat());
         assert_eq!((proof.fate(), proof.departure()), (RoundFate::Lost, None));
-        // What is copied may be cut, or padded.
+        // A captured frame may be truncated or padded.
         saw(&mut proof, 4, Direction::Out, &ours[..42]);
         saw(&mut proof, 4, Direction::Out, &[&another[..], &[0; 4]].concat());
         assert_eq!(proof.fate(), RoundFate::Partly);
     }
 
     #[test]
-    fn a_round_fares_as_its_frames_do() {
+    fn the_fate_of_a_round_is_that_of_its_frames() {
         for (left, fate) in [
             (&[][..], RoundFate::Lost),
             (&[2], RoundFate::Partly),
@@ -728,7 +728,7 @@ pub(crate) mod tests {
             proof.begin();
             pass(&mut proof, "eth0", left, ms(1), Some(100));
             assert_eq!(proof.fate(), fate, "{left:?}");
-            // It is the last round that counts.
+            // Only the last round counts.
             proof.begin();
             assert_eq!(proof.fate(), RoundFate::Lost);
         }
@@ -740,9 +740,9 @@ pub(crate) mod tests {
         );
     }
 
-    /// All tunnels have one device, in the kernel's datapath.
+    /// In the kernel datapath all tunnels share one device.
     #[test]
-    fn what_goes_into_a_tunnel_is_not_known_to_have_left() {
+    fn a_frame_that_enters_a_tunnel_is_not_known_to_have_left() {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "vxlan_sys_4789", "vxlan", 0, 0)];
         let ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan"])]);
         let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
@@ -760,9 +760,9 @@ pub(crate) mod tests {
         assert_eq!(proof.returned(), Some(ms(2)));
     }
 
-    /// As on a host whose other networks are in tunnels.
+    /// A host whose other networks use tunnels.
     #[test]
-    fn what_is_seen_to_leave_has_left_wherever_else_it_might_have() {
+    fn a_frame_seen_to_leave_has_left_whatever_other_edges_exist() {
         let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
         let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
         let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
@@ -771,7 +771,7 @@ pub(crate) mod tests {
         assert_eq!((proof.fate(), proof.left().is_none(), stuck(&proof)), (RoundFate::Unseen, true, vec![]));
         assert_eq!(
             proof.unseen().as_deref(),
-            Some("vxlan-1 is a tunnel, and what it sends is not looked at")
+            Some("vxlan-1 is a tunnel, and its outgoing frames are not captured")
         );
         pass(&mut proof, "eth0", &ALL, ms(1), Some(100));
         assert_eq!((proof.fate(), proof.unseen(), proof.left().unwrap().count()), (RoundFate::Left, None, 3));
@@ -791,9 +791,9 @@ pub(crate) mod tests {
         }
     }
 
-    /// A tunnel matters only to frames that Open vSwitch sends into it.
+    /// A tunnel matters only for frames that Open vSwitch sends into it.
     #[test]
-    fn a_verdict_tells_what_is_lost_on_a_host_with_tunnels() {
+    fn a_verdict_decides_what_is_lost_on_a_host_with_tunnels() {
         let links = || vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0)];
         let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
         for (outputs, fate) in [
@@ -830,9 +830,9 @@ pub(crate) mod tests {
         );
     }
 
-    /// As a container's veth, or a VM's in another namespace.
+    /// Such as a container's veth, or a VM's in another namespace.
     #[test]
-    fn of_several_places_on_this_host_none_proves_a_departure() {
+    fn of_several_ends_on_this_host_none_proves_a_departure() {
         let veths = |count: u32| {
             let veth = |n: u32| link(10 + n, &format!("veth{n}"), "veth", 1, 0);
             let rest = [link(1, "br0", "bridge", 0, 0), link(2, "tap0", "tun", 1, 0)];
@@ -864,7 +864,7 @@ pub(crate) mod tests {
         assert_eq!((proof.fate(), proof.departures().len()), (RoundFate::Left, 1));
     }
 
-    /// As FRR's documentation sets up the VXLAN devices of an EVPN host.
+    /// The settings of an EVPN host in FRR's documentation.
     #[test]
     fn neigh_suppress_keeps_frames_in_by_design() {
         let suppress = |mut link: crate::path::link::Link| {
@@ -881,7 +881,7 @@ pub(crate) mod tests {
             Method::Redirect,
         );
         proof.begin();
-        assert_eq!(proof.fate(), RoundFate::Lost, "RARP is not kept");
+        assert_eq!(proof.fate(), RoundFate::Lost, "RARP is not held back");
         pass(&mut proof, "eth0", &[2], ms(1), None);
         assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Left, vec![]));
         let words = proof.kept_by_design().unwrap();
@@ -892,7 +892,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn departures_are_told_apart_by_their_vlans() {
+    fn departures_are_counted_by_vlan() {
         let mut proof = on_br_int();
         for (at, vlan) in [(1, None), (50, Some(100)), (150, Some(100))] {
             proof.begin();
@@ -904,7 +904,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_first_departure_is_told_with_its_way() {
+    fn the_first_departure_names_bridge_port_and_device() {
         for (mut proof, device, vlan, words) in [
             (on_br_int(), "eth0", Some(100), "left br-int by eth0 in VLAN 100"),
             (hybrid(), "eth0", Some(100), "left br-int by eth0 in VLAN 100"),
@@ -924,7 +924,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// As when both members of a bond flood.
+    /// Such as when both members of a bond flood.
     #[test]
     fn a_frame_leaves_once_in_a_round() {
         let mut proof = ovs_bond();
@@ -938,7 +938,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_stuck_is_told_with_the_place() {
+    fn stuck_frames_are_reported_with_the_place() {
         for (mut proof, reached, words) in [
             (on_br_int(), &[][..], "did not leave br-int"),
             (provider(), &[], "did not leave Open vSwitch (br-int → br-ex)"),
@@ -971,7 +971,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_looks_at_the_exit_only_cannot_tell_where_it_ended() {
+    fn captures_at_the_edges_alone_do_not_show_where_a_frame_ended() {
         let mut proof = hybrid();
         let whole = proof.path().clone();
         proof.follow(whole.clone().exits_only());
@@ -988,7 +988,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_frame_that_a_round_leaves_out_was_seen_last_in_the_one_before() {
+    fn a_frame_that_a_round_omits_keeps_its_sightings_of_the_round_before() {
         let mut proof = hybrid();
         proof.begin();
         pass(&mut proof, "qvo0", &ALL, ms(1), None);
@@ -998,7 +998,7 @@ pub(crate) mod tests {
         assert_eq!(stuck(&proof), ["reached qvo0, did not leave br-int"]);
     }
 
-    /// As neutron's firewall made it.
+    /// Neutron's firewall has this effect.
     #[test]
     fn arp_passes_and_rarp_does_not() {
         let mut proof = hybrid();
@@ -1015,7 +1015,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn frames_that_ended_in_different_places_are_told_apart() {
+    fn frames_that_ended_in_different_places_are_reported_apart() {
         let mut proof = hybrid();
         proof.begin();
         pass(&mut proof, "tap0", &ALL, ms(1), None);
@@ -1029,9 +1029,9 @@ pub(crate) mod tests {
         );
     }
 
-    /// As where one of a guest's addresses is not allowed.
+    /// Such as when one of a guest's addresses is not allowed.
     #[test]
-    fn frames_that_ended_for_different_reasons_are_told_apart_and_by_their_addresses() {
+    fn frames_that_ended_for_different_reasons_are_reported_apart_with_their_addresses() {
         let ips = ["192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
         let path = on_br_int().path;
         let mut proof = Delivery::new(GUEST, &round(GUEST, &ips, &Style::default()), path);
@@ -1053,7 +1053,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn it_is_known_what_did_not_come_to_open_vswitch() {
+    fn a_frame_that_did_not_reach_open_vswitch_is_recognized() {
         for (mut proof, reached, expected) in [
             (on_br_int(), &[][..], false),
             (linux_bond(), &[], false),
@@ -1068,7 +1068,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_has_left_once_is_not_stuck() {
+    fn a_frame_that_left_once_is_not_stuck() {
         let mut proof = on_br_int();
         proof.begin();
         pass(&mut proof, "eth0", &ALL, ms(1), None);
@@ -1077,7 +1077,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_reply_comes_in_by_the_uplink_after_the_departure() {
+    fn a_reply_enters_by_the_uplink_after_the_departure() {
         let mut proof = linux_bond();
         let (br0, eth0, eth1) = (1, 5, 6);
         pass_for_guest(&mut proof, eth0, Direction::In, ms(1));
@@ -1108,7 +1108,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn another_trail_is_followed_with_what_was_proved() {
+    fn a_new_path_keeps_what_was_proved() {
         let mut proof = on_br_int();
         proof.begin();
         pass(&mut proof, "eth0", &ARP, ms(1), Some(100));

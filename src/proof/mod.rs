@@ -1,4 +1,4 @@
-//! What the capture points saw, what that proves about each frame, and what Open vSwitch does with it.
+//! The frames seen at the capture points, what they prove, and what Open vSwitch does with a frame.
 
 pub(crate) mod answer;
 pub(crate) mod capture_filter;

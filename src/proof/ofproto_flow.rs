@@ -1,4 +1,4 @@
-//! A frame as a flow, in the words of ovs-fields(7).
+//! A frame as a flow in the syntax of ovs-fields(7).
 
 use pnet_base::MacAddr;
 use pnet_packet::Packet;
@@ -9,10 +9,11 @@ use pnet_packet::icmpv6::{Icmpv6Type, Icmpv6Types};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::ipv6::Ipv6Packet;
 
-/// Describes a frame for `ofproto/trace`, as received by the OpenFlow port `in_port`; `None` if it is no whole frame.
+/// The description of a frame for `ofproto/trace`, as received by the OpenFlow port `in_port`; `None` if the frame is
+/// truncated.
 ///
-/// Given the frame itself, Open vSwitch would learn from it; from a description it does not. All is described that Open
-/// vSwitch reads in an untagged ARP, RARP, or message of neighbour discovery.
+/// Open vSwitch learns from the bytes of a frame but not from a description. The description contains every field that Open
+/// vSwitch reads from an untagged ARP, RARP or neighbour discovery message.
 pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
     let ethernet = EthernetPacket::new(frame)?;
     let (from, to, kind) = (ethernet.get_source(), ethernet.get_destination(), ethernet.get_ethertype());
@@ -52,8 +53,8 @@ fn ipv6(payload: &[u8]) -> Option<String> {
     }
 }
 
-/// The message's type and code, and what Open vSwitch reads of neighbour discovery: targets and link-layer addresses of
-/// neighbour solicitations and advertisements.
+/// The message's type and code, and the fields of neighbour discovery that Open vSwitch reads: targets and link-layer
+/// addresses of neighbour solicitations and advertisements.
 fn icmpv6(message: &[u8]) -> String {
     let kind = Icmpv6Type(message[0]);
     let mut words =
@@ -63,7 +64,7 @@ fn icmpv6(message: &[u8]) -> String {
         Icmpv6Types::NeighborSolicit => (NdpOptionTypes::SourceLLAddr, "nd_sll"),
         _ => return words,
     };
-    // Both have their target at the same place.
+    // Both types have the target at the same offset.
     if let Some(packet) = NeighborSolicitPacket::new(message) {
         words += &format!(",nd_target={}", packet.get_target_addr());
         if let Some(mac) = link_layer_address(packet.get_options_raw(), option) {
@@ -73,7 +74,7 @@ fn icmpv6(message: &[u8]) -> String {
     words
 }
 
-/// The address in the first option, if that is of this kind (RFC 4861 section 4.6.1).
+/// The address in the first option, if it is of this type (RFC 4861 section 4.6.1).
 fn link_layer_address(options: &[u8], option: NdpOptionType) -> Option<MacAddr> {
     match options {
         [kind, 1, a, b, c, d, e, f, ..] if *kind == option.0 => Some(MacAddr(*a, *b, *c, *d, *e, *f)),

@@ -1,34 +1,34 @@
-//! What ovs-vswitchd answers to `ofproto/trace`, `dpif/show` and `fdb/show` (ovs-vswitchd(8)).
+//! The answers of ovs-vswitchd to `ofproto/trace`, `dpif/show` and `fdb/show` (ovs-vswitchd(8)).
 //!
-//! These are texts for people: what is not understood in them is passed over, and what is taken from them is cut short.
+//! These are texts for people: lines that are not understood are skipped, and quoted parts are truncated.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use pnet_base::MacAddr;
 
-/// Longer traces are cut: Open vSwitch itself ends one after 4096 resubmits.
+/// Longer traces are truncated. Open vSwitch ends a trace after 4096 resubmits.
 const MOST_LINES: usize = 50_000;
 const MOST_BRIDGES: usize = 64;
 const MOST_OUTPUTS: usize = 10_000;
-/// Copies of copies, from patch port to patch port.
+/// The nesting of copies from patch port to patch port.
 const DEEPEST: usize = 16;
-/// As many bridges and ports are told of in words.
+/// The number of bridges and ports that a message names.
 const FEW: usize = 8;
 const NO_MATCH: &str = "no flow matches,";
-/// Nothing is quoted at greater length than this, in characters.
+/// The length of a quotation, in characters.
 const LONGEST: usize = 300;
 
-/// What becomes of a frame in Open vSwitch.
+/// What Open vSwitch does with a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// The datapath's actions are "drop". A frame that is flooded to no other port than a bridge's own is not dropped.
+    /// The datapath's actions are "drop". A frame that is flooded to no port but the bridge's own is not dropped.
     pub dropped: bool,
-    /// Where and why the frame ends, in one line: in the bridges that pass it on nowhere, else in the last one.
+    /// Where and why the frame ends, in one line: in the bridges that do not pass it on, else in the last one.
     pub deciding: String,
-    /// How it ends in each bridge that it comes to, in their order.
+    /// How it ends in each bridge that it reaches, in order.
     pub ends: Vec<End>,
-    /// The ports of the datapath that it leaves by: not what a tunnel or a bond's hash makes of it.
+    /// The datapath ports by which it leaves, before any tunnel encapsulation or bond hash.
     pub outputs: Vec<Output>,
 }
 
@@ -37,20 +37,20 @@ pub struct Verdict {
 pub struct End {
     /// The bridge's name.
     pub bridge: String,
-    /// The bridge passes it on nowhere.
+    /// The bridge does not pass it on.
     pub dropped: bool,
     /// The flow, its actions and Open vSwitch's remark: `br-int table 0: priority=100,rarp,in_port=tap0 actions=drop`.
     pub line: String,
 }
 
-/// A port that a frame leaves by.
+/// A port by which a frame leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// Its name in the datapath; that of a bridge is the bridge's own port.
+    /// Its name in the datapath. The name of a bridge means the bridge's own port.
     pub port: String,
-    /// The VLAN in its outer tag.
+    /// The VLAN of its outer tag.
     pub vlan: Option<u16>,
-    /// A tunnel has wrapped it up before: in user space the port is that of the underlay.
+    /// It was encapsulated before: in user space the port is that of the underlay.
     pub is_wrapped: bool,
 }
 
@@ -63,10 +63,9 @@ impl fmt::Display for Output {
     }
 }
 
-/// Reads the answer to `ofproto/trace` for a bridge; `None` if it tells of no datapath actions.
+/// Reads the answer to `ofproto/trace` for a bridge; `None` if it has no datapath actions.
 ///
-/// `ports` is the answer to `dpif/show`: a trace has only the numbers of ports, but for recent versions that may be asked
-/// for names.
+/// `ports` is the answer to `dpif/show`: a trace has port numbers only; names are an option of recent versions.
 pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
     let names = names(ports, bridge);
     let mut walk = Walk::default();
@@ -86,8 +85,7 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
     Some(Verdict { dropped, deciding: deciding(&ends, &outputs), ends, outputs })
 }
 
-/// The names of the ports of the datapath that a bridge is in, by their numbers there: `    up0 1/3: (system)` is
-/// number 3.
+/// The port names of the datapath that contains the bridge, by number: `    up0 1/3: (system)` is number 3.
 fn names<'a>(ports: &'a str, bridge: &str) -> BTreeMap<&'a str, &'a str> {
     let mut names = BTreeMap::new();
     let mut is_it = false;
@@ -130,14 +128,14 @@ fn list(outputs: &[&Output]) -> String {
     }
 }
 
-/// The ports in a list of datapath actions, each with the VLAN that the frame has by then.
+/// The ports in a list of datapath actions, each with the frame's VLAN at that point.
 fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
     let mut outputs = Vec::new();
     carry_out(actions, names, Frame::default(), DEEPEST, &mut outputs);
     outputs
 }
 
-/// What actions have made of a frame.
+/// The frame as the actions have changed it.
 #[derive(Clone, Default)]
 struct Frame {
     vlans: Vec<u16>,
@@ -160,7 +158,7 @@ fn carry_out(
                     let vlan = tag.split(',').find_map(|field| field.strip_prefix("vid="));
                     frame.vlans.extend(vlan.and_then(|vlan| vlan.trim_end_matches(')').parse::<u16>().ok()));
                 }
-                // What is done to the copy is not done to the frame.
+                // Actions on the copy do not affect the frame.
                 Some(("clone", inner)) if depth > 0 => {
                     let inner = inner.strip_suffix(')').unwrap_or(inner);
                     carry_out(inner, names, frame.clone(), depth - 1, outputs);
@@ -183,7 +181,7 @@ fn carry_out(
     }
 }
 
-/// Cuts at commas that are in no brackets.
+/// Splits at commas outside brackets.
 fn top_level(list: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0_usize;
     list.split(move |c: char| {
@@ -196,7 +194,7 @@ fn top_level(list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What is foreign, as it may stand within a line. The quotes around names are of no use there.
+/// Foreign text, safe within a line. Quotes around names are removed.
 fn quoted(text: &str) -> String {
     let mut kept: String = text.chars().filter(|c| !c.is_control() && *c != '"').take(LONGEST).collect();
     if text.chars().nth(LONGEST).is_some() {
@@ -205,17 +203,17 @@ fn quoted(text: &str) -> String {
     kept
 }
 
-/// A walk through a trace, whose indentation tells which bridge and which flow a line belongs to.
+/// A walk through a trace, whose indentation shows the bridge and flow of each line.
 #[derive(Default)]
 struct Walk {
-    /// The bridges and flows that the next line may belong to, with their indentation, the innermost last.
+    /// The bridges and flows that the next line may belong to, with their indentation, innermost last.
     open: Vec<(usize, CapturePoint)>,
     visits: Vec<Visit>,
     step: Option<Step>,
 }
 
 enum CapturePoint {
-    /// The visit that it is.
+    /// The index of the visit.
     Bridge(usize),
     Flow(Flow),
 }
@@ -223,14 +221,14 @@ enum CapturePoint {
 /// A flow that matched.
 #[derive(Clone)]
 struct Flow {
-    /// The visit that it is part of.
+    /// The index of its visit.
     visit: usize,
     line: String,
-    /// The flow before it, if this one takes all that comes.
+    /// The flow before it, if this one matches everything.
     from: Option<String>,
 }
 
-/// A frame's stay in one bridge.
+/// The visit of a frame to one bridge.
 #[derive(Default)]
 struct Visit {
     bridge: String,
@@ -240,7 +238,7 @@ struct Visit {
     passed: Option<String>,
 }
 
-/// An action, with the remark on it that says why nothing comes of it.
+/// An action, with the remark that explains why it has no effect.
 struct Step {
     flow: Flow,
     action: String,
@@ -250,7 +248,7 @@ struct Step {
 impl Walk {
     fn line(&mut self, line: &str) {
         let text = line.trim_start_matches(' ');
-        // Numbers of tables and signs before remarks reach a little further in.
+        // Table numbers and the signs before remarks are indented a little further.
         let indent = (line.len() - text.len()) / 4 * 4;
         if let Some(remark) = text.strip_prefix("->").or_else(|| text.strip_prefix(">>")) {
             self.remark(text, remark);
@@ -293,7 +291,7 @@ impl Walk {
         let Some(step) = &mut self.step else {
             return;
         };
-        // After ct() comes a drop of what is not recirculated.
+        // After ct() the trace drops packets that are not recirculated.
         if remark.contains("recirculate") {
             self.step = None;
         } else if step.why_not.is_none() && (sign.starts_with(">>") || remark.ends_with("dropping")) {
@@ -301,7 +299,7 @@ impl Walk {
         }
     }
 
-    /// Takes the last action into account, once all remarks on it were read.
+    /// Applies the last action after all remarks on it were read.
     fn settle(&mut self) {
         let Some(Step { flow: Flow { visit, line, from }, action, why_not }) = self.step.take() else {
             return;
@@ -334,11 +332,11 @@ impl Walk {
     }
 }
 
-/// ` 0. in_port=2,dl_vlan=7, priority 4, cookie 0xabc` as `ovs-ofctl dump-flows` has it.
+/// ` 0. in_port=2,dl_vlan=7, priority 4, cookie 0xabc` in the form of `ovs-ofctl dump-flows`.
 fn table_and_flow(text: &str) -> Option<(u8, String)> {
     let (table, rule) = text.split_once(". ")?;
     let table = table.parse().ok()?;
-    // The second is Open vSwitch's own flow for what no other matches (`no_packet_in_rule`, ofproto-dpif.c).
+    // The second is Open vSwitch's own flow for packets that match no other (`no_packet_in_rule`, ofproto-dpif.c).
     if rule == "No match." || rule == "reg0=0x2, priority 0" {
         return Some((table, NO_MATCH.into()));
     }
@@ -365,8 +363,8 @@ fn passes_on(action: &str) -> bool {
 }
 
 impl Verdict {
-    /// The deciding line with the names of ports in the place of their OpenFlow numbers, each in its own bridge, as far as `name`
-    /// knows them.
+    /// The deciding line with port names in place of OpenFlow numbers, each number in its own bridge, as far as `name` knows
+    /// them.
     pub fn deciding_by_name(&self, name: impl Fn(&str, u32) -> Option<String>) -> String {
         self.ends.iter().fold(self.deciding.clone(), |line, end| {
             line.replacen(&end.line, &with_port_names(&end.line, |ofport| name(&end.bridge, ofport)), 1)
@@ -374,7 +372,7 @@ impl Verdict {
     }
 }
 
-/// `line` with the names of ports in the place of their OpenFlow numbers in `in_port=`, as far as `name` knows them.
+/// `line` with port names in place of the OpenFlow numbers in `in_port=`, as far as `name` knows them.
 pub fn with_port_names(line: &str, name: impl Fn(u32) -> Option<String>) -> String {
     let mut parts = line.split("in_port=");
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -388,18 +386,18 @@ pub fn with_port_names(line: &str, name: impl Fn(u32) -> Option<String>) -> Stri
     text
 }
 
-/// A port in a bridge's table of learned addresses.
+/// A port in a bridge's FDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
     /// Its OpenFlow number.
     Number(u32),
-    /// The bridge's own.
+    /// The bridge's own port.
     Local,
 }
 
-/// The port behind which `mac` was seen last, in `vlan` or in any, by the answer to `fdb/show`.
+/// The port behind which `mac` was last seen, in `vlan` or in any VLAN, from the answer to `fdb/show`.
 pub fn learned(table: &str, mac: MacAddr, vlan: Option<u16>) -> Option<Port> {
-    // The one seen last comes last.
+    // The most recent entry is the last one.
     table.lines().rev().find_map(|line| {
         let mut columns = line.split_whitespace();
         let port = match columns.next()? {
@@ -407,8 +405,8 @@ pub fn learned(table: &str, mac: MacAddr, vlan: Option<u16>) -> Option<Port> {
             number => Port::Number(number.parse().ok()?),
         };
         let of: u16 = columns.next()?.parse().ok()?;
-        let whose: MacAddr = columns.next()?.parse().ok()?;
-        (whose == mac && vlan.is_none_or(|vlan| vlan == of)).then_some(port)
+        let address: MacAddr = columns.next()?.parse().ok()?;
+        (address == mac && vlan.is_none_or(|vlan| vlan == of)).then_some(port)
     })
 }
 
@@ -426,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_number_is_another_port_in_another_bridge() {
+    fn a_port_number_belongs_to_its_bridge() {
         let line = |bridge: &str| format!("{bridge} table 0: priority=2,in_port=2 actions=drop");
         let end = |bridge: &str| End { bridge: bridge.into(), dropped: true, line: line(bridge) };
         let ends = vec![end("br-int"), end("br-ex")];
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_told_by_name_where_it_is_known() {
+    fn known_ports_appear_by_name() {
         let name = |number| (number == 5).then(|| "tap0".to_owned());
         let line = "br-int table 0: priority=100,rarp,in_port=5 actions=drop, from in_port=51,in_port=";
         let named = "br-int table 0: priority=100,rarp,in_port=tap0 actions=drop, from in_port=51,in_port=";
@@ -464,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_is_told_of_with_its_vlan() {
+    fn outputs_have_their_vlan() {
         passes(answer!("healthy"), "br-int table 0: priority=0 actions=NORMAL; goes to up0 in VLAN 100");
         passes(
             answer!("pipeline-arp"),
@@ -472,7 +470,7 @@ mod tests {
         );
     }
 
-    /// Open vSwitch forwards in neutron's dead VLAN as in any other, and does not look at an access port's trunks.
+    /// Open vSwitch forwards in neutron's dead VLAN as in any other, and ignores an access port's trunks.
     #[test]
     fn a_wrong_tag_is_seen_in_the_vlan() {
         passes(answer!("dead-vlan"), "br-int table 0: priority=0 actions=NORMAL; goes to up0 in VLAN 4095");
@@ -509,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drop_of_all_that_comes_names_the_flow_before_it() {
+    fn a_catch_all_drop_names_the_flow_before_it() {
         drops(
             answer!("pipeline-rarp"),
             "br-int table 93: priority=0 actions=drop, from table 71: priority=10,reg5=0x5",
@@ -517,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flow_is_there_for_it() {
+    fn no_flow_matches_it() {
         drops(answer!("no-flows"), "br-int table 0: no flow matches, actions=drop");
         drops(answer!("conntrack"), "br-int table 5: no flow matches, actions=drop");
     }
@@ -531,7 +529,7 @@ mod tests {
         passes(answer!("controller"), "br-int table 0: priority=77,in_port=5 actions=CONTROLLER:65535");
     }
 
-    /// br-tun drops what is in no tunnelled network: that alone is nothing to mend.
+    /// br-tun drops frames of networks without tunnels: that alone is no fault.
     const BR_TUN: &str = "br-tun table 22: priority=0 actions=drop, \
                           from table 2: priority=0,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00";
 
@@ -564,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_told_from_other_actions() {
+    fn ports_are_distinguished_from_other_actions() {
         let outputs = leaves_by(
             "set(tunnel(a,b)),2,push_vlan(vid=7,pcp=0),1,push_vlan(vid=8,pcp=0),3,pop_vlan,4,pop_vlan,5",
             &BTreeMap::from([("1", "br-int")]),
@@ -578,7 +576,7 @@ mod tests {
         assert_eq!(leaves_by("hash(hash_l4(0)),recirc(0x1)", &BTreeMap::new()), []);
     }
 
-    /// Their numbers are their own.
+    /// Each datapath numbers its ports itself.
     #[test]
     fn the_ports_of_another_datapath_are_others() {
         let ports = "netdev@ovs-netdev: hit:0 missed:0\n  br-a:\n    br-a 65534/1: (tap)\n    a 1/2: (system)\n\
@@ -588,13 +586,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trace_has_no_verdict() {
+    fn a_text_that_is_no_trace_has_no_verdict() {
         assert_eq!(verdict("", "br-int", ""), None);
         assert_eq!(verdict(answer!("fdb"), "br-int", answer!("fdb")), None);
     }
 
     #[test]
-    fn the_entry_seen_last_counts() {
+    fn the_most_recent_entry_counts() {
         let learned = |last, vlan| learned(answer!("fdb"), MacAddr(0xfa, 0x16, 0x3e, 0, 0, last), vlan);
         assert_eq!(learned(0x0a, None), Some(Port::Number(5)));
         assert_eq!(learned(0x0a, Some(7)), Some(Port::Number(5)));

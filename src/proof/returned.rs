@@ -1,28 +1,28 @@
-//! When the network sends the guest something of itself.
+//! When the network sends frames to the guest.
 //!
 //! Time is a [`Duration`] since the event.
 
 use std::time::Duration;
 
-/// Frames that come in within one of these count once.
+/// Frames within one of these count once.
 const WINDOW: Duration = Duration::from_millis(100);
-/// So many windows with frames are no chance.
+/// So many windows with frames are no coincidence.
 const WINDOWS: u32 = 3;
-/// Frames have ceased that have not come for so long.
+/// Frames have ceased after so long without any.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// When frames for the guest came in that are no answers.
+/// When frames for the guest entered that are no answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Returned {
     /// The first.
     pub first: Option<Duration>,
-    /// The last that was seen: of many, only some of each [`WINDOW`] are.
+    /// The last one captured: of many, only some per [`WINDOW`] are.
     pub last: Option<Duration>,
     windows: u32,
 }
 
 impl Returned {
-    /// One came in.
+    /// Records a frame.
     pub fn saw(&mut self, at: Duration) {
         let window = |at: Duration| at.as_nanos() / WINDOW.as_nanos();
         self.windows += u32::from(self.last.is_none_or(|last| window(last) < window(at)));
@@ -30,7 +30,7 @@ impl Returned {
         self.last = self.last.max(Some(at));
     }
 
-    /// Frames came in for a while, and have ceased to at `now`.
+    /// Frames entered for a while, and have ceased at `now`.
     pub fn has_ceased(&self, now: Duration) -> bool {
         self.windows >= WINDOWS && self.last.is_some_and(|last| now.saturating_sub(last) >= SILENCE)
     }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_have_ceased_that_came_in_three_windows_and_then_none_for_three_seconds() {
+    fn frames_have_ceased_after_three_windows_with_some_and_three_seconds_without() {
         let returned = |times: &[u64]| {
             let mut returned = Returned::default();
             times.iter().for_each(|at| returned.saw(ms(*at)));

@@ -1,4 +1,4 @@
-//! What a report tells of the proof: how far the frames came, whether they left, who has learned of the guest.
+//! The proof in a report: the hops that frames reached, whether they left, and where the bridge has learned the guest.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,65 +10,65 @@ use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
 use crate::proof::delivery::{Delivery, Departed, Departure};
 use crate::report::inquiry::{self, Answer, Inquired};
 
-/// The keys that a report has with a witness.
+/// The keys of a report that depend on captured frames.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
     /// From the event to the first frame's departure from the host.
     pub left_host_after_ms: Option<f64>,
-    /// How it left.
+    /// The way by which it left.
     pub departure: Option<Departure>,
-    /// How frames left, by device and VLAN, in the order of the first ones.
+    /// The ways by which frames left, by device and VLAN, in the order of their first use.
     pub departures: Vec<Departures>,
-    /// Frames that were seen at an edge in another VLAN than theirs.
+    /// Frames seen at an edge in the wrong VLAN.
     pub astray: Vec<Departures>,
-    /// The last hop at which a frame of the last round showed.
+    /// The last hop at which a frame of the last round was seen.
     pub last_hop: Option<String>,
-    /// Frames that left the host; none where that cannot be seen.
+    /// Frames that left the host; `None` if that cannot be seen.
     pub frames_left: Option<Tally>,
     /// Rounds of which no frame left the host.
     pub lost_rounds: u32,
-    /// What never left, how far it came, and why.
+    /// The frames that never left, the hop that they reached, and the reason.
     pub stuck: Vec<String>,
     /// Announced addresses of which no frame left the host.
     pub not_left: Vec<IpAddr>,
-    /// What bridges keep in by design, and by which setting.
+    /// The frames that bridges hold back by design, and the settings that do.
     pub by_design: Option<String>,
-    /// Why it cannot be seen whether frames leave the host.
+    /// Why departures from the host cannot be seen.
     pub unseen: Option<String>,
-    /// From the event to the first frame for the guest that came in after that, and is no answer to a question.
+    /// From the event to the first frame for the guest that entered after that and answers no question.
     pub returned_after_ms: Option<f64>,
-    /// From the event to the last such frame that was seen.
+    /// From the event to the last such frame that was captured.
     pub last_returned_after_ms: Option<f64>,
-    /// Such frames came in for a while, and have ceased, and no question is answered any more.
+    /// Such frames entered for a while and have ceased, and no question is answered any more.
     pub ceased: bool,
     /// From the event to the first answer to a question.
     pub answered_after_ms: Option<f64>,
-    /// Where that came from, if it can be told.
+    /// The origin of that answer, if known.
     pub answered_by: Option<AnsweredBy>,
-    /// Who gave it.
+    /// The address that gave it.
     pub answered_from: Option<IpAddr>,
-    /// Who was asked.
+    /// The gateways that were asked.
     pub gateways: Vec<Inquired>,
-    /// The questions that never left, unless they were answered all the same: how far they came, and why.
+    /// The questions that never left and were not answered, the hop that they reached, and the reason.
     pub stuck_questions: Vec<String>,
-    /// From the event to when the bridge was found to know the guest's MAC behind the guest's port.
+    /// From the event to when the bridge's FDB was seen to have the guest's MAC behind the guest's port.
     pub learned_after_ms: Option<f64>,
-    /// The port behind which the bridge knew the guest's MAC, when it was last asked.
+    /// The port behind which the bridge's FDB had the guest's MAC at the last check.
     pub learned_on: Option<String>,
-    /// What is wrong with that.
+    /// The fault of that entry.
     pub stale: Option<String>,
 }
 
 /// The frames that left by one device in one VLAN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Departures {
-    /// How.
+    /// The way.
     #[serde(flatten)]
     pub departure: Departure,
     /// From the event to the first one's departure.
     pub after_ms: f64,
-    /// How many.
+    /// Their number.
     pub frames: u64,
 }
 
@@ -125,22 +125,22 @@ impl FromIterator<(frame::Kind, u64)> for Tally {
     }
 }
 
-/// Where the deciding bridge has learned the guest.
+/// The FDB entry of the guest on the deciding bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Learned {
     /// Behind the guest's own port.
     Here(String),
-    /// Behind another port: what is sent to the guest from this host goes astray.
+    /// Behind another port: frames for the guest from this host go to the wrong port.
     Elsewhere(String),
-    /// Nowhere: what is sent to it is flooded.
+    /// None: frames for the guest are flooded.
     Nowhere,
 }
 
 impl Evidence {
-    /// What `proof` tells; of frames that got stuck, `why` may know the reasons, by their numbers.
+    /// The evidence of `proof`; `why` has the reasons for stuck frames by frame number.
     pub fn of(proof: &Delivery, unseen: Option<String>, why: &[Option<String>]) -> Evidence {
         let departure = proof.departure();
-        // Who is blind knows of nothing that it got stuck.
+        // If departures cannot be seen, no frame can be called stuck.
         let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
         let not_left = if unseen.is_none() { not_left(proof) } else { Vec::new() };
         Evidence {
@@ -160,13 +160,13 @@ impl Evidence {
         }
     }
 
-    /// An address was not announced, or nothing left at all. A RARP alone is not missed where other frames speak for the MAC: OVN's
-    /// port security drops every one.
+    /// An address was not announced, or no frame left at all. A RARP alone is not missed if other frames announce the MAC:
+    /// OVN's port security drops every RARP.
     pub fn is_lacking(&self) -> bool {
         !self.not_left.is_empty() || (self.departure.is_none() && !self.stuck.is_empty())
     }
 
-    /// With what was asked, as it stands at `now`, and why questions do not leave, by their numbers.
+    /// Adds the questions, as they stand at `now`; `why` has the reasons for stuck questions by frame number.
     pub fn with_inquiry(
         mut self,
         inquiry: &Inquiry,
@@ -192,17 +192,17 @@ impl Evidence {
         self
     }
 
-    /// What is said of questions that did not leave, unless the same is said of the announcements.
+    /// The lines about stuck questions, without those that the announcements have, too.
     pub fn lines_of_questions(&self) -> impl Iterator<Item = &String> {
         self.stuck_questions.iter().filter(|line| !self.stuck.contains(line))
     }
 
-    /// The gateways that are known to be some, and have not answered.
+    /// The gateways that certainly are gateways and have not answered.
     pub fn silent(&self) -> Vec<IpAddr> {
         inquiry::silent(&self.gateways)
     }
 
-    /// With where the bridge had learned the guest when it was last asked, and when that was.
+    /// Adds the FDB entry found at the last check, with the time of that check.
     pub fn with_learned(mut self, learned: Option<&(Learned, Duration)>) -> Evidence {
         match learned {
             Some((Learned::Here(port), at)) => {
@@ -218,8 +218,8 @@ impl Evidence {
         self
     }
 
-    /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`, and what is amiss, each in a
-    /// line; nothing where there is nothing to tell of.
+    /// `left br-int by bond0 (eth1) in VLAN 100 after 1.9 ms; first frame for it after 4.2 ms`, and each fault, one per
+    /// line; empty without a departure or fault.
     pub fn lines(&self) -> Vec<String> {
         let departed = match (&self.departure, self.left_host_after_ms, &self.unseen) {
             (Some(departure), Some(after), _) => {
@@ -235,7 +235,7 @@ impl Evidence {
             _ => None,
         };
         let answers = inquiry::answers(&self.gateways);
-        // A change of VLAN in between.
+        // The VLAN changed during the announcement.
         let others = self.departures.iter().skip(1);
         let others = others.map(|left| format!("then {} after {} ms", left.departure, left.after_ms));
         let astray = self.astray.iter().map(|seen| {
@@ -256,7 +256,7 @@ impl Evidence {
     }
 }
 
-/// The addresses of which no announcement left, where departures show.
+/// The addresses of which no announcement left, if departures can be seen.
 fn not_left(proof: &Delivery) -> Vec<IpAddr> {
     let held: Vec<usize> = proof.held().map(|(number, _)| number).collect();
     let announces = |frame: &&Frame| matches!(frame.kind, Kind::ArpRequest | Kind::ArpReply | Kind::Na);
@@ -273,7 +273,7 @@ fn not_left(proof: &Delivery) -> Vec<IpAddr> {
     silent
 }
 
-/// What came of a question.
+/// The record of a question.
 fn inquired(asked: &Asked) -> Inquired {
     Inquired {
         gateway: asked.question.to,
@@ -284,7 +284,7 @@ fn inquired(asked: &Asked) -> Inquired {
     }
 }
 
-/// Milliseconds with microseconds behind the point.
+/// Milliseconds with three decimals.
 pub(crate) fn millis(d: Duration) -> f64 {
     (d.as_micros() as f64) / 1000.0
 }
@@ -301,7 +301,7 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// Of a round on br-int, these frames have left after 2 ms.
+    /// A round on br-int of which these frames left after 2 ms.
     fn left(frames: &[usize]) -> Delivery {
         let mut proof = on_br_int();
         proof.begin();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_tell_the_departure_and_the_answer() {
+    fn the_text_names_the_departure_and_the_answer() {
         let mut proof = left(&[0, 1, 2]);
         let here = (Learned::Here("tap0".into()), ms(3));
         let elsewhere = (Learned::Elsewhere("eth0".into()), ms(3));
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stuck_is_told_with_its_reason_if_that_is_known() {
+    fn stuck_frames_are_reported_with_the_reason_if_known() {
         let proof = left(&[0, 1]);
         let stuck = |why| Evidence::of(&proof, None, why).stuck;
         let why = [None, None, Some("a flow drops it".to_owned())];
@@ -351,7 +351,7 @@ mod tests {
         };
         assert_eq!(of(&[0, 1, 2]), (0, false));
         assert_eq!(of(&[0, 1]), (0, false), "without its RARP");
-        assert_eq!(of(&[1]), (0, false), "one form of ARP speaks for the address");
+        assert_eq!(of(&[1]), (0, false), "one form of ARP announces the address");
         assert_eq!(of(&[2]), (1, true), "a RARP does not");
         assert_eq!(of(&[]), (1, true));
         let blind = Evidence::of(&left(&[]), Some("why".into()), &[]);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_not_counted() {
+    fn frames_that_cannot_be_seen_are_not_counted() {
         let why = || Some("cannot see frames pass: no".to_owned());
         let unseen = Evidence::of(&left(&[]), why(), &[]);
         let words = unseen.lines().join("; ");

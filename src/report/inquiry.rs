@@ -1,4 +1,4 @@
-//! What a report tells of the questions: who was asked, and who answered when.
+//! The questions in a report: the gateways asked, and their answers.
 
 use std::net::IpAddr;
 
@@ -10,12 +10,12 @@ use crate::proof::answer::AnsweredBy;
 /// One question of an announcement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inquired {
-    /// Who was asked.
+    /// The gateway that was asked.
     pub gateway: IpAddr,
     /// The guest's address that asked.
     #[serde(rename = "for")]
     pub guest: IpAddr,
-    /// Who knows the gateway.
+    /// Where the gateway is recorded.
     pub source: Source,
     /// How often it was asked.
     pub asked: u32,
@@ -27,13 +27,13 @@ pub struct Inquired {
 /// The first answer to a question.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer {
-    /// From the event to it.
+    /// From the event to the answer.
     pub after_ms: f64,
-    /// Where it came from, if that can be told.
+    /// Its origin, if known.
     pub by: Option<AnsweredBy>,
 }
 
-/// An answer as two keys, of which both are null without one.
+/// An answer as two keys, both null without one.
 mod flat {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -56,7 +56,7 @@ mod flat {
     }
 }
 
-/// `192.0.2.1 answered after 4.2 ms (network)`, once for each that was asked and answered, in one line.
+/// `192.0.2.1 answered after 4.2 ms (network)` for each gateway that answered, in one line.
 pub(crate) fn answers(asked: &[Inquired]) -> Option<String> {
     let mut words: Vec<String> = Vec::new();
     for (gateway, answer) in by_gateway(asked) {
@@ -68,7 +68,7 @@ pub(crate) fn answers(asked: &[Inquired]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// The gateways that are known to be some, and have not answered.
+/// The gateways that certainly are gateways and have not answered.
 pub(crate) fn silent(asked: &[Inquired]) -> Vec<IpAddr> {
     let is_certain =
         |gateway: &IpAddr| asked.iter().any(|asked| asked.gateway == *gateway && asked.source.is_certain());
@@ -76,7 +76,7 @@ pub(crate) fn silent(asked: &[Inquired]) -> Vec<IpAddr> {
     silent.map(|(gateway, _)| gateway).filter(is_certain).collect()
 }
 
-/// Everyone who was asked, with the first answer to any of the guest's addresses.
+/// Every gateway, with the first answer to any of the guest's addresses.
 fn by_gateway(asked: &[Inquired]) -> Vec<(IpAddr, Option<Answer>)> {
     let mut all: Vec<(IpAddr, Option<Answer>)> = Vec::new();
     for Inquired { gateway, answer, .. } in asked {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn each_gateway_is_told_with_its_first_answer() {
+    fn each_gateway_is_listed_with_its_first_answer() {
         let gateways = vec![
             inquired("192.0.2.1", "192.0.2.10", Source::Network, Some(7.5)),
             inquired("192.0.2.1", "192.0.2.11", Source::Network, Some(4.5)),
@@ -118,13 +118,13 @@ mod tests {
         assert_eq!(
             silent(&gateways),
             ["192.0.2.2".parse::<IpAddr>().unwrap()],
-            "nobody said that there is an anycast router"
+            "an anycast router is not certain to exist"
         );
         assert_eq!(answers(&[]), None);
     }
 
     #[test]
-    fn it_is_read_back_as_it_was_written() {
+    fn an_answer_is_read_back_as_written() {
         let answered = inquired("192.0.2.1", "192.0.2.10", Source::DomainRoute, Some(7.5));
         let expected = serde_json::json!({
             "gateway": "192.0.2.1", "for": "192.0.2.10", "source": "domain-route", "asked": 10,

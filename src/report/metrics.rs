@@ -1,4 +1,4 @@
-//! What the daemon counts, and its text for Prometheus (the exposition format, version 0.0.4).
+//! The daemon's counters, and their text for Prometheus (the exposition format, version 0.0.4).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,10 +12,10 @@ use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
 use crate::report::waiting::{Waiting, waited_for};
 
-/// Seconds: from what only a fast path makes to what is an outage.
+/// Bucket bounds in seconds, from the fastest path to an outage.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
 
-/// Everything that is counted since the daemon started.
+/// The counters since the daemon started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
@@ -24,14 +24,14 @@ pub struct Metrics {
     frames: BTreeMap<String, u64>,
     injection_errors: u64,
     lost_rounds: u64,
-    /// Announcements that left the host, and to which no frame for the guest came back.
+    /// Announcements that left the host, after which no frame for the guest entered.
     unanswered: u64,
-    /// Announcements of which nobody could see whether they left.
+    /// Announcements whose departure cannot be seen.
     unseen: u64,
     stale: u64,
     /// First answers to the questions of an announcement.
     gateway_answers: BTreeMap<String, u64>,
-    /// Gateways that were asked in an announcement, and did not answer.
+    /// Gateways that did not answer the questions of an announcement.
     gateways_silent: u64,
     readiness_wait: Histogram,
     first_frame_delay: Histogram,
@@ -41,7 +41,7 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
-    /// Every value of a label is there from the start: Prometheus's `rate()` does not see a first count come.
+    /// Every label value exists from the start: Prometheus's `rate()` does not see the first count of a new series.
     fn default() -> Self {
         let causes = [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged];
         let zero = |word: &str| (word.to_owned(), 0);
@@ -65,31 +65,31 @@ impl Default for Metrics {
     }
 }
 
-/// How often a time fell below each of [`BOUNDS`], and above.
+/// The number of times below each of [`BOUNDS`], and above the last.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Histogram {
     buckets: [u64; BOUNDS.len() + 1],
     sum: f64,
 }
 
-/// What is true at one moment.
+/// The state at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Gauges {
     /// Announcements under way.
     pub in_progress: usize,
-    /// libvirt is listened to.
+    /// libvirt is connected.
     pub libvirt: bool,
-    /// OVSDB is listened to.
+    /// OVSDB is connected.
     pub ovsdb: bool,
 }
 
 impl Metrics {
-    /// Something asked for an announcement.
+    /// Counts an event that asked for announcements.
     pub fn event(&mut self, cause: Cause) {
         *self.events.entry(cause.word().into()).or_default() += 1;
     }
 
-    /// An announcement ended.
+    /// Counts an announcement that ended.
     pub fn ended(&mut self, report: &Report) {
         *self.announcements.entry(report.outcome.word().into()).or_default() += 1;
         for (kind, count) in report.frames.by_kind() {
@@ -118,7 +118,7 @@ impl Metrics {
         }
     }
 
-    /// The text that Prometheus reads.
+    /// The text for Prometheus.
     pub fn text(&self, gauges: &Gauges, waiting: &[Waiting]) -> String {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, f64)>| {
@@ -152,7 +152,7 @@ impl Metrics {
                 "Announcements that left the host and brought no frame for the guest.",
                 self.unanswered,
             ),
-            ("unseen_total", "Announcements that nobody could see leave the host.", self.unseen),
+            ("unseen_total", "Announcements whose departure from the host cannot be seen.", self.unseen),
             ("stale_total", "Announcements after which the local bridge had it wrong.", self.stale),
             (
                 "gateways_silent_total",

@@ -1,5 +1,4 @@
-//! What happened: one record for each announcement, its renderings, what the daemon counts, and the daemon's state at one
-//! moment.
+//! The results: one record per announcement, its renderings, the daemon's counters, and the daemon's state at one moment.
 
 pub(crate) mod evidence;
 pub(crate) mod inquiry;

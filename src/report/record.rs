@@ -14,10 +14,10 @@ use crate::proof::answer::AnsweredBy;
 use crate::report::evidence::{Evidence, Tally, millis};
 use crate::report::inquiry::Inquired;
 
-/// The version of the JSON form: it changes when a key changes its meaning or goes.
+/// The version of the JSON form. It changes if a key changes its meaning or is removed.
 pub const VERSION: u32 = 1;
 
-/// What came of one announcement: one line of JSON, or a few lines for a person.
+/// The result of one announcement: one line of JSON, or a few lines of text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`VERSION`].
@@ -28,13 +28,13 @@ pub struct Report {
     pub device: Option<String>,
     /// The NIC's MAC.
     pub mac: Option<MacAddr>,
-    /// Where it is plugged.
+    /// Its attachment.
     pub attachment: Option<Path>,
-    /// What was announced, and who vouches for it.
+    /// The announced addresses with their sources.
     pub addresses: Vec<Address>,
     /// Why.
     pub cause: Cause,
-    /// When that happened, by the wall clock (RFC 3339, UTC, milliseconds).
+    /// When the event happened, by the wall clock (RFC 3339, UTC, milliseconds).
     #[serde(default)]
     pub event_at: Option<String>,
     /// When the announcement ended, likewise.
@@ -42,11 +42,11 @@ pub struct Report {
     pub ended_at: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
-    /// What was missing at the end, in words.
+    /// The unmet conditions at the end, as text.
     pub unmet: Vec<String>,
     /// From the event to when the guest was seen to run.
     pub runs_after_ms: Option<f64>,
-    /// From the event to when its NIC was seen to be plugged in.
+    /// From the event to when its NIC was seen attached.
     pub plugged_after_ms: Option<f64>,
     /// From the event to when the port was seen to be in its VLAN.
     pub tagged_after_ms: Option<f64>,
@@ -58,24 +58,24 @@ pub struct Report {
     pub rounds: u32,
     /// Frames that were sent.
     pub frames: Tally,
-    /// What became of them.
+    /// The proof of their departure.
     #[serde(flatten)]
     pub evidence: Evidence,
-    /// The way in that was used.
+    /// The injection method that was used.
     pub injector: Option<Method>,
-    /// Nothing was sent: it was asked what would be.
+    /// A dry run: nothing was sent.
     pub dry_run: bool,
-    /// What went wrong.
+    /// The error, if any.
     pub error: Option<String>,
     /// Rounds that could not be sent.
     #[serde(default)]
     pub send_errors: u32,
-    /// The guest was paused in the middle of it.
+    /// The guest was paused during the announcement.
     #[serde(skip)]
     pub held_up_by_pause: bool,
 }
 
-/// Where a NIC is plugged, as a report tells it.
+/// The attachment of a NIC in a report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Path {
     /// Its shape.
@@ -86,12 +86,12 @@ pub struct Path {
     pub port: String,
     /// The VLAN of the guest's untagged frames.
     pub vlan: Option<u16>,
-    /// From the host's end of the NIC to the uplinks.
+    /// The hops from the host's end of the NIC to the edges.
     pub hops: Vec<String>,
 }
 
 impl Path {
-    /// The path that was seen, if there is one.
+    /// The path of the last observation, if it has one.
     pub fn of(seen: &Assessment) -> Option<Path> {
         seen.attachment.as_ref().map(|attachment| Path {
             kind: attachment.kind,
@@ -104,7 +104,7 @@ impl Path {
 }
 
 impl Report {
-    /// The report of an announcement that was run; `seen` is the last look at the host.
+    /// The report of an announcement; `seen` is the last observation of the host.
     pub fn new(
         target: &Target,
         addresses: Vec<Address>,
@@ -141,7 +141,7 @@ impl Report {
         }
     }
 
-    /// The report of a NIC that the host cannot speak for.
+    /// The report of a NIC that the host cannot announce.
     pub fn refused(nic: &Unannounceable, cause: Cause) -> Report {
         Report {
             version: VERSION,
@@ -171,7 +171,8 @@ impl Report {
         }
     }
 
-    /// It left the host, and no frame for the guest came in, nor an answer to its questions, as long as the schedule lasted: that of one round is over at once.
+    /// It left the host, but no frame for the guest and no answer entered while the schedule lasted. A single round is over
+    /// at once and does not count.
     pub fn is_unanswered(&self) -> bool {
         let Evidence { departure, returned_after_ms, gateways, .. } = &self.evidence;
         let is_over = self.outcome == Outcome::Announced && self.rounds > 1;
@@ -179,7 +180,7 @@ impl Report {
         is_over && departure.is_some() && returned_after_ms.is_none() && !gateways.iter().any(by_network)
     }
 
-    /// Whom it is about: domain, device and MAC.
+    /// The name of the NIC in messages: domain, device and MAC.
     pub fn subject(&self) -> String {
         subject(self.domain.as_ref(), self.device.as_deref(), self.mac)
     }

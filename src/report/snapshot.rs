@@ -1,4 +1,4 @@
-//! The daemon at one moment: what its status socket sends, and `announce status` reads.
+//! The daemon at one moment: the answer of its status socket, which `announce status` reads.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,18 +11,18 @@ use crate::report::waiting::Waiting;
 pub struct Snapshot {
     /// [`crate::report::VERSION`].
     pub version: u32,
-    /// Guests of this host.
+    /// The number of guests of this host.
     pub guests: usize,
-    /// What is true now.
+    /// The gauges.
     pub gauges: Gauges,
-    /// The NICs that are being announced.
+    /// The NICs whose announcement is under way.
     pub in_progress: Vec<String>,
     /// Those of them that wait, and for what.
     #[serde(default)]
     pub waiting: Vec<Waiting>,
-    /// The last reports, the latest last.
+    /// The last reports, latest last.
     pub recent: Vec<Ended>,
-    /// What was counted.
+    /// The counters.
     pub metrics: Metrics,
 }
 
@@ -37,7 +37,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether it was of a guest with this name or UUID, or of a NIC with this MAC (in any case) or device.
+    /// Whether it is of a guest with this name or UUID, or of a NIC with this MAC (in any case) or device.
     pub(crate) fn is_of(&self, guest: &str) -> bool {
         let Report { domain, device, mac, .. } = &self.report;
         let is_domain =

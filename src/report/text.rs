@@ -1,4 +1,4 @@
-//! Reports in words, for people: one line for the log and `announce status`, a few for a terminal.
+//! Reports as text: one line for the log and `announce status`, several for a terminal.
 
 use std::fmt;
 
@@ -8,26 +8,27 @@ use crate::report::evidence::{Evidence, Tally};
 use crate::report::record::Report;
 
 impl Report {
-    /// What somebody should look at. Of an announcement that ended before its time, only what has not left the host.
+    /// The faults that an operator should look at. For an announcement that ended early, only the frames that did not leave
+    /// the host.
     pub fn warnings(&self) -> Vec<String> {
         let Evidence { stuck, stale, .. } = &self.evidence;
         let mut warnings = if self.evidence.is_lacking() { stuck.clone() } else { Vec::new() };
         if self.evidence.ceased {
             let last = self.evidence.last_returned_after_ms.unwrap_or_default();
             warnings.push(format!(
-                "frames for it came in until {last} ms, and none since; no gateway answers it: other subnets may not reach it"
+                "frames for it entered until {last} ms and none since, and no gateway answers it: other subnets may not reach it"
             ));
         }
         if self.is_unanswered() {
-            // Both look the same from here.
-            let words = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
+            // These two cases cannot be distinguished here.
+            let words = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";
             warnings.push(words.into());
         }
         warnings.extend(stale.clone().filter(|_| self.outcome == Outcome::Announced));
         warnings
     }
 
-    /// What came of it, in one line.
+    /// The result in one line.
     pub fn line(&self) -> String {
         if self.outcome != Outcome::Announced {
             return self.failure();
@@ -47,7 +48,7 @@ impl Report {
         )
     }
 
-    /// That some address was not announced, though others were, in one line.
+    /// The addresses that were not announced, if others were, in one line.
     pub fn unheard(&self) -> Option<String> {
         let Evidence { not_left, stuck, .. } = &self.evidence;
         let ips: Vec<String> = not_left.iter().map(ToString::to_string).collect();
@@ -57,7 +58,7 @@ impl Report {
         })
     }
 
-    /// What went wrong, in one line.
+    /// The error in one line.
     pub fn failure(&self) -> String {
         let unmet = self.unmet.join("; ");
         let why = match (self.outcome, &self.error) {
@@ -84,7 +85,7 @@ impl fmt::Display for Report {
         }
         let addresses = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let addresses = addresses.collect::<Vec<_>>().join(", ");
-        let none = "no address that anybody but the guest vouches for: RARP only (add one with --ip)";
+        let none = "no address from a trusted source: RARP only (add one with --ip)";
         write!(f, "\n  {}", if addresses.is_empty() { none } else { &addresses })?;
         let rounds = if self.rounds == 1 { "round" } else { "rounds" };
         write!(f, "\n  {} {rounds}: {}", self.rounds, self.frames)?;
@@ -98,7 +99,7 @@ impl fmt::Display for Report {
             write!(f, "\n  ready after {ready} ms, first frame after {first} ms")?;
         }
         self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
-        // The log has them once an hour only.
+        // The daemon logs silent gateways at most once an hour.
         let silent = self.evidence.silent();
         silent.iter().try_for_each(|gateway| write!(f, "\n  {gateway} was asked, and has not answered"))?;
         self.evidence.lines_of_questions().try_for_each(|line| write!(f, "\n  {line}"))
@@ -122,7 +123,7 @@ mod tests {
     use crate::proof::delivery::Departure;
     use crate::report::metrics::{Gauges, Metrics};
 
-    const UNANSWERED: &str = "no frame for it has come in since it was announced: nobody sends it any, or the network has not heard";
+    const UNANSWERED: &str = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";
 
     fn ended(outcome: Outcome, evidence: Evidence) -> Report {
         let nic = Unannounceable {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_in_the_end_is_warned_of_if_the_end_was_waited_for() {
+    fn faults_are_reported_if_the_announcement_ran_to_its_end() {
         let warnings = |outcome| ended(outcome, left()).warnings();
         assert_eq!(warnings(Outcome::Announced), ["arp", UNANSWERED, "not learned"]);
         for early in [Outcome::Cancelled, Outcome::Superseded, Outcome::NotReady] {
@@ -154,13 +155,13 @@ mod tests {
         assert_eq!(
             ended(Outcome::Announced, answered).warnings(),
             [""; 0],
-            "what is stuck speaks for no address"
+            "the stuck frame announces no address"
         );
         assert_eq!(ended(Outcome::Failed, nothing_left).warnings(), ["arp"]);
     }
 
     #[test]
-    fn what_is_not_answered_is_counted() {
+    fn announcements_without_an_answer_are_counted() {
         let mut metrics = Metrics::default();
         metrics.ended(&ended(Outcome::Announced, left()));
         metrics.ended(&ended(Outcome::Superseded, left()));

@@ -1,13 +1,13 @@
-//! When what happened in an announcement, drawn as text.
+//! The moments of an announcement, drawn as text.
 
 use std::fmt::Write;
 
 use crate::report::record::Report;
 
-/// Columns of the time axis.
+/// The columns of the time axis.
 const WIDTH: f64 = 40.0;
 
-/// A line for each moment of a report that has come, in their order, with its place on a common time axis.
+/// A line for each moment of a report, in order of time, with its position on a common time axis.
 pub(crate) fn draw(report: &Report) -> String {
     let moments = [
         ("guest runs", report.runs_after_ms),
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_stand_in_their_order_on_one_axis() {
+    fn moments_appear_in_order_on_one_axis() {
         let evidence = Evidence { left_host_after_ms: Some(99.9), ..Evidence::default() };
         let report = Report {
             runs_after_ms: Some(0.1),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_come_is_not_drawn() {
+    fn a_moment_that_did_not_happen_is_not_drawn() {
         assert_eq!(draw(&report()), "");
         let runs = Report { runs_after_ms: Some(0.0), ..report() };
         assert_eq!(draw(&runs), "\n  guest runs              0.000 ms  ●");

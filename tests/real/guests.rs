@@ -131,7 +131,7 @@ fn no_address_but_the_guests_own_claim() {
     let run = host.announce(&["--vm", "web1", "--count", "2"]);
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(run.stdout.contains("no address that anybody but the guest vouches for: RARP only"), "{run:#?}");
+    assert!(run.stdout.contains("no address from a trusted source: RARP only"), "{run:#?}");
     assert!(wire.sees(2, DEADLINE));
     assert_eq!(kinds(&wire.stop()), ["rarp", "rarp"]);
 }

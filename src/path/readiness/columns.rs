@@ -1,37 +1,37 @@
-//! The columns of an Open vSwitch port that carries the right VLAN.
+//! The columns of an Open vSwitch port, compared with those of the right VLAN.
 
 use crate::guest::domain::{NativeMode, Vlan};
 use crate::path::condition::Condition;
 use crate::path::ovs::{DEAD_VLAN, Plugged, Port};
 
-/// What a port must be like.
+/// The required state of a port.
 pub(super) enum Wanted {
-    /// Untagged frames go into some VLAN that is not neutron's dead one, as neutron's agent leaves a port.
+    /// Untagged frames enter some VLAN other than neutron's dead one, as neutron's agent configures a port.
     AnyVlan,
-    /// Untagged frames go into this VLAN, whichever `vlan_mode` does that.
+    /// Untagged frames enter this VLAN, by whichever `vlan_mode`.
     Vlan(u16),
-    /// The columns are exactly these.
+    /// The columns have exactly these values.
     Trunk {
-        /// `tag`; none for a trunk without a native VLAN.
+        /// `tag`; `None` for a trunk without a native VLAN.
         tag: Option<u16>,
-        /// `vlan_mode`; an unset one is as good without a native VLAN.
+        /// `vlan_mode`; without a native VLAN, unset is equivalent.
         mode: &'static str,
         /// `trunks`, sorted.
         trunks: Vec<u16>,
     },
-    /// An agent has set something, and it is not neutron's dead VLAN.
+    /// An agent has set some column, and not to neutron's dead VLAN.
     AnySetting,
     /// The port is not in neutron's dead VLAN.
     NotDead,
 }
 
 impl Wanted {
-    /// What libvirt sets for `<vlan>` (`virnetdevopenvswitch.c`, `virNetDevOpenvswitchConstructVlans`).
+    /// What libvirt sets for `<vlan>` (`virNetDevOpenvswitchConstructVlans`, `src/util/virnetdevopenvswitch.c`).
     pub(super) fn of(vlan: &Vlan) -> Wanted {
         let mut trunks = vlan.tags.clone();
         trunks.sort_unstable();
         match (vlan.native, vlan.tags.first()) {
-            // A VLAN is asked for that cannot be read: at the least there must be one.
+            // The tag of `<vlan>` is unreadable: require any VLAN.
             (_, None) => Wanted::AnyVlan,
             (Some((tag, NativeMode::Tagged)), _) => {
                 Wanted::Trunk { tag: Some(tag), mode: "native-tagged", trunks }
@@ -45,7 +45,7 @@ impl Wanted {
     }
 }
 
-/// Names every column of the port that is not as wanted.
+/// Adds a condition for every column of the port that differs from `wanted`.
 pub(super) fn compare(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condition>) {
     match wanted {
         Wanted::AnyVlan => native(rule, None, unmet),
@@ -59,7 +59,7 @@ pub(super) fn compare(rule: Plugged<'_>, wanted: &Wanted, unmet: &mut Vec<Condit
 fn native(rule: Plugged<'_>, wanted: Option<u16>, unmet: &mut Vec<Condition>) {
     let port = rule.port;
     let name = || port.name.clone();
-    // Beside the VLAN that is asked for, a port may let others pass.
+    // A port may carry other VLANs beside the required one.
     let is_native = |mode: &str| wanted.is_some() && mode.starts_with("native-");
     let passes_others = port.vlan_mode.as_deref().is_some_and(is_native);
     let mode_fits =
@@ -112,7 +112,7 @@ fn any_setting(rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
     not_dead(rule, unmet);
 }
 
-/// In the dead VLAN, or what neutron leaves of it for a moment: a trunk of that VLAN alone.
+/// In the dead VLAN, or in the state that neutron briefly leaves behind: a trunk of that VLAN alone.
 fn not_dead(rule: Plugged<'_>, unmet: &mut Vec<Condition>) {
     let Port { name, tag, trunks, .. } = rule.port;
     if *tag == Some(DEAD_VLAN) {

@@ -1,7 +1,7 @@
-//! What is still missing before a frame from the guest would leave the host.
+//! The conditions that keep a frame of the guest from leaving the host.
 //!
-//! A frame that is sent too early is worse than a late one: without its VLAN tag it leaks into another network, and on
-//! a switch it flaps the MAC. So a port is ready by the rule of whoever is in charge of it, read from evidence.
+//! A frame that is sent too early is worse than a late one: without its VLAN tag it leaks into another network, and on a
+//! switch it flaps the MAC. So the owner of the port, which is read from evidence, decides when the port is ready.
 
 use std::time::Duration;
 
@@ -19,72 +19,72 @@ mod columns;
 
 use columns::Wanted;
 
-/// How long a port counts as it was when OVSDB was lost: while ovsdb-server is restarted, the datapath stays as it is.
+/// How long a ready port stays ready after OVSDB is lost: the datapath keeps its state while ovsdb-server restarts.
 const OUTAGE_TOLERANCE: Duration = Duration::from_secs(30);
 
-/// What is known of the host and of the guest at one moment.
+/// The state of the host and of the guest at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     /// The host's devices.
     pub links: &'a Links,
     /// Open vSwitch; empty on a host without it.
     pub ovs: &'a Ovs,
-    /// Why OVSDB cannot be reached at present; what `ovs` says may then be out of date.
+    /// Why OVSDB does not answer now; `ovs` may then be out of date.
     pub ovsdb_error: Option<&'a Unreachable>,
     /// The guest's state.
     pub guest: GuestState,
-    /// The operator's word on who is in charge.
+    /// The owner of the port according to the configuration.
     pub in_charge: Option<Owner>,
-    /// The operator's word that the port's network has no VLAN, so that no agent will ever set one.
+    /// The port's network has no VLAN according to the configuration, so that no agent sets one.
     pub untagged: bool,
-    /// The moment, counted as the times in `ovs` are.
+    /// The present moment, on the same clock as the times in `ovs`.
     pub now: Duration,
-    /// The operator's word on the devices by which frames leave the host.
+    /// The devices by which frames leave the host, according to the configuration.
     pub uplinks: &'a Uplinks,
 }
 
-/// Where a target is plugged, and whether it is ready.
+/// The attachment of a target, and its readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
-    /// Its way out, as far as it is there.
+    /// Its attachment, as far as it exists.
     pub attachment: Option<Attachment>,
-    /// The OpenFlow port number of the port that the guest's frames enter by; of a hybrid plug, that of its qvo.
+    /// The OpenFlow port number of the port by which the guest's frames enter; for a hybrid plug, that of its qvo.
     pub ofport: Option<u32>,
-    /// How much longer a frame might meet the port as it was before its last change.
+    /// How much longer a frame might meet the port's previous state.
     pub settles_in: Option<Duration>,
-    /// Who is in charge of the port, and the evidence.
+    /// The owner of the port, and the evidence.
     pub in_charge: (Owner, String),
-    /// The VLAN of untagged frames from the guest, when the port puts them into one.
+    /// The VLAN of the guest's untagged frames, if the port puts them into one.
     pub vlan: Option<u16>,
-    /// What is missing; nothing when it is ready.
+    /// The unmet conditions; empty if it is ready.
     pub unmet: Vec<Condition>,
 }
 
 impl Assessment {
-    /// Whether a frame that is sent now would leave the host, in its VLAN.
+    /// Whether a frame sent now would leave the host in its VLAN.
     pub fn is_ready(&self) -> bool {
         self.unmet.is_empty() && self.settles_in.is_none()
     }
 
-    /// The host's end of the NIC: as it was found, else as it is called.
+    /// The host's end of the NIC: as it was found, else its configured name.
     pub fn device(&self, target: &Target) -> Option<String> {
         let found = self.attachment.as_ref().map(|attachment| &attachment.entry.name);
         found.or(target.plug.device.as_ref()).cloned()
     }
 
-    /// The guest does not speak by this NIC any more: it has left, is paused, or the host's end is gone.
+    /// The guest does not use this NIC now: it has left, is paused, or the host's end is gone.
     pub fn is_gone(&self) -> bool {
         let gone = |c: &Condition| matches!(c, Condition::NoDevice { .. } | Condition::Paused(_));
         self.has_left() || self.unmet.iter().any(gone)
     }
 
-    /// The guest will not run here again by itself.
+    /// The guest will not run here again without a new event.
     pub fn has_left(&self) -> bool {
         self.unmet.iter().any(|c| matches!(c, Condition::Left(_)))
     }
 }
 
-/// Looks at everything that `target`'s frames depend on.
+/// Checks every condition for `target`'s frames.
 pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
     let mut unmet = Vec::new();
     match facts.guest {
@@ -143,7 +143,7 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
         Kind::Ovs | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser | Kind::Hybrid => {
             if let Some(rule) = facts.ovs.port_of(&attachment.bridge, &attachment.port) {
                 to.in_charge = match facts.in_charge {
-                    Some(who) => (who, "the configuration says so".into()),
+                    Some(owner) => (owner, "the configuration says so".into()),
                     None => Owner::of(target, rule, facts.ovs),
                 };
                 ovs_rule(to.in_charge.0, target, rule, facts.untagged, unmet);
@@ -152,28 +152,28 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
                     unmet.push(Condition::NotApplied { port: rule.port.name.clone() });
                 }
                 to.vlan = match (to.in_charge.0, rule.port.untagged()) {
-                    // Its flows do not look at the port's columns.
+                    // OVN's flows do not depend on the port's columns.
                     (Owner::Ovn, _) | (_, Untagged::Into(DEAD_VLAN) | Untagged::Stay | Untagged::Dropped) => {
                         None
                     }
                     (_, Untagged::Into(vlan)) => Some(vlan),
                 };
             } else {
-                // The row that the attachment was found by is there no more: nothing is known, so nothing is sent.
+                // The row by which the attachment was found is gone: the state is unknown, so nothing is sent.
                 unmet.push(Condition::NotInOvs { device: attachment.port.clone() });
             }
             let entry = attachment.entry.ovs.as_ref();
             if let Some(entry) = entry.and_then(|entry| facts.ovs.named(&entry.interface)) {
                 to.ofport = ofport(entry, unmet);
             }
-            // What was known of a ready port holds for a while; nothing else gets ready without OVSDB.
+            // A port that was ready stays ready for a while; no other port becomes ready without OVSDB.
             let lost = facts.ovsdb_error.filter(|error| {
                 !unmet.is_empty() || facts.now.saturating_sub(error.since) > OUTAGE_TOLERANCE
             });
             unmet.extend(lost.map(|error| Condition::NoOvsdb { why: error.why.clone() }));
         }
     }
-    // The agent that has made the port makes its way out, too, and perhaps later.
+    // The agent that made the port makes its uplink, too, perhaps later.
     let has_agent = target.manager.is_some() || !matches!(to.in_charge.0, Owner::Nobody | Owner::Vlan);
     unmet.extend(attachment.way.nowhere().filter(|_| has_agent).map(|why| Condition::NoWayOut { why }));
     to.attachment = Some(attachment);
@@ -189,7 +189,7 @@ fn device_works(name: &str, links: &Links, unmet: &mut Vec<Condition>) {
     }
 }
 
-/// The guest's port, and that of a hybrid plug's veth, forward.
+/// Checks that the guest's port, and that of a hybrid plug's veth, forward.
 fn linux_bridge(attachment: &Attachment, links: &Links, unmet: &mut Vec<Condition>) {
     let Some(bridge) = &attachment.entry.linux_bridge else {
         return;
@@ -209,7 +209,7 @@ fn linux_bridge(attachment: &Attachment, links: &Links, unmet: &mut Vec<Conditio
     }
 }
 
-/// The VLAN that a filtering bridge puts the port's untagged frames into.
+/// The VLAN into which a filtering bridge puts the port's untagged frames.
 fn filtered_vlan(
     target: &Target,
     attachment: &Attachment,
@@ -230,8 +230,8 @@ fn filtered_vlan(
     pvid
 }
 
-fn ovs_rule(who: Owner, target: &Target, rule: Plugged<'_>, untagged: bool, unmet: &mut Vec<Condition>) {
-    match (who, &target.vlan) {
+fn ovs_rule(owner: Owner, target: &Target, rule: Plugged<'_>, untagged: bool, unmet: &mut Vec<Condition>) {
+    match (owner, &target.vlan) {
         (Owner::Ovn, _) => {
             let installed = rule.interface.external_ids.get("ovn-installed");
             if installed.map(String::as_str) != Some("true") {

@@ -7,7 +7,7 @@ use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::link::Link;
 use crate::path::ovs::{Port, SETTLING_TIME, Uncounted};
 
-/// A host on which `tap0` is plugged into br-int, by Open vSwitch.
+/// A host on which `tap0` is a port of the Open vSwitch bridge br-int.
 struct World {
     links: Links,
     ovs: Ovs,
@@ -99,7 +99,7 @@ fn access(tag: u16) -> Vlan {
 const READY: [&str; 0] = [];
 
 #[test]
-fn a_port_that_nobody_is_in_charge_of_is_ready_when_plugged() {
+fn a_port_without_an_owner_is_ready_when_plugged() {
     let mut world = World::on_ovs();
     assert_eq!(world.unmet(), READY);
     world.interface("tap0").ofport = Some(-1);
@@ -129,7 +129,7 @@ fn neutrons_dead_vlan_is_not_ready() {
 }
 
 #[test]
-fn left_over_trunks_count_only_where_open_vswitch_heeds_them() {
+fn leftover_trunks_count_only_if_open_vswitch_uses_them() {
     let mut world = World::neutron();
     let port = world.port("tap0");
     port.tag = Some(7);
@@ -155,7 +155,7 @@ fn a_tag_that_ovs_vswitchd_has_not_carried_out_is_not_ready() {
     (world.ovs.next_cfg, world.ovs.cur_cfg) = (9, 7);
     assert_eq!(world.unmet(), ["ovs-vswitchd has not carried out the last change of the port tap0 yet"]);
     world.ovs.cur_cfg = 8;
-    assert_eq!(world.unmet(), READY, "the change 9 is of something else");
+    assert_eq!(world.unmet(), READY, "change 9 is not of this port");
 }
 
 /// The agent writes net_uuid some milliseconds after the tag.
@@ -168,7 +168,7 @@ fn neutron_is_in_charge_of_a_bridge_that_its_agent_has_made() {
         let mut world = World::on_ovs();
         world.ovs = ovs(&bridges);
         let of = |world: &World| world.seen().in_charge;
-        let words = |port: &str| (Owner::Neutron, format!("{port} on br-int is of neutron's agent"));
+        let words = |port: &str| (Owner::Neutron, format!("{port} on br-int belongs to neutron's agent"));
         match marked {
             Some(port) => assert_eq!(of(&world), words(port)),
             None => assert_eq!(of(&world).0, Owner::Nobody),
@@ -177,12 +177,12 @@ fn neutron_is_in_charge_of_a_bridge_that_its_agent_has_made() {
         world.ovs.changed();
         assert_eq!(of(&world).0, Owner::Neutron);
         world.asks_for(access(100));
-        assert_eq!(of(&world).0, Owner::Vlan, "the operator's word goes before that");
+        assert_eq!(of(&world).0, Owner::Vlan, "the operator's VLAN takes precedence");
     }
 }
 
 #[test]
-fn other_config_tag_proves_nothing_but_who_is_in_charge() {
+fn other_config_tag_proves_the_owner_only() {
     let mut world = World::on_ovs();
     let config = &mut world.port("tap0").other_config;
     config.insert("tag".into(), "100".into());
@@ -192,7 +192,7 @@ fn other_config_tag_proves_nothing_but_who_is_in_charge() {
 }
 
 #[test]
-fn ovn_is_ready_when_it_says_so() {
+fn ovn_is_ready_when_ovn_installed_is_set() {
     let mut world = World::neutron();
     world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
     assert_eq!(world.seen().in_charge.0, Owner::Ovn, "before nova's metadata");
@@ -213,7 +213,7 @@ fn ovn_is_in_charge_of_its_own_bridge_only() {
 }
 
 #[test]
-fn the_tag_that_ovns_port_has_left_means_nothing() {
+fn a_leftover_tag_of_an_ovn_port_means_nothing() {
     let mut world = World::on_ovs();
     world.port("tap0").tag = Some(7);
     world.port("tap0").other_config.insert("net_uuid".into(), "n".into());
@@ -244,7 +244,7 @@ fn opennebula_is_ready_when_its_driver_has_set_anything() {
 }
 
 #[test]
-fn the_operator_may_say_that_another_agent_is_in_charge() {
+fn the_configuration_may_name_another_agent_as_owner() {
     let mut world = World::on_ovs();
     world.in_charge = Some(Owner::Agent);
     assert_eq!(world.unmet().len(), 1);
@@ -269,7 +269,7 @@ fn a_network_without_vlan_never_gets_one() {
 }
 
 #[test]
-fn the_vlan_that_is_asked_for_may_be_the_native_one_of_a_port_with_others() {
+fn the_required_vlan_may_be_the_native_one_of_a_trunk() {
     let mut world = World::on_ovs();
     world.asks_for(access(100));
     for mode in ["access", "dot1q-tunnel", "native-untagged", "native-tagged"] {
@@ -318,13 +318,13 @@ fn a_trunk_in_the_domains_xml_must_be_on_the_port() {
 
     world.asks_for(Vlan { trunk: true, tags: vec![100, 200], native: None });
     world.port("tap0").vlan_mode = None;
-    assert_eq!(world.unmet(), ["the port tap0 has tag 100, where none is asked for"]);
+    assert_eq!(world.unmet(), ["the port tap0 has tag 100, where none is wanted"]);
     world.port("tap0").tag = None;
     assert_eq!(world.unmet(), READY);
 }
 
 #[test]
-fn the_operator_may_say_who_is_in_charge() {
+fn the_configuration_may_name_the_owner() {
     let mut world = World::neutron();
     world.in_charge = Some(Owner::Nobody);
     assert_eq!(world.unmet(), READY);
@@ -357,7 +357,7 @@ fn the_parent_of_a_trunk_follows_the_rule_of_its_patch_port() {
         assert_eq!(world.unmet(), ["the port tpi-1 has no VLAN tag yet"]);
         world.port("tpi-1").tag = Some(100);
         assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)));
-        assert_eq!(world.seen().ofport, Some(1), "of tap0 on tbr-1: there the guest's frames come in");
+        assert_eq!(world.seen().ofport, Some(1), "of tap0 on tbr-1, where the guest's frames enter");
     }
 }
 
@@ -419,12 +419,12 @@ fn a_linux_bridge_must_be_up_and_forward_from_a_port_with_a_carrier() {
 }
 
 #[test]
-fn a_bridge_that_filters_vlans_must_have_the_pvid_that_is_asked_for() {
+fn a_filtering_bridge_must_have_the_required_pvid() {
     let mut world = World::on_linux_bridge();
     world.link(1).bridge.as_mut().unwrap().vlan_filtering = true;
     assert_eq!(world.unmet(), ["tap0 has no PVID: its bridge drops untagged frames"]);
     world.link(2).pvid = Some(1);
-    assert_eq!(world.unmet(), READY, "nobody asks for more");
+    assert_eq!(world.unmet(), READY, "no VLAN is required");
     world.asks_for(access(100));
     assert_eq!(world.unmet(), ["tap0 has PVID 1, not 100"]);
     world.link(2).pvid = Some(100);
@@ -432,7 +432,7 @@ fn a_bridge_that_filters_vlans_must_have_the_pvid_that_is_asked_for() {
 }
 
 #[test]
-fn a_bridge_that_knows_no_vlans_cannot_have_the_one_that_is_asked_for() {
+fn a_bridge_without_vlan_filtering_cannot_have_the_required_one() {
     let mut world = World::on_linux_bridge();
     world.asks_for(access(100));
     assert_eq!(world.unmet(), ["the bridge br0 does not filter VLANs, so tap0 is not in VLAN 100"]);
@@ -496,7 +496,7 @@ fn a_ready_port_stays_so_while_ovsdb_is_restarted_and_no_other_gets_ready() {
 }
 
 #[test]
-fn a_host_without_open_vswitch_is_not_asked_for_it() {
+fn a_host_without_open_vswitch_needs_no_ovsdb() {
     let mut world = World::on_linux_bridge();
     world.ovsdb_error = Some(Unreachable { why: "no such file".into(), since: Duration::ZERO });
     assert_eq!(world.unmet(), READY);
@@ -504,12 +504,12 @@ fn a_host_without_open_vswitch_is_not_asked_for_it() {
     assert_eq!(world.unmet(), ["tap0 is not plugged into a bridge", "OVSDB cannot be reached: no such file"]);
 }
 
-/// As nova's `brq`, to which the agent adds the VLAN device after the tap.
+/// Like nova's `brq`, to which the agent adds the VLAN device after the tap.
 #[test]
 fn a_port_that_an_agent_makes_waits_for_its_way_out() {
     let words = ["br0 has no uplink"];
     let mut world = World::on_linux_bridge();
-    assert_eq!(world.unmet(), READY, "what nobody is going to change is a failure of its own");
+    assert_eq!(world.unmet(), READY, "without an agent the missing uplink is a failure");
     world.target.manager = Some(Manager::Nova);
     assert_eq!(world.unmet(), words);
     world.links.change(90, |eth0| eth0.master = Some(1));

@@ -1,4 +1,4 @@
-//! Every row of the two tables, what a frame goes on to and what a path ends at, alone and behind each other.
+//! Every kind of device that a path passes or ends at, alone and combined.
 
 use super::*;
 use crate::path::attachment::tests::{link, ovs, plug};
@@ -88,7 +88,7 @@ fn elsewhere(link: Link) -> Link {
 }
 
 #[test]
-fn each_device_leads_on_to_what_is_below_it() {
+fn each_device_leads_to_the_device_below_it() {
     let eth0 = || link(9, "eth0", "", 0, 0);
     let port = |name: &str, kind: &str, lower| link(3, name, kind, 1, lower);
     for (devices, expected, edge) in [
@@ -220,18 +220,18 @@ fn a_macvtap_on_a_bridge_leaves_by_the_bridges_ports() {
         World { links: links.into_iter().collect(), ovs: Ovs::default(), uplinks: Uplinks::default() };
     let way = world.way();
     assert_eq!(names(&way), "tap0 br0 eth0");
-    assert_eq!(way.hops[1].role, Role::Upper, "it goes into the bridge as the host's own frames do");
+    assert_eq!(way.hops[1].role, Role::Upper, "it enters the bridge like the host's own frames");
 }
 
 #[test]
-fn a_guests_tap_is_no_way_out() {
+fn a_guests_tap_is_no_edge() {
     let guests = Link { address: Some([0xfe, 0x54, 0, 0, 0, 9]), ..link(3, "vnet1", "tun", 1, 0) };
     let way = on_br0(&[guests]).way();
     assert_eq!((way.reach(), way.nowhere().as_deref()), (Reach::Nowhere, Some("br0 has no uplink")));
 }
 
 #[test]
-fn tunnels_and_what_passes_by_the_kernel_are_edges_of_their_kind() {
+fn tunnels_and_ports_that_bypass_the_kernel_are_edges_of_their_kind() {
     for (kind, name) in [("vxlan", "vx10"), ("geneve", "gnv0"), ("gretap", "gre1"), ("wireguard", "wg0")] {
         let way = on_br0(&[link(3, name, kind, 1, 0)]).way();
         assert_eq!(edges(&way), [format!("{name} Tunnel Untagged")]);
@@ -251,7 +251,7 @@ fn tunnels_and_what_passes_by_the_kernel_are_edges_of_their_kind() {
 }
 
 #[test]
-fn what_leads_into_another_namespace_or_program_is_an_edge_only_of_a_path_without_another() {
+fn another_namespace_or_program_is_an_edge_only_of_a_path_without_another() {
     let container = elsewhere(link(3, "vethc", "veth", 1, 0));
     let program = link(4, "vpn0", "tun", 1, 0);
     let nic = link(9, "eth0", "", 1, 0);
@@ -271,7 +271,7 @@ fn what_leads_into_another_namespace_or_program_is_an_edge_only_of_a_path_withou
 }
 
 #[test]
-fn uplinks_that_are_named_are_the_edges_and_no_others() {
+fn only_the_configured_uplinks_are_edges() {
     let devices = || {
         [
             elsewhere(link(3, "up0", "veth", 1, 0)),
@@ -285,7 +285,7 @@ fn uplinks_that_are_named_are_the_edges_and_no_others() {
     let way = on_br0(&devices()).named("\"wan0\"").way();
     assert_eq!(way.reach(), Reach::Nowhere);
     let words = way.nowhere().unwrap();
-    assert!(words.contains("eth0 is none of [path] uplinks"), "{words}");
+    assert!(words.contains("eth0 is not one of [path] uplinks"), "{words}");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_bridge_with_an_address_is_the_edge_if_there_is_no_other() {
 }
 
 #[test]
-fn a_row_without_a_device_is_no_way_out_and_is_named_where_it_is_the_only_one() {
+fn a_row_without_a_device_is_no_edge_and_is_named_if_it_is_the_only_one() {
     let mut world = on_ovs(&[("br-ex", &["tap0", "eth1", "gone"])], &[]);
     for row in ["i-eth1", "i-gone"] {
         let row = world.ovs.interfaces.get_mut(row).unwrap();
@@ -328,9 +328,9 @@ fn a_row_without_a_device_is_no_way_out_and_is_named_where_it_is_the_only_one() 
     assert_eq!((edges(&world.way()), world.way().dead_ends), (vec!["eth0 Nic Unknown".to_owned()], vec![]));
 }
 
-/// Neutron's agent says of its ports what network they are in.
+/// Neutron's agent records the network of a port in the port's row.
 #[test]
-fn a_port_of_neutrons_leaves_by_the_edges_of_its_network() {
+fn the_path_of_a_neutron_port_ends_at_the_edges_of_its_network() {
     let bridges: [(&str, &[&str]); 3] = [
         ("br-int", &["tap0", "int-br-ex:patch:phy-br-ex", "patch-tun:patch:patch-int"]),
         ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
@@ -351,12 +351,12 @@ fn a_port_of_neutrons_leaves_by_the_edges_of_its_network() {
     assert_eq!(edges_of(&[("network_type", "flat")], &bridges).0, ["eth0 Nic Untagged"]);
     let overlay = [("network_type", "vxlan"), ("segmentation_id", "7")];
     assert_eq!(edges_of(&overlay, &bridges).0, ["vxlan-1 Tunnel Unknown"]);
-    // Until another host is in the network, l2population makes no tunnel.
+    // l2population makes no tunnel until another host has a port of the network.
     assert_eq!(edges_of(&overlay, &bridges[..2]), (vec![], Reach::Host));
 }
 
 #[test]
-fn settings_of_a_bridges_port_are_told_with_the_hop_that_they_guard() {
+fn the_settings_of_a_bridge_port_are_recorded_on_the_hop_behind_it() {
     let port = |change: fn(&mut BridgePort)| {
         let mut eth0 = link(9, "eth0", "", 1, 0);
         change(eth0.port.as_mut().unwrap());
@@ -381,7 +381,7 @@ fn settings_of_a_bridges_port_are_told_with_the_hop_that_they_guard() {
 }
 
 #[test]
-fn settings_ask_for_the_kind_of_frame() {
+fn a_setting_applies_to_its_kind_of_frame() {
     let all = [Cast::Broadcast, Cast::ArpAnnouncement, Cast::Multicast, Cast::Advertisement];
     for (setting, kept) in [
         (Setting::BcastFlood, [true, true, false, false]),
@@ -418,9 +418,9 @@ fn ten_thousand_devices_below_each_other_are_followed_and_more_are_not() {
     assert_eq!(chain(30_000).reach(), Reach::Nowhere);
 }
 
-/// Each announcement walks after each change.
+/// Each announcement walks after each change, so the cost per walk must not depend on the guests.
 #[test]
-fn two_thousand_guests_are_not_looked_at() {
+fn two_thousand_guests_are_not_visited() {
     let guests = (0..2000).map(|n| Link {
         address: Some([0xfe, 0, 0, 0, (n >> 8) as u8, n as u8]),
         ..link(100 + n, &format!("vnet{n}"), "tun", 1, 0)
@@ -435,7 +435,7 @@ fn two_thousand_guests_are_not_looked_at() {
 }
 
 #[test]
-fn a_frame_is_held_where_every_edge_is_closed_to_it() {
+fn a_frame_is_held_if_every_edge_is_closed_to_it() {
     let port = |index, name: &str, change: fn(&mut BridgePort)| {
         let mut link = link(index, name, "", 1, 0);
         change(link.port.as_mut().unwrap());
@@ -448,6 +448,6 @@ fn a_frame_is_held_where_every_edge_is_closed_to_it() {
     };
     let both = [port(8, "eth0", no_broadcast), port(9, "eth1", blocked)];
     assert_eq!(told(&both, Cast::Broadcast), [Setting::BcastFlood, Setting::State(PortState::Blocking)]);
-    assert_eq!(told(&both, Cast::Advertisement), [], "eth0 takes it");
-    assert_eq!(told(&[], Cast::Broadcast), [], "there is nothing to be closed");
+    assert_eq!(told(&both, Cast::Advertisement), [], "eth0 lets it pass");
+    assert_eq!(told(&[], Cast::Broadcast), [], "there is no edge that could be closed");
 }

@@ -1,7 +1,8 @@
 //! announce(1): the one-shot.
 //!
-//! This program is not linked with libvirt, whose fifty shared objects take eight milliseconds to load: `--dev` must be
-//! on the wire before that. Where guests are to be looked for, it becomes announced(8) under its own name, which is.
+//! This program is not linked with libvirt, whose fifty shared objects take eight milliseconds to load: `--dev` must send
+//! its first frame before that. To look for guests, it executes announced(8), which is linked with it, under the name
+//! announce.
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;

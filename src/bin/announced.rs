@@ -1,4 +1,4 @@
-//! announced(8): the daemon; and announce(1), when it is called so, where libvirt is needed.
+//! announced(8): the daemon; and, when executed under the name announce, announce(1) with libvirt.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,11 +8,11 @@ use clap::Parser;
 
 const LINKED: Linked = Linked { find: announced::find, hook: announced::for_hook };
 
-/// Announce VMs to the network whenever they come to run on this host.
+/// Announce VMs to the network whenever they begin to run on this host.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// The configuration [default: /etc/announced/announced.toml, if it is there]
+    /// The configuration [default: /etc/announced/announced.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -20,7 +20,7 @@ struct Args {
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     if name.to_string_lossy().ends_with("announce") {
-        return announced::run_announce(Some(LINKED), || "this program cannot ask libvirt".into());
+        return announced::run_announce(Some(LINKED), || "this program is not linked with libvirt".into());
     }
     announced::run_announced(Args::parse().config)
 }

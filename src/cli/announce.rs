@@ -17,11 +17,11 @@ use crate::report::Report;
 use crate::run::announcer::{self, Signals, Stop};
 use crate::run::order::Order;
 
-/// Announces the NICs that are meant for an event at `began`, and prints a report of each.
+/// Announces the selected NICs for an event at `began`, and prints a report of each.
 ///
 /// # Errors
 ///
-/// The host or libvirt cannot be read, or the capture file cannot be made.
+/// The host or libvirt cannot be read, or the capture file cannot be created.
 pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result<Status, Problem> {
     let (host, orders) = start.gather().await?;
     let pcap = args.pcap.as_deref().map(|path| {
@@ -30,7 +30,7 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     });
     let pcap = pcap.transpose()?;
     let (stopper, stop) = watch::channel(None);
-    // Before the announcements, which run in the order of their making: what they say may already be answered by a signal.
+    // Spawned before the announcements, which run in the order of spawning: the first line of output may provoke a signal.
     tokio::spawn(async move {
         interrupted().await;
         stopper.send_replace(Some(Stop::Interrupted));
@@ -46,14 +46,14 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     if nothing {
         complain(match args.nics.whom() {
             Whom::Guests(Wanted::All) => "nothing to announce: no VM with a NIC is running here",
-            _ => "nothing to announce: no VM that is meant has a NIC",
+            _ => "nothing to announce: none of the selected VMs has a NIC",
         });
     }
     while let Some(report) = running.join_next().await {
         status = status.max(match report {
             Ok(report) => publish(&report, args),
             Err(error) => {
-                complain(&format!("an announcement broke off: {error}"));
+                complain(&format!("an announcement was interrupted: {error}"));
                 Status::Failed
             }
         });
@@ -75,7 +75,7 @@ async fn interrupted() {
     }
 }
 
-/// Prints a report: an announcement on standard output, a failure as one line on standard error.
+/// Prints a report: an announcement to standard output, a failure as one line to standard error.
 fn publish(report: &Report, args: &Announce) -> Status {
     let printed = if args.output.json { print(&json(report, &args.output)) } else { Status::Announced };
     let status = match report.outcome {

@@ -29,39 +29,39 @@ A TIME is a number with a unit, such as 50ms, 2s or 1m 30s; a number alone is se
 
 /// Announce running VMs to the network, now.
 ///
-/// Waits until the VM's port carries traffic, then sends gratuitous ARP, neighbour advertisements and RARP into it as if
-/// the guest had.
+/// Waits until the VM's port carries traffic, then injects gratuitous ARP, neighbour advertisements and RARP as if the guest
+/// had sent them.
 #[derive(Debug, Parser)]
 #[command(name = "announce", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = EXAMPLES)]
 pub struct Cli {
-    /// Something else than an announcement.
+    /// A command other than announcing.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The announcement.
+    /// The options of an announcement.
     #[command(flatten)]
     pub announce: Announce,
 }
 
-/// What else than announcing can be asked for.
+/// The commands other than announcing.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show where the VM is plugged, what its port waits for and what would be sent; send nothing
+    /// Show where the VM is attached, what its port waits for and what would be sent; send nothing
     Explain(Box<Explain>),
-    /// Send one round, and show its way hop by hop, and where it ended
+    /// Send one round, and show hop by hop how far it gets, and why
     Trace(Box<Trace>),
     /// Validate a configuration file
     Check {
         /// The file [default: /etc/announced/announced.toml]
         #[arg(value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
-        /// The same
+        /// The same, as an option
         #[arg(long, value_name = "FILE", conflicts_with = "file", value_hint = ValueHint::FilePath)]
         config: Option<PathBuf>,
     },
-    /// Tell what the daemon did and is doing
+    /// Show what the daemon did and is doing
     Status(Status),
-    /// Announce a VM when it has come to run here, unless the daemon does; for the libvirt hook
+    /// Announce a VM once it runs here, unless the daemon does; for the libvirt hook
     Hook {
         /// The VM, by name
         #[arg(allow_hyphen_values = true)]
@@ -77,13 +77,13 @@ pub enum Command {
     },
 }
 
-/// `announce`: which NICs, and how.
+/// The options of `announce`.
 #[derive(Debug, Clone, Args)]
 pub struct Announce {
-    /// Which NICs.
+    /// The NICs.
     #[command(flatten)]
     pub nics: Nics,
-    /// How long the port may take to become ready; 0 to look once [default: 60s]
+    /// How long the port may take to become ready; 0 to check once [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "When and what to send")]
     pub wait: Option<Duration>,
     /// The rounds.
@@ -92,19 +92,19 @@ pub struct Announce {
     /// The frames.
     #[command(flatten)]
     pub frames: Frames,
-    /// Where to look.
+    /// The peers.
     #[command(flatten)]
     pub sources: Sources,
-    /// Do everything but the sending
+    /// Do everything except sending
     #[arg(long, help_heading = "What to do with it")]
     pub dry_run: bool,
     /// Write every frame to a capture file as well
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What to do with it")]
     pub pcap: Option<PathBuf>,
-    /// How to print.
+    /// The output.
     #[command(flatten)]
     pub output: Output,
-    /// Print nothing but errors and, with --json, the JSON
+    /// Print only errors and, with --json, the JSON
     #[arg(short, long, help_heading = "What to do with it", conflicts_with = "verbose")]
     pub quiet: bool,
 }
@@ -112,7 +112,7 @@ pub struct Announce {
 /// `announce explain`.
 #[derive(Debug, Clone, Args)]
 pub struct Explain {
-    /// Which NICs.
+    /// The NICs.
     #[command(flatten)]
     pub nics: Nics,
     /// The rounds.
@@ -121,10 +121,10 @@ pub struct Explain {
     /// The frames.
     #[command(flatten)]
     pub frames: Frames,
-    /// Where to look.
+    /// The peers.
     #[command(flatten)]
     pub sources: Sources,
-    /// How to print.
+    /// The output.
     #[command(flatten)]
     pub output: Output,
 }
@@ -132,16 +132,16 @@ pub struct Explain {
 /// `announce trace`.
 #[derive(Debug, Clone, Args)]
 pub struct Trace {
-    /// Which NICs.
+    /// The NICs.
     #[command(flatten)]
     pub nics: Nics,
     /// The frames.
     #[command(flatten)]
     pub frames: Frames,
-    /// Where to look.
+    /// The peers.
     #[command(flatten)]
     pub sources: Sources,
-    /// How to print.
+    /// The output.
     #[command(flatten)]
     pub output: Output,
     /// Refused: a trace always sends.
@@ -155,10 +155,10 @@ pub struct Status {
     /// Only this VM, with timelines: its name, UUID or id, or a NIC's MAC address or device
     #[arg(value_name = "VM", add = ArgValueCandidates::new(candidates::vms))]
     pub vm: Option<String>,
-    /// The same
+    /// The same, as an option
     #[arg(long = "vm", value_name = "VM", conflicts_with = "vm", add = ArgValueCandidates::new(candidates::vms))]
     pub of: Option<String>,
-    /// So many of the last announcements [default: 10]
+    /// The number of announcements to show, the last ones [default: 10]
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "prometheus")]
     pub lines: Option<usize>,
     /// Only announcements that ended within this time
@@ -167,7 +167,7 @@ pub struct Status {
     /// Only announcements that did not succeed
     #[arg(long, conflicts_with = "prometheus")]
     pub failed: bool,
-    /// As one JSON object; of a VM, one for each announcement
+    /// As one JSON object; for a VM, one per announcement
     #[arg(long)]
     pub json: bool,
     /// Indent the JSON
@@ -178,19 +178,19 @@ pub struct Status {
     pub prometheus: bool,
 }
 
-/// Which NICs.
+/// The selected NICs.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Which NICs")]
 pub struct Nics {
     #[command(flatten)]
     subject: Subject,
-    /// The NIC's MAC address: with --dev the guest's, otherwise the one NIC that is meant
+    /// The NIC's MAC address: with --dev the guest's, otherwise the one NIC to announce
     #[arg(long, value_name = "MAC", value_parser = mac)]
     pub mac: Option<MacAddr>,
-    /// An address to announce, in addition to those that the host's systems vouch for; may be given several times
+    /// An address to announce, in addition to those from trusted sources; may be given several times
     #[arg(long = "ip", value_name = "ADDR", value_parser = ip)]
     pub ips: Vec<IpAddr>,
-    /// A gateway to ask, in addition to those that are known
+    /// A gateway to ask, in addition to the known ones
     #[arg(long = "ask", value_name = "ADDR", value_parser = gateway)]
     pub asks: Vec<IpAddr>,
     /// The VLAN that the port must have before anything is sent
@@ -204,7 +204,7 @@ struct Subject {
     /// A VM, by name, UUID or id; may be given several times
     #[arg(value_name = "VM", conflicts_with_all = ["all", "dev"], add = ArgValueCandidates::new(candidates::vms))]
     names: Vec<String>,
-    /// The same
+    /// The same, as an option
     #[arg(long = "vm", value_name = "NAME|UUID|ID", conflicts_with_all = ["all", "dev"])]
     #[arg(add = ArgValueCandidates::new(candidates::vms))]
     vms: Vec<String>,
@@ -216,17 +216,17 @@ struct Subject {
     dev: Option<String>,
 }
 
-/// When the rounds are sent.
+/// The schedule of rounds.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "When and what to send")]
 pub struct Rounds {
-    /// Rounds in all [default: 10]
+    /// The number of rounds [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=config::MOST_ROUNDS as i64))]
     pub count: Option<u32>,
     /// The gap between the first two rounds [default: 50ms]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub interval: Option<Duration>,
-    /// What each gap is multiplied with to get the next [default: 2]
+    /// The factor from each gap to the next [default: 2]
     #[arg(long, value_name = "FACTOR")]
     pub backoff: Option<f64>,
     /// The longest gap [default: 2s]
@@ -234,23 +234,23 @@ pub struct Rounds {
     pub max_interval: Option<Duration>,
 }
 
-/// What is sent, and by which way in.
+/// The frames, and the injection method.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "When and what to send")]
 pub struct Frames {
     /// What to send [default: all kinds]
     #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = kind, add = ArgValueCandidates::new(candidates::kinds))]
     pub send: Vec<Kind>,
-    /// The way in [default: auto]
+    /// The injection method [default: auto]
     #[arg(long, value_name = "METHOD", hide_possible_values = false)]
     pub inject: Option<Inject>,
 }
 
-/// Where to look.
+/// The peers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Where to look")]
 pub struct Sources {
-    /// The libvirt to ask [default: $LIBVIRT_DEFAULT_URI, else qemu:///system]
+    /// The URI of libvirt [default: $LIBVIRT_DEFAULT_URI, else qemu:///system]
     #[arg(long, value_name = "URI")]
     pub connect: Option<String>,
     /// Open vSwitch's database [default: db.sock in $OVS_RUNDIR or /run/openvswitch]
@@ -261,7 +261,7 @@ pub struct Sources {
     pub config: Option<PathBuf>,
 }
 
-/// How to print.
+/// The output.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What to do with it")]
 pub struct Output {
@@ -271,12 +271,12 @@ pub struct Output {
     /// Indent the JSON
     #[arg(short, long, requires = "json")]
     pub pretty: bool,
-    /// Tell more on standard error
+    /// Print more on standard error
     #[arg(short, long)]
     pub verbose: bool,
 }
 
-/// A way in, or the best that works.
+/// An injection method, or the best that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inject {
     /// The best that works.
@@ -285,7 +285,7 @@ pub enum Inject {
     By(Method),
 }
 
-/// Whose NICs are meant.
+/// The subjects of an announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whom {
     /// Guests that libvirt knows.
@@ -316,7 +316,7 @@ impl ValueEnum for Inject {
 }
 
 impl Nics {
-    /// Whose NICs are meant.
+    /// The subjects of the announcement.
     pub(super) fn whom(&self) -> Whom {
         match (&self.subject.dev, self.mac) {
             (Some(device), Some(mac)) => Whom::Device(device.clone(), mac),
@@ -327,7 +327,7 @@ impl Nics {
 }
 
 impl Rounds {
-    /// The configuration with these rounds in place of its own.
+    /// Applies these options to the schedule of the configuration.
     pub(super) fn apply(&self, config: &mut Config) {
         let schedule = &mut config.schedule;
         schedule.count = self.count.unwrap_or(schedule.count);
@@ -338,7 +338,7 @@ impl Rounds {
 }
 
 impl Frames {
-    /// The configuration with these frames, and this way in, in place of its own.
+    /// Applies these options to the frames and the injection method of the configuration.
     pub(super) fn apply(&self, config: &mut Config) {
         if !self.send.is_empty() {
             config.frames.send.clone_from(&self.send);
@@ -352,7 +352,7 @@ impl Frames {
 }
 
 impl Sources {
-    /// The configuration file, with these places to look in place of its own.
+    /// The configuration file, with these options applied.
     ///
     /// # Errors
     ///
@@ -365,7 +365,7 @@ impl Sources {
     }
 }
 
-/// The command line with a command in front of the options that stand before it: `announce --json status`, as `ip -j link`.
+/// The command line with the command moved before preceding options: `announce --json status`, as in `ip -j link`.
 pub(super) fn command_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
     if let [_, hook, _, after, _] = &words[..] {
@@ -419,7 +419,7 @@ fn mac(text: &str) -> Result<MacAddr, String> {
 fn ip(text: &str) -> Result<IpAddr, String> {
     let ip = text.parse().map_err(|_| "expected an IPv4 or IPv6 address without a prefix length")?;
     match address::unannounceable(ip) {
-        Some(why) => Err(format!("it {why}, which no guest owns")),
+        Some(why) => Err(format!("it {why}, which no guest has")),
         None => Ok(ip),
     }
 }

@@ -1,4 +1,4 @@
-//! What a shell offers when a name is to be completed.
+//! Candidates for shell completion.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use clap_complete::CompletionCandidate;
 
 use crate::announcement::frame::Kind;
 
-/// libvirt's QEMU driver keeps a file for each running domain here; its names can be listed without asking libvirt, whose
-/// libraries this program does not load.
+/// libvirt's QEMU driver keeps a file here for each running domain: the names are available without libvirt's libraries,
+/// which this program does not load.
 const RUNNING_DOMAINS: &str = "/run/libvirt/qemu";
 const DEVICES: &str = "/sys/class/net";
 

@@ -1,4 +1,4 @@
-//! Completion of words on the command line: the script that a shell sources, and the answers that the script asks for.
+//! Shell completion: the script that a shell sources, and the answers to the script's requests.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -8,10 +8,10 @@ use crate::cli::args::Cli;
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::print;
 
-/// The script sets this variable to its shell's name when it asks.
+/// The script sets this variable to its shell's name when it requests candidates.
 const VARIABLE: &str = "COMPLETE";
 
-/// Where a completion script asks, answers it and ends the process.
+/// Answers a request of a completion script and ends the process; otherwise returns.
 pub(super) fn answer() {
     if std::env::var_os(VARIABLE).is_some() {
         CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();

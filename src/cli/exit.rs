@@ -1,4 +1,4 @@
-//! How announce(1) ends: an exit status by meaning, and one line where it ends early.
+//! The end of announce(1): its exit status, and one line if it ends early.
 
 /// The exit status of announce(1), by meaning; the greater failure wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -7,7 +7,7 @@ pub(super) enum Status {
     Announced,
     /// Some port was not ready in time.
     NotReady,
-    /// A VM is not there, or does not run.
+    /// A VM does not exist here, or does not run.
     NoVm,
     /// Some target failed.
     Failed,
@@ -18,7 +18,7 @@ pub(super) enum Status {
 }
 
 impl Status {
-    /// The number that the process ends with.
+    /// The process's exit status.
     pub(super) fn code(self) -> u8 {
         match self {
             Status::Announced => 0,
@@ -34,7 +34,7 @@ impl Status {
 /// A problem that ends the command: one line, and the exit status.
 pub(super) type Problem = (Status, String);
 
-/// The error of the command line's parser in one line, with the remedy.
+/// The command line parser's error in one line, with the remedy.
 pub(super) fn usage(error: &clap::Error) -> String {
     use clap::error::ErrorKind;
     if error.kind() == ErrorKind::MissingRequiredArgument && error.to_string().contains("--all") {

@@ -1,4 +1,4 @@
-//! `announce explain`: what would happen, and why.
+//! `announce explain`: what an announcement would do, and why.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::report::Path;
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::order::Order;
 
-/// Explains each NIC that is meant.
+/// Explains each selected NIC.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     Ok(status.max(orders.print_refused(output)))
 }
 
-/// Everything that an announcement would depend on, at one moment.
+/// Everything that an announcement depends on, at one moment.
 #[derive(Debug, Serialize)]
 pub(super) struct Explanation {
     version: u32,
@@ -55,20 +55,20 @@ pub(super) struct Explanation {
     in_charge: Owner,
     evidence: String,
     unmet: Vec<String>,
-    /// What keeps frames from every edge, by their kinds.
+    /// The settings that keep frames from every edge, by kinds of frames.
     held: Vec<String>,
     addresses: Vec<Address>,
-    /// Addresses that are claimed, but whose source is not believed, or that the configuration does not permit.
+    /// Known addresses that are not announced: their source is not trusted, or the configuration excludes them.
     disbelieved: Vec<Address>,
     gateways: Vec<Asks>,
-    /// Where this host is the router: what it makes of announcements.
+    /// Where this host is the router: the settings for announcements.
     router_settings: BTreeMap<String, String>,
     frames: Vec<String>,
     schedule_ms: Vec<u128>,
     injectors: Vec<&'static str>,
 }
 
-/// Whom an address asks.
+/// The gateways that an address asks.
 #[derive(Debug, Serialize)]
 struct Asks {
     gateway: IpAddr,
@@ -78,10 +78,10 @@ struct Asks {
 }
 
 impl Explanation {
-    /// Explains `order` for what was seen of the host.
+    /// Explains `order` for an observation of the host.
     pub(super) fn new(order: &Order, seen: &Assessment, here: &[Gateway]) -> Self {
         let target = &order.target;
-        // The one that every MAC implies is no claim.
+        // Every MAC implies an address, which no source has named.
         let claims = target.addresses.iter().filter(|a| a.source != address::Source::Implied);
         let claimed = claims.filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
         let questions = order.questions(here);
@@ -110,7 +110,7 @@ impl Explanation {
     }
 }
 
-/// What is known beforehand to keep frames in: no way out, or settings of bridges.
+/// Why frames would not leave, as far as known beforehand: no edge, or settings of bridges.
 fn held(order: &Order, seen: &Assessment) -> Vec<String> {
     let Some(way) = seen.attachment.as_ref().map(|attachment| &attachment.way) else {
         return Vec::new();
@@ -162,7 +162,7 @@ impl fmt::Display for Explanation {
         row(
             "asks",
             if gateways.is_empty() {
-                vec!["nobody: no gateway is known (name one with --ask)".into()]
+                vec!["none: no gateway is known (name one with --ask)".into()]
             } else {
                 gateways
             },
@@ -177,6 +177,6 @@ impl fmt::Display for Explanation {
         let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };
         row("schedule", vec![format!("{} {rounds}, at {schedule} ms", self.schedule_ms.len())])?;
         let injectors = self.injectors.join(", else ");
-        row("by", vec![if injectors.is_empty() { "no way yet".into() } else { injectors }])
+        row("by", vec![if injectors.is_empty() { "none yet".into() } else { injectors }])
     }
 }

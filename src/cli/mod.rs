@@ -25,19 +25,19 @@ use crate::cli::select::Start;
 use crate::config::Config;
 use crate::host::libvirt::Find;
 
-/// What a program can do that is linked with libvirt.
+/// The functions of a program that is linked with libvirt.
 #[derive(Debug, Clone, Copy)]
 pub struct Linked {
     /// Finds guests.
     pub find: Find,
-    /// Announces a guest, by name, for the hook whose process is given.
+    /// Announces a guest, by name, for the hook with the given process id.
     pub hook: fn(String, i32, Config) -> Result<(), String>,
 }
 
 /// Runs announce(1) with the process's arguments.
 ///
-/// Where libvirt is needed and this program is not linked with it, `become_linked` is called; it returns only the reason why
-/// it could not start the other program.
+/// If libvirt is needed and this program is not linked with it, `become_linked` replaces it with the other program; it
+/// returns only on failure, with the reason.
 pub fn main(linked: Option<Linked>, become_linked: fn() -> String) -> ExitCode {
     let began = Instant::now();
     completions::answer();
@@ -111,12 +111,12 @@ fn block_on(work: impl Future<Output = Result<Status, Problem>>) -> Result<Statu
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| (Status::Failed, format!("cannot start: {error}")))?;
     let status = runtime.block_on(work);
-    // A libvirt that hangs does not delay the end.
+    // A hanging libvirt does not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
 }
 
-/// libvirt must not hear of anything that happens here: nothing is printed, and the status is always 0.
+/// libvirt must not notice any fault here: nothing is printed, and the status is always 0.
 fn hook(
     guest: String,
     after: i32,
@@ -141,6 +141,6 @@ fn check(file: Option<&Path>) -> Result<Status, Problem> {
     };
     let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
     config.advice().iter().for_each(|advice| complain(&format!("{}: warning: {advice}", file.display())));
-    let words = if file.exists() { "is good" } else { "is not there: the defaults apply" };
+    let words = if file.exists() { "is good" } else { "does not exist: the defaults apply" };
     Ok(print(&format!("{} {words}", file.display())))
 }

@@ -5,17 +5,17 @@ use std::io::{self, Write};
 use crate::cli::args::Output;
 use crate::cli::exit::Status;
 
-/// `value` as JSON: one line, or indented where that is asked for.
+/// `value` as JSON: one line, or indented with --pretty.
 pub(super) fn json<T: serde::Serialize>(value: &T, output: &Output) -> String {
     let text = if output.pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     text.unwrap_or_default()
 }
 
-/// Prints `text` and an end of line on standard output.
+/// Prints `text` and a line feed to standard output.
 ///
-/// A reader that has gone away is no error: it has what it wanted. A full disk is one.
+/// A reader that has closed the pipe is no error; a full disk is one.
 pub(super) fn print(text: &str) -> Status {
-    // Names come from elsewhere, and might steer the terminal.
+    // Names from outside might contain control sequences for the terminal.
     let text = text.replace(|c: char| c.is_control() && c != '\n', " ");
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -26,9 +26,9 @@ pub(super) fn print(text: &str) -> Status {
     }
 }
 
-/// Prints one line on standard error.
+/// Prints one line to standard error.
 pub(super) fn complain(text: &str) {
-    // Names and reasons come from OVSDB and libvirt: whatever they hold, this stays one line that is safe to show.
+    // Names and reasons from OVSDB and libvirt may contain anything; the output stays one safe line.
     let line = text.replace(char::is_control, " ");
     let _ = writeln!(io::stderr().lock(), "announce: {line}");
 }

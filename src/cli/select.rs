@@ -1,4 +1,4 @@
-//! From the command line and the guests to what is to be announced.
+//! From the command line and the guests to orders.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,20 +30,20 @@ use crate::run::waits::Waits;
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
 
-/// What is to be announced, and what cannot be.
+/// The selected NICs and VMs.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     /// An order for each NIC.
     pub orders: Vec<(Order, State)>,
-    /// NICs that the host cannot speak for.
+    /// NICs that the host cannot announce.
     pub refused: Vec<Unannounceable>,
-    /// VMs that were asked for and cannot be announced.
+    /// Requested VMs that cannot be announced.
     pub absent: Vec<Absent>,
-    /// What keeps the guests' states up to date.
+    /// Keeps the guests' states up to date.
     watching: Option<Box<dyn std::any::Any + Send>>,
 }
 
-/// What is to be looked for, and where.
+/// The selection, and where to look for it.
 pub(super) struct Start {
     nics: Nics,
     config: Config,
@@ -51,11 +51,12 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// For the NICs `nics` under `config`; where libvirt is needed and `find` is not linked in, `become_linked` takes over.
+    /// For the NICs `nics` under `config`; if libvirt is needed and `find` is not linked in, `become_linked` replaces the
+    /// program.
     ///
     /// # Errors
     ///
-    /// The program that is linked with libvirt could not be started.
+    /// The program that is linked with libvirt cannot be started.
     pub(super) fn new(
         nics: &Nics,
         config: Config,
@@ -68,11 +69,11 @@ impl Start {
         Ok(Start { nics: nics.clone(), config, find })
     }
 
-    /// Starts to watch the host, and finds the NICs that are meant.
+    /// Begins to watch the host, and finds the selected NICs.
     ///
     /// # Errors
     ///
-    /// The host's devices or libvirt cannot be read, or the options do not fit what was found.
+    /// The host's devices or libvirt cannot be read, or the options do not fit the result.
     pub(super) async fn gather(self) -> Result<(Host, Selection), Problem> {
         let Start { nics, config, find } = &self;
         let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
@@ -104,7 +105,7 @@ impl Selection {
         if self.absent.is_empty() { Status::Announced } else { Status::NoVm }
     }
 
-    /// Tells of each NIC that is not announced whatever happens, which is no failure.
+    /// Prints a line for each NIC that can never be announced, which is no failure.
     pub(super) fn print_refused(&self, output: &Output) -> Status {
         let reports = self.refused.iter().map(|refused| Report::refused(refused, Cause::Asked));
         let told = reports.map(|report| {
@@ -119,19 +120,19 @@ impl Selection {
     }
 }
 
-/// Looks for the guests that `args` mean; none where a device is named.
+/// Looks for the guests that `args` select; `None` if they name a device.
 async fn look(args: &Nics, config: &Config, find: Option<Find>) -> Result<Option<Found>, Problem> {
     let Whom::Guests(wanted) = args.whom() else {
         return Ok(None);
     };
-    let find = find.ok_or_else(|| (Status::Failed, "this program cannot ask libvirt".to_owned()))?;
+    let find = find.ok_or_else(|| (Status::Failed, "this program is not linked with libvirt".to_owned()))?;
     let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
     let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
-    let found = found.map_err(|error| (Status::Failed, format!("asking libvirt broke off: {error}")))?;
+    let found = found.map_err(|error| (Status::Failed, format!("the request to libvirt was interrupted: {error}")))?;
     found.map(Some).map_err(|error| (Status::Failed, error.to_string()))
 }
 
-/// Makes orders of all that `args` mean: of what was found, or of the device.
+/// Makes orders for everything that `args` select: guests that were found, or the device.
 fn choose(args: &Nics, config: &Config, found: Option<Found>, ovs: &Ovs) -> Result<Selection, Problem> {
     let mut orders = Selection::default();
     match args.whom() {
@@ -162,18 +163,18 @@ fn choose(args: &Nics, config: &Config, found: Option<Found>, ovs: &Ovs) -> Resu
     is_for_one(args, &orders)?;
     let forbidden = orders.orders.iter().find_map(|(order, _)| {
         let ip = args.ips.iter().find(|ip| !config.permits(&order.target, **ip))?;
-        Some(format!("--ip {ip}: the configuration keeps it from being announced (never, within)"))
+        Some(format!("--ip {ip}: the configuration excludes it (never, within)"))
     });
     forbidden.map_or(Ok(orders), |why| Err((Status::Usage, why)))
 }
 
-/// What is given by hand is for one NIC, which must be there.
+/// --ip and --vlan belong to exactly one NIC.
 fn is_for_one(args: &Nics, orders: &Selection) -> Result<(), Problem> {
-    // Also those that cannot be announced: the address may have been meant for one of them.
+    // NICs that cannot be announced count, too: the address may belong to one of them.
     let others = if args.mac.is_none() { orders.refused.len() + orders.absent.len() } else { 0 };
     let count = orders.orders.len() + others;
     if count > 1 && (!args.ips.is_empty() || args.vlan.is_some()) {
-        let why = format!("--ip and --vlan are for one NIC, and {count} are meant: choose one with --mac");
+        let why = format!("--ip and --vlan apply to one NIC, but {count} are selected: choose one with --mac");
         return Err((Status::Usage, why));
     }
     if let (true, true, true, Some(mac)) =
@@ -197,7 +198,7 @@ fn nics(Guest { known, state }: Guest, args: &Nics, config: &Config, ovs: &Ovs, 
     }
 }
 
-/// libvirt is not asked for the guest behind a device that was named.
+/// For --dev, libvirt is not asked about the guest.
 fn unwatched() -> State {
     watch::channel(GuestState::Running).1
 }

@@ -17,7 +17,7 @@ use crate::report::metrics::Gauges;
 use crate::report::snapshot::{Ended, Snapshot};
 use crate::report::timeline;
 
-/// The last announcements that are printed where no number is given.
+/// The number of announcements printed by default.
 const DEFAULT_LINES: usize = 10;
 const HEAD: [&str; 8] = ["TIME", "VM", "DEVICE", "CAUSE", "OUTCOME", "READY", "FRAME", ""];
 
@@ -25,7 +25,7 @@ const HEAD: [&str; 8] = ["TIME", "VM", "DEVICE", "CAUSE", "OUTCOME", "READY", "F
 ///
 /// # Errors
 ///
-/// The daemon does not answer, or remembers nothing of the VM that is meant.
+/// The daemon does not answer, or has no record of the VM.
 pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     let mut status = ask()?;
     if args.prometheus {
@@ -68,14 +68,14 @@ fn ask() -> Result<Snapshot, Problem> {
 fn unknown(status: &Snapshot, vm: &str) -> String {
     let vm = printable(vm);
     match status.in_progress.iter().find(|subject| subject.split(' ').any(|word| word == vm)) {
-        Some(subject) => format!("{subject} is being announced; no announcement of it has ended yet"),
+        Some(subject) => format!("{subject} is being announced; none of its announcements has ended yet"),
         None => format!(
-            "the daemon remembers no announcement of {vm}; before its start: journalctl -u announced ANNOUNCE_DOMAIN={vm}"
+            "the daemon has no announcement of {vm}; for earlier ones: journalctl -u announced ANNOUNCE_DOMAIN={vm}"
         ),
     }
 }
 
-/// Keeps the reports that `args` ask for: the last ones.
+/// Keeps the reports that `args` select, the last ones.
 fn filter(recent: &mut Vec<Ended>, args: &args::Status) {
     if args.failed {
         recent.retain(|ended| ended.report.outcome != Outcome::Announced);
@@ -83,7 +83,7 @@ fn filter(recent: &mut Vec<Ended>, args: &args::Status) {
     if let Some(since) = args.since {
         recent.retain(|ended| age(&ended.at).is_some_and(|age| age <= since));
     }
-    // A program that reads the JSON gets all that is remembered, unless it asks for less.
+    // A program that reads the JSON gets everything unless it asks for less.
     let all = if args.json || args.since.is_some() { usize::MAX } else { DEFAULT_LINES };
     let surplus = recent.len().saturating_sub(args.lines.unwrap_or(all));
     recent.drain(..surplus);
@@ -135,7 +135,7 @@ fn row(ended: &Ended) -> [String; 8] {
     ]
 }
 
-/// How the frames left, or why they did not; and what is amiss.
+/// How the frames left, or why they did not, and each fault.
 fn result(report: &Report) -> String {
     let departure = report.evidence.departure.as_ref().map(ToString::to_string);
     let why = match report.outcome {
@@ -145,7 +145,7 @@ fn result(report: &Report) -> String {
     };
     let evidence = &report.evidence;
     let amiss = evidence.unseen.iter().map(|why| format!("departure not observable: {why}"));
-    // A failure names what is stuck already.
+    // The text of a failure already has the reason for stuck frames.
     let has_reason = why.is_some();
     let stuck = evidence.stuck.iter().filter(|_| !has_reason).cloned();
     let amiss = amiss.chain(stuck).chain(evidence.stale.clone());
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_stands_with_its_reason() {
+    fn a_failure_is_listed_with_its_reason() {
         let lines = table([ended("web1", Outcome::NotReady)].iter().map(row));
         let line = lines.lines().nth(1).unwrap();
         assert!(line.contains("web1  tap0    migrated  not-ready  -"), "{lines}");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_are_shown_unless_others_are_asked_for() {
+    fn the_last_ones_are_shown_by_default() {
         let all: Vec<Ended> = (0..12).map(|n| ended(&format!("web{n}"), Outcome::Announced)).collect();
         let args = |arguments: &[&str]| {
             let words = [&["announce", "status"], arguments].concat();

@@ -1,4 +1,4 @@
-//! Sends one round, and tells its way hop by hop, as traceroute(8) does.
+//! `announce trace`: sends one round and follows it hop by hop, as traceroute(8) does.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,10 +27,10 @@ use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
 
-/// How long the network may take to send the guest something, and a busy host to send what is late.
+/// How long to wait for frames from the network to the guest, and for late frames of a busy host.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Traces a round of each NIC that is meant.
+/// Traces a round of each selected NIC.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     Ok(status.max(orders.print_refused(output)))
 }
 
-/// The way of one round.
+/// The path of one round.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Trace {
     version: u32,
@@ -62,11 +62,11 @@ pub(super) struct Trace {
     attachment: Option<Path>,
     unmet: Vec<String>,
     injector: Option<&'static str>,
-    /// The frames of the round, in their order.
+    /// The frames of the round, in order.
     frames: Vec<String>,
-    /// Where they were let in, and where they showed from there on.
+    /// The point of injection, and the hops that frames reached from there.
     path: Vec<Passage>,
-    /// What Open vSwitch has for them.
+    /// Open vSwitch's verdicts on them.
     ofproto: Vec<Verdict>,
     #[serde(flatten)]
     evidence: Evidence,
@@ -77,38 +77,38 @@ pub(super) struct Trace {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Passage {
     hop: String,
-    /// From the sending to the first frame there.
+    /// From the injection to the first frame there.
     after_ms: Option<f64>,
     vlan: Option<u16>,
-    /// Which frames passed.
+    /// The frames that passed.
     frames: Vec<String>,
     /// The kernel does not show frames there.
     unseen: bool,
 }
 
-/// What Open vSwitch has for some frames.
+/// Open vSwitch's verdict on some frames.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Verdict {
     frames: Vec<String>,
-    /// The flow that decides, with what it does.
+    /// The deciding flow with its actions.
     deciding: String,
 }
 
-/// How a trace ended, for the exit status.
+/// The end of a trace, for the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Of each address something left the host, as far as that can be seen.
+    /// Some frame of each address left the host, as far as that can be seen.
     Left,
-    /// Of some address nothing did.
+    /// No frame of some address left.
     Stuck,
-    /// It was not sent: it would have done harm.
+    /// Nothing was sent, since it would have done harm.
     NotReady,
 }
 
 impl Trace {
-    /// Sends one round for `order` as the host is now, and follows it.
+    /// Sends one round for `order` in the present state of the host, and follows it.
     ///
-    /// Where the port is not ready it is sent only if it cannot leave all the same: into neutron's dead VLAN, say.
+    /// If the port is not ready, the round is sent only if it cannot leave the host, as in neutron's dead VLAN.
     pub(super) async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
         let mut seen = order.look(host, guest);
         while let Some(left) = seen.settles_in.filter(|_| seen.unmet.is_empty()) {
@@ -140,7 +140,7 @@ impl Trace {
     }
 
     async fn send(&mut self, order: &Order, host: &Host, seen: &Assessment) -> Result<(), String> {
-        let attachment = seen.attachment.as_ref().ok_or("it is not plugged in")?;
+        let attachment = seen.attachment.as_ref().ok_or("it is not attached")?;
         let ways = injection::ways(seen, order.inject);
         let way = host.injectors.prepare(&ways, order.inject).await.map_err(|error| error.to_string())?;
         self.injector = Some(way.method().word());
@@ -152,7 +152,7 @@ impl Trace {
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
         if !matches!(observer.judge().await, RoundFate::Left | RoundFate::Lost) {
-            // Nothing is sent again: what is late is to be seen all the same.
+            // A trace sends no second round, but late frames are shown.
             observer.look_on();
         }
         let questions = order.questions(&gateways_here(order, host, seen).await);
@@ -181,7 +181,7 @@ impl Trace {
         Ok(())
     }
 
-    /// How it ended.
+    /// Its end.
     pub(super) fn end(&self) -> End {
         match (&self.error, self.injector) {
             (None, None) => End::NotReady,
@@ -242,7 +242,7 @@ impl fmt::Display for Trace {
             f.write_str(&frames.join(" "))?;
         }
         let not_ready = (!self.unmet.is_empty()).then(|| format!("not ready: {}", self.unmet.join("; ")));
-        // What is stuck is so for that reason.
+        // An unmet condition explains stuck frames.
         for Verdict { frames, deciding } in &self.ofproto {
             write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;
         }

@@ -1,4 +1,4 @@
-//! Durations as people write them: `50ms`, `2s`, `1m 30s`.
+//! Durations with units: `50ms`, `2s`, `1m 30s`.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_clock_can_count_is_refused() {
+    fn a_duration_beyond_a_year_is_refused() {
         assert!(parse("8760h").is_ok());
         for text in ["8761h", "9223372036854775807s"] {
             assert!(parse(text).unwrap_err().ends_with("is longer than a year"), "{text}");
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_duration_is_refused_with_the_remedy() {
+    fn a_text_that_is_no_duration_is_refused_with_the_remedy() {
         for text in ["-1", "-1s", "1.5", "", "soon", "1e9999s", "99999999999999999999s"] {
             assert!(parse(text).unwrap_err().contains("such as 50ms"), "{text}");
         }

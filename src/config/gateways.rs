@@ -1,4 +1,4 @@
-//! The tables of gateways: a prefix, and the gateways of the addresses in it.
+//! The tables of gateways, which assign gateways to prefixes of addresses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,23 +12,23 @@ use crate::announcement::question::MAX_GATEWAYS;
 use crate::guest::address::unannounceable;
 use crate::guest::gateway::{Gateway, Source};
 
-/// Gateways by prefix; of nested prefixes, the longest holds.
+/// Gateways by prefix. The longest prefix of an address applies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GatewayTable(BTreeMap<IpNet, Vec<IpAddr>>);
 
-/// Which gateways are asked.
+/// Which gateways to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
     /// Those that are known.
     #[default]
     Known,
-    /// Where none is known, the first and the last host address of the /24, too.
+    /// If none is known, also the first and the last host address of the /24.
     Guess,
 }
 
 impl GatewayTable {
-    /// The gateways of `ip`; `None` where no prefix has it.
+    /// The gateways of `ip`; `None` if no prefix contains it.
     pub fn of(&self, ip: IpAddr) -> Option<Vec<Gateway>> {
         let longest = if ip.is_ipv4() { 32 } else { 128 };
         let mut prefixes =
@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for GatewayTable {
                 while let Some(Prefix(prefix)) = entries.next_key()? {
                     let gateways = entries.next_value_seed(Gateways(prefix))?;
                     if table.insert(prefix, gateways).is_some() {
-                        return Err(A::Error::custom(format!("{prefix} is there twice")));
+                        return Err(A::Error::custom(format!("{prefix} appears twice")));
                     }
                 }
                 Ok(GatewayTable(table))
@@ -75,11 +75,11 @@ impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let prefix: IpNet = text.parse().map_err(|_| {
-            D::Error::custom(format!("{text:?} is no prefix, such as \"192.0.2.0/24\" or \"2001:db8::/64\""))
+            D::Error::custom(format!("{text:?} is not a prefix such as \"192.0.2.0/24\" or \"2001:db8::/64\""))
         })?;
         if prefix.addr() != prefix.network() {
             return Err(D::Error::custom(format!(
-                "{text:?} is an address in a prefix: write \"{}\"",
+                "{text:?} is an address within a prefix: write \"{}\"",
                 prefix.trunc()
             )));
         }
@@ -92,7 +92,7 @@ struct Gateways(IpNet);
 
 impl Gateways {
     fn checked(&self, text: &str) -> Result<IpAddr, String> {
-        let ip = text.parse().map_err(|_| format!("{text:?} is no address of a gateway"))?;
+        let ip = text.parse().map_err(|_| format!("{text:?} is not the address of a gateway"))?;
         if let Some(why) = unannounceable(ip) {
             return Err(format!("{ip} {why}: no gateway has it"));
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_holds() {
+    fn the_longest_prefix_applies() {
         let text = r#"
             [gateways]
             "0.0.0.0/0" = "192.0.2.1"
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subnet_is_told_where_its_gateway_is_in_it() {
+    fn a_subnet_is_known_if_it_contains_its_gateway() {
         let text = "[gateways]\n\"2001:db8::/56\" = [\"fe80::1\", \"2001:db8::1\"]";
         let found = parse(text).unwrap().gateways.of("2001:db8::7".parse().unwrap()).unwrap();
         let subnets: Vec<Option<u8>> = found.iter().map(|g| g.subnet.map(|net| net.prefix_len())).collect();
@@ -186,15 +186,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_are_told_with_their_place() {
+    fn bad_values_are_reported_with_their_place() {
         for (line, words) in [
-            ("\"10.1.10.0\" = \"10.1.10.1\"", "a.toml:2:1: \"10.1.10.0\" is no prefix"),
+            ("\"10.1.10.0\" = \"10.1.10.1\"", "a.toml:2:1: \"10.1.10.0\" is not a prefix"),
             (
                 "\"10.1.10.5/24\" = \"10.1.10.1\"",
-                "a.toml:2:1: \"10.1.10.5/24\" is an address in a prefix: write \"10.1.10.0/24\"",
+                "a.toml:2:1: \"10.1.10.5/24\" is an address within a prefix: write \"10.1.10.0/24\"",
             ),
-            ("\"10.1.10.0/33\" = \"10.1.10.1\"", "a.toml:2:1: \"10.1.10.0/33\" is no prefix"),
-            ("\"10.1.10.0/24\" = \"gw\"", "a.toml:2:18: \"gw\" is no address"),
+            ("\"10.1.10.0/33\" = \"10.1.10.1\"", "a.toml:2:1: \"10.1.10.0/33\" is not a prefix"),
+            ("\"10.1.10.0/24\" = \"gw\"", "a.toml:2:18: \"gw\" is not the address"),
             ("\"10.1.10.0/24\" = \"fe80::1\"", "a.toml:2:18: fe80::1 is not of the family of 10.1.10.0/24"),
             (
                 "\"10.1.10.0/24\" = [\"10.1.10.1\", \"0.0.0.0\"]",

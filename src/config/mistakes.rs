@@ -1,4 +1,4 @@
-//! Reads the text of a configuration, and names every mistake in it with its place and the remedy.
+//! Reads the text of a configuration, and lists every mistake with its place and the remedy.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,19 +7,19 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// So many mistakes are named; a file with more is not a configuration.
+/// The number of mistakes listed: a file with more is not a configuration.
 const MAX_MISTAKES: usize = 20;
-/// A key that is this similar (Jaro–Winkler, 0 to 1) is suggested.
+/// The similarity (Jaro–Winkler, 0 to 1) above which a known key is suggested.
 const SIMILAR: f64 = 0.8;
 
-/// Something in the text that cannot be used.
+/// A part of the text that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The line, from 1.
     pub line: usize,
     /// The character in the line, from 1.
     pub column: usize,
-    /// What is wrong there, and the remedy.
+    /// The fault and the remedy.
     pub message: String,
 }
 
@@ -29,9 +29,9 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Reads `text`, or says everything that is wrong with it, in the order of the text.
+/// Reads `text`, or returns every mistake in it, in the order of the text.
 ///
-/// A value that cannot be used is left out, and the rest is read again, until nothing more is found.
+/// An unusable value is removed and the rest is read again, until no mistake remains.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -57,7 +57,7 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Mistake>> {
     Err(mistakes)
 }
 
-/// Takes the innermost entry at the byte `at` out of the table; `path` is then its key, from the root.
+/// Removes the innermost entry at byte `at` from the table; `path` becomes its key, from the root.
 fn leave_out(table: &mut DeTable<'_>, at: usize, path: &mut Vec<String>) -> bool {
     let holds = |span: Range<usize>| span.contains(&at);
     let entry =
@@ -75,7 +75,7 @@ fn leave_out(table: &mut DeTable<'_>, at: usize, path: &mut Vec<String>) -> bool
     table.remove(key.get_ref().as_ref()).is_some()
 }
 
-/// Whether an entry at the byte `at` is in the table `value`, whose own span is that of its header only.
+/// Whether an entry at byte `at` is in the table `value`, whose own span covers only its header.
 fn is_below(value: &Spanned<DeValue<'_>>, at: usize) -> bool {
     let DeValue::Table(table) = value.get_ref() else {
         return false;
@@ -134,7 +134,7 @@ fn suggestion(unknown: &str, known: &[&str]) -> String {
     let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
     match nearest.filter(|name| similarity(name) > SIMILAR) {
         Some(name) => format!("did you mean {name}?"),
-        None => format!("there are {}", known.join(", ")),
+        None => format!("its keys are {}", known.join(", ")),
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         for (text, words) in [
             ("[schedule]\ncuont = 3", "[schedule] has no key \"cuont\"; did you mean count?"),
             ("[shedule]", "the file has no key \"shedule\"; did you mean schedule?"),
-            ("[vm.web1]\nfoo = 1", "[vm.web1] has no key \"foo\"; there are "),
+            ("[vm.web1]\nfoo = 1", "[vm.web1] has no key \"foo\"; its keys are "),
             ("[ports]\nin-charge = \"Neutron\"", "in-charge = \"Neutron\": write one of neutron, ovn"),
             ("[schedule]\ninterval = 50", "interval = 50: write \"50ms\" or \"50s\""),
             ("[schedule]\ninterval = \"soon\"", "\"soon\" is not a duration: write a number and a unit"),

@@ -1,4 +1,4 @@
-//! Which addresses may be announced: `never` and `within`, and their prefixes.
+//! The addresses that may be announced: `never`, `within`, and their prefixes.
 
 use std::net::IpAddr;
 
@@ -8,12 +8,12 @@ use serde::{Deserialize, Deserializer};
 use super::Config;
 use crate::guest::target::Target;
 
-/// A list of prefixes; an address in it stands for itself.
+/// A list of prefixes; an address stands for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Prefixes(Vec<IpNet>);
 
 impl Prefixes {
-    /// There are none.
+    /// It has no prefix.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for Prefixes {
 }
 
 impl Config {
-    /// Whether `ip` may be announced for `target`: no `never` has it, and the `within` that is nearest to the NIC has it.
+    /// Whether `ip` may be announced for `target`: it is in no `never`, and in the `within` that is nearest to the NIC.
     pub fn permits(&self, target: &Target, ip: IpAddr) -> bool {
         let forbidden = |prefixes: &Prefixes| prefixes.contain(ip);
         let mut within = self.overrides(target).map(|o| &o.within).chain([&self.addresses.within]);
@@ -47,7 +47,7 @@ impl Config {
             && within.is_none_or(|prefixes| prefixes.contain(ip))
     }
 
-    /// Whether the operator has said of `target` which of its addresses are its own.
+    /// Whether the configuration restricts the addresses of `target`.
     pub fn restricts(&self, target: &Target) -> bool {
         let says = |never: &Prefixes, within: &Prefixes| !never.is_empty() || !within.is_empty();
         says(&self.addresses.never, &self.addresses.within)
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_permitted_unless_the_operator_says_otherwise() {
+    fn every_address_is_permitted_by_default() {
         assert!(permits("", "192.0.2.254"));
         assert!(!parse("").restricts(&target()));
         assert!(parse("addresses.never = [\"192.0.2.1\"]").restricts(&target()));
     }
 
     #[test]
-    fn what_is_never_announced_adds_up() {
+    fn never_lists_add_up() {
         let text = "addresses.never = [\"192.0.2.254\", \"2001:db8:1::/48\"]\n[vm.web1]\nnever = [\"192.0.2.253\"]\n\
                     [network.red]\nnever = [\"192.0.2.1\"]";
         for (ip, expected) in [
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_prefixes_that_addresses_must_be_in_the_nearest_count() {
+    fn the_nearest_within_list_applies() {
         let mut text = "addresses.within = [\"192.0.2.0/24\"]\n".to_owned();
         assert_eq!(["192.0.2.9", "198.51.100.9"].map(|ip| permits(&text, ip)), [true, false]);
         text += "[network.blue]\nwithin = [\"198.51.100.0/24\"]\n";
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nic_may_be_left_out() {
+    fn a_nic_may_be_excluded() {
         assert!(parse("").announces(&target()));
         assert!(!parse("[network.blue]\nannounce = false").announces(&target()));
         let but = "[network.blue]\nannounce = false\n[vm.web1]\nannounce = true";
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_refused_with_its_place() {
+    fn a_text_that_is_no_prefix_is_refused_with_its_place() {
         let error = Config::parse(Path::new("a.toml"), "addresses.never = [\"gateway\"]").unwrap_err();
         assert!(
             error.to_string().starts_with("a.toml:1:19: \"gateway\" is neither an address nor a prefix"),

@@ -1,4 +1,4 @@
-//! What the daemon shows: kept by its loop, read by the thread that serves it.
+//! The daemon's public state: written by its loop, read by the thread that serves it.
 
 use std::collections::VecDeque;
 use std::mem::replace;
@@ -9,29 +9,29 @@ use crate::report::metrics::{Gauges, Metrics};
 use crate::report::snapshot::{Ended, Snapshot};
 use crate::run::waits::Waits;
 
-/// How many reports `announce status` shows.
+/// The number of reports that `announce status` shows.
 const REMEMBERED: usize = 50;
 
-/// The daemon at this moment. The loop only changes what has changed, and nothing is made into text before a client asks.
+/// The daemon's present state. The loop writes only what changes; text is made when a client asks.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
     /// What announcements wait for.
     waits: Waits,
-    /// The status as it was sent last.
+    /// The last status sent.
     text: Mutex<Text>,
 }
 
 #[derive(Debug, Default)]
 struct Text {
-    /// The changes that it has: of what is shown, and of what is waited for.
+    /// The changes that it includes: of the state, and of the waits.
     changes: (u64, u64),
     bytes: Arc<[u8]>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Shown {
-    /// Counts the changes, from 1 for what is sent before any.
+    /// Counts the changes from 1; 0 is a status without any.
     changes: u64,
     guests: usize,
     gauges: Gauges,
@@ -47,14 +47,14 @@ impl Board {
         Board { waits, ..Board::default() }
     }
 
-    /// Counts something.
+    /// Changes a counter.
     pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
         let mut shown = lock(&self.shown);
         shown.changes += 1;
         count(&mut shown.metrics);
     }
 
-    /// Remembers an announcement that has ended.
+    /// Records an announcement that has ended.
     pub(super) fn remember(&self, ended: Ended) {
         let mut shown = lock(&self.shown);
         shown.changes += 1;
@@ -64,7 +64,7 @@ impl Board {
         }
     }
 
-    /// Shows what is true now; returns whether that is new.
+    /// Sets the present state; returns whether it is new.
     pub(super) fn show(&self, gauges: Gauges, guests: usize, in_progress: Vec<Arc<str>>) -> bool {
         let mut shown = lock(&self.shown);
         let is_new = (shown.guests, &shown.gauges, &shown.in_progress) != (guests, &gauges, &in_progress);
@@ -75,7 +75,7 @@ impl Board {
         is_new
     }
 
-    /// The status as JSON: made when it is asked for, and kept until something changes.
+    /// The status as JSON: made on request, and kept until the state changes.
     pub(super) fn status(&self) -> Arc<[u8]> {
         let mut text = lock(&self.text);
         let shown = lock(&self.shown).clone();
@@ -87,7 +87,7 @@ impl Board {
         text.bytes.clone()
     }
 
-    /// The metrics as Prometheus reads them.
+    /// The metrics in Prometheus's format.
     pub(super) fn metrics(&self) -> String {
         let shown = lock(&self.shown);
         let (metrics, gauges) = (shown.metrics.clone(), shown.gauges);
@@ -110,7 +110,7 @@ impl From<Shown> for Snapshot {
     }
 }
 
-/// What is behind these locks is whole between any two statements, so a panic elsewhere has not broken it.
+/// The locked data is consistent between any two statements, so a panic elsewhere has not broken it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_made_once_for_each_change() {
+    fn the_status_is_made_once_per_change() {
         let board = Board::default();
         assert_eq!(read(&board).version, VERSION);
         assert!(Arc::ptr_eq(&board.status(), &board.status()));

@@ -12,10 +12,10 @@ use crate::guest::address::Source;
 use crate::guest::ledger::Ledger;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 
-/// How many guests are read at the same time: libvirtd answers five questions of a client at once (`max_client_requests`).
+/// The number of guests read at the same time: libvirtd answers five requests of a client at once (`max_client_requests`).
 pub(super) const READERS: usize = 5;
 
-/// Reads what is known of the guest with this UUID, its addresses by these sources.
+/// Reads the guest with this UUID, with addresses from these sources.
 pub(super) type ReadGuest = Arc<dyn Fn(String, Vec<Source>) -> Reading + Send + Sync>;
 pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Known, String>> + Send>>;
 
@@ -23,25 +23,24 @@ pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Known, String>> + S
 pub(super) struct Connection {
     /// Its URI, empty for the default.
     pub name: String,
-    /// Where they are known; its guests are followed for as long as this is there.
+    /// Reads a guest. Its guests are followed for as long as this exists.
     pub read: ReadGuest,
-    /// Which they are, which must still be announced, and what is under way.
+    /// Its guests, with pending announcements and those under way.
     pub ledger: Ledger,
-    /// A guest that is not in the ledger has come since the last list.
+    /// A guest that is not in the ledger has arrived since the last list.
     pub known: bool,
-    /// It was reached, or it was found that it could not be.
+    /// It was reached, or found unreachable.
     pub heard: bool,
-    /// It is listened to.
+    /// It is connected.
     pub connected: bool,
     /// Its guests are being listed.
     pub listing: bool,
-    /// What has happened meanwhile: newer than the list, or in it already.
+    /// Events that arrived during the listing: they are newer than the list, or included in it.
     pub early: Vec<Notice>,
 }
 
 impl Connection {
-    /// Follows the guests of the libvirt at `uri`, whose ledger is among `ledgers` if one was kept; notices come with
-    /// `number`.
+    /// Follows the guests of the libvirt at `uri`, with its ledger from `ledgers` if one was saved; notices carry `number`.
     pub(super) fn follow(
         number: usize,
         uri: Option<String>,
@@ -62,12 +61,12 @@ impl Connection {
         Connection { name, read, ledger, known, heard: false, connected: false, listing: false, early }
     }
 
-    /// What it is called in the log.
+    /// Its name in the log.
     pub(super) fn title(&self) -> String {
         if self.name.is_empty() { "libvirt".into() } else { format!("libvirt at {}", self.name) }
     }
 
-    /// It has not answered in time: go on without it, until it does.
+    /// It has not answered in time: the daemon continues without it until it answers.
     pub(super) fn give_up_hearing(&mut self) {
         if !std::mem::replace(&mut self.heard, true) {
             tracing::warn!("{} does not answer; still trying", self.title());
@@ -75,7 +74,7 @@ impl Connection {
     }
 }
 
-/// Reads guests of a libvirt on threads of their own, a few at a time: whatever else blocks, or hangs, has others.
+/// Reads guests of a libvirt on threads of their own, a few at a time: other blocking work has other threads.
 fn reader(libvirt: Libvirt) -> ReadGuest {
     let (libvirt, places) = (Arc::new(libvirt), Arc::new(Semaphore::new(READERS)));
     Arc::new(move |uuid, sources| {
@@ -83,12 +82,12 @@ fn reader(libvirt: Libvirt) -> ReadGuest {
         Box::pin(async move {
             let place = places.acquire_owned().await;
             let read = move || {
-                // A question that hangs holds its place for as long, also when its answer is not wanted any more.
+                // A request that hangs occupies its slot even after its answer is no longer wanted.
                 let _place = place;
                 libvirt.read(&uuid, &sources).map_err(|error| error.to_string())
             };
             let read = tokio::task::spawn_blocking(read).await;
-            read.unwrap_or_else(|error| Err(format!("reading broke off: {error}")))
+            read.unwrap_or_else(|error| Err(format!("reading was interrupted: {error}")))
         })
     })
 }

@@ -1,7 +1,7 @@
-//! `announced`: hears that a guest has come to run here, and announces it.
+//! `announced`: announces each guest that begins to run here.
 //!
-//! One loop waits for what libvirt tells, for what the announcements come to, and for signals; it decides with the
-//! [`Ledger`](crate::guest::ledger::Ledger), and keeps what it decided so that the next daemon can go on.
+//! One loop waits for libvirt's events, the results of announcements, and signals. The
+//! [`Ledger`](crate::guest::ledger::Ledger) decides, and is saved so that the next daemon can continue.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +38,9 @@ use engine::Engine;
 
 /// sysexits(3), EX_CONFIG.
 const BAD_CONFIGURATION: i32 = 78;
-/// How long what is under way may take to end when the daemon does.
+/// How long the announcements under way may take to end when the daemon ends.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Threads for what blocks, beside those that read guests: descriptors are closed, and devices looked up.
+/// Threads for blocking work other than reading guests: closing descriptors and looking up devices.
 const MAX_OTHER_THREADS: usize = 16;
 
 /// Runs announced(8) with the configuration `file`.
@@ -48,7 +48,7 @@ pub fn main(file: Option<PathBuf>) -> ! {
     let log = crate::log::for_daemon();
     let status = start(file, &log);
     log.finish();
-    // A libvirt that hangs may still have a thread of ours, beside which the destructors of its libraries must not run.
+    // A hanging libvirt may occupy one of our threads, beside which the destructors of its libraries must not run.
     sys::leave(status)
 }
 
@@ -71,30 +71,30 @@ fn start(file: Option<PathBuf>, log: &DaemonLog) -> i32 {
     }
 }
 
-/// Announces one guest when it has come to run here, on behalf of the libvirt hook whose process is `hook`.
+/// Announces one guest that begins to run here, for the libvirt hook with the process id `hook`.
 ///
-/// Leaves it to the daemon where that runs. Returns once the guest is announced, has left, or needs no announcement.
+/// Leaves the guest to the daemon if that runs. Returns when the guest is announced, has left, or needs no announcement.
 pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), String> {
     if serve::is_served() {
         return Ok(());
     }
-    // The hook is that of the first libvirt, and others need not be there.
+    // The hook belongs to the first libvirt; the others need not run.
     config.libvirt.more_uris.clear();
     block_on(1, async {
-        // While libvirt waits for the hook, it must not be asked for anything.
+        // libvirt waits for the hook, and must not be asked anything until then.
         sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
         let (host, _) = host(&config).await?;
         Engine::for_one(guest, config, host)?.run().await
     })
 }
 
-/// Logs what is unwise about the configuration.
+/// Logs the unwise values of the configuration.
 fn advise(file: Option<&Path>, config: &Config) {
     let file = file.unwrap_or(Path::new(DEFAULT_FILE)).display();
     config.advice().iter().for_each(|advice| tracing::warn!("{file}: {advice}"));
 }
 
-/// Runs the daemon's work, with guests of so many libvirts.
+/// Runs the daemon's work with this number of libvirt connections.
 fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let threads = libvirts * connection::READERS + MAX_OTHER_THREADS;
@@ -110,7 +110,7 @@ async fn run(file: Option<PathBuf>, config: Config, log: &DaemonLog) -> Result<(
     let keep = StateFile::open(&directory)?;
     let (host, injectors) = host(&config).await?;
     for (method, why) in injectors.warm_up().await {
-        tracing::warn!("a way in is not there: {method}: {why}");
+        tracing::warn!("an injection method is not available: {method}: {why}");
     }
     give_up_privileges(&config, &injectors)?;
     log.start();
@@ -140,7 +140,7 @@ async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
 }
 
 fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), String> {
-    // The FDB is written to only where it is asked for.
+    // CAP_NET_ADMIN is kept only for writing the FDB.
     let fdb = (config.ports.inject == Some(Method::Fdb)).then_some(Capability::CAP_NET_ADMIN);
     let kept: Vec<Capability> = fdb.into_iter().chain([Capability::CAP_NET_RAW]).collect();
     privileges::drop_all_but(&kept, || injectors.is_usable()).map_err(|error| error.to_string())

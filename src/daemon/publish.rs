@@ -1,4 +1,4 @@
-//! What the daemon tells: a line for the log, counts, its status, and systemd how it fares.
+//! Publishes results and state: the log, the counters, the status, and systemd.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,26 +18,26 @@ use crate::report::Report;
 use crate::report::metrics::Gauges;
 use crate::report::snapshot::Ended;
 
-/// That a gateway does not answer is told once in so long, of so many gateways at most.
+/// The interval between log lines about a gateway that does not answer, and the number of gateways remembered for that.
 const SILENCE_TOLD: Duration = Duration::from_secs(3600);
 const MAX_SILENCES: usize = 1000;
 
-/// Publishes what happened: to the log, the status, the metrics and systemd.
+/// Publishes events and results: to the log, the status, the metrics and systemd.
 pub(super) struct Publisher {
     board: Arc<Board>,
     ready: bool,
-    /// systemd has been told how things stand.
+    /// The state was sent to systemd.
     has_shown: bool,
     systemd: Systemd,
     silences: Silences,
 }
 
-/// The gateways whose silence was told of lately.
+/// The gateways about which a line was logged recently.
 #[derive(Default)]
 struct Silences(HashMap<IpAddr, Instant>);
 
 impl Silences {
-    /// Whether nothing was told of this one for [`SILENCE_TOLD`]; it counts as told then.
+    /// Whether no line about this gateway was logged for [`SILENCE_TOLD`]; if so, one counts as logged now.
     fn is_news(&mut self, gateway: IpAddr, now: Instant) -> bool {
         self.0.retain(|_, told| now.duration_since(*told) < SILENCE_TOLD);
         let is_news = !self.0.contains_key(&gateway) && self.0.len() < MAX_SILENCES;
@@ -49,7 +49,7 @@ impl Silences {
 }
 
 impl Publisher {
-    /// Nothing has happened; `board` is what others are shown.
+    /// Nothing has happened yet; `board` is read by clients.
     pub(super) fn new(board: Arc<Board>) -> Self {
         Publisher {
             board,
@@ -60,12 +60,12 @@ impl Publisher {
         }
     }
 
-    /// Something asked for an announcement.
+    /// An event that asks for announcements.
     pub(super) fn event(&mut self, cause: Cause) {
         self.board.count(|metrics| metrics.event(cause));
     }
 
-    /// One line for an announcement that ended, and one more in every count.
+    /// Logs one line for an announcement that ended, and counts it.
     pub(super) fn finished(&mut self, report: &Report) {
         let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
         let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
@@ -111,7 +111,7 @@ impl Publisher {
         self.board.remember(Ended { at: jiff::Timestamp::now().to_string(), report: report.clone() });
     }
 
-    /// A NIC for which no host can speak: that it came is no failure, and asks nothing of anybody.
+    /// A NIC that the host cannot announce. Its arrival is no failure and needs no action.
     pub(super) fn cannot_speak_for(&self, nic: &Unannounceable) {
         let (domain, device) = (nic.domain.as_ref().map(|d| d.name.as_str()), nic.device.as_deref());
         let mac = nic.mac.map(|mac| mac.to_string());
@@ -119,7 +119,7 @@ impl Publisher {
         tracing::info!(domain, device, mac, "{subject}: not announced: {}", nic.reason);
     }
 
-    /// How things stand: what is true, how many guests there are, and who is being announced.
+    /// The present state: the gauges, the number of guests, and the announcements under way.
     pub(super) fn show(&mut self, gauges: Gauges, guests: usize, under_way: Vec<Arc<str>>) {
         let count = under_way.len();
         let has_changed = self.board.show(gauges, guests, under_way);
@@ -129,14 +129,14 @@ impl Publisher {
         }
     }
 
-    /// Everything that is listened to was found, or found wanting.
+    /// Every peer was reached or found unreachable.
     pub(super) fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
     }
 
-    /// Whether that was told.
+    /// Whether [`Publisher::ready`] was called.
     pub(super) fn is_ready(&self) -> bool {
         self.ready
     }
@@ -147,20 +147,20 @@ impl Publisher {
     }
 }
 
-/// Tells systemd that the loop still turns, as often as it asks for.
+/// Reports to systemd that the loop runs, as often as it requires.
 pub(super) struct Watchdog {
     interval: Option<tokio::time::Interval>,
     systemd: Systemd,
 }
 
 impl Watchdog {
-    /// As `$WATCHDOG_USEC` asks for.
+    /// As `$WATCHDOG_USEC` requires.
     pub(super) fn new() -> Self {
         let interval = sd_notify::watchdog_enabled().map(|every| tokio::time::interval(every / 2));
         Watchdog { interval, systemd: Systemd::new() }
     }
 
-    /// Tells it when that is due; never without a watchdog.
+    /// Reports when due; never without a watchdog.
     pub(super) async fn due(&mut self) {
         match &mut self.interval {
             Some(interval) => {
@@ -182,7 +182,7 @@ mod tests {
         let (now, gateway) = (Instant::now(), |n: u16| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
         let minutes = |n: u64| now + Duration::from_secs(60 * n);
         assert!(silences.is_news(gateway(1), now));
-        assert!(!silences.is_news(gateway(1), minutes(59)), "not told, so not told later either");
+        assert!(!silences.is_news(gateway(1), minutes(59)), "not logged, and the interval is not extended");
         assert!(silences.is_news(gateway(2), minutes(59)));
         assert!(silences.is_news(gateway(1), minutes(60)));
         let told = (0..2000).filter(|n| silences.is_news(gateway(*n), minutes(61))).count();

@@ -1,4 +1,4 @@
-//! Reading what is known of a guest, again if that fails: libvirt may be busy, or between two connections.
+//! Reads a guest, repeatedly if that fails: libvirt may be busy, or its connection lost.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::guest::GuestState;
 use crate::host::backoff::Backoff;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// After this one nobody tries any more: together they are 12.7 s, in which a lost connection has been made again, after
-/// which all guests are looked at anyway.
+/// After this pause the reading has failed. All pauses together take 12.7 s; by then a lost connection has been restored,
+/// and a new connection reads all guests.
 const LAST_PAUSE: Duration = Duration::from_millis(6400);
 
-/// Calls `read` until it succeeds, the guest has left, or it has failed too often; then the error is that
-/// of the last attempt.
+/// Calls `read` until it succeeds, the guest has left, or the pauses are used up; then the error is that of the last
+/// attempt.
 pub(super) async fn patiently<T, R: Future<Output = Result<T, String>>>(
     read: impl Fn() -> R,
     mut guest: watch::Receiver<GuestState>,
@@ -52,14 +52,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_fails_is_tried_again() {
+    async fn a_failed_reading_is_repeated() {
         let (_guest, state) = watch::channel(GuestState::Running);
         let (_, read) = reader(3);
         assert_eq!(patiently(read, state).await, Ok(3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_always_fails_is_given_up() {
+    async fn a_reading_that_always_fails_ends() {
         let (_guest, state) = watch::channel(GuestState::Running);
         let (attempts, read) = reader(0);
         assert_eq!(patiently(read, state).await, Err("attempt 8".into()));

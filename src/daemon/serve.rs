@@ -1,4 +1,4 @@
-//! Serves the daemon's state: to `announce status` on a unix socket, and to Prometheus by HTTP where that is configured.
+//! Serves the daemon's state: to `announce status` on a unix socket, and to Prometheus over HTTP if configured.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -31,40 +31,39 @@ const SOCKET: &str = "status.sock";
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client may take to send its HTTP request and to read the answer.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the daemon may take to answer [`connect`]'s client.
+/// How long the daemon may take to answer a client of [`connect`].
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest HTTP request head that is read, in bytes.
+/// The maximum size of an HTTP request head, in bytes.
 const MAX_REQUEST: usize = 8192;
 /// The exposition format's media type.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// The clients of one listener that are answered at the same time; the others wait.
+/// The number of clients of one listener that are answered at the same time; others wait.
 const MAX_CLIENTS: usize = 16;
-/// The pause after a failed accept(2), mostly for want of file descriptors.
+/// The pause after a failed accept(2), mostly for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// The pause before an address that is not this host's yet is tried again.
+/// The pause before binding again to an address that this host does not have yet.
 const BIND_RETRY: Duration = Duration::from_secs(10);
 
-/// Answers clients on a thread of its own, whose capabilities are those of this moment: however many ask, the daemon's loop does
-/// nothing for them.
+/// Answers clients on a thread of its own, with the present capabilities: requests cost the daemon's loop nothing.
 pub(super) fn start(directory: PathBuf, metrics_at: Option<SocketAddr>, board: Arc<Board>) {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let serve = async { tokio::join!(status(&directory, &board), metrics(metrics_at, &board)) };
         match runtime {
             Ok(runtime) => drop(runtime.block_on(serve)),
-            Err(error) => tracing::warn!("no status can be asked for: {error}"),
+            Err(error) => tracing::warn!("the status is not served: {error}"),
         }
     };
     if let Err(error) = std::thread::Builder::new().name("status".into()).spawn(run) {
-        tracing::warn!("no status can be asked for: {error}");
+        tracing::warn!("the status is not served: {error}");
     }
 }
 
-/// Sends the status to each client of the socket in `directory`, and reads nothing.
+/// Sends the status to each client of the socket in `directory`, without reading a request.
 async fn status(directory: &Path, board: &Arc<Board>) {
     let listener = match listen(directory) {
         Ok(listener) => listener,
-        Err(error) => return tracing::warn!("no status can be asked for: {error}"),
+        Err(error) => return tracing::warn!("the status is not served: {error}"),
     };
     let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
     let send = |mut stream: tokio::net::UnixStream| {
@@ -76,7 +75,7 @@ async fn status(directory: &Path, board: &Arc<Board>) {
 
 fn listen(directory: &Path) -> io::Result<UnixListener> {
     let path = directory.join(SOCKET);
-    // A daemon that was killed has left it behind.
+    // A daemon that was killed leaves its socket behind.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
@@ -88,7 +87,7 @@ pub(crate) fn socket() -> PathBuf {
     runtime_directory().join(SOCKET)
 }
 
-/// A connection to the daemon's status socket, with a time-out for reading.
+/// A connection to the daemon's status socket, with a timeout for reading.
 ///
 /// # Errors
 ///
@@ -99,7 +98,7 @@ pub(crate) fn connect() -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Whether a daemon answers, of whatever version.
+/// Whether a daemon of any version answers.
 pub(crate) fn is_served() -> bool {
     connect().is_ok_and(|mut stream| stream.read_exact(&mut [0]).is_ok())
 }
@@ -109,20 +108,20 @@ async fn metrics(address: Option<SocketAddr>, board: &Arc<Board>) {
     let Some(address) = address else { return };
     let listener = match bind(address).await {
         Ok(listener) => listener,
-        Err(error) => return tracing::warn!("no metrics can be asked for at {address}: {error}"),
+        Err(error) => return tracing::warn!("the metrics are not served at {address}: {error}"),
     };
     let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
     clients(accept, HTTP_TIMEOUT, |stream| answer(stream, board.clone())).await
 }
 
-/// Listens at `address` as soon as it is this host's and free.
+/// Listens at `address` as soon as this host has it and the port is free.
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let mut is_told = false;
     loop {
         match TcpListener::bind(address).await {
             Err(error) if matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse) => {
                 if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!("no metrics can be asked for at {address} yet: {error}; trying again");
+                    tracing::warn!("the metrics are not served at {address} yet: {error}; trying again");
                 }
                 tokio::time::sleep(BIND_RETRY).await;
             }
@@ -131,14 +130,14 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Answers one request, at whatever path.
+/// Answers one request, whatever its path.
 async fn answer(stream: TcpStream, board: Arc<Board>) {
     let service = service_fn(|request: Request<Incoming>| {
         let response = respond(request.method(), &board);
         async { Ok::<_, Infallible>(response) }
     });
     let mut server = http1::Builder::new();
-    // A client that has gone away, or sends no request, has what it deserves.
+    // A client that disconnects or sends no request needs no answer.
     let _ = server
         .keep_alive(false)
         .max_buf_size(MAX_REQUEST)
@@ -158,7 +157,7 @@ fn respond(method: &Method, board: &Board) -> Response<Full<Bytes>> {
     response
 }
 
-/// Lets `answer` answer each client that the listener's `accept` brings, within `timeout`.
+/// Answers each client that `accept` returns with `answer`, within `timeout`.
 async fn clients<C, A>(
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<C>>,
     timeout: Duration,
@@ -173,7 +172,7 @@ async fn clients<C, A>(
             Ok(client) => {
                 let answered = tokio::time::timeout(timeout, answer(client));
                 tokio::spawn(async move {
-                    // A client that has gone away, or does not read, has what it deserves.
+                    // A client that disconnects or does not read needs no answer.
                     let _ = answered.await;
                     drop(place);
                 });

@@ -1,4 +1,4 @@
-//! Keeps the ledgers in the runtime directory, so that the next daemon finds it.
+//! Keeps the ledgers in the runtime directory for the next daemon.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::ledger::Ledger;
 
-/// The daemon's directory when systemd names none.
+/// The daemon's directory if systemd sets none.
 const RUNTIME_DIRECTORY: &str = "/run/announced";
 const FILE: &str = "roster.json";
-/// Changes at each boot (random(4)): a ledger of another boot is of guests that are no more.
+/// Changes at each boot (random(4)): the guests of a previous boot are gone.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The daemon's directory: `$RUNTIME_DIRECTORY`, as systemd sets it (systemd.exec(5)).
+/// The daemon's directory: `$RUNTIME_DIRECTORY`, which systemd sets (systemd.exec(5)).
 pub(super) fn runtime_directory() -> PathBuf {
     std::env::var_os("RUNTIME_DIRECTORY").map_or_else(|| RUNTIME_DIRECTORY.into(), PathBuf::from)
 }
@@ -25,7 +25,7 @@ pub(super) fn runtime_directory() -> PathBuf {
 /// The ledgers, by libvirt's URI.
 pub(super) type Ledgers = BTreeMap<String, Ledger>;
 
-/// Where the ledgers are kept, by one daemon at a time.
+/// The file with the ledgers, locked by one daemon.
 #[derive(Debug)]
 pub(super) struct StateFile {
     place: Place,
@@ -36,7 +36,7 @@ pub(super) struct StateFile {
 enum Place {
     Directory {
         file: PathBuf,
-        /// The directory, locked for as long as this is there.
+        /// The lock of the directory.
         _lock: Flock<File>,
     },
     #[cfg(test)]
@@ -87,27 +87,27 @@ struct Kept<B, R> {
 }
 
 impl StateFile {
-    /// Keeps it in `directory`, which is made if need be; the error is one line for the operator.
+    /// Opens the file in `directory`, which is created if necessary; the error is one line for the operator.
     pub(super) fn open(directory: &Path) -> Result<Self, String> {
         let place = directory.display();
         std::fs::create_dir_all(directory).map_err(|error| format!("cannot make {place}: {error}"))?;
         let opened = File::open(directory).map_err(|error| format!("cannot open {place}: {error}"))?;
         let lock =
             Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-                Errno::EWOULDBLOCK => format!("another announced runs already: it keeps {place} locked"),
+                Errno::EWOULDBLOCK => format!("another announced is running: it holds the lock on {place}"),
                 error => format!("cannot lock {place}: {error}"),
             })?;
         let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
         Ok(StateFile { place: Place::Directory { file: directory.join(FILE), _lock: lock }, boot })
     }
 
-    /// Keeps it in memory.
+    /// Keeps the ledgers in memory.
     #[cfg(test)]
     pub(super) fn in_memory(kept: std::sync::Arc<std::sync::Mutex<Vec<u8>>>) -> Self {
         StateFile { place: Place::Memory(kept), boot: String::new() }
     }
 
-    /// The ledgers that a daemon left since this boot; one that cannot be read is as none.
+    /// The ledgers that a daemon saved since this boot; `None` if the file cannot be read.
     pub(super) fn load(&self) -> Option<Ledgers> {
         let parsed =
             self.place.read().and_then(|text| Ok(serde_json::from_slice::<Kept<String, Ledgers>>(&text)?));
@@ -116,13 +116,13 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 let place = self.place.name();
-                tracing::warn!("{place} cannot be read: {error}; all guests are taken as announced");
+                tracing::warn!("{place} cannot be read: {error}; all guests count as announced");
                 None
             }
         }
     }
 
-    /// Saves the ledgers: whole, or not at all.
+    /// Saves the ledgers atomically.
     pub(super) fn save<'a>(&self, ledgers: impl Iterator<Item = (&'a str, &'a Ledger)>) -> io::Result<()> {
         let kept = Kept { boot: &self.boot, ledgers: ledgers.collect::<BTreeMap<_, _>>() };
         self.place.write(serde_json::to_vec(&kept)?)
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_saved_is_loaded_but_not_after_another_boot() {
+    fn saved_ledgers_are_loaded_but_not_after_another_boot() {
         let directory = tempfile::tempdir().unwrap();
         let mut keep = StateFile::open(&directory.path().join("new")).unwrap();
         assert!(keep.load().is_none());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_as_none() {
+    fn a_broken_file_counts_as_none() {
         let directory = tempfile::tempdir().unwrap();
         let keep = StateFile::open(directory.path()).unwrap();
         for broken in [&b"{"[..], b"", b"\xff"] {
@@ -159,7 +159,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = StateFile::open(directory.path()).unwrap();
         let error = StateFile::open(directory.path()).unwrap_err();
-        assert!(error.starts_with("another announced runs already"), "{error}");
+        assert!(error.starts_with("another announced is running"), "{error}");
         drop(first);
         StateFile::open(directory.path()).unwrap();
     }

@@ -1,21 +1,21 @@
-//! What systemd is told, without ever waiting for it (sd_notify(3)).
+//! Notifications to systemd, without ever waiting for it (sd_notify(3)).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use sd_notify::NotifyState;
 
-/// Whoever started the daemon, if that wants to be told.
+/// The `$NOTIFY_SOCKET`, if set.
 pub(super) struct Systemd(Option<UnixDatagram>);
 
 impl Systemd {
-    /// As `$NOTIFY_SOCKET` asks for.
+    /// Connects to `$NOTIFY_SOCKET`.
     pub(super) fn new() -> Self {
         Systemd(std::env::var("NOTIFY_SOCKET").ok().and_then(|name| connect(&name)))
     }
 
-    /// Tells something that systemd can do without: nothing is told while the last messages have not been read. A write that
-    /// waits for the reader would hold up all announcements.
+    /// Sends a notification that systemd can do without. It is dropped while previous ones are unread: a blocking write
+    /// would delay all announcements.
     pub(super) fn mention(&self, state: &NotifyState<'_>) {
         if let Some(socket) = &self.0 {
             let _ = socket.send(state.to_string().as_bytes());

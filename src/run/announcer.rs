@@ -1,4 +1,4 @@
-//! Runs announcements: looks at the host, asks the state machine what to do, and does it.
+//! Runs announcements: observes the host, asks the state machine for the next step, and carries it out.
 
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
@@ -29,29 +29,29 @@ use crate::run::waits::Place;
 
 mod patience;
 
-/// The pauses between attempts to make a way in ready, while none works.
+/// The pauses between attempts to prepare an injection method while none works.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(100);
-/// To make a way in ready has a time-out of its own, and ends before.
+/// Longer than any preparation, which has a time-out of its own.
 const A_LONG_TIME: Duration = Duration::from_secs(60);
 
-/// What directs an announcement from outside.
+/// The inputs that direct, end or pause an announcement.
 #[derive(Debug, Clone)]
 pub(crate) struct Signals {
-    /// What is to be announced, and how; another one holds if it waits.
+    /// The order; a new one applies while the announcement waits.
     pub order: watch::Receiver<Arc<Order>>,
-    /// Whether the guest runs.
+    /// The guest's state.
     pub guest: watch::Receiver<GuestState>,
-    /// Why it is to end.
+    /// The reason to end, if any.
     pub stop: watch::Receiver<Option<Stop>>,
 }
 
-/// Why an announcement is to end.
+/// Why an announcement must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// The program ends.
     Interrupted,
-    /// Another one takes its place.
+    /// Another announcement replaces it.
     Superseded,
     /// The configuration leaves the NIC out.
     LeftOut,
@@ -102,7 +102,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
         match run.machine.step(run.now()) {
             Step::Send if run.lacks_a_way() => run.wait(run.next_attempt(), &mut host, &mut signals).await,
-            // Much may change until it is our turn: look again then.
+            // Much may change before its turn: observe again then.
             Step::Send if !run.has_turn => run.take_turn(&host, &mut signals).await,
             Step::Send => {
                 if run.send(&host, &seen, &mut signals).await {
@@ -112,7 +112,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
             }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
             Step::Warn(overdue) => Box::pin(run.warn(overdue, &host, &seen)).await,
-            // In a box of its own: announcements that wait, perhaps thousands, need no room for it.
+            // Boxed, so that waiting announcements, perhaps thousands, reserve no space for it.
             Step::Done => return Box::pin(run.report(&host, &seen)).await,
         }
     }
@@ -123,15 +123,15 @@ struct Run {
     machine: Announcement,
     frames: Vec<Frame>,
     way: Option<Way>,
-    /// The ways that were on offer when `way` was chosen, best first.
+    /// The methods on offer when `way` was chosen, best first.
     offered: Vec<Way>,
-    /// Makes one of them ready.
+    /// The preparation of one of them.
     preparing: Option<Preparing>,
-    /// The best of them, or every one, could not be made ready, or has broken.
+    /// The best method, or every one, could not be prepared, or has failed.
     lacking: Option<Lacking>,
-    /// Sees the frames pass.
+    /// Captures the frames.
     observer: Option<Observer>,
-    /// Where the bridge has learned the guest, and when it was asked.
+    /// The FDB entry of the guest, and when it was looked up.
     learned: Option<(Learned, Duration)>,
     tally: Tally,
     asking: Asking,
@@ -139,18 +139,18 @@ struct Run {
     flows: Option<Monitored>,
     /// The next round may be sent.
     has_turn: bool,
-    /// What was last said to be unmet.
+    /// The last unmet conditions that were logged.
     told: String,
     /// Where it says what it waits for.
     place: Place,
     began: Instant,
-    /// What the time is in a dry run, once the port is ready.
+    /// The simulated time of a dry run, once the port is ready.
     supposed: Option<Duration>,
 }
 
 type Preparing = Pin<Box<dyn Future<Output = Result<Way, InjectorError>> + Send>>;
 
-/// The best way in, or every one, does not work at present, though it may again: ovs-vswitchd may be starting.
+/// The best method, or every one, does not work now but may work later: ovs-vswitchd may be starting.
 struct Lacking {
     why: String,
     since: Duration,
@@ -175,15 +175,15 @@ impl Run {
         self.supposed.unwrap_or_else(|| self.began.elapsed())
     }
 
-    /// In a dry run, no clock makes a round late.
+    /// Leaves the real clock in a dry run, so that no round is late.
     fn leave_the_clock(&mut self) {
         if self.order.dry_run && self.supposed.is_none() {
             self.supposed = self.machine.progress().ready_at;
         }
     }
 
-    /// Makes a way in ready as soon as the path is known, so that nothing is left to do when the port is ready. Does not wait
-    /// for a bridge.
+    /// Prepares a method as soon as the path is known, so that no work is left when the port is ready. Does not wait for a
+    /// bridge.
     async fn prepare(&mut self, host: &Host, seen: &Assessment) {
         let ways = injection::ways(seen, self.order.inject);
         if self.order.dry_run || self.frames.is_empty() {
@@ -225,7 +225,7 @@ impl Run {
         let now = self.now();
         let rank = |way: &Way| self.offered.iter().position(|offered| offered == way);
         match (prepared, &self.way) {
-            // The better one is tried again, though not at once.
+            // The better method is tried again later.
             (Ok(way), Some(current)) if rank(&way) >= rank(current) => {
                 if let Some(lacking) = &mut self.lacking {
                     lacking.pause(now);
@@ -238,13 +238,13 @@ impl Run {
                     self.machine.has_a_way_again(now);
                 }
             }
-            // A socket that is not there yet may still come before the port is ready.
+            // A missing socket may still appear before the port is ready.
             (Err(_), None) if !is_ready => {}
             (Err(error), _) => self.lack(&error),
         }
     }
 
-    /// No way works: it is tried again for as long as a port may take to become ready, if that can help.
+    /// No method works: preparation is repeated for as long as a port may take to become ready, if that can help.
     fn lack(&mut self, error: &InjectorError) {
         let now = self.now();
         let lacking = self.lacking.get_or_insert_with(|| Lacking::new(now));
@@ -266,17 +266,17 @@ impl Run {
         self.way.is_none() && !self.order.dry_run
     }
 
-    /// When the ways are tried next, without a word from one that is being made ready.
+    /// When the methods are tried next, unless the one in preparation reports earlier.
     fn next_attempt(&self) -> Duration {
         match (&self.preparing, &self.lacking) {
-            // It has a time-out of its own.
+            // The preparation has a time-out of its own.
             (Some(_), _) => self.now().saturating_add(A_LONG_TIME),
             (None, Some(lacking)) => lacking.retry_at,
             (None, None) => Duration::ZERO,
         }
     }
 
-    /// Opens the witness's eyes on the way that frames will take which are let in by `method`.
+    /// Starts watching the path of frames injected by `method`.
     fn look_along(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
         let (true, Some(method), Some(attachment)) = (self.order.proof.watch, method, &seen.attachment)
         else {
@@ -292,7 +292,7 @@ impl Run {
         }
     }
 
-    /// Waits for its turn in the host's quota, unless it is to end meanwhile, or the guest does something else.
+    /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
     async fn take_turn(&mut self, host: &Host, signals: &mut Signals) {
         let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {
             self.has_turn = true;
@@ -306,13 +306,13 @@ impl Run {
         }
     }
 
-    /// Sends a round's announcements; returns whether they have left, as far as anybody can see.
+    /// Sends a round's announcements; returns whether they left, as far as that can be seen.
     async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) -> bool {
         self.has_turn = false;
         let frames = self.round();
         let sent = tokio::select! {
             sent = self.climb(&frames, host, seen) => sent,
-            // What the guest is, or why it is to end, is looked at next.
+            // The loop checks the guest's state and the stop signal next.
             () = must_stop(signals) => return false,
         };
         match sent {
@@ -326,7 +326,7 @@ impl Run {
                 round.left
             }
             Err(error) => {
-                // The report tells the last one.
+                // The report has the last error.
                 tracing::debug!("{}: {error}", self.order.target.mac);
                 self.way = None;
                 match error.is_transient() {
@@ -341,7 +341,7 @@ impl Run {
         }
     }
 
-    /// Sends the round by the way that was made ready, or else by the next one that works.
+    /// Sends the round by the prepared method, or by the next one that works.
     async fn climb(&mut self, frames: &[Frame], host: &Host, seen: &Assessment) -> Result<(), InjectorError> {
         self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
         if self.order.dry_run {
@@ -369,8 +369,8 @@ impl Run {
         }
     }
 
-    /// Sends a round's questions, when all others' announcements of that round have had their turn. What becomes of them changes
-    /// nothing about the announcement.
+    /// Sends a round's questions, after all announcements of that round had their turn. Their result does not affect the
+    /// announcement.
     async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
         let questions = self.asking.round(&self.order, host, seen, self.now()).await;
         let frames: Vec<Frame> = questions.iter().filter_map(|q| q.frame(self.order.target.mac)).collect();
@@ -409,7 +409,7 @@ impl Run {
         }
     }
 
-    /// The frames of the next round: of one that is tried again for long, one ARP announcement, NA and RARP for each address.
+    /// The frames of the next round. A round that is retried for long has one ARP announcement, NA and RARP per address.
     fn round(&self) -> Vec<Frame> {
         let is_spared = |frame: &&Frame| {
             let is_other_form = |other: &Frame| other.kind == Kind::ArpRequest && other.ip == frame.ip;
@@ -424,7 +424,7 @@ impl Run {
             return Round { at, left: true, answered: true };
         };
         let mut fate = observer.judge().await;
-        // Open vSwitch is asked only after the frames were sent: its answer must not delay them.
+        // Open vSwitch is asked after the frames were sent: its answer must not delay them.
         let unjudged: Vec<Frame> = observer.proof.unjudged().into_iter().cloned().collect();
         for frame in unjudged.iter().filter(|_| fate != RoundFate::Left) {
             let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await else {
@@ -439,7 +439,7 @@ impl Run {
             return Round { at, left: false, answered: false };
         }
         let answered = fate == RoundFate::Unseen || observer.is_answered();
-        // A frame may have left before we were told that it was sent.
+        // A frame may leave before the injector returns.
         let at = observer.proof.departure().map_or(at, |left| at.min(left.at));
         Round { at, left: true, answered }
     }
@@ -454,8 +454,8 @@ impl Run {
         }
     }
 
-    /// Open vSwitch may learn half a second later from a frame that took a cached flow. It may also unlearn what it has learned
-    /// from the first frame: the last word is that at the end.
+    /// Looks up the guest's FDB entry. Open vSwitch may learn half a second later from a frame that hits a cached flow, and
+    /// may lose an entry made by the first frame, so the look-up at the end decides.
     async fn ask_who_learned(&mut self, host: &Host, seen: &Assessment) {
         let progress = self.machine.progress();
         let is_settled = |known: &Learned| matches!(known, Learned::Here(_));
@@ -466,7 +466,7 @@ impl Run {
         };
         if let (Some(_), true, Some(frame)) = (&self.observer, is_due, self.frames.first()) {
             let learned = diagnose::learned(host, seen, self.order.target.mac, frame).await;
-            // When it was learned first is the time to tell.
+            // Record the time of the first correct entry.
             if !(was_settled && learned.as_ref().is_none_or(is_settled)) {
                 self.learned = learned.map(|learned| (learned, self.now()));
             }
@@ -502,7 +502,7 @@ impl Run {
                 has_changed = true;
                 changed.is_err()
             }
-            // Who never had a guest to watch has nobody to tell of it.
+            // An order without a guest (--dev) has no state changes.
             Ok(()) = signals.guest.changed() => false,
             Ok(()) = signals.stop.changed() => false,
             () = flows_change(&mut self.flows) => {
@@ -535,7 +535,7 @@ impl Run {
         };
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
         let lost = lost.then(|| match evidence.stuck.join("; ") {
-            // What nobody waited for has left after all.
+            // The frames may have left after we stopped watching.
             stuck if stuck.is_empty() => "no frame was seen to leave the host in time".into(),
             stuck => format!("no frame left the host: {stuck}"),
         });
@@ -557,7 +557,7 @@ async fn order_changed(order: &mut watch::Receiver<Arc<Order>>) -> Result<(), wa
     order.changed().await.inspect(|()| order.mark_changed())
 }
 
-/// Returns when the guest does not run any more, or the announcement is to end.
+/// Returns when the guest no longer runs or the announcement must end.
 async fn must_stop(signals: &mut Signals) {
     tokio::select! {
         () = comes(&mut signals.guest, |guest| *guest != GuestState::Running) => {}
@@ -565,7 +565,7 @@ async fn must_stop(signals: &mut Signals) {
     }
 }
 
-/// Waits for a value; for ever, where none comes any more.
+/// Waits for a value that satisfies `is_it`; for ever if the sender is gone.
 async fn comes<T>(receiver: &mut watch::Receiver<T>, is_it: impl FnMut(&T) -> bool) {
     if receiver.wait_for(is_it).await.is_err() {
         std::future::pending().await
@@ -580,7 +580,7 @@ async fn flows_change(flows: &mut Option<Monitored>) {
     }
 }
 
-/// Waits for a way in to be made ready.
+/// Waits for a preparation to end.
 async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorError> {
     match preparing {
         Some(preparing) => preparing.await,
@@ -588,7 +588,7 @@ async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorEr
     }
 }
 
-/// Lets the observer see what passes between two rounds, for as long as that is waited for.
+/// Lets the observer record frames between two rounds, for as long as that matters.
 async fn see(observer: &mut Option<Observer>) {
     match observer {
         Some(observer) => loop {

@@ -1,4 +1,4 @@
-//! What an announcement asks the routers, and when.
+//! The questions of an announcement, and when they are asked.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::path::link::Links;
 use crate::path::readiness::Assessment;
 use crate::run::order::{Host, Order};
 
-/// A kernel that has not answered by then is not waited for: a round may be due.
+/// How long the kernel may take to answer: a round may be due.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The questions of one announcement.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(crate) struct Asking {
     /// When the first round was sent.
     first: Option<Duration>,
-    /// The questions of every round, once this host was looked at.
+    /// The questions of every round, once the host's own addresses are known.
     questions: Option<Vec<Question>>,
     solicitations: Solicitations,
 }
@@ -45,7 +45,7 @@ impl Asking {
             let to_all = order.to_all_routers();
             let bridge = seen.attachment.as_ref().map(|attachment| attachment.bridge.clone());
             let segment = (bridge.unwrap_or_default(), seen.vlan);
-            // Where too many were sent lately, the next round has it.
+            // If the link's limit is used up, the next round tries again.
             if !to_all.is_empty() && (order.dry_run || host.solicitor.permits(segment, to_all.len())) {
                 self.solicitations.sent(since_first);
                 questions.extend(to_all);
@@ -55,8 +55,8 @@ impl Asking {
     }
 }
 
-/// The gateways of the guest's subnets that this host is, or knows beyond the guest's bridge. Where the kernel does not say,
-/// this host is the gateway.
+/// The gateways of the guest's subnets that are this host, or that the host knows through the guest's bridge. If the kernel
+/// does not answer, this host is the gateway.
 pub(crate) async fn gateways_here(order: &Order, host: &Host, seen: &Assessment) -> Vec<Gateway> {
     let mut found = Vec::new();
     for (device, address) in own_addresses(order, host, seen) {
@@ -67,7 +67,8 @@ pub(crate) async fn gateways_here(order: &Order, host: &Host, seen: &Assessment)
     found
 }
 
-/// What this host's devices in the guest's subnets make of announcements, where this host is the router: settings and their values.
+/// The settings of this host's devices in the guest's subnets that decide how it handles announcements, where this host is
+/// the router.
 pub(crate) fn settings_here(
     order: &Order,
     host: &Host,
@@ -85,7 +86,7 @@ pub(crate) fn settings_here(
     settings.collect()
 }
 
-/// The addresses of this host that are the guest's neighbours, each with its device.
+/// The addresses of this host that are neighbours of the guest, with their ifindexes.
 fn own_addresses(order: &Order, host: &Host, seen: &Assessment) -> Vec<(u32, IpNet)> {
     let addresses = match &seen.attachment {
         Some(attachment) => addresses_in_vlan(&host.links.borrow(), attachment, seen.vlan),
@@ -94,7 +95,7 @@ fn own_addresses(order: &Order, host: &Host, seen: &Assessment) -> Vec<(u32, IpN
     gateway::with_neighbours(&addresses, &order.ips())
 }
 
-/// The addresses of this host in the guest's VLAN: those of its bridges, and of VLAN devices on them; each with its device.
+/// The addresses of this host in the guest's VLAN: those of its bridges and of VLAN devices on them, with their ifindexes.
 fn addresses_in_vlan(links: &Links, attachment: &Attachment, vlan: Option<u16>) -> Vec<(u32, IpNet)> {
     let on_way = attachment.way.hops.iter().filter(|hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs));
     let bridges = on_way.filter_map(|hop| links.named(&hop.name));
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_is_in_a_vlan_by_its_bridge_or_by_a_device_on_that() {
+    fn this_host_is_in_a_vlan_by_its_bridge_or_a_vlan_device_on_it() {
         assert_eq!(told(false, None), ["10.1.1.1/24"]);
         assert_eq!(told(true, Some(1)), ["10.1.1.1/24"]);
         assert_eq!(told(true, Some(100)), ["10.1.100.1/24"]);

@@ -1,4 +1,5 @@
-//! Asks the host's bridges what no frame tells: behind which port they have learned the guest, and why they hold frames up.
+//! Asks the host's bridges for facts that no frame shows: the port behind which they have learned the guest, and why they
+//! drop frames.
 
 use std::time::Duration;
 
@@ -17,18 +18,19 @@ use crate::proof::ofproto_trace::{self, Port, Verdict};
 use crate::report::evidence::Learned;
 use crate::run::order::Host;
 
-/// A bridge that has not answered by then is not waited for: a round may be due.
+/// How long a bridge may take to answer: a round may be due.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Nobody can be asked what a filter of the kernel does with a frame.
+/// The kernel cannot be asked what its filters do with a frame.
 const FILTER: &str = "a filter, perhaps: see nft list ruleset, and ebtables";
 
-/// Where the deciding bridge has learned `mac`, of which `frame` is; `None` where that says nothing, or nobody can tell.
+/// The FDB entry for `mac` on the path's bridge; `None` if the bridge does not learn or does not answer. `frame` is one of
+/// its frames.
 pub(crate) async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame: &Frame) -> Option<Learned> {
     let attachment = seen.attachment.as_ref()?;
     match attachment.kind {
         Kind::Macvtap => None,
         Kind::LinuxBridge => learned_by_linux_bridge(host, seen, attachment, mac).await,
-        // ovn-controller's flows do not ask what was learned.
+        // ovn-controller's flows do not use the FDB.
         _ if seen.in_charge.0 == Owner::Ovn => None,
         Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
             let bridge = &attachment.bridge;
@@ -61,8 +63,8 @@ async fn learned_by_linux_bridge(
     Some(judged(Some(port) == attachment.entry.ifindex, name.unwrap_or_else(|| port.to_string())))
 }
 
-/// Whether a bridge of Open vSwitch would learn from a frame. Where flows alone forward it, as with neutron's
-/// `explicitly_egress_direct`, nobody asks what was learned, and a frame that it drops is told of as such.
+/// Whether an Open vSwitch bridge would learn from a frame. With neutron's `explicitly_egress_direct`, flows alone forward
+/// frames and the FDB is not used; a frame that the bridge drops is reported as such.
 async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
     let verdict = tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok().flatten();
     let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
@@ -73,8 +75,8 @@ fn judged(own: bool, port: String) -> Learned {
     if own { Learned::Here(port) } else { Learned::Elsewhere(port) }
 }
 
-/// Why frames do not leave the host, by their numbers, as far as anybody can tell: what the port lacks, what is wrong with the
-/// uplinks, which flow of Open vSwitch drops them.
+/// Why frames do not leave the host, by frame number, as far as known: the port's unmet conditions, the uplinks' faults, the
+/// Open vSwitch flow that drops them.
 pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec<Option<String>> {
     let held: Vec<(usize, &Frame)> = proof.held().collect();
     let mut why = vec![None; proof.frames().len()];
@@ -103,21 +105,21 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     for (number, _) in asked {
         why[number] = match verdicts.next() {
             Some(Ok(verdict)) => reason(host, proof.path().hops(), &verdict),
-            Some(Err(error)) => Some(format!("why cannot be told: {error}")),
+            Some(Err(error)) => Some(format!("the reason is unknown: {error}")),
             None => None,
         };
     }
     why
 }
 
-/// Why a frame does not leave of which Open vSwitch says that.
+/// Why a frame with this verdict does not leave.
 fn reason(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
     let is_output = |hop: &Hop| verdict.outputs.iter().any(|output| output.port == hop.name);
     let outputs: Vec<&Hop> = hops.iter().filter(|hop| hop.via.is_some() && is_output(hop)).collect();
     if !outputs.is_empty() {
         return broken(&host.links.borrow(), hops, |exit| outputs.iter().any(|hop| hop.via == exit.via));
     }
-    // On a healthy host other bridges may drop it, too: those for other networks.
+    // On a healthy host, bridges for other networks may drop the frame, too.
     let led_on = |bridge: &str| {
         let mut exits = hops.iter().filter(|hop| hop.role.is_edge());
         exits.any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge))
@@ -139,7 +141,7 @@ fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged
     ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
 }
 
-/// What Open vSwitch has for each of these frames, in one line; for none where they do not come to it, or it does not say.
+/// Open vSwitch's verdict on each of these frames, in one line; `None` if they do not reach it, or it does not answer.
 pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<String> {
     let verdicts = verdicts(host, seen, frames.iter()).await;
     let ovs = &host.ovs.borrow().ovs;
@@ -150,7 +152,7 @@ pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) ->
     lines.collect()
 }
 
-/// The verdicts on these frames, or why there are none: who does not answer is not asked again.
+/// The verdicts on these frames, or why there are none. After a failed answer no more are asked for.
 async fn verdicts(
     host: &Host,
     seen: &Assessment,
@@ -167,13 +169,13 @@ async fn verdicts(
     verdicts
 }
 
-/// What Open vSwitch does with a frame; `None` where it does not say, or has said too much lately.
+/// Open vSwitch's verdict on a frame; `None` if it does not answer or the rate of traces is exhausted.
 pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
     let asked = async { tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok()??.ok() };
     host.traces.ask(asked).await
 }
 
-/// `None` where the frame does not come to Open vSwitch.
+/// `None` if the frame does not reach Open vSwitch.
 async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result<Verdict, String>> {
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
@@ -183,12 +185,12 @@ async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result
     }))
 }
 
-/// What keeps each of these uplinks from passing frames on, if something does with every one.
+/// Why none of these uplinks passes frames on, if none does.
 fn broken(links: &Links, hops: &[Hop], is_meant: impl Fn(&Hop) -> bool) -> Option<String> {
     let exits = hops.iter().filter(|hop| hop.role.is_edge() && is_meant(hop));
     let mut reasons = Vec::new();
     for exit in exits {
-        // What is above it, a VLAN device say, has no carrier when it has none.
+        // A device above it, such as a VLAN device, has no carrier if it has none.
         let above = hops.iter().filter(|hop| hop.role == Role::Upper && hop.via == exit.via);
         let reason = std::iter::once(exit).chain(above).find_map(|hop| trouble(links, hop))?;
         if !reasons.contains(&reason) {
@@ -198,7 +200,7 @@ fn broken(links: &Links, hops: &[Hop], is_meant: impl Fn(&Hop) -> bool) -> Optio
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
-/// What keeps a device from passing frames on.
+/// Why a device does not pass frames on.
 fn trouble(links: &Links, hop: &Hop) -> Option<String> {
     let link = links.get(hop.ifindex?)?;
     let state = link.port.map_or(PortState::Forwarding, |port| port.state);

@@ -1,7 +1,7 @@
-//! A host of which everything is known: taps on a bridge of Open vSwitch, in neutron's charge, with one uplink.
+//! A host with a known state: taps on an Open vSwitch bridge, owned by neutron, with one uplink.
 //!
-//! It has OVSDB's rows on one side and ovs-vswitchd's datapath on the other, which follows when a test says so; it loses,
-//! refuses and holds up rounds when it is told to; and it remembers what was sent.
+//! It has OVSDB's rows and, apart from them, ovs-vswitchd's datapath, which follows when a test says so. It loses, refuses
+//! and delays rounds on request, and records the sent frames.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,9 +26,9 @@ use crate::path::ovs::{DEAD_VLAN, Port};
 use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::proof::delivery::Sighting;
 
-/// The uplink's index.
+/// The uplink's ifindex.
 const UPLINK: u32 = 1;
-/// The adapter gives up a bridge that has not answered by then.
+/// The time after which the adapter gives up a bridge that does not answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The host.
@@ -45,9 +45,9 @@ pub(crate) struct World {
 struct State {
     /// By tap: the VLAN that ovs-vswitchd has carried out.
     datapath: BTreeMap<String, Option<u16>>,
-    /// By tap: why nothing may be sent by it, and since when.
+    /// By tap: why no frame may be sent by it, and since when.
     forbidden: BTreeMap<String, (&'static str, Instant)>,
-    /// By tap: when its tag was taken away last.
+    /// By tap: when its tag was last cleared.
     cleared: BTreeMap<String, Instant>,
     lose: u32,
     refuse: u32,
@@ -56,16 +56,16 @@ struct State {
     violations: Vec<String>,
 }
 
-/// A round that was let in.
+/// A round that was injected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sent {
     /// When.
     pub at: Instant,
-    /// By which tap.
+    /// The tap.
     pub tap: String,
-    /// How many frames.
+    /// The number of frames.
     pub frames: usize,
-    /// The VLAN in which it left the host, if it did.
+    /// The VLAN in which it left the host, if it left.
     pub left: Option<u16>,
 }
 
@@ -87,7 +87,7 @@ impl World {
         })
     }
 
-    /// The host, as announcements see it, with its budget.
+    /// The host as announcements see it, with its quota.
     pub(crate) fn host(self: &Arc<World>, frames_per_second: u32) -> Host {
         Host {
             links: self.links.subscribe(),
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// A transaction gives a port this tag; `counted` if it raises `next_cfg`.
+    /// A transaction that sets a port's tag; `counted` if it increments `next_cfg`.
     pub(crate) fn commit(&self, tap: &str, tag: Option<u16>, counted: bool) {
         if tag.is_none() {
             self.lock().cleared.insert(tap.into(), Instant::now());
@@ -120,7 +120,7 @@ impl World {
         });
     }
 
-    /// ovs-vswitchd carries out all that was committed, and says so.
+    /// ovs-vswitchd carries out all commits, and sets `cur_cfg`.
     pub(crate) fn carry_out(&self) {
         let mut state = self.lock();
         let ovs = self.ovs.borrow();
@@ -136,22 +136,22 @@ impl World {
         });
     }
 
-    /// The next rounds vanish inside the host.
+    /// Loses the next rounds inside the host.
     pub(crate) fn lose(&self, rounds: u32) {
         self.lock().lose = rounds;
     }
 
-    /// The next rounds are refused.
+    /// Refuses the next rounds.
     pub(crate) fn refuse(&self, rounds: u32) {
         self.lock().refuse = rounds;
     }
 
-    /// The bridge does not answer, or does again.
+    /// Makes the bridge hang, or answer again.
     pub(crate) fn hang(&self, hangs: bool) {
         self.hangs.send_replace(hangs);
     }
 
-    /// From the next moment on, nothing may be sent by a tap, and why; or again.
+    /// Forbids sending by a tap from the next moment on, with the reason, or permits it again.
     pub(crate) fn forbid(&self, tap: &str, why: Option<&'static str>) {
         let mut state = self.lock();
         match why {
@@ -160,12 +160,12 @@ impl World {
         }
     }
 
-    /// The rounds that were let in.
+    /// The rounds that were injected.
     pub(crate) fn sent(&self) -> Vec<Sent> {
         self.lock().sent.clone()
     }
 
-    /// What was sent and must not have been.
+    /// The rounds that should not have been sent.
     pub(crate) fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
@@ -194,7 +194,7 @@ impl World {
         Watch::fed(points, sightings)
     }
 
-    /// Nothing ever answers.
+    /// No answer ever arrives.
     pub(super) fn watch_guest(&self) -> Watch {
         Watch::fed(Vec::new(), mpsc::channel(1).1)
     }
@@ -211,7 +211,7 @@ impl State {
             self.violations.push(format!("{tap}: sent {:?} after {why}", at - *since));
         }
         let vlan = self.datapath[tap];
-        // What is in ovs-vswitchd's socket when the tag is taken away cannot be taken back.
+        // A round that is in ovs-vswitchd's socket when the tag is cleared cannot be withdrawn.
         if vlan.is_none() && self.cleared.get(tap).is_none_or(|cleared| *cleared < began) {
             self.violations.push(format!("{tap}: left without a VLAN"));
         }

@@ -1,4 +1,4 @@
-//! Follows an announcement's frames with a witness, and says of each round how it fared.
+//! Captures an announcement's frames, and determines the fate of each round.
 
 use std::time::Duration;
 
@@ -18,40 +18,40 @@ use crate::report::evidence::Evidence;
 use crate::run::diagnose;
 use crate::run::order::{Capture, Host};
 
-/// A frame that has not shown on the uplink by then is lost: it may still be on its way through Open vSwitch.
+/// A frame that has not reached the uplink by then is lost. It may take a while through Open vSwitch.
 const LOST_AFTER: Duration = Duration::from_millis(5);
-/// The same, where Open vSwitch has said that it is through with it.
+/// The same after Open vSwitch has confirmed the packet-out.
 const LOST_AFTER_PACKET_OUT: Duration = Duration::from_millis(1);
 
-/// Frames that come in are looked for again after so long, while they are many: within [`MOMENT`] of the event, and later.
+/// While many frames enter, captures are re-armed at this interval: within [`MOMENT`] of the event, and later.
 const WINDOW: Duration = Duration::from_millis(100);
 const LATE_WINDOW: Duration = Duration::from_millis(500);
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// The proof of one announcement, and what it is drawn from.
+/// The proof of one announcement, with its captures.
 #[derive(Debug)]
 pub(crate) struct Observer {
     witness: Capture,
     began: Instant,
     mac: MacAddr,
-    /// The frames' way, all of it.
+    /// The complete path of the frames.
     path: CapturePath,
     watch: Option<Watch>,
-    /// Why nothing can be seen.
+    /// Why nothing can be captured.
     blind: Option<String>,
     /// What is proved so far.
     pub proof: Delivery,
-    /// Shows answers that come to the guest, once something was asked.
+    /// Captures answers at the guest's device, once a question was sent.
     guests_device: Option<Watch>,
-    /// What was asked, and answered.
+    /// The questions and their answers.
     pub inquiry: Option<Inquiry>,
-    /// When it is looked for more frames that come in.
+    /// When incoming frames are captured again.
     rearm_at: Instant,
 }
 
 impl Observer {
-    /// Sees the rounds of `frames` take `path`, for an event at `began`: leave the host, to begin with. Every socket more would
-    /// delay the first frame.
+    /// Captures rounds of `frames` along `path` for an event at `began`, at first only at the edges: each further socket
+    /// would delay the first frame.
     pub(crate) fn new(
         witness: Capture,
         began: Instant,
@@ -77,7 +77,7 @@ impl Observer {
         observer
     }
 
-    /// Sees to it that frames are looked for along `path`.
+    /// Captures along `path` from now on.
     pub(crate) fn follow(&mut self, path: CapturePath) {
         if self.path != path {
             self.path = path;
@@ -85,7 +85,7 @@ impl Observer {
         }
     }
 
-    /// Looks at every hop.
+    /// Captures at every hop.
     pub(crate) fn look_everywhere(&mut self) {
         if self.proof.path().is_exits_only() {
             self.look(true);
@@ -104,17 +104,17 @@ impl Observer {
         };
     }
 
-    /// Why it cannot be seen whether frames leave the host, where it cannot.
+    /// Why departures cannot be seen, if they cannot.
     pub(crate) fn unseen(&self) -> Option<String> {
         self.blind.clone().or_else(|| self.proof.unseen())
     }
 
-    /// Whether frames that pass this hop show.
+    /// Whether frames that pass this hop are captured.
     pub(crate) fn is_seen(&self, hop: &Hop) -> bool {
         self.blind.is_none() && self.proof.path().outward(hop).is_some()
     }
 
-    /// What it has come to, with what the host's bridges can add.
+    /// The evidence so far, with facts from the host's bridges.
     pub(crate) async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
         let mut unseen = self.unseen();
         let why = match unseen {
@@ -125,7 +125,7 @@ impl Observer {
             (&mut unseen, self.proof.departure(), self.proof.frames().first())
         {
             if let Some(words) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop() {
-                *unseen += &format!("; Open vSwitch has for it {words}");
+                *unseen += &format!("; Open vSwitch's verdict: {words}");
             }
         }
         let evidence = Evidence::of(&self.proof, unseen, &why);
@@ -139,27 +139,27 @@ impl Observer {
         evidence.with_inquiry(inquiry, &self.proof, &why, self.began.elapsed())
     }
 
-    /// A round is about to be sent.
+    /// Called before a round is sent.
     pub(crate) fn begin(&mut self) {
         self.proof.begin();
         self.look_on();
     }
 
-    /// A round of some of the frames is about to be sent.
+    /// Called before a round of some of the frames is sent.
     pub(crate) fn begin_some(&mut self, round: &[Frame]) {
         self.proof.begin_some(round);
         self.look_on();
     }
 
-    /// What passes from now on is of the round that began last.
+    /// Keeps capturing for the current round.
     pub(crate) fn look_on(&mut self) {
         self.watch.iter_mut().for_each(Watch::begin);
     }
 
-    /// These questions are about to be sent, for a guest with this device.
+    /// Called before these questions are sent, for a guest with this device.
     pub(crate) fn ask(&mut self, questions: &[Question], device: Option<u32>) {
         if self.guests_device.is_none() {
-            // Without it, only what comes in by an edge is seen to be an answer.
+            // Without this device, only frames that enter by an edge count as answers.
             let watch = device.map(|device| self.witness.watch_guest(device, self.mac, self.began));
             self.guests_device = watch.and_then(Result::ok);
         }
@@ -170,7 +170,7 @@ impl Observer {
         self.look_on();
     }
 
-    /// The questions have been sent: returns when they have left, or would have.
+    /// Called after the questions were sent; returns when they have left or would have.
     pub(crate) async fn asked(&mut self) {
         let deadline = Instant::now() + LOST_AFTER;
         let Some(watch) = &mut self.watch else {
@@ -191,13 +191,13 @@ impl Observer {
         }
     }
 
-    /// The network is known to know the guest here.
+    /// An answer from the network shows that it knows the guest's location.
     pub(crate) fn is_answered(&self) -> bool {
         let by_network = self.inquiry.as_ref().is_some_and(Inquiry::is_answered_by_network);
         by_network || self.proof.returned().is_some()
     }
 
-    /// How the round that has just been sent fares: as soon as that is certain.
+    /// The fate of the round just sent, as soon as it is certain.
     pub(crate) async fn judge(&mut self) -> RoundFate {
         let Some(watch) = &mut self.watch else {
             return RoundFate::Unseen;
@@ -206,7 +206,7 @@ impl Observer {
             Method::PacketOut => LOST_AFTER_PACKET_OUT,
             _ => LOST_AFTER,
         };
-        // Elsewhere nothing is to be expected.
+        // Without a visible edge, no departure can be expected.
         let has_exits = self.proof.path().points().iter().any(|point| point.is_uplink);
         let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
         let fate = loop {
@@ -214,7 +214,7 @@ impl Observer {
                 take(&mut self.proof, &mut self.inquiry, &sighting);
             }
             let fate = self.proof.fate();
-            // Of a round that had its time, what was seen meanwhile has been looked at once more.
+            // When the time is up, sightings recorded in the meantime are checked once more.
             if fate == RoundFate::Left || Instant::now() >= deadline {
                 watch.end();
                 break fate;
@@ -225,17 +225,17 @@ impl Observer {
             }
         };
         if matches!(fate, RoundFate::Lost | RoundFate::Partly) {
-            // Of the next round it is to be known where it ends.
+            // For the next round, capture where it ends.
             self.look_everywhere();
         }
         if fate == RoundFate::Lost {
-            // On a busy host the frames of a round that was given up may be on their way still.
+            // On a busy host, frames of a round counted as lost may still be on their way.
             self.look_on();
         }
         fate
     }
 
-    /// Takes the next sighting into account, between two rounds.
+    /// Records the next sighting, between two rounds.
     pub(crate) async fn see(&mut self) {
         let Some(watch) = &mut self.watch else {
             return std::future::pending().await;
@@ -259,7 +259,7 @@ impl Observer {
     }
 }
 
-/// Takes a frame into account that was seen on its way, or at an edge.
+/// Records a frame captured on its way or at an edge.
 fn take(proof: &mut Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
     if let Some(inquiry) = inquiry {
         let by = proof.came_in(sighting).map(|edge| match edge {
@@ -274,8 +274,8 @@ fn take(proof: &mut Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting
     proof.saw(sighting);
 }
 
-/// Takes a frame into account that the guest was sent: what has not come in by an edge is from this host, unless the host has
-/// edges that show nothing.
+/// Records an answer captured at the guest's device. If it did not enter by an edge, it is from this host, unless the host
+/// has blind edges.
 fn take_answer(proof: &Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
     let by = proof.path().blind().next().is_none().then_some(AnsweredBy::Host);
     if let (Some(inquiry), Direction::Out) = (inquiry, sighting.direction) {

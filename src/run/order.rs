@@ -1,4 +1,4 @@
-//! The host that announcements run on, and one announcement as it is asked for.
+//! The host on which announcements run, and the order for one announcement.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -45,19 +45,19 @@ pub(crate) struct Host {
     pub links: watch::Receiver<Links>,
     /// Open vSwitch.
     pub ovs: watch::Receiver<ovsdb::State>,
-    /// Where Open vSwitch has its sockets.
+    /// The directory of Open vSwitch's sockets.
     pub ovs_directory: PathBuf,
-    /// What Linux bridges have learned.
+    /// The FDB of Linux bridges.
     pub fdb: fdb::Lookups,
-    /// The ways in.
+    /// The injection methods.
     pub injectors: Injector,
-    /// What sees frames pass.
+    /// Captures frames.
     pub witness: Capture,
-    /// The frames that may be sent per second, where that is bounded.
+    /// The limit of frames per second, if there is one.
     pub pace: Option<Pacer>,
-    /// What permits router solicitations.
+    /// The limit of router solicitations.
     pub solicitor: Solicitor,
-    /// Open vSwitch's verdicts on frames, so many a second.
+    /// Open vSwitch's verdicts on frames, at a limited rate.
     pub traces: Traces,
     /// Notifications of changes to bridges' flows, while something is lost there.
     pub flows: FlowMonitors,
@@ -65,18 +65,18 @@ pub(crate) struct Host {
     pub waits: Waits,
 }
 
-/// Lets frames enter the host as if the guest had sent them.
+/// Injects frames into the host as if the guest had sent them.
 #[derive(Debug, Clone)]
 pub(crate) enum Injector {
-    /// By the ways of this host.
+    /// With the methods of this host.
     Host(Arc<Injectors>),
-    /// Into a host of which everything is known.
+    /// Into the fake host.
     #[cfg(test)]
     Fake(Arc<fake::World>),
 }
 
 impl Injector {
-    /// Makes the first of `ways` ready that can be, and returns it.
+    /// Prepares the first of `ways` that works, and returns it.
     pub(crate) async fn prepare(&self, ways: &[Way], forced: Option<Method>) -> Result<Way, InjectorError> {
         match self {
             Injector::Host(injectors) => injectors.prepare(ways, forced).await,
@@ -85,7 +85,7 @@ impl Injector {
         }
     }
 
-    /// Sends the frames of a round, in order, by a way that was made ready.
+    /// Sends the frames of a round, in order, by a prepared method.
     pub(crate) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
         match self {
             Injector::Host(injectors) => injectors.send(way, frames).await,
@@ -94,7 +94,7 @@ impl Injector {
         }
     }
 
-    /// A way in that worked was taken away for good.
+    /// A method that worked was removed for good.
     pub(crate) fn is_exhausted(&self) -> bool {
         match self {
             Injector::Host(injectors) => injectors.is_exhausted(),
@@ -104,18 +104,18 @@ impl Injector {
     }
 }
 
-/// Sees frames pass.
+/// Captures frames.
 #[derive(Debug, Clone)]
 pub(crate) enum Capture {
     /// On the devices of this host.
     Host(Witness),
-    /// In a host of which everything is known.
+    /// In the fake host.
     #[cfg(test)]
     Fake(Arc<fake::World>),
 }
 
 impl Capture {
-    /// Looks at `points` for the announcements of `mac`; sightings have their time since `began`.
+    /// Captures the announcements of `mac` at `points`; sightings have their time since `began`.
     pub(crate) fn watch(
         &self,
         points: Vec<CapturePoint>,
@@ -129,7 +129,7 @@ impl Capture {
         }
     }
 
-    /// Looks at the guest's own device for answers that come to it.
+    /// Captures answers at the guest's own device.
     pub(crate) fn watch_guest(
         &self,
         ifindex: u32,
@@ -144,47 +144,47 @@ impl Capture {
     }
 }
 
-/// What is to be announced, and how.
+/// One announcement: what is announced, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     /// Why.
     pub cause: Cause,
-    /// For whom.
+    /// The NIC.
     pub target: Target,
-    /// The addresses that are believed.
+    /// The trusted addresses.
     pub addresses: Vec<Address>,
-    /// The gateways that are known beforehand.
+    /// The gateways known beforehand.
     pub gateways: Vec<Gateway>,
     /// Gateways may be guessed.
     pub guess: bool,
     /// All IPv6 routers are asked, too.
     pub router_solicitation: bool,
-    /// How the frames look.
+    /// The settings of the frames.
     pub style: Style,
     /// When the rounds are sent.
     pub schedule: Schedule,
-    /// What is done to know that the frames left the host.
+    /// How the departure of frames is observed.
     pub proof: ProofTable,
     /// How long the port may take to become ready; if it is endless, before that is warned of.
     pub wait: Duration,
-    /// The operator's word on who is in charge of the port.
+    /// The owner of the port according to the configuration.
     pub in_charge: Option<Owner>,
-    /// The operator's word that no agent will ever set a VLAN on the port.
+    /// No agent sets a VLAN on the port, according to the configuration.
     pub untagged: bool,
-    /// The operator's word on the devices by which frames leave the host.
+    /// The devices by which frames leave the host, according to the configuration.
     pub uplinks: Uplinks,
-    /// The operator's choice of a way in.
+    /// The injection method according to the configuration.
     pub inject: Option<Method>,
-    /// The port is waited for, and what is lost is tried again, for as long as the guest is here.
+    /// Lost frames are sent again for as long as the guest is here.
     pub endless: bool,
-    /// Send nothing, and do not wait between the rounds.
+    /// Send no frame, and do not wait between rounds.
     pub dry_run: bool,
-    /// Where sent frames are also written to.
+    /// A capture file that gets every sent frame.
     pub pcap: Option<Arc<Mutex<Pcap>>>,
 }
 
 impl Order {
-    /// The order for `target` under `config`, with the addresses and the VLAN that the operator adds by hand.
+    /// The order for `target` under `config`, with additional addresses and the VLAN from the command line.
     pub(crate) fn new(mut target: Target, config: &Config, ips: &[IpAddr], vlan: Option<u16>) -> Order {
         let configured = config.overrides(&target).flat_map(|o| &o.addresses);
         let asked = ips.iter().map(|ip| (*ip, Source::Operator));
@@ -204,12 +204,12 @@ impl Order {
             cause: Cause::Asked,
             gateways: gateways.collect(),
             guess: config.ask(&target) == Ask::Guess,
-            // A guest that routes is asked for advertisements itself.
+            // A routing guest is itself asked for advertisements.
             router_solicitation: config.frames.router_solicitation && !style.router,
             style,
             in_charge: config.in_charge(&target),
             untagged: config.untagged(&target),
-            // Checked when the configuration was settled.
+            // The configuration was checked when it was loaded.
             schedule: config.schedule().unwrap_or_default(),
             proof: config.proof,
             wait: config.ports.wait,
@@ -223,25 +223,25 @@ impl Order {
         }
     }
 
-    /// The same, with gateways that the operator names by hand.
+    /// The same with additional gateways from the command line.
     pub(crate) fn asking(mut self, gateways: &[IpAddr]) -> Order {
         let named = gateways.iter().map(|ip| Gateway::of_all(*ip, gateway::Source::Operator));
         self.gateways.splice(..0, named);
         self
     }
 
-    /// The announcements of each of its rounds.
+    /// The announcements of each round.
     pub(crate) fn round(&self) -> Vec<Frame> {
         frame::round(self.target.mac, &self.ips(), &self.style)
     }
 
-    /// The questions of each of its rounds; `here` are the gateways that are found on this host.
+    /// The questions of each round; `here` are the gateways found on this host.
     pub(crate) fn questions(&self, here: &[Gateway]) -> Vec<Question> {
         let known = [&self.gateways[..], here].concat();
         question::questions(&self.ips(), &known, self.guess, &self.style.send)
     }
 
-    /// The questions of those rounds in which all routers are asked.
+    /// The questions of a round in which all routers are asked.
     pub(crate) fn to_all_routers(&self) -> Vec<Question> {
         match self.router_solicitation {
             true => question::to_all_routers(&self.ips(), &self.style.send),
@@ -254,7 +254,7 @@ impl Order {
         self.addresses.iter().map(|address| address.ip).collect()
     }
 
-    /// Looks at the host on behalf of the target.
+    /// Observes the host for the target.
     pub(crate) fn look(&self, host: &mut Host, guest: GuestState) -> Assessment {
         let links = host.links.borrow_and_update();
         let ovs = host.ovs.borrow_and_update();

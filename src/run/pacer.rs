@@ -1,4 +1,4 @@
-//! Lets announcements wait for their turn in the host's quota of frames.
+//! Makes announcements wait for their turn in the host's frame quota.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,7 @@ struct Shared {
 }
 
 impl Pacer {
-    /// A pace of so many frames a second; gives turns for as long as the runtime lives.
+    /// A pacer for so many frames per second. It gives turns for as long as the runtime lives.
     pub(crate) fn start(frames_per_second: u32) -> Self {
         let quota = Mutex::new(Quota::new(frames_per_second));
         let (asked, changed) = (Notify::new(), Notify::new());
@@ -31,22 +31,22 @@ impl Pacer {
         Pacer(shared)
     }
 
-    /// Another pace, from now on.
+    /// Sets another rate from now on.
     pub(crate) fn change(&self, frames_per_second: u32) {
         self.0.lock().change(frames_per_second, self.0.began.elapsed());
         self.0.changed.notify_one();
     }
 
-    /// Waits until `frames` may be sent as that part of somebody's round.
+    /// Waits until `frames` may be sent for this part of a round.
     pub(crate) async fn turn(&self, part: Part, frames: usize) {
         let polite = part.is_later();
-        // While the host had no time for us, others have become ready that could not ask for their first round yet…
+        // While this task was not scheduled, others may have become ready that could not ask for their first round yet…
         after_others_if(polite).await;
         let (give, given) = oneshot::channel();
         {
             let mut quota = self.0.lock();
             quota.ask(part, frames as u32, give);
-            // Mostly nobody waits, and the turn is ours at once.
+            // Mostly the queue is empty, and the turn is immediate.
             self.0.give(&mut quota);
         }
         self.0.asked.notify_one();
@@ -56,7 +56,7 @@ impl Pacer {
     }
 }
 
-/// Lets everybody run first who can.
+/// Lets all runnable tasks run first.
 async fn after_others_if(polite: bool) {
     if polite {
         tokio::task::yield_now().await;
@@ -69,9 +69,9 @@ impl Shared {
     }
 
     fn give(&self, quota: &mut Quota<oneshot::Sender<()>>) {
-        while let Some(who) = quota.next(self.began.elapsed()) {
-            // Who has gone away meanwhile does not need it.
-            let _ = who.send(());
+        while let Some(turn) = quota.next(self.began.elapsed()) {
+            // A requester that has gone away does not need its turn.
+            let _ = turn.send(());
         }
     }
 }
@@ -90,8 +90,7 @@ async fn give_turns(shared: Arc<Shared>) {
     }
 }
 
-/// How much later than the event the announcement of a NIC begins, at most `longest`: always the same for a NIC, and spread
-/// evenly over all of them.
+/// The delay of a NIC's announcement after the event, at most `longest`: constant for a NIC, and evenly spread over NICs.
 pub(crate) fn jitter(mac: MacAddr, longest: Duration) -> Duration {
     let mixed = mac
         .octets()
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_second_round_that_is_due_at_once_waits_for_first_rounds_of_those_who_are_ready() {
+    async fn a_second_round_that_is_due_at_once_waits_for_first_rounds_that_are_ready() {
         let pace = Pacer::start(1_000_000);
         let sent = Arc::new(Mutex::new(Vec::new()));
         let announcements = (0..3).map(|_| {
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_a_pace_that_holds_no_more() {
+    async fn a_raised_rate_applies_to_waiting_requests_at_once() {
         let pace = Pacer::start(1);
         pace.turn(Part::announcements(0), 1000).await;
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Bounds the router solicitations of all announcements.
+//! Limits the router solicitations of all announcements.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::announcement::question::SolicitationLimit;
 
-/// A bridge, and a VLAN there.
+/// A bridge and a VLAN.
 type Segment = (String, Option<u16>);
 
 /// The router solicitations of all announcements.
@@ -14,12 +14,12 @@ type Segment = (String, Option<u16>);
 pub(crate) struct Solicitor(Arc<(Instant, Mutex<SolicitationLimit<Segment>>)>);
 
 impl Solicitor {
-    /// None was sent yet.
+    /// No solicitation sent yet.
     pub(crate) fn new() -> Solicitor {
         Solicitor(Arc::new((Instant::now(), Mutex::default())))
     }
 
-    /// Whether `count` more may be sent now on a segment, which count if so.
+    /// Whether a segment permits `count` more now; if so, they count.
     pub(crate) fn permits(&self, segment: Segment, count: usize) -> bool {
         let (began, limit) = &*self.0;
         let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);

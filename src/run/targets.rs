@@ -1,4 +1,4 @@
-//! From a guest to what is to be announced of it: its NICs, those that OVSDB tells of beside its XML, and what is left out.
+//! The targets of a guest: its NICs, further ports that OVSDB has for it, and exclusions.
 
 use pnet_base::MacAddr;
 
@@ -30,7 +30,7 @@ pub(crate) fn of(known: Known, config: &Config, ovs: &Ovs) -> Vec<Nic> {
     all
 }
 
-/// The target, unless the configuration leaves it out.
+/// The target, unless the configuration excludes it.
 pub(crate) fn unless_left_out(target: Target, config: &Config) -> Result<Target, Unannounceable> {
     if config.announces(&target) {
         return Ok(target);
@@ -39,12 +39,12 @@ pub(crate) fn unless_left_out(target: Target, config: &Config) -> Result<Target,
         domain: target.domain,
         mac: Some(target.mac),
         device: target.plug.device,
-        reason: "the configuration leaves it out (announce = false)".into(),
+        reason: "the configuration excludes it (announce = false)".into(),
         by_representor: None,
     })
 }
 
-/// A NIC that bypasses the host may have a port on a bridge that stands for it: what comes in there is as if the guest had sent it.
+/// A NIC that bypasses the host may have a representor on a bridge: frames injected there appear as the guest's.
 fn by_representor(refused: Unannounceable, ovs: &Ovs) -> Result<Target, Unannounceable> {
     let Some(target) = &refused.by_representor else {
         return Err(refused);
@@ -56,7 +56,7 @@ fn by_representor(refused: Unannounceable, ovs: &Ovs) -> Result<Target, Unannoun
     }
 }
 
-/// The sub-ports of a trunk whose parent is `parent`: the guest's XML knows nothing of them.
+/// The sub-ports of a trunk whose parent is `parent`, which the guest's XML does not list.
 fn sub_ports(parent: &Target, ovs: &Ovs) -> Vec<Target> {
     let ports = parent.plug.device.iter().flat_map(|device| attachment::sub_ports(device, ovs));
     let targets = ports.filter_map(|port| {
@@ -72,7 +72,7 @@ fn plug_of(port: Plugged<'_>) -> Plug {
     Plug { device: Some(port.interface.name.clone()), interface_id, socket: None }
 }
 
-/// Tells what the operator can mend about the addresses of a NIC.
+/// Logs address faults of a NIC that the operator can repair.
 fn advise(target: &Target, unmatched: &[String], config: &Config) {
     let of = |source: Source| target.addresses.iter().filter(move |address| address.source == source);
     let ips = |addresses: Vec<&Address>| {
@@ -81,7 +81,7 @@ fn advise(target: &Target, unmatched: &[String], config: &Config) {
     let subject = || target.subject(target.plug.device.clone());
     if of(Source::Nova).next().is_none() && target.manager == Some(Manager::Nova) && !unmatched.is_empty() {
         tracing::warn!(
-            "{}: which of nova's ports it is cannot be told, and so none of their addresses is announced: {}; name them under \
+            "{}: it cannot be matched with one of nova's ports, so none of their addresses is announced: {}; name them under \
              [nic.\"{}\"]",
             subject(),
             unmatched.join(", "),
@@ -92,7 +92,7 @@ fn advise(target: &Target, unmatched: &[String], config: &Config) {
     let (v4, v6): (Vec<_>, Vec<_>) = of(Source::Nwfilter).partition(|address| address.ip.is_ipv4());
     for several in [v4, v6].into_iter().filter(|of_family| is_believed && of_family.len() > 1) {
         tracing::warn!(
-            "{}: its network filter lists several addresses ({}): one that it shares, by VRRP say, is taken from its holder; name \
+            "{}: its network filter lists several addresses ({}): announcing one that it shares, as by VRRP, takes the address from its holder; name \
              such addresses as never in [addresses]",
             subject(),
             ips(several)
@@ -162,20 +162,20 @@ mod tests {
         mark(&mut ovs, "spi-2", "iface-id", "0f");
         let all = told(known(nic, PORT), &Config::default(), &ovs);
         let expected = ["web1 tap0a1b2c3d-4e 02:00:00:00:00:01 192.0.2.7", "web1 spi-2 02:00:00:00:00:02 "];
-        assert_eq!(all, expected, "of spi-3 the MAC is not known yet");
+        assert_eq!(all, expected, "the MAC of spi-3 is not known yet");
     }
 
     #[test]
-    fn what_the_configuration_leaves_out_is_told() {
+    fn an_exclusion_by_the_configuration_is_reported() {
         let nic =
             "<interface type='bridge'><mac address='02:00:00:00:00:01'/><source bridge='br0'/></interface>";
         let config = Config::parse("a.toml".as_ref(), "[network.br0]\nannounce = false").unwrap();
         let all = told(known(nic, PORT), &config, &Ovs::default());
-        assert_eq!(all, ["the configuration leaves it out (announce = false)"]);
+        assert_eq!(all, ["the configuration excludes it (announce = false)"]);
     }
 
     #[test]
-    fn addresses_that_are_never_announced_are_not_believed_of_any_source() {
+    fn never_addresses_are_not_announced_from_any_source() {
         let nic = "<interface type='bridge'><mac address='02:00:00:00:00:01'/><target dev='tap0a1b2c3d-4e'/></interface>";
         let config = Config::parse("a.toml".as_ref(), "addresses.never = [\"192.0.2.0/24\"]").unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Open vSwitch's verdicts on frames, asked for so that its main loop hardly notices: one at a time, and so many a second.
+//! Open vSwitch's verdicts on frames, requested one at a time and at a limited rate, so that its main loop hardly notices.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Questions a second, in the long run.
+/// Requests per second in the long run.
 const MAX_PER_SECOND: u32 = 10;
-/// Questions at once: the kinds of frames of two guests.
+/// Requests at once: the kinds of frames of two guests.
 const MAX_AT_ONCE: u32 = 8;
 
-/// The turns of all announcements of a host.
+/// The rate limit of all announcements of a host.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Traces(Arc<Mutex<Budget>>);
 
-/// When the questions that were asked until now would have been paid for.
+/// When the requests so far would have been made at the long-run rate.
 #[derive(Debug, Default)]
 struct Budget(Option<Instant>);
 
 impl Traces {
-    /// Asks, unless too much was asked lately; waits for another one's answer.
+    /// Asks, unless the rate is exhausted; waits for a previous request's answer.
     pub(crate) async fn ask<T>(&self, question: impl Future<Output = Option<T>>) -> Option<T> {
         let mut budget = self.0.lock().await;
         if !budget.take(Instant::now()) {
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_are_asked_at_once_and_then_ten_a_second() {
+    fn some_requests_pass_at_once_and_then_ten_a_second() {
         let (mut budget, began) = (Budget::default(), Instant::now());
         let asked = |budget: &mut Budget, ms: u64| {
             let now = began + Duration::from_millis(ms);

@@ -31,7 +31,7 @@ fn a_restored_guest_is_announced_and_a_settled_one_is_not() {
     assert_eq!(serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap(), *report);
     let told = site.host.announce(&["status", "web2"]);
     assert_eq!(told.code, Some(4));
-    assert!(told.stderr.starts_with("announce: the daemon remembers no announcement of web2"), "{told:?}");
+    assert!(told.stderr.starts_with("announce: the daemon has no announcement of web2"), "{told:?}");
     assert_eq!(told.stderr.lines().count(), 1);
 
     let wire = site.wire();
@@ -127,7 +127,7 @@ fn a_cold_start_is_announced_only_where_that_is_configured() {
     has_announced_nothing(&daemon.knows(0));
     assert_eq!(wire.count(), 0);
 
-    let line = daemon.reload("[schedule]\ncuont = 3\n", "stays as it was");
+    let line = daemon.reload("[schedule]\ncuont = 3\n", "stays in effect");
     assert!(line.contains("announced.toml:2:1: [schedule] has no key \"cuont\""), "{line}");
     daemon.reload(&format!("{QUICK}[libvirt]\nevents = [\"started\"]\n"), "loaded anew");
     site.guest.start(&site.host);

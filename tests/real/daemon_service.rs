@@ -167,7 +167,7 @@ fn a_second_one_does_not_start() {
     let daemon = Daemon::start(&host, QUICK);
     let second = Daemon::launch(&host, "", &[]).terminated();
     assert_eq!((second.code, second.stderr.lines().count()), (Some(1), 1), "{second:#?}");
-    assert!(second.stderr.contains("another announced runs already"), "{second:#?}");
+    assert!(second.stderr.contains("another announced is running"), "{second:#?}");
     daemon.status();
 }
 
@@ -181,9 +181,9 @@ fn what_cannot_be_kept_is_told_of_once_and_kept_later() {
     site.save();
     site.restore("");
     daemon.reports(1);
-    daemon.program.stderr.line_with("cannot keep what is under way: ");
+    daemon.program.stderr.line_with("cannot save pending announcements: ");
     site.host.sh("rmdir /run/announced/roster.new; ip link add later type veth");
-    daemon.program.stderr.line_with("what is under way is kept again");
+    daemon.program.stderr.line_with("pending announcements are saved again");
     let said = daemon.kill().stderr;
     assert_eq!(said.matches("cannot keep").count(), 1, "{said}");
     assert!(site.host.sh("cat /run/announced/roster.json").contains("\"pending\":null"));

@@ -177,7 +177,7 @@ fn an_open_vswitch_that_stands_still() {
     stand.host.sh("kill -STOP $(cat /run/openvswitch/ovs-vswitchd.pid)");
     let qvo = stand.nic.device("qvo");
     let stuck =
-        format!("reached {qvo}, did not leave br-int: why cannot be told: ovs-vswitchd does not answer");
+        format!("reached {qvo}, did not leave br-int: the reason is unknown: ovs-vswitchd does not answer");
     trace_by(&stand, "redirect", &HYBRID[..4]).is_stuck(&stuck);
     stand.host.sh("kill -KILL $(cat /run/openvswitch/ovs-vswitchd.pid)");
 }

@@ -382,7 +382,7 @@ fn who_may_not_look_announces_all_the_same() {
         setpriv.args(command).args(["--dev", &stand.nic.tap(), "--mac", &stand.nic.mac]);
         Running::start(setpriv.args(["--ip", IPV4, "--ip", IPV6])).finish()
     };
-    let why = "cannot see frames pass: Operation not permitted (os error 1) (needs CAP_NET_RAW); Open vSwitch has for it \
+    let why = "cannot see frames pass: Operation not permitted (os error 1) (needs CAP_NET_RAW); Open vSwitch's verdict: \
                br-int table 0: priority=0 actions=NORMAL; goes to up0 in VLAN 100";
     let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, &stand.nic.sent());
 

@@ -1,4 +1,4 @@
-//! Carries out what the ledgers want done for a guest: it is read, announced, and let go.
+//! Carries out the ledgers' actions for a guest: reads it, announces it, and forgets it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::run::announcer::{self, Signals, Stop};
 use crate::run::order::Order;
 use crate::run::{pacer, targets};
 
-/// What was read of a guest: the connection, the guest, the reading.
+/// The result of reading a guest: the connection, the guest, the number of the reading.
 pub(super) type Read = (usize, String, u64, Result<Known, String>);
 
 impl Engine {
@@ -46,7 +46,7 @@ impl Engine {
     fn note_state(&mut self, connection: usize, uuid: String, state: GuestState) {
         let guest = (connection, uuid);
         if let GuestState::Left(_) = state {
-            // What is still under way for it ends by that, and does not count any more.
+            // Its announcements end by themselves, and their results no longer matter.
             self.running.retain(|run, running| (run.connection, &running.uuid) != (guest.0, &guest.1));
             if let Some(sender) = self.states.remove(&guest) {
                 sender.send_replace(state);
@@ -74,18 +74,18 @@ impl Engine {
     pub(super) fn read(&mut self, read: Result<Read, task::JoinError>) {
         let (number, uuid, reading, known) = match read {
             Ok(read) => read,
-            Err(error) => return tracing::error!("reading a VM broke off: {error}"),
+            Err(error) => return tracing::error!("reading a VM was interrupted: {error}"),
         };
         let ledger = &mut self.connections[number].ledger;
         match &known {
             Ok(_) => {}
-            // A guest that has left meanwhile needs no announcement.
+            // A guest that has left in the meantime needs no announcement.
             Err(why) if !ledger.knows(&uuid) => tracing::debug!("cannot read the VM {uuid}: {why}"),
             Err(why) => tracing::warn!(
                 "cannot read the VM {uuid}: {why}; it is tried again with the next connection to libvirt, or by announce --vm"
             ),
         }
-        // The hook has no next connection to wait for.
+        // The hook has no next connection.
         self.given_up = known.is_err();
         let nics = known.ok().map(|known| targets::of(known, &self.config, &self.host.ovs.borrow().ovs));
         let actions = ledger.read(&uuid, reading, nics, self.epoch.elapsed());
@@ -134,14 +134,14 @@ impl Engine {
                 let lacks_a_way = report.outcome == Outcome::Failed && self.host.injectors.is_exhausted();
                 let how = match report.held_up_by_pause {
                     true => Ended::Paused,
-                    // The next daemon has a way in again.
+                    // The next daemon prepares the injection methods anew.
                     false if lacks_a_way => Ended::BrokenOff,
                     false => Ended::Done,
                 };
                 (run, uuid, how)
             }
             Err(error) => {
-                tracing::error!("an announcement broke off: {error}");
+                tracing::error!("an announcement was interrupted: {error}");
                 let mut running = self.running.iter();
                 let Some((run, running)) = running.find(|(_, running)| running.task == error.id()) else {
                     return;
@@ -149,7 +149,7 @@ impl Engine {
                 (*run, running.uuid.clone(), Ended::BrokenOff)
             }
         };
-        // Of one that was superseded, or whose guest has left, nothing follows.
+        // A superseded announcement, or one whose guest has left, has no consequences.
         if self.running.remove(&run).is_some() {
             let now = self.epoch.elapsed();
             let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);

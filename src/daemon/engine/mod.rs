@@ -1,4 +1,4 @@
-//! The daemon's loop: what is heard, what is decided, what is under way.
+//! The daemon's loop: receives events, asks the ledgers for actions, and carries them out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -30,13 +30,13 @@ mod announcing;
 #[cfg(test)]
 mod simulation;
 
-/// A libvirt that has not answered by then is not waited for any more.
+/// How long a libvirt may take to answer at the start before the daemon goes on without it.
 const UNHEARD: Duration = Duration::from_secs(10);
-/// What is owed then is kept for the next daemon.
+/// The log line for exhausted injection methods; pending announcements are left to the next daemon.
 const EXHAUSTED: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
     works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
 
-/// An announcement: the connection of its guest, and the number that the connection's ledger has given it.
+/// An announcement: the connection of its guest, and its number in the connection's ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Run {
     connection: usize,
@@ -53,25 +53,25 @@ struct Running {
     task: task::Id,
 }
 
-/// The daemon's loop, and all that it knows.
+/// The daemon's loop with its state.
 pub(super) struct Engine {
     file: Option<PathBuf>,
-    /// The one guest that is meant, by name; the loop ends when nothing is left to be done for it.
+    /// The name of the single guest to announce; the loop ends when nothing is pending for it.
     only: Option<String>,
     config: Config,
-    /// That of the start, of which some keys hold until the end.
+    /// The configuration at the start: some keys take effect only then.
     first: Config,
     host: Host,
     connections: Vec<Connection>,
-    /// Where what is under way is kept, and told.
+    /// The file for pending announcements.
     state_file: Option<StateFile>,
-    /// Something is under way, or done, that is not kept yet.
+    /// The pending announcements have changed since they were last saved.
     changed: bool,
-    /// It could not be kept when that was tried last.
+    /// The last attempt to save them failed.
     unkept: bool,
-    /// The one guest that is meant cannot be read.
+    /// The single guest cannot be read.
     given_up: bool,
-    /// The moment that the ledgers count time from.
+    /// The moment from which the ledgers count time.
     epoch: Instant,
     /// By connection and UUID.
     states: HashMap<(usize, String), watch::Sender<GuestState>>,
@@ -83,7 +83,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// For every guest; goes on with what `state_file` has.
+    /// For every guest; continues with the ledgers in `state_file`.
     pub(super) fn new(
         file: Option<PathBuf>,
         config: Config,
@@ -99,7 +99,7 @@ impl Engine {
     /// For one guest, by name.
     pub(super) fn for_one(guest: String, config: Config, host: Host) -> Result<Self, String> {
         let mut engine = Self::follow(config, host, Ledgers::new(), Arc::default())?;
-        // Whoever asks knows that it has just come.
+        // The hook runs because the guest has just arrived.
         engine.connections.iter_mut().for_each(|connection| connection.known = true);
         Ok(Engine { only: Some(guest), ..engine })
     }
@@ -142,7 +142,7 @@ impl Engine {
         }
     }
 
-    /// Runs until a signal ends it, or nothing is left to be done for the one guest that is meant.
+    /// Runs until a signal ends it, or nothing is pending for the single guest.
     pub(super) async fn run(mut self) -> Result<(), String> {
         let on = |kind| signal(kind).map_err(|error| format!("cannot listen to signals: {error}"));
         let (mut hangup, mut terminate) = (on(SignalKind::hangup())?, on(SignalKind::terminate())?);
@@ -170,7 +170,7 @@ impl Engine {
             }
             self.catch_up();
             self.save();
-            // What was decided is done first: a frame may be due.
+            // Actions come first: a frame may be due.
             task::yield_now().await;
             self.show();
             if self.host.injectors.is_exhausted() && self.running.is_empty() {
@@ -182,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what has come at the same time: guests that arrive together are kept and shown together.
+    /// Takes all events that are available: guests that arrive together are saved and shown together.
     fn catch_up(&mut self) {
         while let Ok((connection, notice)) = self.heard.try_recv() {
             self.notice(connection, notice);
@@ -238,7 +238,7 @@ impl Engine {
         }
     }
 
-    /// These guests are here.
+    /// libvirt's list of guests.
     fn present(&mut self, number: usize, mut present: Vec<Present>) {
         present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
         let connection = &mut self.connections[number];
@@ -269,7 +269,7 @@ impl Engine {
             Ok(config) => {
                 advise(self.file.as_deref(), &config);
                 for key in config.needs_restart(&self.first) {
-                    tracing::warn!("{key} has changed, which holds from the next start: restart announced");
+                    tracing::warn!("{key} has changed, which takes effect at the next start: restart announced");
                 }
                 if let Some(pace) = &self.host.pace {
                     pace.change(config.limits.frames_per_second);
@@ -277,32 +277,32 @@ impl Engine {
                 self.config = config;
                 self.reorder();
                 tracing::info!(
-                    "the configuration is loaded anew, for the announcements that wait and those to come"
+                    "the configuration is reloaded; it applies to announcements that wait and to new ones"
                 );
             }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+            Err(error) => tracing::error!("the previous configuration stays in effect: {error}"),
         }
     }
 
-    /// Keeps what is under way, if that has changed. Whatever follows from a change is done after this.
+    /// Saves pending announcements if they have changed. The consequences of a change follow only after this.
     fn save(&mut self) {
         let Some(state_file) = self.state_file.as_ref().filter(|_| self.changed) else {
             return;
         };
         let saved = state_file
             .save(self.connections.iter().map(|connection| (connection.name.as_str(), &connection.ledger)));
-        // What could not be saved is tried again with whatever happens next, and told of once.
+        // A failed save is repeated with the next event, and logged once.
         self.changed = saved.is_err();
         match (saved, std::mem::replace(&mut self.unkept, self.changed)) {
             (Err(error), false) => tracing::warn!(
-                "cannot keep what is under way: {error}; if this daemon ends now, the next one does not finish it"
+                "cannot save pending announcements: {error}; if this daemon ends now, the next one does not finish them"
             ),
-            (Ok(()), true) => tracing::info!("what is under way is kept again"),
+            (Ok(()), true) => tracing::info!("pending announcements are saved again"),
             _ => {}
         }
     }
 
-    /// Ends what is under way; the next daemon goes on with it.
+    /// Ends the announcements under way; the next daemon makes them.
     async fn end(mut self) {
         self.publisher.stopping();
         self.changed = true;

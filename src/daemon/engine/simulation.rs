@@ -1,7 +1,7 @@
-//! The whole daemon over a fake libvirt and a fake host, through random histories: guests arrive, leave, are paused and get NICs;
-//! ports lose their VLAN and get it back; ovs-vswitchd and libvirt hang, rounds get lost, the daemon is killed.
+//! The whole daemon over a fake libvirt and a fake host, through random histories: guests arrive, leave, pause and get NICs;
+//! ports lose and regain their VLAN; ovs-vswitchd and libvirt hang, rounds are lost, the daemon is killed.
 //!
-//! `ANNOUNCED_SEED=7 cargo test --lib simulation` replays one history, `ANNOUNCED_HISTORIES=100000` runs so many.
+//! `ANNOUNCED_SEED=7 cargo test --lib simulation` replays one history; `ANNOUNCED_HISTORIES=100000` sets their number.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -25,10 +25,10 @@ use crate::run::fake::World;
 
 const HISTORIES: u64 = 300;
 const GUESTS: usize = 3;
-/// Of each guest; the second one is plugged, or is there from the start.
+/// Per guest; the second NIC is plugged in later, or exists from the start.
 const NICS: usize = 2;
 const TAG: u16 = 100;
-/// By then, everything that is still owed has been announced.
+/// The time after which every pending announcement must have been made.
 const SETTLED: Duration = Duration::from_secs(120);
 const CONFIGURATION: &str = r#"
     [schedule]
@@ -38,10 +38,10 @@ const CONFIGURATION: &str = r#"
     [limits]
     frames-per-second = 100
 "#;
-/// At this rate: a burst, what first rounds may borrow, and a round.
+/// At this rate: a burst, the loan of first rounds, and a round.
 const MOST_AT_ONCE: f64 = 10.0 + 5.0 + 2.0 * 3.0;
 
-/// SplitMix64: the same numbers for the same seed, whatever else changes.
+/// SplitMix64: the same numbers for the same seed, on any version of any library.
 struct Random(u64);
 
 impl Random {
@@ -66,12 +66,12 @@ impl Random {
     }
 }
 
-/// A guest, as libvirt knows it.
+/// A guest in libvirt.
 #[derive(Clone, Default)]
 struct Guest {
     here: bool,
     runs: bool,
-    /// It came from another host, and its switch-over has not been.
+    /// It came from another host, and the switch-over is still to come.
     incoming: bool,
     id: u32,
     nics: usize,
@@ -91,7 +91,7 @@ fn uuid(guest: usize) -> String {
     format!("uuid-{guest}")
 }
 
-/// What libvirt has of a guest. The NICs of the last one have one MAC.
+/// libvirt's answer about a guest. The NICs of the last guest have the same MAC.
 fn domain(guest: usize, nics: usize) -> Known {
     let nic = |n: usize| Interface {
         kind: "ethernet".into(),
@@ -166,7 +166,7 @@ impl History {
         let _ = self.notices.send((0, notice));
     }
 
-    /// What may be sent for a guest, by what it does now.
+    /// Sets what may be sent for a guest in its present state.
     fn permit(&mut self, guest: usize) {
         let Guest { here, runs, nics, .. } = self.guests.lock().unwrap()[guest];
         for nic in 0..NICS {
@@ -175,13 +175,13 @@ impl History {
                 (true, false) => Some("the guest was paused"),
                 (true, true) => None,
             };
-            // Another reason begins anew.
+            // Another reason begins a new period.
             self.world.forbid(&tap(guest, nic), None);
             self.world.forbid(&tap(guest, nic), why);
         }
     }
 
-    /// Something that guests, or those who move them, do.
+    /// An action of a guest or of a migration.
     fn guest_event(&mut self) {
         let n = self.random.below(GUESTS as u64) as usize;
         let mut guest = self.guests.lock().unwrap()[n].clone();
@@ -209,7 +209,7 @@ impl History {
             }
             (true, _) if !guest.runs => {
                 guest.runs = true;
-                // What has not left by now is owed from now on.
+                // NICs without a departed frame must be announced from now on.
                 let nics = if guest.incoming { (0..guest.nics).collect() } else { self.unsent(n, &guest) };
                 guest.owed = nics.into_iter().map(|nic| (nic, now)).collect();
                 let cause = std::mem::take(&mut guest.incoming).then_some(Cause::Migrated);
@@ -222,7 +222,7 @@ impl History {
         self.change(n, change);
     }
 
-    /// The NICs of which nothing has left since it was owed.
+    /// The NICs of which no frame has left since it was due.
     fn unsent(&self, number: usize, guest: &Guest) -> Vec<usize> {
         let sent = self.world.sent();
         let has_left = |nic: usize, since: Instant| {
@@ -231,7 +231,7 @@ impl History {
         guest.owed.iter().filter(|(nic, since)| !has_left(**nic, **since)).map(|(nic, _)| *nic).collect()
     }
 
-    /// Something that neutron's agent and ovs-vswitchd do.
+    /// An action of neutron's agent or ovs-vswitchd.
     fn port_event(&mut self) {
         let tap = tap(self.random.below(GUESTS as u64) as usize, self.random.below(NICS as u64) as usize);
         let tag = match self.random.below(6) {
@@ -246,7 +246,7 @@ impl History {
 
     fn commit(&mut self, tap: &str, tag: Option<u16>, counted: bool) {
         self.world.commit(tap, tag, counted);
-        // As long as it takes to carry out what is not counted.
+        // The time that ovs-vswitchd takes to carry out a change without `next_cfg`.
         let (world, after) = (self.world.clone(), self.random.millis(15));
         tokio::spawn(async move {
             sleep(after).await;
@@ -309,7 +309,7 @@ impl History {
         sleep(SETTLED).await;
     }
 
-    /// From here on everything is well, and guests run.
+    /// Removes every fault, and lets guests run.
     fn heal(&mut self) {
         self.tell("all is well".into());
         self.world.lose(0);
@@ -332,7 +332,7 @@ impl History {
         }
     }
 
-    /// What is wrong with what was sent, and what was not sent.
+    /// The faults: frames that must not have been sent, and NICs that were not announced.
     fn violations(&self) -> Vec<String> {
         let mut violations = self.world.violations();
         if self.daemon.is_finished() {
@@ -356,7 +356,7 @@ impl History {
     }
 }
 
-/// Starts a daemon, which finds what the last one kept.
+/// Starts a daemon with the state that the previous one saved.
 fn start(
     world: &Arc<World>,
     guests: &Guests,
@@ -388,7 +388,7 @@ fn start(
     (notices, tokio::spawn(engine.run()))
 }
 
-/// The history of a seed: what happened, and what went wrong.
+/// The history of a seed: its events, and its faults.
 fn history(seed: u64) -> (Vec<String>, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
@@ -404,7 +404,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn whatever_happens_nothing_wrong_is_sent_and_nobody_is_forgotten() {
+fn in_any_history_no_wrong_frame_is_sent_and_no_guest_is_forgotten() {
     let seeds = match number("ANNOUNCED_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("ANNOUNCED_HISTORIES").unwrap_or(HISTORIES),

@@ -192,7 +192,7 @@ impl Announcement {
 
     /// Nothing has left for so long that only the fewest frames that announce each address are sent.
     pub fn is_sparing(&self) -> bool {
-        self.lost.is_some_and(|lost| lost.lasts() >= retry::AT_FIRST)
+        self.lost.is_some_and(|lost| lost.lasts() >= retry::FULL_ROUNDS_TIME)
     }
 
     /// Whether the last round was lost.
@@ -314,7 +314,7 @@ impl Announcement {
     /// How long tries are repeated: as long as a port is waited for, but at least as long as the schedule.
     fn persistence(&self) -> Duration {
         let schedule = self.schedule.offsets().last().unwrap_or_default();
-        self.patience.max(schedule).max(retry::AT_FIRST)
+        self.patience.max(schedule).max(retry::FULL_ROUNDS_TIME)
     }
 
     /// Adds one round after the last.

@@ -6,13 +6,13 @@ use std::time::Duration;
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE_AT_FIRST: Duration = Duration::from_millis(25);
 /// The pause between tries up to each time after the first loss.
-const LATER: [(Duration, Duration); 2] = [
+const PAUSES: [(Duration, Duration); 2] = [
     (Duration::from_secs(10), Duration::from_millis(100)),
     (Duration::from_secs(60), Duration::from_secs(1)),
 ];
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// How long every frame is sent again; after that, only the fewest that announce each address.
-pub(super) const AT_FIRST: Duration = Duration::from_secs(1);
+pub(super) const FULL_ROUNDS_TIME: Duration = Duration::from_secs(1);
 /// The number of tries after a change of the host, with pauses from [`MIN_PAUSE`] on: a flow table takes effect in the datapath some
 /// milliseconds later.
 const MAX_TRIES_AFTER_CHANGE: u32 = 6;
@@ -109,10 +109,10 @@ impl Lost {
 
     /// Between two tries, where nothing changes.
     fn pause(&self) -> Duration {
-        if self.lasts() < AT_FIRST {
+        if self.lasts() < FULL_ROUNDS_TIME {
             return MAX_PAUSE_AT_FIRST.min(MIN_PAUSE.saturating_mul(2u32.saturating_pow(self.tries)));
         }
-        let later = LATER.iter().find(|(until, _)| self.lasts() < *until);
+        let later = PAUSES.iter().find(|(until, _)| self.lasts() < *until);
         later.map_or(MAX_PAUSE, |(_, pause)| *pause)
     }
 }

@@ -221,7 +221,7 @@ struct Subject {
 #[command(next_help_heading = "When and what to send")]
 pub struct Rounds {
     /// The number of rounds [default: 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=config::MOST_ROUNDS as i64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=config::MAX_ROUNDS as i64))]
     pub count: Option<u32>,
     /// The gap between the first two rounds [default: 50ms]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]

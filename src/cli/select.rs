@@ -128,7 +128,8 @@ async fn look(args: &Nics, config: &Config, find: Option<Find>) -> Result<Option
     let find = find.ok_or_else(|| (Status::Failed, "this program is not linked with libvirt".to_owned()))?;
     let (uri, sources) = (config.libvirt.uri.clone(), config.addresses.sources.clone());
     let found = tokio::task::spawn_blocking(move || find(uri.as_deref(), &wanted, &sources)).await;
-    let found = found.map_err(|error| (Status::Failed, format!("the request to libvirt was interrupted: {error}")))?;
+    let found = found
+        .map_err(|error| (Status::Failed, format!("the request to libvirt was interrupted: {error}")))?;
     found.map(Some).map_err(|error| (Status::Failed, error.to_string()))
 }
 
@@ -174,7 +175,8 @@ fn is_for_one(args: &Nics, orders: &Selection) -> Result<(), Problem> {
     let others = if args.mac.is_none() { orders.refused.len() + orders.absent.len() } else { 0 };
     let count = orders.orders.len() + others;
     if count > 1 && (!args.ips.is_empty() || args.vlan.is_some()) {
-        let why = format!("--ip and --vlan apply to one NIC, but {count} are selected: choose one with --mac");
+        let why =
+            format!("--ip and --vlan apply to one NIC, but {count} are selected: choose one with --mac");
         return Err((Status::Usage, why));
     }
     if let (true, true, true, Some(mac)) =

@@ -28,7 +28,7 @@ use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
 
 /// How long to wait for frames from the network to the guest, and for late frames of a busy host.
-const LINGER: Duration = Duration::from_secs(1);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Traces a round of each selected NIC.
 ///
@@ -173,7 +173,7 @@ impl Trace {
                     observer.see().await;
                 }
             };
-            let _ = tokio::time::timeout(LINGER, all).await;
+            let _ = tokio::time::timeout(REPLY_TIMEOUT, all).await;
         }
         self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
         self.path = passages(&observer);

@@ -75,7 +75,9 @@ impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let prefix: IpNet = text.parse().map_err(|_| {
-            D::Error::custom(format!("{text:?} is not a prefix such as \"192.0.2.0/24\" or \"2001:db8::/64\""))
+            D::Error::custom(format!(
+                "{text:?} is not a prefix such as \"192.0.2.0/24\" or \"2001:db8::/64\""
+            ))
         })?;
         if prefix.addr() != prefix.network() {
             return Err(D::Error::custom(format!(

@@ -63,8 +63,14 @@ impl Config {
 
     fn on_frames(&self) -> Vec<String> {
         let lost = [
-            (Kind::ArpRequest, "neighbours that accept only ARP requests keep the old location of IPv4 addresses"),
-            (Kind::ArpReply, "neighbours that accept only ARP replies keep the old location of IPv4 addresses"),
+            (
+                Kind::ArpRequest,
+                "neighbours that accept only ARP requests keep the old location of IPv4 addresses",
+            ),
+            (
+                Kind::ArpReply,
+                "neighbours that accept only ARP replies keep the old location of IPv4 addresses",
+            ),
             (Kind::Na, "IPv6 addresses are not announced"),
             (Kind::Rarp, "a NIC without known addresses is not announced at all"),
             (
@@ -160,9 +166,7 @@ impl Config {
         );
         let elsewhere = uris().filter(|uri| is_of_another_host(uri));
         advice.extend(elsewhere.map(|uri| {
-            format!(
-                "libvirt names {uri}: another host's guests have no ports here; run announced(8) there"
-            )
+            format!("libvirt names {uri}: another host's guests have no ports here; run announced(8) there")
         }));
         advice
     }
@@ -229,10 +233,7 @@ mod tests {
             ("ports.inject = \"fdb\"", ["ports.inject is \"fdb\"", "remove the key"]),
             ("addresses.sources = [\"guest-agent\"]", ["has \"guest-agent\"", "remove it"]),
             ("addresses.sources = []", ["only RARP", "name sources"]),
-            (
-                "limits.frames-per-second = 30",
-                ["is 30: the first rounds of 100 NICs", "take 10 s; use 1000"],
-            ),
+            ("limits.frames-per-second = 30", ["is 30: the first rounds of 100 NICs", "take 10 s; use 1000"]),
             ("limits.frames-per-second = 5001", ["frames-per-second is 5001", "use 1000"]),
             ("limits.jitter = \"2s\"", ["limits.jitter is 2s", "1s at most"]),
             ("metrics.listen = \"0.0.0.0:9891\"", ["metrics.listen is 0.0.0.0:9891", "127.0.0.1"]),

@@ -34,7 +34,7 @@ use permitted::Prefixes;
 pub(crate) const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
 
 /// The largest number of rounds in a schedule: more would be noise to the switches.
-pub(crate) const MOST_ROUNDS: u32 = 1000;
+pub(crate) const MAX_ROUNDS: u32 = 1000;
 
 /// The configuration as written; absent keys have their defaults.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -334,7 +334,7 @@ impl Config {
             return Err("limits.frames-per-second is 0: nothing would be sent".into());
         }
         if self.libvirt.uri.iter().chain(&self.libvirt.more_uris).any(String::is_empty) {
-            return Err("libvirt names an empty URI: leave it out".into());
+            return Err("libvirt names an empty URI: remove it".into());
         }
         if self.ovs.socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
             return Err("ovs.socket is not an absolute path".into());
@@ -369,11 +369,11 @@ impl Config {
     pub fn schedule(&self) -> Result<Schedule, String> {
         let ScheduleTable { count, interval, backoff, max_interval } = self.schedule;
         let hour = Duration::from_secs(3600);
-        if !(1..=MOST_ROUNDS).contains(&count) {
-            return Err(format!("count {count} is not between 1 and {MOST_ROUNDS}"));
+        if !(1..=MAX_ROUNDS).contains(&count) {
+            return Err(format!("count {count} is not between 1 and {MAX_ROUNDS}"));
         }
-        if self.proof.more_rounds > MOST_ROUNDS {
-            return Err(format!("more-rounds {} is above {MOST_ROUNDS}", self.proof.more_rounds));
+        if self.proof.more_rounds > MAX_ROUNDS {
+            return Err(format!("more-rounds {} is above {MAX_ROUNDS}", self.proof.more_rounds));
         }
         if interval.is_zero() || interval > hour || max_interval.is_zero() || max_interval > hour {
             return Err("interval and max-interval must be above 0 and at most an hour".into());
@@ -518,7 +518,7 @@ mod tests {
             ("ovs.socket = \"db.sock\"", "not an absolute path"),
             ("path.uplinks = [\"\"]", "an uplink has a name"),
             ("path.uplinks = [\"eth[\"]", "is not a valid pattern"),
-            ("[nic.tap0]", "no MAC address"),
+            ("[nic.tap0]", "not a MAC address"),
             ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"127.0.0.1\"]", "loopback"),
             ("[nic.\"52:54:00:00:00:01\"]\nvlan = 4095", "VLAN 4095"),
             ("[vm.web1]\nvlan = 5", "vm.web1: addresses and vlan belong to a NIC"),
@@ -533,7 +533,7 @@ mod tests {
     fn a_nics_entry_precedes_its_vms_and_that_its_networks() {
         let mut text = String::new();
         let mut expect = |table: &str, owner: &str, expected: Owner| {
-            text += &format!("[{table}]\nin-charge = \"{who}\"\n");
+            text += &format!("[{table}]\nin-charge = \"{owner}\"\n");
             let mut target =
                 Target::of_device(crate::guest::target::Plug::default(), MacAddr(0x52, 0x54, 0, 0, 0, 1));
             target.domain = Some(crate::guest::target::DomainId { name: "web1".into(), uuid: "u".into() });

@@ -10,7 +10,7 @@ use crate::report::snapshot::{Ended, Snapshot};
 use crate::run::waits::Waits;
 
 /// The number of reports that `announce status` shows.
-const REMEMBERED: usize = 50;
+const MAX_REPORTS: usize = 50;
 
 /// The daemon's present state. The loop writes only what changes; text is made when a client asks.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Board {
         let mut shown = lock(&self.shown);
         shown.changes += 1;
         shown.recent.push_back(Arc::new(ended));
-        if shown.recent.len() > REMEMBERED {
+        if shown.recent.len() > MAX_REPORTS {
             shown.recent.pop_front();
         }
     }

@@ -13,7 +13,7 @@ use crate::guest::ledger::Ledger;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 
 /// The number of guests read at the same time: libvirtd answers five requests of a client at once (`max_client_requests`).
-pub(super) const READERS: usize = 5;
+pub(super) const MAX_READERS: usize = 5;
 
 /// Reads the guest with this UUID, with addresses from these sources.
 pub(super) type ReadGuest = Arc<dyn Fn(String, Vec<Source>) -> Reading + Send + Sync>;
@@ -76,14 +76,14 @@ impl Connection {
 
 /// Reads guests of a libvirt on threads of their own, a few at a time: other blocking work has other threads.
 fn reader(libvirt: Libvirt) -> ReadGuest {
-    let (libvirt, places) = (Arc::new(libvirt), Arc::new(Semaphore::new(READERS)));
+    let (libvirt, slots) = (Arc::new(libvirt), Arc::new(Semaphore::new(MAX_READERS)));
     Arc::new(move |uuid, sources| {
-        let (libvirt, places) = (libvirt.clone(), places.clone());
+        let (libvirt, slots) = (libvirt.clone(), slots.clone());
         Box::pin(async move {
-            let place = places.acquire_owned().await;
+            let slot = slots.acquire_owned().await;
             let read = move || {
                 // A request that hangs occupies its slot even after its answer is no longer wanted.
-                let _place = place;
+                let _slot = slot;
                 libvirt.read(&uuid, &sources).map_err(|error| error.to_string())
             };
             let read = tokio::task::spawn_blocking(read).await;

@@ -39,7 +39,7 @@ use engine::Engine;
 /// sysexits(3), EX_CONFIG.
 const BAD_CONFIGURATION: i32 = 78;
 /// How long the announcements under way may take to end when the daemon ends.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Threads for blocking work other than reading guests: closing descriptors and looking up devices.
 const MAX_OTHER_THREADS: usize = 16;
 
@@ -97,11 +97,11 @@ fn advise(file: Option<&Path>, config: &Config) {
 /// Runs the daemon's work with this number of libvirt connections.
 fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let threads = libvirts * connection::READERS + MAX_OTHER_THREADS;
+    let threads = libvirts * connection::MAX_READERS + MAX_OTHER_THREADS;
     let runtime = runtime.enable_all().max_blocking_threads(threads).build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let done = runtime.block_on(work);
-    runtime.shutdown_timeout(FAREWELL);
+    runtime.shutdown_timeout(FINISH_TIMEOUT);
     done
 }
 

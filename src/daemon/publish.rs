@@ -19,7 +19,7 @@ use crate::report::metrics::Gauges;
 use crate::report::snapshot::Ended;
 
 /// The interval between log lines about a gateway that does not answer, and the number of gateways remembered for that.
-const SILENCE_TOLD: Duration = Duration::from_secs(3600);
+const SILENCE_INTERVAL: Duration = Duration::from_secs(3600);
 const MAX_SILENCES: usize = 1000;
 
 /// Publishes events and results: to the log, the status, the metrics and systemd.
@@ -37,14 +37,14 @@ pub(super) struct Publisher {
 struct Silences(HashMap<IpAddr, Instant>);
 
 impl Silences {
-    /// Whether no line about this gateway was logged for [`SILENCE_TOLD`]; if so, one counts as logged now.
-    fn is_news(&mut self, gateway: IpAddr, now: Instant) -> bool {
-        self.0.retain(|_, told| now.duration_since(*told) < SILENCE_TOLD);
-        let is_news = !self.0.contains_key(&gateway) && self.0.len() < MAX_SILENCES;
-        if is_news {
+    /// Whether no line about this gateway was logged for [`SILENCE_INTERVAL`]; if so, one counts as logged now.
+    fn is_due(&mut self, gateway: IpAddr, now: Instant) -> bool {
+        self.0.retain(|_, told| now.duration_since(*told) < SILENCE_INTERVAL);
+        let is_due = !self.0.contains_key(&gateway) && self.0.len() < MAX_SILENCES;
+        if is_due {
             self.0.insert(gateway, now);
         }
-        is_news
+        is_due
     }
 }
 
@@ -97,7 +97,7 @@ impl Publisher {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
         }
         for gateway in evidence.silent().into_iter().filter(|_| report.outcome == Outcome::Announced) {
-            if self.silences.is_news(gateway, Instant::now()) {
+            if self.silences.is_due(gateway, Instant::now()) {
                 let subject = report.subject();
                 tracing::info!(
                     domain,
@@ -181,11 +181,11 @@ mod tests {
         let mut silences = Silences::default();
         let (now, gateway) = (Instant::now(), |n: u16| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
         let minutes = |n: u64| now + Duration::from_secs(60 * n);
-        assert!(silences.is_news(gateway(1), now));
-        assert!(!silences.is_news(gateway(1), minutes(59)), "not logged, and the interval is not extended");
-        assert!(silences.is_news(gateway(2), minutes(59)));
-        assert!(silences.is_news(gateway(1), minutes(60)));
-        let told = (0..2000).filter(|n| silences.is_news(gateway(*n), minutes(61))).count();
+        assert!(silences.is_due(gateway(1), now));
+        assert!(!silences.is_due(gateway(1), minutes(59)), "not logged, and the interval is not extended");
+        assert!(silences.is_due(gateway(2), minutes(59)));
+        assert!(silences.is_due(gateway(1), minutes(60)));
+        let told = (0..2000).filter(|n| silences.is_due(gateway(*n), minutes(61))).count();
         assert_eq!(told, MAX_SILENCES - 2);
     }
 }

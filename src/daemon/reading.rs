@@ -7,10 +7,10 @@ use tokio::sync::watch;
 use crate::guest::GuestState;
 use crate::host::backoff::Backoff;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// After this pause the reading has failed. All pauses together take 12.7 s; by then a lost connection has been restored,
 /// and a new connection reads all guests.
-const LAST_PAUSE: Duration = Duration::from_millis(6400);
+const MAX_PAUSE: Duration = Duration::from_millis(6400);
 
 /// Calls `read` until it succeeds, the guest has left, or the pauses are used up; then the error is that of the last
 /// attempt.
@@ -18,7 +18,7 @@ pub(super) async fn patiently<T, R: Future<Output = Result<T, String>>>(
     read: impl Fn() -> R,
     mut guest: watch::Receiver<GuestState>,
 ) -> Result<T, String> {
-    let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
+    let mut backoff = Backoff::new(MIN_PAUSE, MAX_PAUSE);
     loop {
         let why = match read().await {
             Ok(known) => return Ok(known),

@@ -1,4 +1,4 @@
-//! Pauses between attempts at the same thing: each twice as long as the last, up to a limit.
+//! Pauses between repeated attempts: each twice as long as the previous one, up to a limit.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Backoff {
         pause
     }
 
-    /// Whether the next pause is the first one.
+    /// Whether no pause has been made yet.
     pub(crate) fn is_first(&self) -> bool {
         self.next == self.first
     }
@@ -33,7 +33,7 @@ impl Backoff {
         self.next > self.longest
     }
 
-    /// An attempt has succeeded: the next pause is the first one again.
+    /// An attempt has succeeded: start again with the first pause.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,4 +1,4 @@
-//! Everything that touches the machine, one adapter per thing touched; adapters never call each other.
+//! The adapters to the machine, one per thing; adapters do not call each other.
 pub(crate) mod backoff;
 pub mod injector;
 pub(crate) mod libvirt;

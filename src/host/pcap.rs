@@ -1,4 +1,4 @@
-//! Writes frames to a file that any dissector opens (draft-ietf-opsawg-pcap, with microseconds).
+//! Writes frames to a capture file (draft-ietf-opsawg-pcap, with microseconds).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,16 +11,16 @@ const MAGIC: u32 = 0xa1b2_c3d4;
 const LINKTYPE_ETHERNET: u32 = 1;
 const SNAP_LENGTH: u32 = 65535;
 
-/// A capture file under construction.
+/// An open capture file.
 #[derive(Debug)]
 pub(crate) struct Pcap {
     file: File,
-    /// The moment from which frames are timed, by the wall clock.
+    /// The wall clock time at the beginning; frames are timed from it.
     began: Duration,
 }
 
 impl Pcap {
-    /// Makes or overwrites `path`; frames are timed since `began`.
+    /// Creates or overwrites `path`. Frames are timed since `began`.
     pub(crate) fn create(path: &Path, began: Instant) -> io::Result<Self> {
         let mut file = File::create(path)?;
         let mut header = Vec::new();
@@ -64,7 +64,7 @@ mod tests {
         let number = |at: usize| u64::from(u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()));
         let written = Duration::from_secs(number(24)) + Duration::from_micros(number(28));
         let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        // The file has no more than microseconds.
+        // The file stores microseconds.
         assert!(
             written + Duration::from_millis(1) > before && written <= after,
             "{before:?} {written:?} {after:?}"

@@ -1,16 +1,16 @@
-//! Gives up every capability that is not needed any more (capabilities(7)).
+//! Drops capabilities that are no longer needed (capabilities(7)).
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-/// The kernel keeps us from giving capabilities up.
+/// The kernel refuses to drop capabilities.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot give up capabilities: {0}")]
 pub(crate) struct PrivilegesError(caps::errors::CapsError);
 
-/// Keeps only the capabilities in `kept`; what was made before goes on working. CAP_BPF stays where `works` finds that
-/// it does not without.
+/// Keeps only the capabilities in `kept`; existing sockets and programs continue to work. CAP_BPF stays if `works` returns
+/// false without it.
 ///
-/// All threads must be started after this: a capability belongs to a thread.
+/// Call this before starting threads: capabilities belong to a thread.
 pub(crate) fn drop_all_but(kept: &[Capability], works: impl Fn() -> bool) -> Result<(), PrivilegesError> {
     let mut kept: CapsHashSet = kept.iter().copied().collect();
     let failed = PrivilegesError;
@@ -23,7 +23,7 @@ pub(crate) fn drop_all_but(kept: &[Capability], works: impl Fn() -> bool) -> Res
     if permitted.contains(&Capability::CAP_SETPCAP) {
         caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)?;
         for capability in caps::all().difference(&kept) {
-            // One that this kernel does not know cannot be dropped, nor had.
+            // A capability that this kernel does not know can be neither held nor dropped.
             let _ = caps::drop(None, CapSet::Bounding, *capability);
         }
     }

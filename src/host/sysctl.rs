@@ -1,8 +1,8 @@
-//! Reads what a device of this host makes of announcements (`Documentation/networking/ip-sysctl.rst`).
+//! Reads a device's settings for announcements (`Documentation/networking/ip-sysctl.rst`).
 
 use std::net::IpAddr;
 
-/// The setting that lets a device make neighbour entries from announcements of the family of `ip`, and its value; `None` where
+/// The setting that lets a device make neighbour entries from announcements of the family of `ip`, with its value; `None` if
 /// the kernel has none.
 pub(crate) fn neighbours(device: &str, ip: IpAddr) -> Option<(String, String)> {
     let name = match ip {

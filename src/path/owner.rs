@@ -65,7 +65,10 @@ impl Owner {
         }
         // The agent writes net_uuid some milliseconds after the tag; until then, its other ports are the evidence.
         if let Some(marked) = ovs.marked_by_neutron(&rule.bridge.name) {
-            return (Owner::Neutron, format!("{} on {} belongs to neutron's agent", marked, rule.bridge.name));
+            return (
+                Owner::Neutron,
+                format!("{} on {} belongs to neutron's agent", marked, rule.bridge.name),
+            );
         }
         (Owner::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
     }

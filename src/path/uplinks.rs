@@ -24,8 +24,9 @@ impl<'de> Deserialize<'de> for Uplinks {
         let names = Vec::<String>::deserialize(from)?;
         let pattern = |name: String| match name.is_empty() {
             true => Err(serde::de::Error::custom("an uplink has a name")),
-            false => Pattern::new(&name)
-                .map_err(|error| serde::de::Error::custom(format!("{name:?} is not a valid pattern: {}", error.msg))),
+            false => Pattern::new(&name).map_err(|error| {
+                serde::de::Error::custom(format!("{name:?} is not a valid pattern: {}", error.msg))
+            }),
         };
         names.into_iter().map(pattern).collect::<Result<_, _>>().map(Uplinks)
     }

@@ -7,7 +7,7 @@ use pnet_base::MacAddr;
 /// The number of bytes copied of a frame: all of any announcement or question with two VLAN tags.
 pub(crate) const SNAPLEN: usize = 128;
 /// The number of guests in one program: a BPF jump reaches 255 instructions.
-pub(crate) const ROOM: usize = 64;
+pub(crate) const MAX_GUESTS: usize = 64;
 
 /// `struct sock_filter` (`include/uapi/linux/filter.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ const NEIGHBOUR_SOLICITATION: u32 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
 const ARP_REPLY: u32 = 2;
 
-/// The guests of a program, at most [`ROOM`] per list; those beyond are not matched.
+/// The guests of a program, at most [`MAX_GUESTS`] per list; those beyond are not matched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guests<'a> {
     /// Guests whose outgoing announcements and questions pass the filter.
@@ -139,7 +139,7 @@ fn ethertype() -> [Instruction; 10] {
 
 /// Passes a frame if the accumulator has one of these MACs (lower four bytes); otherwise the next instruction follows.
 fn search(macs: &[MacAddr]) -> Vec<Instruction> {
-    let mut keys: Vec<u32> = macs.iter().take(ROOM).map(lower).collect();
+    let mut keys: Vec<u32> = macs.iter().take(MAX_GUESTS).map(lower).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut tree = Vec::new();
@@ -273,7 +273,7 @@ mod tests {
     fn the_frames_of_the_given_guests_pass_with_and_without_tags() {
         const INNER: [u8; 4] = [0x81, 0, 0, 100];
         const OUTER: [u8; 4] = [0x88, 0xa8, 0, 7];
-        for count in [1, 2, 3, 7, ROOM] {
+        for count in [1, 2, 3, 7, MAX_GUESTS] {
             let macs: Vec<MacAddr> = (0..count as u8).map(mac).collect();
             let program = of(&macs, &[]);
             for (mac, meant) in macs.iter().map(|mac| (*mac, true)).chain([(mac(200), false)]) {
@@ -315,7 +315,7 @@ mod tests {
             (frame[20], frame[54]) = (58, kind);
             frame
         };
-        for count in [1, 3, ROOM as u8] {
+        for count in [1, 3, MAX_GUESTS as u8] {
             let answers: Vec<MacAddr> = (2..2 + count).map(mac).collect();
             let program = program(Guests { outward: &[], inward: &[], answers: &answers });
             for outgoing in [false, true] {

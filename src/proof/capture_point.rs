@@ -143,7 +143,9 @@ impl CapturePath {
         let hop = &self.hops()[at];
         let name = &hop.name;
         match (hop.edge(), hop.ifindex) {
-            (Some(Edge::Tunnel), _) => format!("{name} is a tunnel, and its outgoing frames are not captured"),
+            (Some(Edge::Tunnel), _) => {
+                format!("{name} is a tunnel, and its outgoing frames are not captured")
+            }
             (Some(Edge::Offload), _) => format!("Open vSwitch's flows are offloaded to {name}"),
             (Some(Edge::Namespace), None) => format!("{name} is in another network namespace"),
             _ => format!("frames that {name} transmits bypass the kernel"),
@@ -224,7 +226,10 @@ mod tests {
                 ["tap0", "vxlan-1:vxlan", "eth0"],
                 Some("vxlan-1 is a tunnel, and its outgoing frames are not captured"),
             ),
-            (["tap0", "gre-1:gre", "eth0"], Some("gre_sys is a tunnel, and its outgoing frames are not captured")),
+            (
+                ["tap0", "gre-1:gre", "eth0"],
+                Some("gre_sys is a tunnel, and its outgoing frames are not captured"),
+            ),
             (["tap0", "tap1:internal", "patch:patch"], Some("tap1 is in another network namespace")),
         ] {
             let attachment = find("tap0", &links, &ovs(&[("br-int", &ports)])).unwrap();

@@ -24,9 +24,9 @@ const VLAN_TAG: usize = 4;
 /// The number of device and VLAN pairs by which departures are counted.
 const MAX_DEPARTURES: usize = 16;
 /// The number of edges that a message names.
-const FEW: usize = 8;
+const MAX_NAMES: usize = 8;
 /// A frame with more VLAN tags is not one of ours.
-const MOST_TAGS: usize = 2;
+const MAX_TAGS: usize = 2;
 /// The Ethertypes of tags in a frame: 802.1Q and 802.1ad.
 const TAGGED: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 
@@ -56,7 +56,7 @@ impl Sighting {
     ) -> Sighting {
         let mut frame = frame.to_vec();
         // A VLAN device on a VLAN device, or a provider bridge that adds a tag, makes two tags.
-        for _ in 0..MOST_TAGS {
+        for _ in 0..MAX_TAGS {
             match frame.get(ADDRESSES..ADDRESSES + VLAN_TAG) {
                 Some(&[a, b, c, d]) if TAGGED.contains(&[a, b]) => {
                     vlan.get_or_insert(u16::from_be_bytes([c, d]) & 0x0fff);
@@ -347,7 +347,7 @@ impl Delivery {
         let edges = self.path.way().hops.iter().zip(&self.seen).filter(|(hop, _)| hop.role.is_edge());
         let is_seen = edges.clone().any(|(_, seen)| seen[number].is_some());
         (self.path.reach() == Reach::Several && is_seen).then(|| {
-            let names: Vec<&str> = edges.take(FEW).map(|(hop, _)| hop.name.as_str()).collect();
+            let names: Vec<&str> = edges.take(MAX_NAMES).map(|(hop, _)| hop.name.as_str()).collect();
             format!("none of {} is known to lead to the network (see [path] uplinks)", names.join(", "))
         })
     }

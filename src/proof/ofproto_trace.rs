@@ -8,16 +8,16 @@ use std::fmt;
 use pnet_base::MacAddr;
 
 /// Longer traces are truncated. Open vSwitch ends a trace after 4096 resubmits.
-const MOST_LINES: usize = 50_000;
-const MOST_BRIDGES: usize = 64;
-const MOST_OUTPUTS: usize = 10_000;
+const MAX_LINES: usize = 50_000;
+const MAX_BRIDGES: usize = 64;
+const MAX_OUTPUTS: usize = 10_000;
 /// The nesting of copies from patch port to patch port.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 /// The number of bridges and ports that a message names.
-const FEW: usize = 8;
+const MAX_NAMES: usize = 8;
 const NO_MATCH: &str = "no flow matches,";
 /// The length of a quotation, in characters.
-const LONGEST: usize = 300;
+const MAX_QUOTE: usize = 300;
 
 /// What Open vSwitch does with a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
     let mut walk = Walk::default();
     let mut actions = None;
     let mut outputs = Vec::new();
-    for line in trace.lines().take(MOST_LINES) {
+    for line in trace.lines().take(MAX_LINES) {
         match line.strip_prefix("Datapath actions: ") {
             Some(list) => {
                 actions = Some(list);
@@ -89,7 +89,7 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
 fn names<'a>(ports: &'a str, bridge: &str) -> BTreeMap<&'a str, &'a str> {
     let mut names = BTreeMap::new();
     let mut is_it = false;
-    for line in ports.lines().take(MOST_LINES) {
+    for line in ports.lines().take(MAX_LINES) {
         if !line.starts_with(' ') {
             if is_it {
                 break;
@@ -106,7 +106,7 @@ fn names<'a>(ports: &'a str, bridge: &str) -> BTreeMap<&'a str, &'a str> {
 
 fn deciding(ends: &[End], outputs: &[Output]) -> String {
     let mut words: Vec<String> =
-        ends.iter().filter(|end| end.dropped).map(|end| end.line.clone()).take(FEW).collect();
+        ends.iter().filter(|end| end.dropped).map(|end| end.line.clone()).take(MAX_NAMES).collect();
     if words.is_empty() {
         words.push(ends.last().map_or_else(|| "no flow is named".into(), |end| end.line.clone()));
     }
@@ -121,8 +121,8 @@ fn deciding(ends: &[End], outputs: &[Output]) -> String {
 }
 
 fn list(outputs: &[&Output]) -> String {
-    let named: Vec<String> = outputs.iter().take(FEW).map(ToString::to_string).collect();
-    match outputs.len().saturating_sub(FEW) {
+    let named: Vec<String> = outputs.iter().take(MAX_NAMES).map(ToString::to_string).collect();
+    match outputs.len().saturating_sub(MAX_NAMES) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
     }
@@ -131,7 +131,7 @@ fn list(outputs: &[&Output]) -> String {
 /// The ports in a list of datapath actions, each with the frame's VLAN at that point.
 fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
     let mut outputs = Vec::new();
-    carry_out(actions, names, Frame::default(), DEEPEST, &mut outputs);
+    carry_out(actions, names, Frame::default(), MAX_DEPTH, &mut outputs);
     outputs
 }
 
@@ -149,7 +149,7 @@ fn carry_out(
     depth: usize,
     outputs: &mut Vec<Output>,
 ) {
-    for action in top_level(actions).take(MOST_OUTPUTS) {
+    for action in top_level(actions).take(MAX_OUTPUTS) {
         match action {
             "" | "drop" | "pop_eth" | "ct_clear" => {}
             "pop_vlan" => drop(frame.vlans.pop()),
@@ -167,7 +167,7 @@ fn carry_out(
                 Some(("set", inner)) => frame.is_wrapped |= inner.starts_with("tunnel("),
                 Some(("tnl_pop", _)) => frame.is_wrapped = false,
                 Some(_) => {}
-                None if outputs.len() < MOST_OUTPUTS => {
+                None if outputs.len() < MAX_OUTPUTS => {
                     let port = quoted(names.get(action).unwrap_or(&action));
                     outputs.push(Output {
                         port,
@@ -196,8 +196,8 @@ fn top_level(list: &str) -> impl Iterator<Item = &str> {
 
 /// Foreign text, safe within a line. Quotes around names are removed.
 fn quoted(text: &str) -> String {
-    let mut kept: String = text.chars().filter(|c| !c.is_control() && *c != '"').take(LONGEST).collect();
-    if text.chars().nth(LONGEST).is_some() {
+    let mut kept: String = text.chars().filter(|c| !c.is_control() && *c != '"').take(MAX_QUOTE).collect();
+    if text.chars().nth(MAX_QUOTE).is_some() {
         kept.push('…');
     }
     kept
@@ -254,7 +254,7 @@ impl Walk {
             self.remark(text, remark);
         } else if let Some(name) = text.strip_prefix("bridge(\"").and_then(|t| t.strip_suffix("\")")) {
             self.close(|at, _| at >= indent);
-            if self.visits.len() < MOST_BRIDGES {
+            if self.visits.len() < MAX_BRIDGES {
                 self.open.push((indent, CapturePoint::Bridge(self.visits.len())));
                 self.visits.push(Visit { bridge: quoted(name), ..Visit::default() });
             }

@@ -7,9 +7,9 @@ use std::time::Duration;
 /// Frames within one of these count once.
 const WINDOW: Duration = Duration::from_millis(100);
 /// So many windows with frames are no coincidence.
-const WINDOWS: u32 = 3;
+const MIN_WINDOWS: u32 = 3;
 /// Frames have ceased after so long without any.
-const SILENCE: Duration = Duration::from_secs(3);
+const MIN_SILENCE: Duration = Duration::from_secs(3);
 
 /// When frames for the guest entered that are no answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ impl Returned {
 
     /// Frames entered for a while, and have ceased at `now`.
     pub fn has_ceased(&self, now: Duration) -> bool {
-        self.windows >= WINDOWS && self.last.is_some_and(|last| now.saturating_sub(last) >= SILENCE)
+        self.windows >= MIN_WINDOWS && self.last.is_some_and(|last| now.saturating_sub(last) >= MIN_SILENCE)
     }
 }
 

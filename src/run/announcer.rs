@@ -30,10 +30,10 @@ use crate::run::waits::Place;
 mod patience;
 
 /// The pauses between attempts to prepare an injection method while none works.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LAST_RETRY: Duration = Duration::from_millis(100);
+const MIN_RETRY: Duration = Duration::from_millis(1);
+const MAX_RETRY: Duration = Duration::from_millis(100);
 /// Longer than any preparation, which has a time-out of its own.
-const A_LONG_TIME: Duration = Duration::from_secs(60);
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The inputs that direct, end or pause an announcement.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         asking: Asking::default(),
         flows: None,
         has_turn: false,
-        told: String::new(),
+        reported: String::new(),
         began,
         supposed: None,
     };
@@ -96,10 +96,10 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         let guest = *signals.guest.borrow_and_update();
         let seen = run.order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
-        run.leave_the_clock();
-        run.tell_what_is_unmet(&seen);
+        run.suppose_now();
+        run.report_unmet(&seen);
         run.prepare(&host, &seen).await;
-        run.look_along(run.way.as_ref().map(Way::method), &host, &seen);
+        run.watch_path(run.way.as_ref().map(Way::method), &host, &seen);
         match run.machine.step(run.now()) {
             Step::Send if run.lacks_a_way() => run.wait(run.next_attempt(), &mut host, &mut signals).await,
             // Much may change before its turn: observe again then.
@@ -108,7 +108,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
                 if run.send(&host, &seen, &mut signals).await {
                     run.ask_routers(&host, &seen, &mut signals).await;
                 }
-                run.ask_who_learned(&host, &seen).await;
+                run.look_up_learned(&host, &seen).await;
             }
             Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
             Step::Warn(overdue) => Box::pin(run.warn(overdue, &host, &seen)).await,
@@ -140,8 +140,8 @@ struct Run {
     /// The next round may be sent.
     has_turn: bool,
     /// The last unmet conditions that were logged.
-    told: String,
-    /// Where it says what it waits for.
+    reported: String,
+    /// Where its unmet conditions are published.
     place: Place,
     began: Instant,
     /// The simulated time of a dry run, once the port is ready.
@@ -161,7 +161,7 @@ struct Lacking {
 
 impl Lacking {
     fn new(now: Duration) -> Lacking {
-        let backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
         Lacking { why: String::new(), since: now, retry_at: now, backoff, is_warned_of: false }
     }
 
@@ -176,7 +176,7 @@ impl Run {
     }
 
     /// Leaves the real clock in a dry run, so that no round is late.
-    fn leave_the_clock(&mut self) {
+    fn suppose_now(&mut self) {
         if self.order.dry_run && self.supposed.is_none() {
             self.supposed = self.machine.progress().ready_at;
         }
@@ -198,7 +198,7 @@ impl Run {
         if ways != self.offered {
             self.offered.clone_from(&ways);
             self.way = None;
-            self.look_along(ways.first().map(Way::method), host, seen);
+            self.watch_path(ways.first().map(Way::method), host, seen);
             self.start_preparing(host);
         } else if is_lacking && is_due {
             self.start_preparing(host);
@@ -270,14 +270,14 @@ impl Run {
     fn next_attempt(&self) -> Duration {
         match (&self.preparing, &self.lacking) {
             // The preparation has a time-out of its own.
-            (Some(_), _) => self.now().saturating_add(A_LONG_TIME),
+            (Some(_), _) => self.now().saturating_add(PREPARE_TIMEOUT),
             (None, Some(lacking)) => lacking.retry_at,
             (None, None) => Duration::ZERO,
         }
     }
 
     /// Starts watching the path of frames injected by `method`.
-    fn look_along(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
+    fn watch_path(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
         let (true, Some(method), Some(attachment)) = (self.order.proof.watch, method, &seen.attachment)
         else {
             return;
@@ -311,7 +311,7 @@ impl Run {
         self.has_turn = false;
         let frames = self.round();
         let sent = tokio::select! {
-            sent = self.climb(&frames, host, seen) => sent,
+            sent = self.send_by_any_way(&frames, host, seen) => sent,
             // The loop checks the guest's state and the stop signal next.
             () = must_stop(signals) => return false,
         };
@@ -342,7 +342,12 @@ impl Run {
     }
 
     /// Sends the round by the prepared method, or by the next one that works.
-    async fn climb(&mut self, frames: &[Frame], host: &Host, seen: &Assessment) -> Result<(), InjectorError> {
+    async fn send_by_any_way(
+        &mut self,
+        frames: &[Frame],
+        host: &Host,
+        seen: &Assessment,
+    ) -> Result<(), InjectorError> {
         self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
         if self.order.dry_run {
             return Ok(());
@@ -364,7 +369,7 @@ impl Run {
             tracing::debug!("{}: {error}; trying {}", self.order.target.mac, way.method());
             let now = self.now();
             self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
-            self.look_along(Some(way.method()), host, seen);
+            self.watch_path(Some(way.method()), host, seen);
             self.observer.iter_mut().for_each(Observer::look_on);
         }
     }
@@ -456,7 +461,7 @@ impl Run {
 
     /// Looks up the guest's FDB entry. Open vSwitch may learn half a second later from a frame that hits a cached flow, and
     /// may lose an entry made by the first frame, so the look-up at the end decides.
-    async fn ask_who_learned(&mut self, host: &Host, seen: &Assessment) {
+    async fn look_up_learned(&mut self, host: &Host, seen: &Assessment) {
         let progress = self.machine.progress();
         let is_settled = |known: &Learned| matches!(known, Learned::Here(_));
         let was_settled = self.learned.as_ref().is_some_and(|(known, _)| is_settled(known));
@@ -560,14 +565,14 @@ async fn order_changed(order: &mut watch::Receiver<Arc<Order>>) -> Result<(), wa
 /// Returns when the guest no longer runs or the announcement must end.
 async fn must_stop(signals: &mut Signals) {
     tokio::select! {
-        () = comes(&mut signals.guest, |guest| *guest != GuestState::Running) => {}
-        () = comes(&mut signals.stop, Option::is_some) => {}
+        () = changes_to(&mut signals.guest, |guest| *guest != GuestState::Running) => {}
+        () = changes_to(&mut signals.stop, Option::is_some) => {}
     }
 }
 
-/// Waits for a value that satisfies `is_it`; for ever if the sender is gone.
-async fn comes<T>(receiver: &mut watch::Receiver<T>, is_it: impl FnMut(&T) -> bool) {
-    if receiver.wait_for(is_it).await.is_err() {
+/// Waits for a value that satisfies `is_wanted`; for ever if the sender is gone.
+async fn changes_to<T>(receiver: &mut watch::Receiver<T>, is_wanted: impl FnMut(&T) -> bool) {
+    if receiver.wait_for(is_wanted).await.is_err() {
         std::future::pending().await
     }
 }

@@ -15,7 +15,7 @@ use crate::path::readiness::Assessment;
 use crate::run::order::{Host, Order};
 
 /// How long the kernel may take to answer: a round may be due.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The questions of one announcement.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl Asking {
 pub(crate) async fn gateways_here(order: &Order, host: &Host, seen: &Assessment) -> Vec<Gateway> {
     let mut found = Vec::new();
     for (device, address) in own_addresses(order, host, seen) {
-        let asked = tokio::time::timeout(PATIENCE, routes::gateway(device, address.addr())).await;
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, routes::gateway(device, address.addr())).await;
         let next_hop = asked.ok().and_then(Result::ok).flatten();
         found.push(gateway::on_bridge(address, next_hop));
     }

@@ -19,7 +19,7 @@ use crate::report::evidence::Learned;
 use crate::run::order::Host;
 
 /// How long a bridge may take to answer: a round may be due.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 /// The kernel cannot be asked what its filters do with a frame.
 const FILTER: &str = "a filter, perhaps: see nft list ruleset, and ebtables";
 
@@ -35,7 +35,7 @@ pub(crate) async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame:
         Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
             let bridge = &attachment.bridge;
             let asked = unixctl::learned(&host.ovs_directory, bridge, mac, seen.vlan);
-            match tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()? {
+            match tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok()?.ok()? {
                 None => learns(host, seen, bridge, frame).await.then_some(Learned::Nowhere),
                 Some(Port::Local) => Some(Learned::Elsewhere(bridge.clone())),
                 Some(Port::Number(ofport)) => {
@@ -57,7 +57,7 @@ async fn learned_by_linux_bridge(
 ) -> Option<Learned> {
     let bridge = attachment.entry.linux_bridge.as_ref()?.ifindex;
     let asked = host.fdb.on_linux_bridge(bridge, mac, seen.vlan);
-    let port = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
+    let port = tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok()?.ok()?;
     let Some(port) = port else { return Some(Learned::Nowhere) };
     let name = host.links.borrow().get(port).map(|link| link.name.clone());
     Some(judged(Some(port) == attachment.entry.ifindex, name.unwrap_or_else(|| port.to_string())))
@@ -66,7 +66,7 @@ async fn learned_by_linux_bridge(
 /// Whether an Open vSwitch bridge would learn from a frame. With neutron's `explicitly_egress_direct`, flows alone forward
 /// frames and the FDB is not used; a frame that the bridge drops is reported as such.
 async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
-    let verdict = tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok().flatten();
+    let verdict = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await.ok().flatten();
     let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
     ends.filter(|end| end.bridge == bridge).any(|end| !end.dropped && end.line.ends_with("actions=NORMAL"))
 }
@@ -171,7 +171,7 @@ async fn verdicts(
 
 /// Open vSwitch's verdict on a frame; `None` if it does not answer or the rate of traces is exhausted.
 pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
-    let asked = async { tokio::time::timeout(PATIENCE, verdict(host, seen, frame)).await.ok()??.ok() };
+    let asked = async { tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await.ok()??.ok() };
     host.traces.ask(asked).await
 }
 

@@ -19,9 +19,9 @@ use crate::run::diagnose;
 use crate::run::order::{Capture, Host};
 
 /// A frame that has not reached the uplink by then is lost. It may take a while through Open vSwitch.
-const LOST_AFTER: Duration = Duration::from_millis(5);
+const DEPARTURE_TIMEOUT: Duration = Duration::from_millis(5);
 /// The same after Open vSwitch has confirmed the packet-out.
-const LOST_AFTER_PACKET_OUT: Duration = Duration::from_millis(1);
+const PACKET_OUT_DEPARTURE_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// While many frames enter, captures are re-armed at this interval: within [`MOMENT`] of the event, and later.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -172,7 +172,7 @@ impl Observer {
 
     /// Called after the questions were sent; returns when they have left or would have.
     pub(crate) async fn asked(&mut self) {
-        let deadline = Instant::now() + LOST_AFTER;
+        let deadline = Instant::now() + DEPARTURE_TIMEOUT;
         let Some(watch) = &mut self.watch else {
             return;
         };
@@ -202,13 +202,13 @@ impl Observer {
         let Some(watch) = &mut self.watch else {
             return RoundFate::Unseen;
         };
-        let patience = match self.proof.path().method() {
-            Method::PacketOut => LOST_AFTER_PACKET_OUT,
-            _ => LOST_AFTER,
+        let timeout = match self.proof.path().method() {
+            Method::PacketOut => PACKET_OUT_DEPARTURE_TIMEOUT,
+            _ => DEPARTURE_TIMEOUT,
         };
         // Without a visible edge, no departure can be expected.
         let has_exits = self.proof.path().points().iter().any(|point| point.is_uplink);
-        let deadline = Instant::now() + if has_exits { patience } else { Duration::ZERO };
+        let deadline = Instant::now() + if has_exits { timeout } else { Duration::ZERO };
         let fate = loop {
             for sighting in watch.so_far() {
                 take(&mut self.proof, &mut self.inquiry, &sighting);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::board::Board;
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
-use super::{FAREWELL, advise};
+use super::{FINISH_TIMEOUT, advise};
 use crate::config::Config;
 use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
@@ -31,9 +31,9 @@ mod announcing;
 mod simulation;
 
 /// How long a libvirt may take to answer at the start before the daemon goes on without it.
-const UNHEARD: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The log line for exhausted injection methods; pending announcements are left to the next daemon.
-const EXHAUSTED: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
+const NO_METHOD_LEFT: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
     works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
 
 /// An announcement: the connection of its guest, and its number in the connection's ledger.
@@ -151,8 +151,8 @@ impl Engine {
         let mut links = self.host.links.clone();
         let lost = async { while links.changed().await.is_ok() {} };
         tokio::pin!(lost);
-        let unheard = tokio::time::sleep(UNHEARD);
-        tokio::pin!(unheard);
+        let connect_timeout = tokio::time::sleep(CONNECT_TIMEOUT);
+        tokio::pin!(connect_timeout);
         let mut waiting = true;
         while !self.is_done() {
             tokio::select! {
@@ -161,7 +161,7 @@ impl Engine {
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),
                 () = watchdog.due() => {}
-                () = &mut unheard, if waiting => {
+                () = &mut connect_timeout, if waiting => {
                     waiting = false;
                     self.connections.iter_mut().for_each(Connection::give_up_hearing);
                 }
@@ -175,7 +175,7 @@ impl Engine {
             self.show();
             if self.host.injectors.is_exhausted() && self.running.is_empty() {
                 self.end().await;
-                return Err(EXHAUSTED.into());
+                return Err(NO_METHOD_LEFT.into());
             }
         }
         self.end().await;
@@ -269,7 +269,9 @@ impl Engine {
             Ok(config) => {
                 advise(self.file.as_deref(), &config);
                 for key in config.needs_restart(&self.first) {
-                    tracing::warn!("{key} has changed, which takes effect at the next start: restart announced");
+                    tracing::warn!(
+                        "{key} has changed, which takes effect at the next start: restart announced"
+                    );
                 }
                 if let Some(pace) = &self.host.pace {
                     pace.change(config.limits.frames_per_second);
@@ -314,7 +316,7 @@ impl Engine {
             running.stop.send_replace(Some(Stop::Interrupted));
         }
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(FAREWELL, ended).await;
+        let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
     }
 }
 

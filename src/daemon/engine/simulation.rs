@@ -29,7 +29,7 @@ const GUESTS: usize = 3;
 const NICS: usize = 2;
 const TAG: u16 = 100;
 /// The time after which every pending announcement must have been made.
-const SETTLED: Duration = Duration::from_secs(120);
+const SETTLING_TIME: Duration = Duration::from_secs(120);
 const CONFIGURATION: &str = r#"
     [schedule]
     count = 3
@@ -39,7 +39,7 @@ const CONFIGURATION: &str = r#"
     frames-per-second = 100
 "#;
 /// At this rate: a burst, the loan of first rounds, and a round.
-const MOST_AT_ONCE: f64 = 10.0 + 5.0 + 2.0 * 3.0;
+const MAX_AT_ONCE: f64 = 10.0 + 5.0 + 2.0 * 3.0;
 
 /// SplitMix64: the same numbers for the same seed, on any version of any library.
 struct Random(u64);
@@ -306,7 +306,7 @@ impl History {
             }
         }
         self.heal();
-        sleep(SETTLED).await;
+        sleep(SETTLING_TIME).await;
     }
 
     /// Removes every fault, and lets guests run.
@@ -347,7 +347,7 @@ impl History {
         for sent in self.world.sent() {
             level = (level - (sent.at - last).as_secs_f64() * 100.0).max(0.0) + sent.frames as f64;
             last = sent.at;
-            if level > MOST_AT_ONCE {
+            if level > MAX_AT_ONCE {
                 violations.push(format!("{level:.1} frames at once at {:?}", sent.at - self.began));
                 break;
             }

@@ -1,7 +1,7 @@
-//! The management sockets of Open vSwitch's bridges, for packet-outs.
+//! Packet-outs through the management sockets of Open vSwitch's bridges.
 //!
-//! A connection is taken out of its place while it is used. One that breaks, or whose user is cancelled, is dropped, so that
-//! what is left of a message never meets the next one.
+//! A connection in use is removed from its slot. One that breaks, or whose user is cancelled, is dropped, so that no
+//! half-written message precedes the next one.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,15 +15,15 @@ use super::{WayError, lock};
 use crate::announcement::frame::Frame;
 use crate::host::openvswitch::openflow::Connection;
 
-/// A bridge that has not taken a round by then is not going to.
+/// How long a bridge may take to accept a round.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// So many packet-outs are under way to a bridge at the same time; the others wait.
+/// The number of concurrent packet-outs per bridge; others wait.
 const MAX_CONNECTIONS: usize = 4;
 
 /// The bridges that packet-outs were sent to.
 #[derive(Debug)]
 pub(super) struct Bridges {
-    /// Where ovs-vswitchd puts its bridges' management sockets.
+    /// The directory of the bridges' management sockets.
     directory: PathBuf,
     bridges: Mutex<HashMap<String, Arc<Bridge>>>,
 }
@@ -57,7 +57,7 @@ impl Bridges {
         in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
     }
 
-    /// Hands frames to the bridge's flow table, as received by its port `in_port`.
+    /// Sends frames to the bridge's flow table, as received by its port `in_port`.
     pub(super) async fn packet_out(
         &self,
         name: &str,
@@ -76,7 +76,7 @@ impl Bridges {
         }
         let mut bridges = lock(&self.bridges);
         if !bridges.contains_key(name) {
-            // Neutron makes and removes a bridge for each guest with a trunk.
+            // Neutron creates and removes a bridge for each guest with a trunk.
             bridges.retain(|_, bridge| bridge.socket.exists());
         }
         let new = || Bridge {
@@ -98,7 +98,7 @@ impl Bridge {
                 lock(&self.idle).push(kept);
                 return Ok(());
             }
-            // ovs-vswitchd may have been restarted since, so that the others are as old: one new connection decides.
+            // ovs-vswitchd may have restarted, so that the other connections are broken, too: a new one decides.
             lock(&self.idle).clear();
         }
         let mut fresh = self.connect().await?;

@@ -9,28 +9,28 @@ use crate::announcement::injection::Method;
 /// Why a round cannot be injected.
 #[derive(Debug, thiserror::Error)]
 pub enum InjectorError {
-    /// The attachment offers no such way.
-    #[error("--inject {0} is no way into this attachment")]
+    /// The attachment does not offer the forced method.
+    #[error("--inject {0} does not work with this attachment")]
     NoSuchWay(Method),
-    /// No way could be made ready; each with its reason.
+    /// No method could be prepared; the reason for each.
     #[error("no way to inject frames: {}", list(.0))]
     Unavailable(Vec<(Method, WayError)>),
-    /// A way that had worked does so no more.
+    /// A method that worked has failed.
     #[error("cannot send by {0}: {1}")]
     Send(Method, WayError),
 }
 
-/// What is wrong with one way in.
+/// The fault of one method.
 #[derive(Debug, thiserror::Error)]
 pub enum WayError {
-    /// The kernel refuses what it needs; with the capabilities for that.
+    /// The kernel refuses a request; with the capabilities that it needs.
     #[error("cannot {doing}: {error}{}", remedy(.error, .needs))]
     Kernel {
-        /// What it was asked for.
+        /// The request.
         doing: &'static str,
-        /// Its answer.
+        /// The kernel's answer.
         error: io::Error,
-        /// The capabilities.
+        /// The required capabilities.
         needs: &'static str,
     },
     /// A kernel before 5.18, without backports.
@@ -41,28 +41,28 @@ pub enum WayError {
         "the helper taps announce0 and announce1 were deleted or set down, and no new one can be made: {0}"
     )]
     TakenAway(Box<WayError>),
-    /// The kernel does not take a frame.
+    /// The kernel does not accept a frame.
     #[error("{0}")]
     Write(io::Error),
     /// A name that would lead to another directory.
-    #[error("{0:?} is no name of a bridge")]
+    #[error("{0:?} is not the name of a bridge")]
     BridgeName(String),
-    /// The bridge's management socket, which ovs-vswitchd makes.
+    /// The bridge's management socket, which ovs-vswitchd creates.
     #[error("cannot connect to {}: {error}", .socket.display())]
     Connect {
         /// Its path.
         socket: PathBuf,
-        /// What connect(2) said, or what came instead of HELLO.
+        /// The error of connect(2), or the message received instead of HELLO.
         error: io::Error,
     },
-    /// ovs-vswitchd is busy, or hangs.
+    /// ovs-vswitchd is busy or hangs.
     #[error("{0} does not answer")]
     NoAnswer(String),
     /// The bridge refuses the frames, or closed the connection.
     #[error("{0}")]
     PacketOut(io::Error),
     /// It was not prepared.
-    #[error("it was not made ready")]
+    #[error("it was not prepared")]
     NotReady,
 }
 
@@ -87,7 +87,7 @@ fn list(reasons: &[(Method, WayError)]) -> String {
     let mut list = String::new();
     for (method, why) in reasons {
         let separator = if list.is_empty() { "" } else { "; " };
-        // To a string, this cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(list, "{separator}{method}: {why}");
     }
     list

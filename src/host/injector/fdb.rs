@@ -1,4 +1,4 @@
-//! An FDB entry that puts the guest's MAC on its port, for frames that do not come in by it.
+//! An FDB entry with the guest's MAC on its port, for frames that do not enter by the port.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,10 +12,10 @@ const NUD_REACHABLE: u16 = 0x02;
 const NTF_MASTER: u8 = 0x04;
 const NDA_LLADDR: u16 = 2;
 
-/// Lets the bridge of `port` learn the senders of `frames` there. Needs CAP_NET_ADMIN.
+/// Makes FDB entries for the senders of `frames` on `port`. Needs CAP_NET_ADMIN.
 pub(super) async fn learn(port: u32, frames: &[Frame]) -> Result<(), WayError> {
     let needs = "CAP_NET_ADMIN";
-    let failed = |error: io::Error| WayError::Kernel { doing: "make the FDB's entry", error, needs };
+    let failed = |error: io::Error| WayError::Kernel { doing: "make the FDB entry", error, needs };
     // The sender's address follows the destination's.
     let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.bytes.get(6..12)).collect();
     let mut socket = Socket::open(0).map_err(failed)?;

@@ -1,7 +1,7 @@
-//! Lets frames enter the host as if the guest had sent them.
+//! Injects frames into the host as if the guest had sent them.
 //!
-//! What a way in needs (a helper device, a loaded program, a socket) is made once, and shared by all announcements.
-//! Making it may need capabilities; using it needs none. What breaks is given up, and made again where the capabilities allow.
+//! The helper devices, programs and sockets of a method are made once, and shared by all announcements. Making them may need
+//! capabilities; using them needs none. A broken one is dropped, and made again if the capabilities allow.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,24 +25,24 @@ pub use error::{InjectorError, WayError};
 use redirect::Redirect;
 use xdp::LiveFrames;
 
-/// Helper taps that [`Injectors::warm_up`] makes: one to use, and one for when that is deleted.
+/// The number of helper taps that [`Injectors::warm_up`] makes: one to use, and a spare for when that is deleted.
 const HELPER_TAPS: usize = 2;
 
-/// Every way in that has been made ready.
+/// Every prepared method.
 #[derive(Debug)]
 pub struct Injectors {
-    /// The first is used, the others are spare.
+    /// The first one is used; the others are spare.
     redirect: Mutex<Vec<Arc<Redirect>>>,
     xdp: Mutex<Option<Arc<LiveFrames>>>,
     sockets: Mutex<HashMap<u32, packet::Socket>>,
     bridges: Bridges,
-    /// A helper tap has been deleted by others.
+    /// Another program has deleted a helper tap.
     was_taken_away: AtomicBool,
     exhausted: AtomicBool,
 }
 
 impl Injectors {
-    /// None ready yet; the bridges' management sockets are looked for in `ovs_directory`.
+    /// No method is prepared yet; the bridges' management sockets are in `ovs_directory`.
     pub fn new(ovs_directory: PathBuf) -> Self {
         Injectors {
             redirect: Mutex::default(),
@@ -54,7 +54,7 @@ impl Injectors {
         }
     }
 
-    /// Makes ready what needs capabilities to be made and none to be used; returns each that could not be, and why.
+    /// Prepares the methods that need capabilities for that but none for sending; returns each that failed, with the reason.
     pub async fn warm_up(&self) -> Vec<(Method, WayError)> {
         let mut failed = Vec::new();
         let made = lock(&self.redirect).len();
@@ -71,22 +71,22 @@ impl Injectors {
         failed
     }
 
-    /// What was made ready can be used with the capabilities that are left.
+    /// Whether the prepared methods work with the remaining capabilities.
     pub fn is_usable(&self) -> bool {
         lock(&self.redirect).iter().all(|redirect| redirect.aim(0).is_ok())
     }
 
-    /// Whether an announcement has found no way in because what was made at the start has been taken away, and cannot be made
-    /// again with the capabilities that are left.
+    /// Whether an announcement had no method because the helper taps made at the start are gone, and the remaining
+    /// capabilities do not suffice to make new ones.
     pub fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
     }
 
-    /// Makes the first of `ways` ready that can be, and returns it. May be cancelled.
+    /// Prepares the first of `ways` that works, and returns it. Cancel safe.
     ///
     /// # Errors
     ///
-    /// None can be, each for its reason.
+    /// None works; the error has the reason for each.
     pub async fn prepare(&self, ways: &[Way], forced: Option<Method>) -> Result<Way, InjectorError> {
         let mut reasons = Vec::new();
         for way in ways {
@@ -114,12 +114,12 @@ impl Injectors {
         }
     }
 
-    /// Sends the frames of a round, in order, by a way that was made ready. May be cancelled; some frames may have been sent
-    /// then, as they may when it fails.
+    /// Sends the frames of a round, in order, by a prepared method. Cancel safe; after a cancellation or an error, some
+    /// frames may have been sent.
     ///
     /// # Errors
     ///
-    /// The way does not work any more. It is left, and [`Injectors::prepare`] tries to make it anew.
+    /// The method has failed. It is dropped, and [`Injectors::prepare`] tries to make it anew.
     pub async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
         let sent = match way {
             Way::Redirect(device) => self.redirect(device.ifindex, frames).await,
@@ -134,7 +134,7 @@ impl Injectors {
         sent.map_err(|error| InjectorError::Send(way.method(), error))
     }
 
-    /// By the helper tap, or by the next one where that has been taken away.
+    /// Sends by the helper tap, or by the spare one if the first was deleted.
     async fn redirect(&self, ifindex: u32, frames: &[Frame]) -> Result<(), WayError> {
         let mut left = frames;
         for _ in 0..=HELPER_TAPS {
@@ -190,7 +190,7 @@ impl Injectors {
     fn open_socket(&self, ifindex: u32) -> Result<(), WayError> {
         let mut sockets = lock(&self.sockets);
         if !sockets.contains_key(&ifindex) {
-            // Devices come and go with the guests, and no index comes back.
+            // Devices come and go with the guests, and an ifindex is not reused.
             let (kept, of_gone) = sockets.drain().partition::<HashMap<_, _>, _>(|(of, _)| exists(*of));
             *sockets = kept;
             close(of_gone);
@@ -210,18 +210,18 @@ impl Injectors {
     }
 }
 
-/// There is a device of this index.
+/// A device with this ifindex exists.
 fn exists(ifindex: u32) -> bool {
-    // nix 0.31 takes the null pointer of a failure for an empty name.
+    // nix 0.31 mistakes the null pointer of a failure for an empty name.
     if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
 }
 
-/// Closes descriptors elsewhere: the kernel may take milliseconds.
+/// Closes descriptors on another thread: the kernel may take milliseconds.
 fn close<T: Send + 'static>(descriptors: T) {
     tokio::task::spawn_blocking(|| drop(descriptors));
 }
 
-/// What is behind these locks is whole between any two statements, so a panic elsewhere has not broken it.
+/// The locked data is consistent between any two statements, so a panic elsewhere has not broken it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

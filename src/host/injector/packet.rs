@@ -8,7 +8,7 @@ use nix::unistd::write;
 use super::WayError;
 use crate::host::sys::packet;
 
-/// A packet socket that is bound to one device.
+/// A packet socket bound to one device.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
@@ -19,7 +19,7 @@ impl Socket {
         packet::sender(ifindex).map(Socket).map_err(|error| WayError::Kernel { doing, error, needs })
     }
 
-    /// Transmits `frame` on the device; `NetworkDown` when it is down.
+    /// Transmits `frame` on the device; `NetworkDown` if it is down.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
         write(&self.0, frame)?;
         Ok(())

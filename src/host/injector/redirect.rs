@@ -1,8 +1,8 @@
-//! A helper tap of our own whose BPF program redirects what we write into another device's ingress.
+//! A helper tap with a BPF program that redirects the frames we write into another device's ingress.
 //!
-//! Writing to the helper's descriptor makes the frame "received" by the helper; its program, on that ingress, hands it to
-//! the ingress of the guest's tap. So the frame takes the whole way of the guest's own: the port's filters, the bridge's
-//! FDB. The helper vanishes with the process.
+//! A frame written to the helper's descriptor is received by the helper. The program on its ingress redirects the frame to
+//! the ingress of the guest's tap, so that it passes the port's filters and the bridge's FDB like the guest's own frames.
+//! The helper vanishes with the process.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,12 +34,12 @@ const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 #[derive(Debug)]
 pub(super) struct Redirect {
     tap: OwnedFd,
-    /// One element: the index of the device to redirect to.
+    /// An array of one element: the ifindex of the target device.
     target: OwnedFd,
 }
 
 impl Redirect {
-    /// Makes the helper and attaches its program. May be cancelled: then the helper goes at once.
+    /// Creates the helper and attaches its program. Cancel safe: the helper is then deleted at once.
     pub(super) async fn open() -> Result<Self, WayError> {
         let failed = |doing, needs| move |error: io::Error| WayError::Kernel { doing, error, needs };
         let (tap, name) = tap(NAME).map_err(failed("make the helper tap", "CAP_NET_ADMIN"))?;
@@ -54,7 +54,7 @@ impl Redirect {
         Ok(Redirect { tap, target })
     }
 
-    /// Chooses the device for the frames to come; 0 for none.
+    /// Sets the target device of the next frames; 0 for none.
     ///
     /// `PermissionDenied` without CAP_BPF on some kernels before 5.19, where `kernel.unprivileged_bpf_disabled` forbids
     /// every use of bpf(2).
@@ -62,9 +62,9 @@ impl Redirect {
         bpf::set_element(self.target.as_fd(), ifindex)
     }
 
-    /// Lets `frame` enter the host as received by the device `ifindex`.
+    /// Injects `frame` as received by the device `ifindex`.
     ///
-    /// A device that is down drops it without a word.
+    /// A device that is down drops it silently.
     pub(super) fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
         self.aim(ifindex)?;
         write(&self.tap, frame)?;
@@ -72,7 +72,7 @@ impl Redirect {
     }
 }
 
-/// Whether [`Redirect::send`] failed because the helper was deleted (`EBADFD`) or set down (`EIO`) by others.
+/// Whether [`Redirect::send`] failed because another program deleted the helper (`EBADFD`) or set it down (`EIO`).
 pub(super) fn is_taken_away(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EBADFD | Errno::EIO))
 }
@@ -101,12 +101,12 @@ fn program(map: &OwnedFd) -> [Instruction; 14] {
     ]
 }
 
-/// Sets the helper up, without addresses: it must not talk on its own.
+/// Sets the helper up without addresses, so that it sends nothing of its own.
 async fn switch_on(socket: &mut Socket, index: u32) -> io::Result<()> {
     let mode = Request::new(libc::RTM_SETLINK, 0)
         .fixed(&ifinfomsg(index, 0))
         .nested(libc::IFLA_AF_SPEC, &[(libc::AF_INET6 as u16, &inet6_mode())]);
-    // A host without IPv6 refuses this, and needs it not.
+    // A host without IPv6 refuses this and does not need it.
     let _ = socket.request(mode, |_| {}).await;
     let up = Request::new(libc::RTM_SETLINK, 0).fixed(&ifinfomsg(index, libc::IFF_UP as u32));
     socket.request(up, |_| {}).await
@@ -127,9 +127,9 @@ fn ifinfomsg(index: u32, flags: u32) -> [u8; 16] {
     message
 }
 
-/// Attaches the program to the helper's ingress as a classifier (Linux 4.5); it goes with the device.
+/// Attaches the program to the helper's ingress as a classifier (Linux 4.5). It is removed with the device.
 ///
-/// Not as a tcx link (Linux 6.6), which waits for a grace period of RCU: 6 to 14 ms against half a millisecond.
+/// Not as a tcx link (Linux 6.6), which waits for an RCU grace period: 6 to 14 ms instead of half a millisecond.
 async fn attach(socket: &mut Socket, program: &OwnedFd, index: u32) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let qdisc = Request::new(libc::RTM_NEWQDISC, CREATE)

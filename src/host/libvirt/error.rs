@@ -1,4 +1,4 @@
-//! What goes wrong with libvirt, each in one line.
+//! libvirt's errors, each in one line.
 
 use std::io;
 
@@ -7,39 +7,39 @@ use virt::error::Error;
 use crate::guest::domain;
 use crate::host::sys::libvirt::EventLoopError;
 
-/// What was being done, and libvirt's word for what was wrong.
+/// What we were doing, and libvirt's error.
 #[derive(Debug, thiserror::Error)]
 pub enum LibvirtError {
-    /// Nothing can be heard.
+    /// The event loop does not run.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
-    /// There is no thread to follow guests on.
+    /// No thread could be started.
     #[error("cannot start a thread for libvirt: {0}")]
     Thread(io::Error),
-    /// It does not run, or refuses.
+    /// libvirt does not run, or refuses the connection.
     #[error("cannot connect to libvirt at {uri}: {}", .error.message())]
     Connect {
-        /// Where.
+        /// The URI.
         uri: String,
-        /// Why.
+        /// libvirt's error.
         error: Error,
     },
-    /// It may come back.
+    /// The connection was lost, and may be restored.
     #[error("there is no connection to libvirt")]
     NotConnected,
-    /// What happens to guests cannot be heard.
+    /// Events of guests cannot be received.
     #[error("cannot listen to libvirt: {}", .0.message())]
     Listen(Error),
     /// The guests cannot be listed.
     #[error("cannot list the VMs: {}", .0.message())]
     List(Error),
-    /// It does not tell of a guest.
+    /// libvirt refuses a request about a guest.
     #[error("{}", .0.message())]
     Guest(Error),
-    /// It does not tell a guest's state.
-    #[error("libvirt does not tell its state")]
+    /// libvirt does not know a guest's state.
+    #[error("libvirt does not know its state")]
     State,
-    /// Its description of a guest cannot be used.
+    /// A guest's XML cannot be used.
     #[error(transparent)]
     Domain(#[from] domain::Error),
 }

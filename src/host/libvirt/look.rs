@@ -1,4 +1,4 @@
-//! What libvirt knows of one guest.
+//! Reads one guest from libvirt.
 
 use std::net::IpAddr;
 
@@ -18,20 +18,20 @@ use crate::guest::domain::{Domain, Interface};
 use crate::guest::gateway::{self, Gateway};
 use crate::host::sys::libvirt::leases;
 
-/// Reads guests from a connection.
+/// Reads guests over a connection.
 pub(super) struct Looker<'a> {
-    /// Where they are known.
+    /// The connection.
     pub connection: &'a Connect,
-    /// The sources whose addresses are wanted.
+    /// The sources of addresses to read.
     pub sources: &'a [Source],
-    /// libvirt tells what a guest's agent says only on a connection that may write.
+    /// A read-write connection: libvirt answers for the guest agent only on such a one.
     pub privileged: Option<Connect>,
     /// The connection's URI.
     pub uri: Option<&'a str>,
 }
 
 impl Looker<'_> {
-    /// Reads the domain's XML, and what else is known of its NICs' addresses.
+    /// Reads the domain's XML, and addresses of its NICs from other sources.
     pub(super) fn read(&mut self, handle: &Handle) -> Result<Known, LibvirtError> {
         let xml = handle.xml_desc(0).map_err(LibvirtError::Guest)?;
         let domain = Domain::parse(&xml)?;
@@ -42,7 +42,7 @@ impl Looker<'_> {
         Ok(Known { domain, addresses, gateways })
     }
 
-    /// What libvirt knows of a NIC's addresses and gateways beside the domain's XML.
+    /// Addresses and gateways of a NIC that libvirt has outside the domain's XML.
     fn of_nic(&self, nic: &Interface, agent: &[(MacAddr, IpAddr)]) -> (Vec<Address>, Vec<Gateway>) {
         let Some(mac) = nic.mac else {
             return Default::default();
@@ -52,7 +52,9 @@ impl Looker<'_> {
             let network = self.connection.lookup_network_by_name(name);
             match network.and_then(|network| self.of_network(&network, mac)) {
                 Ok(found) => (addresses, gateways) = found,
-                Err(error) => tracing::debug!("the network {name} tells no addresses: {}", error.message()),
+                Err(error) => {
+                    tracing::debug!("cannot read the addresses of the network {name}: {}", error.message())
+                }
             }
         }
         let claimed = agent.iter().filter(|(of, _)| *of == mac);
@@ -96,7 +98,7 @@ impl Looker<'_> {
 /// Whether a guest runs.
 pub(super) fn state_of(handle: &Handle) -> Result<GuestState, LibvirtError> {
     match handle.state().map_err(LibvirtError::Guest)?.0 {
-        // A guest that is blocked waits for a resource of the host, and runs otherwise.
+        // A blocked guest waits for a resource of the host; otherwise it runs.
         Enum::Known(DomainState::Running | DomainState::Blocked) => Ok(GuestState::Running),
         Enum::Known(DomainState::Paused) => Ok(GuestState::Paused("paused")),
         Enum::Known(DomainState::PMSuspended) => Ok(GuestState::Paused("suspended by the guest")),
@@ -121,7 +123,7 @@ fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
     ips.map(|ip| Address { ip, source: Source::NetworkHost }).collect()
 }
 
-/// The addresses that a network's XML gives its bridge on this host: `<ip address= prefix=>`, or `netmask=`.
+/// The addresses of the network's bridge on this host in its XML: `<ip address= prefix=>`, or `netmask=`.
 fn network_gateways(xml: &str) -> Vec<Gateway> {
     let Ok(document) = roxmltree::Document::parse(xml) else {
         return Vec::new();

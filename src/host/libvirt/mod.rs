@@ -1,4 +1,4 @@
-//! Looks for guests with libvirt, on a read-only connection, and follows whether they still run.
+//! Finds guests with libvirt on a read-only connection, and follows their states.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -24,31 +24,31 @@ pub(crate) mod watch_guests;
 pub(crate) use error::LibvirtError;
 use look::{Looker, state_of};
 
-/// Seconds between questions whether a silent libvirtd is still there, and how many may stay unanswered.
+/// The seconds between keepalive probes to libvirtd, and the number that may stay unanswered.
 const KEEPALIVE: (i32, u32) = (5, 3);
 
-/// Who is to be told that a guest stopped or resumed, by UUID.
+/// The receivers of a guest's state changes, by UUID.
 type Watchers = Arc<Mutex<HashMap<String, watch::Sender<GuestState>>>>;
 
 /// A guest that runs here.
 #[derive(Debug)]
 pub struct Guest {
-    /// What is known of it.
+    /// Its XML, addresses and gateways.
     pub known: Known,
-    /// Whether it runs.
+    /// Its state.
     pub state: watch::Receiver<GuestState>,
 }
 
-/// What came of looking for guests.
+/// The result of looking for guests.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The guests that were asked for, in that order.
+    /// The requested guests, in the order of the request.
     pub guests: Vec<Result<Guest, Absent>>,
-    /// What keeps their states up to date.
+    /// Keeps their states up to date.
     pub watching: Option<Box<dyn Any + Send>>,
 }
 
-/// Looks for guests: libvirt's URI (none for the default), which ones, and the sources whose addresses are wanted.
+/// Finds guests: libvirt's URI (`None` for the default), the wanted guests, and the sources of addresses.
 ///
 /// Blocks. The error is one line for the operator.
 pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, LibvirtError>;
@@ -58,7 +58,7 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
     let watchers = Watchers::default();
     let event_loop = EventLoop::start()?;
     let connection = open(uri)?;
-    // Before any state is read, so that no change falls in between.
+    // Subscribe before any state is read, so that no change is missed.
     let subscription = {
         let watchers = watchers.clone();
         Subscription::lifecycle(&connection, move |uuid, _, change| tell(&watchers, uuid, &change))
@@ -73,7 +73,7 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
             handles.into_iter().map(Ok).collect()
         }
     };
-    // A guest that is meant twice is one guest.
+    // A guest that is named twice counts once.
     let mut known = HashSet::new();
     let handles = handles.into_iter().filter(|handle| match handle.as_ref().map(Handle::uuid_string) {
         Ok(Ok(uuid)) => known.insert(uuid),
@@ -86,14 +86,14 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
     Ok(Found { guests, watching: Some(Box::new(watching)) })
 }
 
-/// What keeps the guests' states up to date; dropped in this order.
+/// Keeps the guests' states up to date. The fields are dropped in this order.
 struct Watching {
     _subscription: Subscription,
     _connection: Connect,
     _event_loop: EventLoop,
 }
 
-/// The URI that is meant: ours, that of the environment, or the usual one. libvirt's own default depends on the user.
+/// The URI to use: the given one, that of the environment, or the usual one. libvirt's own default depends on the user.
 fn meant(uri: Option<&str>) -> String {
     let default = || std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
     uri.map(str::to_owned).or_else(default).unwrap_or_else(|| "qemu:///system".into())
@@ -104,7 +104,7 @@ fn open(uri: Option<&str>) -> Result<Connect, LibvirtError> {
     let uri = meant(uri);
     let connection =
         Connect::open_read_only(Some(&uri)).map_err(|error| LibvirtError::Connect { uri, error })?;
-    // Drivers inside this process refuse, and cannot hang either.
+    // Drivers inside this process refuse keepalive, and cannot hang.
     let _ = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
     Ok(connection)
 }
@@ -124,7 +124,7 @@ fn lookup(connection: &Connect, name: &str) -> Result<Handle, Absent> {
     })
 }
 
-/// The VM that OpenStack calls so, or one of whose ports has this UUID; one that runs goes before those that do not.
+/// The VM with this display name in nova, or with a neutron port of this UUID; running ones take precedence.
 fn lookup_by_nova(connection: &Connect, name: &str) -> Result<Handle, Absent> {
     let unreadable = |error: virt::error::Error| Absent::Unreadable {
         name: name.into(),
@@ -165,7 +165,7 @@ fn guest(looker: &mut Looker<'_>, watchers: &Watchers, handle: &Handle) -> Resul
     }
 }
 
-/// Tells those who watch a guest what happened to it.
+/// Reports a change of a guest to those that watch it.
 fn tell(watchers: &Watchers, uuid: &str, change: &Change) {
     let state = match change {
         Change::Runs(_) | Change::Booted => GuestState::Running,

@@ -1,4 +1,4 @@
-//! Follows the guests of a libvirt for as long as the process lives: connects, listens, and connects again.
+//! Follows the guests of a libvirt for as long as the process runs: connects, receives events, and reconnects.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,44 +18,44 @@ use crate::guest::ledger::Present;
 use crate::host::backoff::Backoff;
 use crate::host::sys::libvirt::{CloseCallback, EventLoop, Subscription};
 
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// A guest that comes when libvirt is there again waits for so long at most.
-const LAST_RETRY: Duration = Duration::from_secs(2);
-/// The pauses before the lists of the guests. A libvirtd that has just started has guests on its list of which it finds out
-/// only later that they have not survived, and tells nobody.
-const LISTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(30)];
+const MIN_RETRY: Duration = Duration::from_millis(100);
+/// The longest pause before a reconnection, which delays a guest that arrives in it.
+const MAX_RETRY: Duration = Duration::from_secs(2);
+/// The pauses before the lists of the guests. A libvirtd that has just started lists guests that have ended, and removes
+/// them later without an event.
+const LIST_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(30)];
 /// How long the thread may take to end.
-const PATIENCE: Duration = Duration::from_secs(1);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is heard of a libvirt's guests.
+/// News about a libvirt's guests.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// The guests are being listed: what happens from now on may be in the list, or not.
+    /// The guests are being listed: events from now on may be included in the list.
     Listing,
-    /// There is a connection, and these guests are here.
+    /// The connection is made, and libvirt lists these guests.
     Present(Vec<Present>),
-    /// Something happened to a guest.
+    /// A guest changed.
     Changed {
         /// Its UUID.
         uuid: String,
-        /// libvirt's id of it.
+        /// Its libvirt id.
         id: Option<u32>,
-        /// What.
+        /// The change.
         change: Change,
-        /// When libvirt told.
+        /// When libvirt reported it.
         at: Instant,
     },
-    /// There is no connection, and why.
+    /// The connection is lost, for this reason.
     Lost(String),
 }
 
-/// A libvirt whose guests are followed, until this is dropped.
+/// A libvirt whose guests are followed until this is dropped.
 pub(crate) struct Libvirt {
     uri: Option<String>,
     connection: Shared,
     /// Ends the thread, or its connection.
     control: Sender<Control>,
-    /// Closed by the thread when it ends.
+    /// The thread closes this when it ends.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -67,7 +67,7 @@ enum Control {
 }
 
 impl Libvirt {
-    /// Follows the libvirt at `uri`; `to` is called on other threads, and must not block.
+    /// Follows the libvirt at `uri`. `to` is called on other threads, and must not block.
     pub(crate) fn follow(
         uri: Option<String>,
         to: impl Fn(Notice) + Clone + Send + Sync + 'static,
@@ -92,7 +92,7 @@ impl Libvirt {
         Ok(Libvirt { uri, connection, control, ended: Mutex::new(ended) })
     }
 
-    /// What is known of a guest. Blocks.
+    /// Reads a guest. Blocks.
     pub(crate) fn read(&self, uuid: &str, sources: &[Source]) -> Result<Known, LibvirtError> {
         let connection = lock(&self.connection).clone().ok_or(LibvirtError::NotConnected)?;
         let handle = connection.lookup_domain_by_uuid_string(uuid);
@@ -106,9 +106,9 @@ impl Libvirt {
 impl Drop for Libvirt {
     fn drop(&mut self) {
         let _ = self.control.send(Control::Stop);
-        // A libvirtd that does not answer holds the thread for as long as it likes.
+        // A libvirtd that does not answer blocks the thread.
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = ended.recv_timeout(PATIENCE);
+        let _ = ended.recv_timeout(JOIN_TIMEOUT);
     }
 }
 
@@ -123,14 +123,14 @@ struct Session<F> {
 
 impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
     fn run(self, controlled: &Receiver<Control>) {
-        let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+        let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
         loop {
             let since = Instant::now();
             match self.listen(controlled) {
                 Ok(Control::Stop) => return,
                 Ok(Control::Closed) => {
-                    // One that ends as soon as it is asked, again and again, is not asked ten times a second.
-                    if since.elapsed() > LAST_RETRY {
+                    // A connection that ends at once, again and again, must not be retried ten times a second.
+                    if since.elapsed() > MAX_RETRY {
                         backoff.reset();
                     }
                     let place = self.uri.as_ref().map(|uri| format!(" at {uri}")).unwrap_or_default();
@@ -144,7 +144,7 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
         }
     }
 
-    /// One connection's life.
+    /// The life of one connection.
     fn listen(&self, controlled: &Receiver<Control>) -> Result<Control, LibvirtError> {
         let connection = super::open(self.uri.as_deref())?;
         let failed = LibvirtError::Listen;
@@ -157,7 +157,7 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
                 to(Notice::Changed { uuid: uuid.into(), id, change, at: Instant::now() });
             }
         };
-        // Before the guests are listed, so that no change falls in between.
+        // Subscribe before listing the guests, so that no change is missed.
         let _lifecycle = Subscription::lifecycle(&connection, handler()).map_err(failed)?;
         let _devices = Subscription::device_added(&connection, handler()).map_err(failed)?;
         *lock(&self.shared) = Some(connection.clone());
@@ -166,13 +166,13 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
         control.map_err(failed)
     }
 
-    /// Lists the guests, now and twice later, until something ends the connection.
+    /// Lists the guests, now and twice later, until the connection ends.
     fn attend(
         &self,
         connection: &Connect,
         controlled: &Receiver<Control>,
     ) -> Result<Control, virt::error::Error> {
-        for pause in LISTS {
+        for pause in LIST_PAUSES {
             match controlled.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(Control::Stop),
@@ -181,7 +181,7 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
             (self.to)(Notice::Listing);
             let guests = connection.list_all_domains(virt::sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
             let present = guests.iter().filter_map(present).collect();
-            // Guests whose state could not be asked for any more are missing, and have not left.
+            // A list from a broken connection lacks guests whose state could not be read; they have not left.
             if !connection.is_alive().unwrap_or(false) {
                 return Ok(Control::Closed);
             }
@@ -191,7 +191,7 @@ impl<F: Fn(Notice) + Clone + Send + Sync + 'static> Session<F> {
     }
 }
 
-/// Pauses; returns whether there is nothing to be done afterwards. What the last connection may still say does not count.
+/// Pauses; returns whether the program ends. Events of the previous connection are ignored.
 fn must_stop(controlled: &Receiver<Control>, pause: Duration) -> bool {
     let until = Instant::now() + pause;
     loop {
@@ -224,7 +224,7 @@ fn running_cause(reason: DomainStateReason) -> Option<Cause> {
             Some(Cause::Migrated)
         }
         DomainStateReason::Running(Enum::Known(Restored | FromSnapshot)) => Some(Cause::Restored),
-        // It may have arrived paused: to announce it once too often does no harm.
+        // It may have arrived paused; one announcement too many does no harm.
         DomainStateReason::Running(Enum::Known(Unpaused)) => Some(Cause::Migrated),
         DomainStateReason::Running(Enum::Known(Booted)) => Some(Cause::Started),
         _ => None,
@@ -234,7 +234,7 @@ fn running_cause(reason: DomainStateReason) -> Option<Cause> {
 fn paused_cause(reason: DomainStateReason) -> Option<Cause> {
     use virt::domain::DomainPausedReason::*;
     match reason {
-        // By the user: it may have been migrated with --suspend.
+        // Paused by the user: it may have been migrated with --suspend.
         DomainStateReason::Paused(Enum::Known(Migration | PostCopy | User)) => Some(Cause::Migrated),
         DomainStateReason::Paused(Enum::Known(FromSnapshot)) => Some(Cause::Restored),
         _ => None,

@@ -1,4 +1,4 @@
-//! Asks the kernel behind which port a Linux bridge has learned an address (rtnetlink, `include/uapi/linux/neighbour.h`).
+//! Looks up the port of an address in a Linux bridge's FDB (rtnetlink, `include/uapi/linux/neighbour.h`).
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -17,28 +17,28 @@ const NUD_PERMANENT: u16 = 0x80;
 /// The length of `struct ndmsg`, and of `struct ifinfomsg`.
 const NDMSG: usize = 12;
 const IFINFOMSG: usize = 16;
-/// So often is the table gone through where others change it meanwhile.
+/// The number of dumps of a table that changes during each of them.
 const MAX_DUMPS: u32 = 3;
 
-/// What went wrong in asking the kernel.
+/// Why an FDB cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FdbError {
-    /// No socket.
+    /// The socket cannot be opened.
     #[error("cannot open a netlink socket: {0}")]
     Open(io::Error),
     /// The kernel refused.
     #[error("cannot read what the bridge with index {0} has learned: {1}")]
     Read(u32, io::Error),
-    /// The table changed each time that it was gone through.
+    /// The table changed during each dump.
     #[error("cannot read what the bridge with index {0} has learned: it changes too often")]
     Changes(u32),
-    /// There is no thread to ask on.
-    #[error("cannot ask what bridges have learned: no thread can be started")]
+    /// No thread can be started.
+    #[error("cannot read what bridges have learned: no thread can be started")]
     NoThread,
 }
 
-/// Asks on a thread of its own. The kernel takes its lock on all devices for an answer, inside send(2): while others delete
-/// devices, this takes up to 14 ms.
+/// Look-ups on a thread of their own: the kernel takes its lock on all devices for an answer, inside send(2). While other
+/// programs delete devices, this takes up to 14 ms.
 #[derive(Debug, Clone, Default)]
 pub struct Lookups(Arc<OnceLock<mpsc::UnboundedSender<Lookup>>>);
 
@@ -51,9 +51,9 @@ struct Lookup {
 }
 
 impl Lookups {
-    /// See [`on_linux_bridge`]. What is not waited for any more is not asked.
+    /// As [`on_linux_bridge`]. A look-up whose result is no longer awaited is skipped.
     ///
-    /// The thread starts with the first question, in the network namespace of that moment, and with the capabilities.
+    /// The thread starts with the first look-up, in the network namespace and with the capabilities of that moment.
     pub async fn on_linux_bridge(
         &self,
         bridge: u32,
@@ -81,17 +81,16 @@ fn start() -> mpsc::UnboundedSender<Lookup> {
             runtime.block_on(answers);
         }
     };
-    // Without it the channel is closed, which each question is told.
+    // If no thread can be started the channel is closed, which each look-up reports.
     let _ = std::thread::Builder::new().name("fdb".into()).spawn(run);
     sender
 }
 
-/// The index of the port behind which the bridge has learned `mac`; addresses of the host itself are not learned ones.
+/// The ifindex of the port behind which the bridge has learned `mac`. Addresses of the host itself do not count as learned.
 ///
-/// A bridge that filters VLANs has a table for each of them, and is to be asked for one; any other has a table without
-/// a VLAN, and is to be asked for that.
+/// A bridge that filters VLANs has a table per VLAN, so `vlan` is required; any other bridge has one table without a VLAN.
 ///
-/// Needs no capability, and costs the same however many entries there are.
+/// Needs no capability. The cost does not depend on the number of entries.
 ///
 /// # Errors
 ///
@@ -117,15 +116,15 @@ pub async fn on_linux_bridge(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Re
     }
 }
 
-/// What [`on_linux_bridge`] does on a kernel older than 5.0, which does not tell of a single entry: goes through all.
+/// [`on_linux_bridge`] for kernels before 5.0, which cannot look up a single entry: reads the whole table.
 ///
 /// # Errors
 ///
-/// The kernel does not answer, or others change the table all the time.
+/// The kernel does not answer, or the table changes during each dump.
 pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
     let mut header = [0; IFINFOMSG];
     header[0] = libc::AF_BRIDGE as u8;
-    // This form of the request is the one that kernels of any age limit to one bridge.
+    // The form of the request that kernels of any age restrict to one bridge.
     let request = Request::new(libc::RTM_GETNEIGH, 0)
         .fixed(&header)
         .attribute(libc::IFLA_MASTER, &bridge.to_ne_bytes());
@@ -135,7 +134,7 @@ pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option
         let pick = |message: &Message<'_>| found = found.or(entry(message, bridge, mac, vlan));
         let dump = socket.dump(request.clone(), pick).await;
         match dump.map_err(|error| FdbError::Read(bridge, error))? {
-            // An entry that was seen is there, whatever else was missed.
+            // An entry that was seen exists, whatever the dump missed.
             Dump::Interrupted if found.is_none() => {}
             _ => return Ok(found),
         }
@@ -143,7 +142,7 @@ pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option
     Err(FdbError::Changes(bridge))
 }
 
-/// The port of an entry, if it is in this bridge's table (its ports have tables of their own), for this address.
+/// The port of an entry for this address, if it is in this bridge's table (its ports have tables of their own).
 fn entry(message: &Message<'_>, bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Option<u32> {
     let port = u32_at(message.body, 4)?;
     let local = u16_at(message.body, 8)? & NUD_PERMANENT != 0;

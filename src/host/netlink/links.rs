@@ -1,4 +1,4 @@
-//! Watches the host's devices by rtnetlink, and keeps a [`Links`] up to date.
+//! Watches the host's devices over rtnetlink, and keeps a [`Links`] up to date.
 
 use std::io;
 use std::net::IpAddr;
@@ -39,24 +39,24 @@ const SYSFS: &str = "/sys/class/net";
 /// The length of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
 const FAMILIES: [u8; 2] = [libc::AF_UNSPEC as u8, libc::AF_BRIDGE as u8];
-/// Room for the notifications of a few hundred ports that come at once.
+/// A receive buffer for simultaneous notifications of a few hundred ports.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// While others change devices without a pause, what an interrupted dump said is used after so many attempts, and a new one is
-/// made after this long.
+/// While other programs change devices without a pause, an interrupted dump is accepted after so many attempts, and a new
+/// one is made after this long.
 const MAX_ATTEMPTS: u32 = 10;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// What went wrong in watching the host's devices.
+/// Why the host's devices cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum LinksError {
-    /// No socket.
+    /// The socket cannot be opened.
     #[error("cannot open a netlink socket: {0}")]
     Open(io::Error),
     /// The kernel did not answer.
     #[error("cannot list the network devices: {0}")]
     Dump(io::Error),
-    /// The socket broke.
+    /// The socket failed.
     #[error("lost sight of the network devices: {0}")]
     Follow(io::Error),
 }
@@ -65,7 +65,7 @@ pub enum LinksError {
 ///
 /// # Errors
 ///
-/// The devices cannot be listed. What happens later is logged, and closes the channel.
+/// The devices cannot be listed. A later failure is logged, and closes the channel.
 pub async fn watch() -> Result<watch::Receiver<Links>, LinksError> {
     let mut socket =
         Socket::open(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR).map_err(LinksError::Open)?;
@@ -99,10 +99,10 @@ async fn follow(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Error {
     }
 }
 
-/// Lists the devices anew, until nothing has changed or been lost while they were listed.
+/// Lists the devices anew, until no change or loss occurs during a dump.
 async fn read(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Result<()> {
     for attempt in 1.. {
-        // First, so that the kernel reports the next loss: what was queued before is in the dump.
+        // Drain first, so that the kernel reports the next loss: the dump covers the queued notifications.
         socket.drain()?;
         let mut links = Links::default();
         let dumped = match dump(socket, &mut links).await {
@@ -127,7 +127,7 @@ async fn read(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Result<()> 
     Ok(())
 }
 
-/// Asks for every device, twice: the ports' VLANs come only with the family of bridges. Then for the host's addresses.
+/// Dumps every device twice, since the VLANs of ports are only in the bridge family; then the host's addresses.
 async fn dump(socket: &mut Socket, links: &mut Links) -> io::Result<Dump> {
     let requests = FAMILIES.map(|family| {
         let mut header = [0; IFINFOMSG];
@@ -151,12 +151,12 @@ async fn dump(socket: &mut Socket, links: &mut Links) -> io::Result<Dump> {
     Ok(whole)
 }
 
-/// Notifications were dropped: what is known may be wrong.
+/// Notifications were lost: the known devices may be wrong.
 fn is_overrun(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
-/// Takes a message about a device into account; tells whether that changed anything.
+/// Applies a message about a device; returns whether that changed anything.
 pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
     let (Some(family), Some(index)) = (message.body.first(), u32_at(message.body, 4)) else {
         return false;
@@ -173,7 +173,7 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
                 return false;
             };
             let known = links.get(index);
-            // Only messages of the bridges' family carry the VLANs.
+            // Only messages of the bridge family contain the VLANs.
             if let Some(known) = known.filter(|known| known.master == link.master) {
                 link.pvid = known.pvid;
                 link.vlans.clone_from(&known.vlans);
@@ -186,7 +186,7 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
             links.change(index, |link| bridge_port(link, message.body)).unwrap_or_default()
         }
         (libc::RTM_DELLINK, false) => links.remove(index).is_some(),
-        // The port left its bridge; the device stays.
+        // The port left its bridge; the device still exists.
         (libc::RTM_DELLINK, true) => links
             .change(index, |link| {
                 let was_port = link.port.is_some() || link.master.is_some();
@@ -199,10 +199,11 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
     }
 }
 
-/// The address in a message of `struct ifaddrmsg`, whose index is where `struct ifinfomsg` has it; and its length.
+/// The address in a message with `struct ifaddrmsg` (whose index has the offset of that in `struct ifinfomsg`), and its
+/// length.
 fn address(body: &[u8]) -> Option<(IpAddr, u8)> {
     let list = |kind| attributes(body.get(IFADDRMSG..).unwrap_or_default()).find(move |(is, _)| *is == kind);
-    // Of a point-to-point device, IFA_ADDRESS is the other end's.
+    // For a point-to-point device, IFA_ADDRESS is the remote address.
     let (_, value) = list(libc::IFA_LOCAL).or_else(|| list(libc::IFA_ADDRESS))?;
     let address = match value.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
@@ -241,8 +242,8 @@ fn device(index: u32, body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-/// The name that drivers give the host's end of a virtual or a subfunction (`devlink_nl_port_attrs`, `net/devlink/port.c`):
-/// `pf0vf3`, `c1pf0sf88`.
+/// Whether this is the name of a representor of a virtual function or a subfunction (`devlink_nl_port_attrs`,
+/// `net/devlink/port.c`): `pf0vf3`, `c1pf0sf88`.
 fn is_representor(port: &str) -> bool {
     port.contains("pf") && (port.contains("vf") || port.contains("sf"))
 }
@@ -275,7 +276,7 @@ fn link_info(link: &mut Link, info: &[u8]) {
 
 fn bridge_port(link: &mut Link, body: &[u8]) -> bool {
     let before = (link.port, link.pvid, std::mem::take(&mut link.vlans));
-    // A port that is in no VLAN has no IFLA_AF_SPEC.
+    // A port without any VLAN has no IFLA_AF_SPEC.
     link.pvid = None;
     for (kind, value) in attributes(body.get(IFINFOMSG..).unwrap_or_default()) {
         match kind {
@@ -287,7 +288,7 @@ fn bridge_port(link: &mut Link, body: &[u8]) -> bool {
     (before.0, before.1) != (link.port, link.pvid) || before.2 != link.vlans
 }
 
-/// `IFLA_BRPORT_*`; none without a state.
+/// `IFLA_BRPORT_*`; `None` without a state.
 fn port(attributes_of_port: &[u8]) -> Option<BridgePort> {
     let mut port = BridgePort::default();
     let mut has_state = false;

@@ -1,7 +1,7 @@
 //! Rtnetlink messages: built and read attribute by attribute (`include/uapi/linux/netlink.h`, `rtnetlink.h`).
 //!
-//! Reading is tolerant: an attribute that is cut short ends the list, one that is not known is passed over. So a newer
-//! kernel's message is never refused whole.
+//! Reading is tolerant: a truncated attribute ends the list, an unknown one is skipped. So a message of a newer kernel is
+//! never rejected as a whole.
 
 pub mod fdb;
 pub mod links;
@@ -16,7 +16,7 @@ const HEADER: usize = 16;
 /// The type flags of an attribute: nested, and in network byte order.
 const ATTRIBUTE_FLAGS: u16 = (1 << 15) | (1 << 14);
 
-/// One message: its header (`struct nlmsghdr`) and what follows.
+/// One message: its header (`struct nlmsghdr`) and its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Message<'a> {
     /// `nlmsg_type`.
@@ -27,11 +27,11 @@ pub struct Message<'a> {
     pub sequence: u32,
     /// `nlmsg_pid`: the port id of the socket whose request this answers.
     pub port_id: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub body: &'a [u8],
 }
 
-/// The messages of a datagram; what cannot be a message ends them.
+/// The messages of a datagram, up to the first invalid one.
 pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(datagram, 0)? as usize;
@@ -50,7 +50,7 @@ impl Message<'_> {
     }
 }
 
-/// The attributes of a message's or an attribute's payload: type without flags, and value.
+/// The attributes in the payload of a message or of an attribute: type without flags, and value.
 pub fn attributes(mut payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u16_at(payload, 0)? as usize;
@@ -112,14 +112,14 @@ impl Request {
         self
     }
 
-    /// Appends an attribute that holds attributes, each its type and value.
+    /// Appends an attribute that contains attributes, each a type and a value.
     pub fn nested(self, kind: u16, inner: &[(u16, &[u8])]) -> Self {
         let inner =
             inner.iter().fold(Request(Vec::new()), |list, (kind, value)| list.attribute(*kind, value));
         self.attribute(kind, &inner.0)
     }
 
-    /// Adds flags, and the number by which its answer is known.
+    /// Adds flags, and the sequence number.
     fn numbered(mut self, flags: u16, sequence: u32) -> Self {
         let flags = u16_at(&self.0, 6).unwrap_or_default() | flags;
         self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
@@ -135,7 +135,7 @@ impl Request {
     }
 }
 
-/// The verdict of an `NLMSG_ERROR` or an `NLMSG_DONE`: an error number, zero for none.
+/// The result of an `NLMSG_ERROR` or an `NLMSG_DONE`: an error number, zero for success.
 pub fn error_of(message: &Message<'_>) -> io::Result<()> {
     match u32_at(message.body, 0).unwrap_or_default() as i32 {
         0 => Ok(()),
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_built_is_read_back() {
+    fn a_built_message_is_read_back() {
         let bytes = Request::new(16, 0).fixed(&[1, 2, 3, 4]).attribute(3, b"tap0\0");
         let bytes =
             bytes.nested(18 | (1 << 15), &[(1, b"tun\0")]).numbered(libc::NLM_F_ACK as u16, 7).finish();

@@ -1,4 +1,4 @@
-//! Asks the kernel for the host's way out by a device (rtnetlink, `include/uapi/linux/rtnetlink.h`).
+//! Asks the kernel for the host's default route through a device (rtnetlink, `include/uapi/linux/rtnetlink.h`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,16 +10,16 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 /// The length of `struct rtmsg`.
 const RTMSG: usize = 12;
-/// Addresses for documentation (RFC 5737, RFC 9637): no route but a default route leads there.
+/// Addresses for documentation (RFC 5737, RFC 9637): only a default route leads there.
 const FAR: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(203, 0, 113, 1), Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 1));
 
-/// The gateway of the host's default route out of a device, of the family of `of`; `None` where it has none.
+/// The gateway of the host's default route through a device, of the family of `of`; `None` without one.
 ///
-/// The kernel looks up a single route, however many there are.
+/// The kernel looks up a single route, whatever the size of the table.
 ///
 /// # Errors
 ///
-/// No socket, or the kernel does not answer.
+/// The socket cannot be made, or the kernel does not answer.
 pub async fn gateway(device: u32, of: IpAddr) -> io::Result<Option<IpAddr>> {
     let mut header = [0; RTMSG];
     let destination = match of {

@@ -1,7 +1,7 @@
 //! One route socket: a request and its acknowledgement, a dump, or the notifications of a group (netlink(7)).
 //!
-//! Every request carries a sequence number of its own, and only messages with this number and this socket's port id are
-//! its answer. All else that comes meanwhile is a notification.
+//! Every request has a sequence number, and its answers have this number and this socket's port id. All other messages are
+//! notifications.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,13 +16,13 @@ use tokio::io::unix::AsyncFd;
 use super::{Message, Request, error_of, messages};
 use crate::host::sys;
 
-/// More than the kernel puts into one datagram of a dump (`NLMSG_GOODSIZE`, 32 KiB at most).
+/// Larger than any datagram of a dump (`NLMSG_GOODSIZE`, 32 KiB at most).
 const BUFFER: usize = 1 << 16;
 // include/uapi/linux/netlink.h
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-/// A route socket. It never waits inside a system call for the kernel to answer; the kernel may still make send(2) and recv(2)
-/// wait for the lock on its devices (`rtnl_mutex`), which deleting a device holds for milliseconds.
+/// A route socket. It never blocks in a system call until the kernel answers; but send(2) and recv(2) may wait for the
+/// kernel's lock on its devices (`rtnl_mutex`), which the deletion of a device holds for milliseconds.
 #[derive(Debug)]
 pub struct Socket {
     fd: AsyncFd<OwnedFd>,
@@ -31,21 +31,21 @@ pub struct Socket {
     sequence: u32,
 }
 
-/// How a dump ended.
+/// The result of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
-    /// It has everything, as it was at some time while it was made.
+    /// It is complete, and was true at some time while it was made.
     Consistent,
-    /// Something changed meanwhile, so that an entry may be missing (`NLM_F_DUMP_INTR`).
+    /// The table changed during the dump, so that an entry may be missing (`NLM_F_DUMP_INTR`).
     Interrupted,
 }
 
 impl Socket {
-    /// A socket that hears the multicast groups of a bit mask (`RTMGRP_*`).
+    /// A socket that receives the multicast groups of a bit mask (`RTMGRP_*`).
     ///
     /// # Errors
     ///
-    /// No socket, or no runtime to wait in.
+    /// The socket cannot be made, or there is no runtime.
     pub fn open(groups: u32) -> io::Result<Socket> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
@@ -54,7 +54,7 @@ impl Socket {
         Ok(Socket { fd: sys::readable(fd)?, buffer: vec![0; BUFFER], port_id, sequence: 0 })
     }
 
-    /// Makes room for `bytes` of notifications that have not been read. Without CAP_NET_ADMIN, the host's limit applies
+    /// Sets the buffer for unread notifications to `bytes`. Without CAP_NET_ADMIN, the host's limit applies
     /// (`net.core.rmem_max`).
     pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         setsockopt(self.fd.get_ref(), sockopt::RcvBufForce, &bytes)
@@ -62,7 +62,7 @@ impl Socket {
             .map_err(io::Error::from)
     }
 
-    /// Sends a request and hands what the kernel answers to `each`, until it is acknowledged.
+    /// Sends a request and passes the kernel's answers to `each`, until it is acknowledged.
     ///
     /// # Errors
     ///
@@ -81,12 +81,12 @@ impl Socket {
         }
     }
 
-    /// Sends a request for a dump and hands every message to `each` in the order of the kernel's changes: the entries of the
-    /// dump, and notifications that come meanwhile.
+    /// Sends a dump request and passes every message to `each`, in the order of the kernel's changes: the entries of the
+    /// dump, and notifications that arrive during it.
     ///
     /// # Errors
     ///
-    /// The kernel's error number for the request; `ENOBUFS` where notifications were lost meanwhile.
+    /// The kernel's error number for the request; `ENOBUFS` if notifications were lost during it.
     pub async fn dump(&mut self, request: Request, mut each: impl FnMut(&Message<'_>)) -> io::Result<Dump> {
         let sequence = self.send(request, libc::NLM_F_DUMP as u16)?;
         let port_id = self.port_id;
@@ -119,7 +119,7 @@ impl Socket {
         Ok(&self.buffer[..length])
     }
 
-    /// Reads until nothing is left, and forgets it: also the rest of a dump that was given up. After this, the kernel reports
+    /// Reads and discards all queued messages, including the rest of an abandoned dump. After this, the kernel reports
     /// losses again.
     ///
     /// # Errors

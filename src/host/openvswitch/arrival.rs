@@ -1,4 +1,4 @@
-//! Waits until a file has come into being, without looking for it again and again (inotify(7)).
+//! Waits until a file exists, without polling (inotify(7)).
 
 use std::io;
 use std::path::Path;
@@ -7,13 +7,13 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::host::sys;
 
-/// Returns once there is something at `path`; also its directories may still be missing.
+/// Returns when `path` exists; its directories may be missing, too.
 ///
 /// # Errors
 ///
-/// The kernel cannot watch: the host's limit of watches is reached, or a directory may not be read.
+/// The kernel cannot watch: the host's limit of watches is reached, or a directory is unreadable.
 pub(super) async fn of(path: &Path) -> io::Result<()> {
-    // The last directory on the way that is there: the next thing on the way will be made in it.
+    // The deepest existing directory of the path: the next component will be created in it.
     let nearest = || path.ancestors().skip(1).find(|directory| directory.is_dir());
     while !path.exists() {
         let directory = nearest().ok_or(io::ErrorKind::NotFound)?;
@@ -21,7 +21,7 @@ pub(super) async fn of(path: &Path) -> io::Result<()> {
         let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
         inotify.add_watch(directory, made | gone | AddWatchFlags::IN_ONLYDIR)?;
-        // What was made before the watch is not told.
+        // A file created before the watch causes no event.
         if !path.exists() && nearest() == Some(directory) {
             sys::readable(inotify.into())?.readable().await.map(drop)?;
         }

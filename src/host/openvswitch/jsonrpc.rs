@@ -1,4 +1,4 @@
-//! JSON-RPC 1.0 as OVSDB speaks it: JSON objects one after the other, with nothing between them (RFC 7047 section 4).
+//! JSON-RPC 1.0 as OVSDB uses it: JSON objects one after the other, without separators (RFC 7047 section 4).
 
 use std::io;
 use std::path::Path;
@@ -7,11 +7,11 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// No message of a switch is longer: a host of ten thousand ports has some megabytes.
-const LONGEST: usize = 64 << 20;
+/// The maximum size of a message: a host with ten thousand ports has some megabytes.
+const MAX_MESSAGE: usize = 64 << 20;
 const READ: usize = 64 << 10;
 
-/// A connection on which JSON objects come and go.
+/// A connection that carries JSON objects.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
@@ -35,11 +35,11 @@ impl Connection {
         self.stream.write_all(message.to_string().as_bytes()).await
     }
 
-    /// The next message. Cancel safe: what was read stays here.
+    /// The next message. Cancel safe: received bytes stay in the buffer.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` when the server closes, `InvalidData` for what is no JSON object.
+    /// `UnexpectedEof` if the server closes, `InvalidData` for anything that is not a JSON object.
     pub async fn receive(&mut self) -> io::Result<Value> {
         loop {
             if let Some(message) = self.framer.next()? {
@@ -53,13 +53,13 @@ impl Connection {
     }
 }
 
-/// Cuts a stream of bytes where an object ends, looking at each byte once.
+/// Splits a stream of bytes at the ends of objects, and reads each byte once.
 #[derive(Debug, Default)]
 struct Framer {
     buffer: Vec<u8>,
-    /// Where the message begins that is being looked at.
+    /// The start of the current message.
     start: usize,
-    /// How much of the buffer has been looked at.
+    /// The end of the bytes read so far.
     seen: usize,
     depth: usize,
     in_string: bool,
@@ -78,7 +78,7 @@ impl Framer {
         }
         self.buffer.drain(..self.start);
         (self.start, self.seen) = (0, self.buffer.len());
-        if self.buffer.len() > LONGEST {
+        if self.buffer.len() > MAX_MESSAGE {
             return Err(invalid("a message is too long"));
         }
         Ok(None)
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_without_separators_are_told_apart_however_they_arrive() {
+    fn messages_without_separators_are_split_however_they_arrive() {
         let text = r#"{"a":"}\"{["}{"b":[1,{"c":2}]} {"d":"\\"}"#;
         let expected = [json!({"a": "}\"{["}), json!({"b": [1, {"c": 2}]}), json!({"d": "\\"})];
         for size in 1..=text.len() {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_an_error() {
+    fn a_text_that_is_no_json_is_an_error() {
         assert!(cut("}", 1).is_err());
         assert!(cut("{nonsense}", 3).is_err());
     }

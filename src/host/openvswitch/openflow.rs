@@ -1,5 +1,5 @@
-//! An OpenFlow client for two things: packet-out (OpenFlow 1.0 section 5.3.6, OpenFlow 1.3 section 7.3.7), and Open vSwitch's flow
-//! monitor (`include/openflow/nicira-ext.h`).
+//! An OpenFlow client for two things: packet-out (OpenFlow 1.0 section 5.3.6, OpenFlow 1.3 section 7.3.7), and Open vSwitch's
+//! flow monitor (`include/openflow/nicira-ext.h`).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -132,7 +132,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Whether the bridge has not closed it, as far as is known without asking.
+    /// Whether the bridge has not closed it, without asking the bridge.
     pub fn is_open(&self) -> bool {
         let unread = nix::sys::socket::recv(
             self.stream.get_ref().as_raw_fd(),
@@ -142,11 +142,11 @@ impl Connection {
         matches!(unread, Ok(1..) | Err(Errno::EAGAIN))
     }
 
-    /// Hands frames to the bridge's flow table as received by port `in_port`, and waits until it has taken them.
+    /// Sends frames to the bridge's flow table as received by port `in_port`, and waits until it has accepted them.
     ///
-    /// The bridge says nothing of a port that does not exist, nor of a frame that its flows drop.
+    /// The bridge reports neither a missing port nor a frame that its flows drop.
     ///
-    /// A connection on which this was cancelled must be dropped: it may hold half a message.
+    /// A connection on which this was cancelled must be dropped: it may have sent half a message.
     pub async fn packet_out(&mut self, in_port: u32, frames: &[&[u8]]) -> io::Result<()> {
         let mut batch = Vec::new();
         for frame in frames {
@@ -197,7 +197,7 @@ impl Connection {
     }
 }
 
-/// The highest of `versions` that the other side speaks, too; `version` and `body` are those of its HELLO.
+/// The highest of `versions` that the peer supports, too; `version` and `body` are those of its HELLO.
 fn common_version(version: u8, body: &[u8], versions: u32) -> Option<u8> {
     // Without a bitmap, HELLO means every version up to its own.
     let theirs = match body {
@@ -209,9 +209,9 @@ fn common_version(version: u8, body: &[u8], versions: u32) -> Option<u8> {
     [V1_3, V1_0].into_iter().find(|v| theirs & versions & (1 << v) != 0)
 }
 
-/// The body of a packet-out whose one action is output to the flow table.
+/// The body of a packet-out whose single action is output to the flow table.
 ///
-/// To the table, never NORMAL: NORMAL would pass by the flows that keep a guest from spoofing.
+/// To the table, never NORMAL: NORMAL would bypass the flows that keep a guest from spoofing.
 fn packet_out(version: u8, in_port: u32, frame: &[u8]) -> io::Result<Vec<u8>> {
     // OFP_NO_BUFFER.
     let mut body = vec![0xff; 4];

@@ -1,7 +1,7 @@
 //! Watches Open vSwitch's database, and keeps an [`Ovs`] up to date (RFC 7047; `vswitch.ovsschema`).
 //!
-//! The connection only reads. Its absence is normal on a host without Open vSwitch; when it breaks, it is made again,
-//! and everything is looked at afresh.
+//! The connection only reads. On a host without Open vSwitch its absence is normal. A broken connection is made again, with
+//! a new dump of all rows.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,27 @@ use crate::host::backoff::Backoff;
 use crate::path::ovs::{Ovs, Unreachable};
 
 const DATABASE: &str = "Open_vSwitch";
-/// Where OVSDB listens, in the order of looking; `$OVS_RUNDIR` goes before them.
+/// The directories of OVSDB's socket, in the order of searching, after `$OVS_RUNDIR`.
 const RUN_DIRECTORIES: [&str; 2] = ["/run/openvswitch", "/var/run/openvswitch"];
 const SOCKET: &str = "db.sock";
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-/// A server that takes longer than this to list its rows is as good as none.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// And it is given this long even by who wants to wait for nothing.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+const MIN_RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(5);
+/// How long a server may take to list its rows.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The minimum of that time, even if the caller does not want to wait.
+const MIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What ovsdb's own clients use, too (`inactivity_probe`).
+/// The inactivity probe of OVSDB's own clients (`inactivity_probe`).
 const INACTIVITY_PROBE: Duration = Duration::from_secs(5);
 
-/// What is known of Open vSwitch.
+/// The state of Open vSwitch.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    /// What OVSDB said last.
+    /// The rows at the last update.
     pub ovs: Ovs,
-    /// Why it cannot be reached at present.
+    /// Why OVSDB does not answer now.
     pub error: Option<Unreachable>,
-    /// The moment that the times in it are counted from.
+    /// The moment from which the times in it are counted.
     pub epoch: Instant,
 }
 
@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-/// What went wrong in talking to OVSDB.
+/// Why OVSDB cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum OvsdbError {
     #[error("cannot connect to {0}: {1}")]
@@ -61,13 +61,13 @@ enum OvsdbError {
 }
 
 impl OvsdbError {
-    /// There is no server that could be asked.
+    /// The server does not exist.
     fn is_absence(&self) -> bool {
         matches!(self, OvsdbError::Connect(_, error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// The socket to use when none is named: the first that exists, else the most usual one.
+/// The default socket: the first that exists, else the most usual one.
 pub(crate) fn default_socket() -> PathBuf {
     let from_environment = std::env::var_os("OVS_RUNDIR").map(PathBuf::from);
     let directories = from_environment.into_iter().chain(RUN_DIRECTORIES.map(PathBuf::from));
@@ -75,12 +75,12 @@ pub(crate) fn default_socket() -> PathBuf {
     sockets.find(|socket| socket.exists()).unwrap_or_else(|| Path::new(RUN_DIRECTORIES[0]).join(SOCKET))
 }
 
-/// Connects, and keeps the state up to date for as long as somebody holds the receiver.
+/// Connects, and keeps the state up to date for as long as a receiver exists.
 ///
-/// Returns once the rows are known, or once it is known why they are not: about as soon as `wait` asks for it.
+/// Returns when the rows are known, or the reason why they are not; the latter after about `wait`.
 pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
     let mut state = State { ovs: Ovs::default(), error: None, epoch: Instant::now() };
-    let first = start(&socket, &mut state, wait.clamp(LEAST_PATIENCE, PATIENCE)).await;
+    let first = start(&socket, &mut state, wait.clamp(MIN_ANSWER_TIMEOUT, ANSWER_TIMEOUT)).await;
     let unreachable = |error: &OvsdbError| Unreachable { why: error.to_string(), since: state.now() };
     state.error = first.as_ref().err().map(unreachable);
     let (sender, receiver) = watch::channel(state);
@@ -93,19 +93,19 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
     receiver
 }
 
-/// Follows the connection; connects again, ever less often, when it is lost or refused, and when there is a server again.
+/// Follows the connection. If it is lost or refused, connects again after growing pauses, and as soon as a server appears.
 async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::Sender<State>) {
     let mut connection = first;
-    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+    let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
     loop {
         match connection {
             Ok(connection) => {
                 let since = Instant::now();
                 let error = follow(socket, connection, to).await.to_string();
-                if since.elapsed() > LAST_RETRY {
+                if since.elapsed() > MAX_RETRY {
                     backoff.reset();
                 }
-                // A server that takes every connection and keeps none is told of once.
+                // Warn once about a server that accepts and then closes connections.
                 match backoff.is_first() {
                     true => tracing::warn!("{error}"),
                     false => tracing::debug!("{error}"),
@@ -114,7 +114,7 @@ async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::
             }
             Err(error) => {
                 tracing::debug!("{error}");
-                // A host without Open vSwitch must not be kept awake by it.
+                // A host without Open vSwitch must not be woken up periodically.
                 if error.is_absence() && arrival::of(socket).await.is_ok() {
                     backoff.reset();
                 }
@@ -122,15 +122,15 @@ async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::
         }
         tokio::time::sleep(backoff.pause()).await;
         let mut state = to.borrow().clone();
-        connection = start(socket, &mut state, PATIENCE).await;
+        connection = start(socket, &mut state, ANSWER_TIMEOUT).await;
         if connection.is_ok() {
             to.send_replace(State { error: None, ..state });
         }
     }
 }
 
-/// Connects and reads the first state of every row.
-async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<Connection, OvsdbError> {
+/// Connects and reads every row.
+async fn start(socket: &Path, state: &mut State, wait: Duration) -> Result<Connection, OvsdbError> {
     let lost = |error| OvsdbError::Lost(socket.into(), error);
     let attempt = async {
         let opened = Connection::open(socket).await;
@@ -151,7 +151,7 @@ async fn start(socket: &Path, state: &mut State, patience: Duration) -> Result<C
             return Ok(connection);
         }
     };
-    let in_time = timeout(patience, attempt).await;
+    let in_time = timeout(wait, attempt).await;
     in_time.unwrap_or_else(|_| Err(OvsdbError::NoAnswer(socket.into())))
 }
 
@@ -176,8 +176,8 @@ async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<St
     }
 }
 
-/// The next message. A server that has been silent for `probe` is asked whether it is there (RFC 7047 section 4.1.11), and given
-/// as long to answer.
+/// The next message. A server that sends nothing for `probe` gets an echo request (RFC 7047 section 4.1.11), and the same
+/// time to answer.
 async fn next(connection: &mut Connection, probe: Duration) -> io::Result<Value> {
     if let Ok(message) = timeout(probe, connection.receive()).await {
         return message;
@@ -195,7 +195,7 @@ fn updates(message: &Value) -> Option<&Value> {
     (message["method"] == "update").then(|| &message["params"][1])
 }
 
-/// Answers the server's question whether we are still there.
+/// Answers the server's echo request.
 async fn answer(connection: &mut Connection, mut message: Value) -> io::Result<()> {
     if message["method"] == "echo" {
         let reply = json!({"id": message["id"].take(), "result": message["params"].take(), "error": null});
@@ -213,7 +213,7 @@ mod tests {
     const PROBE: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn a_silent_server_is_asked_and_lost_when_it_does_not_answer() {
+    async fn a_silent_server_is_probed_and_lost_if_it_does_not_answer() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("db.sock");
         let listener = UnixListener::bind(&socket).unwrap();

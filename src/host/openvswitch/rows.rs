@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::path::ovs::{Bridge, Interface, Ovs, Port};
 
-/// The columns to monitor: only those that an announcement depends on, so that statistics wake nobody.
+/// The monitored columns: only those that an announcement depends on, so that changes of statistics cause no updates.
 pub fn columns() -> Value {
     json!({
         "Open_vSwitch": {"columns": ["external_ids", "other_config", "next_cfg", "cur_cfg"]},
@@ -17,7 +17,7 @@ pub fn columns() -> Value {
     })
 }
 
-/// The rows of a first `<table-updates>`, which came at `now`; what was `known` before tells which of them have changed.
+/// The rows of an initial `<table-updates>` that arrived at `now`; `known` shows which of them have changed.
 pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
     let mut ovs = Ovs::default();
     apply(&mut ovs, updates, now);
@@ -28,12 +28,12 @@ pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
     ovs
 }
 
-/// Takes `<table-updates>` into account that came at `now`; returns whether there was any row in them.
+/// Applies `<table-updates>` that arrived at `now`; returns whether they had any row.
 pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
     let mut changed = false;
     let before = ovs.next_cfg;
     let rows = |table: &str| updates[table].as_object().into_iter().flatten();
-    // First, since it numbers the change that the other rows are part of.
+    // First, since it numbers the change that the other rows belong to.
     for (_, update) in rows("Open_vSwitch") {
         changed = true;
         open_vswitch(ovs, &update["new"]);
@@ -101,7 +101,7 @@ fn interface(row: &Map<String, Value>) -> Interface {
     }
 }
 
-/// The members of a column: a set of one is written as its only member.
+/// The elements of a column: OVSDB writes a set of one element as that element.
 fn set<'a>(row: &'a Map<String, Value>, column: &str) -> impl Iterator<Item = &'a Value> {
     let value = row.get(column);
     let members = match value.and_then(|v| pair(v, "set")) {
@@ -129,7 +129,7 @@ fn uuid(value: &Value) -> Option<String> {
     pair(value, "uuid")?.as_str().map(str::to_owned)
 }
 
-/// The second of `[word, value]`.
+/// The second element of `[word, value]`.
 fn pair<'a>(value: &'a Value, word: &str) -> Option<&'a Value> {
     (value.get(0)?.as_str()? == word).then(|| value.get(1)).flatten()
 }
@@ -159,7 +159,7 @@ mod tests {
         let plugged = ovs.named("tap0").unwrap();
         assert_eq!(plugged.bridge.name, "br-int");
         assert_eq!((plugged.port.tag, plugged.port.vlan_mode.as_deref()), (Some(100), None));
-        assert_eq!(plugged.port.trunks, [1, 2], "what is no VLAN is passed over");
+        assert_eq!(plugged.port.trunks, [1, 2], "an invalid VLAN is skipped");
         assert_eq!(plugged.port.other_config["net_uuid"], "n");
         assert_eq!(plugged.interface.plugged_ofport(), Some(5));
     }
@@ -172,10 +172,10 @@ mod tests {
         apply(&mut ovs, &with_number, ms(0));
         assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in), (7, 8));
         apply(&mut ovs, &json!({"Open_vSwitch": {"o": {"new": {"next_cfg": 9, "cur_cfg": 8}}}}), ms(1));
-        assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in), (8, 8), "the change 9 was not its own");
+        assert_eq!((ovs.cur_cfg, ovs.ports["p"].changed_in), (8, 8), "change 9 was not of this port");
     }
 
-    /// A port in VLAN 100, or in `tag`; the change is counted as `next_cfg`, if it is.
+    /// A port in VLAN 100, or in `tag`; the change is counted as `next_cfg`, if given.
     fn tagged(tag: Value, next_cfg: Option<i64>) -> Value {
         let mut updates = updates();
         updates["Port"]["p"]["new"]["tag"] = tag;
@@ -191,7 +191,7 @@ mod tests {
         let mut ovs = Ovs::default();
         let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
         apply(&mut ovs, &tagged(json!(["set", []]), None), ms(0));
-        assert_eq!(settles(&ovs, 0), None, "a new port takes in nothing before it is made");
+        assert_eq!(settles(&ovs, 0), None, "a new port receives no frame before it is made");
         apply(&mut ovs, &tagged(json!(7), None), ms(100));
         assert_eq!((settles(&ovs, 101), settles(&ovs, 120)), (Some(ms(19)), None));
         apply(&mut ovs, &tagged(json!(7), None), ms(110));
@@ -199,7 +199,7 @@ mod tests {
         apply(&mut ovs, &json!({"Open_vSwitch": {"o": {"new": {"next_cfg": 1, "cur_cfg": 1}}}}), ms(112));
         assert_eq!(settles(&ovs, 113), None, "a later change is carried out, and this one with it");
         apply(&mut ovs, &tagged(json!(["set", []]), Some(2)), ms(200));
-        assert_eq!(settles(&ovs, 200), None, "cur_cfg tells");
+        assert_eq!(settles(&ovs, 200), None, "cur_cfg shows it");
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(settles(&ovs, 1), None);
         apply(&mut ovs, &tagged(json!(4095), None), ms(100));
         apply(&mut ovs, &tagged(json!(7), None), ms(101));
-        assert_eq!(settles(&ovs, 101), Some(ms(19)), "frames may still meet the port of before both");
+        assert_eq!(settles(&ovs, 101), Some(ms(19)), "frames may still meet the state before both changes");
     }
 
     #[test]
@@ -219,13 +219,13 @@ mod tests {
         let ovs = listed(&tagged(json!(7), Some(8)), &Ovs::default(), ms(100));
         assert_eq!(ovs.ports["p"].settles_in(8, ms(100)), Some(ms(20)));
         let again = listed(&tagged(json!(7), Some(8)), &ovs, ms(500));
-        assert_eq!(again.ports["p"].settles_in(8, ms(500)), None, "it was like this before");
+        assert_eq!(again.ports["p"].settles_in(8, ms(500)), None, "it has not changed");
         let other = listed(&tagged(json!(8), Some(8)), &ovs, ms(500));
         assert_eq!(other.ports["p"].settles_in(8, ms(500)), Some(ms(20)));
     }
 
     #[test]
-    fn a_row_without_new_has_gone() {
+    fn a_row_without_new_is_deleted() {
         let mut ovs = Ovs::default();
         apply(&mut ovs, &updates(), ms(0));
         apply(&mut ovs, &json!({"Interface": {"i": {"old": {"name": "tap0"}}}}), ms(0));

@@ -1,4 +1,4 @@
-//! A client for ovs-vswitchd's control socket, which ovs-appctl(8) uses too (JSON-RPC; Open vSwitch's `lib/unixctl.c`).
+//! A client of ovs-vswitchd's control socket, which ovs-appctl(8) uses, too (JSON-RPC; Open vSwitch's `lib/unixctl.c`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,44 +13,44 @@ use super::jsonrpc::Connection;
 use crate::proof::ofproto_flow;
 use crate::proof::ofproto_trace::{self, Port, Verdict};
 
-/// Open vSwitch answers from its main loop, in a millisecond or so unless it is busy.
+/// Open vSwitch answers from its main loop, usually within a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const DAEMON: &str = "ovs-vswitchd";
-/// No process id has more digits.
-const PID_FILE: u64 = 32;
-/// As much is quoted of a refusal, in characters.
-const QUOTED: usize = 200;
+/// A process id has fewer digits.
+const MAX_PID_FILE: u64 = 32;
+/// The length of a quoted refusal, in characters.
+const MAX_QUOTE: usize = 200;
 
-/// What went wrong in asking ovs-vswitchd.
+/// Why ovs-vswitchd cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnixctlError {
-    /// Its process id is not known.
-    #[error("cannot tell the control socket of ovs-vswitchd by {0}: {1}; is it running?")]
+    /// Its process id is unknown.
+    #[error("cannot find the control socket of ovs-vswitchd by {0}: {1}; is it running?")]
     PidFile(PathBuf, io::Error),
-    /// Nobody listens, or only to others.
+    /// The socket refuses the connection.
     #[error("cannot connect to {0}: {1}")]
     Connect(PathBuf, io::Error),
     /// The connection broke.
     #[error("lost the connection to {0}: {1}")]
     Lost(PathBuf, io::Error),
-    /// The main loop of ovs-vswitchd is busy, or stands still.
+    /// The main loop of ovs-vswitchd is busy or hangs.
     #[error("no answer from {0} within {ANSWER_TIMEOUT:?}")]
     NoAnswer(PathBuf),
     /// The command cannot be carried out.
     #[error("{0} refuses {1}: {2}")]
     Refused(PathBuf, String, String),
     /// The answer cannot be read.
-    #[error("{0} gives no answer to {1} that can be understood")]
+    #[error("{0} gives an unreadable answer to {1}")]
     Answer(PathBuf, String),
-    /// Open vSwitch would take the name for an option, or there is no whole frame: nothing was asked.
+    /// Open vSwitch would take the name for an option, or the frame is truncated: nothing was asked.
     #[error("Open vSwitch cannot be asked about {0}")]
     Question(&'static str),
 }
 
-/// Has ovs-vswitchd carry out a command, and returns what ovs-appctl(8) would print.
+/// Executes a command in ovs-vswitchd, and returns what ovs-appctl(8) would print.
 ///
-/// `directory` is where Open vSwitch has its sockets and pid files, `/run/openvswitch` as a rule. An argument is one
-/// argument whatever it holds, but the command may take one that begins with a hyphen for an option.
+/// `directory` has Open vSwitch's sockets and pid files; usually it is `/run/openvswitch`. Each argument is passed as one,
+/// but a command may take one that begins with a hyphen for an option.
 pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result<String, UnixctlError> {
     let socket = socket(directory)?;
     let answer = timeout(ANSWER_TIMEOUT, ask(&socket, command, arguments)).await;
@@ -64,21 +64,22 @@ pub async fn call(directory: &Path, command: &str, arguments: &[&str]) -> Result
     }
 }
 
-/// What would become of a frame that the bridge's OpenFlow port `in_port` received; nothing is sent or learned by it.
+/// What Open vSwitch would do with a frame received by the bridge's OpenFlow port `in_port`; it neither sends the frame nor
+/// learns from it.
 pub async fn trace(
     directory: &Path,
     bridge: &str,
     in_port: u32,
     frame: &[u8],
 ) -> Result<Verdict, UnixctlError> {
-    let flow = ofproto_flow::flow(in_port, frame).ok_or(UnixctlError::Question("half a frame"))?;
+    let flow = ofproto_flow::flow(in_port, frame).ok_or(UnixctlError::Question("a truncated frame"))?;
     let trace = call(directory, "ofproto/trace", &[name(bridge)?, &flow]).await?;
     let ports = call(directory, "dpif/show", &[]).await?;
     ofproto_trace::verdict(&trace, bridge, &ports)
         .ok_or_else(|| UnixctlError::Answer(directory.join(DAEMON), "ofproto/trace".into()))
 }
 
-/// The port behind which the bridge has learned `mac`, in `vlan` or, without one, in that where it was seen last.
+/// The port behind which the bridge has learned `mac`, in `vlan`, or else in the VLAN of its most recent entry.
 pub async fn learned(
     directory: &Path,
     bridge: &str,
@@ -89,7 +90,7 @@ pub async fn learned(
     Ok(ofproto_trace::learned(&table, mac, vlan))
 }
 
-/// `ofproto/trace` has options that would send the frame.
+/// Refuses a name that would be an option of `ofproto/trace`, some of which send the frame.
 fn name(bridge: &str) -> Result<&str, UnixctlError> {
     match bridge.starts_with('-') {
         true => Err(UnixctlError::Question("a bridge whose name begins with a hyphen")),
@@ -97,13 +98,15 @@ fn name(bridge: &str) -> Result<&str, UnixctlError> {
     }
 }
 
-/// The socket has the process id in its name.
+/// The control socket, whose name contains the process id.
 fn socket(directory: &Path) -> Result<PathBuf, UnixctlError> {
     let path = directory.join(DAEMON).with_extension("pid");
     let read = || -> io::Result<u32> {
         let mut text = String::new();
-        File::open(&path)?.take(PID_FILE).read_to_string(&mut text)?;
-        text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it holds no process id"))
+        File::open(&path)?.take(MAX_PID_FILE).read_to_string(&mut text)?;
+        text.trim()
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it contains no process id"))
     };
     let pid = read().map_err(|error| UnixctlError::PidFile(path.clone(), error))?;
     Ok(directory.join(format!("{DAEMON}.{pid}.ctl")))
@@ -126,5 +129,5 @@ async fn ask(socket: &Path, command: &str, arguments: &[&str]) -> Result<Value, 
 
 fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ").chars().take(QUOTED).collect()
+    words.collect::<Vec<_>>().join(" ").chars().take(MAX_QUOTE).collect()
 }

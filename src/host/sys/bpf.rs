@@ -1,4 +1,4 @@
-//! bpf(2): the few commands that injection needs (`include/uapi/linux/bpf.h`).
+//! bpf(2): the commands that injection needs (`include/uapi/linux/bpf.h`).
 
 use std::io;
 use std::mem::size_of;
@@ -14,7 +14,7 @@ const PROG_TEST_RUN: libc::c_long = 10;
 const MAP_TYPE_ARRAY: u32 = 2;
 const TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 
-/// What a program is for: `enum bpf_prog_type`.
+/// The type of a program: `enum bpf_prog_type`.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub enum ProgramType {
@@ -29,7 +29,7 @@ pub enum ProgramType {
 #[repr(C)]
 pub struct Instruction {
     code: u8,
-    /// Destination in the low four bits, source in the high four: little-endian hosts only, as Linux guests' hosts are.
+    /// Destination in the low four bits, source in the high four: little-endian hosts only.
     registers: u8,
     offset: i16,
     immediate: i32,
@@ -126,13 +126,14 @@ const _: () = assert!(size_of::<Instruction>() == 8);
 unsafe fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<RawFd> {
     let size = size_of::<T>() as libc::c_ulong;
     let pointer = std::ptr::from_ref(attributes);
-    // SAFETY: the attributes are a prefix of union bpf_attr of the size given; the caller answers for what is in them.
+    // SAFETY: the attributes are a prefix of union bpf_attr of the given size; the caller is responsible for their
+    // addresses.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size) };
     Ok(Errno::result(result)? as RawFd)
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: only called with a descriptor that bpf(2) has just made for us alone.
+    // SAFETY: only called with a descriptor that bpf(2) has just returned.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -152,7 +153,7 @@ pub fn set_element(map: BorrowedFd<'_>, value: u32) -> io::Result<()> {
         value: std::ptr::from_ref(&value) as u64,
         ..MapUpdate::default()
     };
-    // SAFETY: key and value are four bytes each, as the map was made, and outlive the call.
+    // SAFETY: key and value are four bytes each, as the map was created, and outlive the call.
     unsafe { bpf(MAP_UPDATE_ELEM, &attributes) }.map(drop)
 }
 
@@ -173,9 +174,9 @@ pub fn load(kind: ProgramType, program: &[Instruction]) -> io::Result<OwnedFd> {
     unsafe { bpf(PROG_LOAD, &attributes) }.map(owned)
 }
 
-/// Lets a frame enter the host as received by a device (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
+/// Injects a frame as received by a device (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
 ///
-/// Repeated once and in a batch of one: more than one repetition costs milliseconds in which the call blocks.
+/// One repetition in a batch of one: with more, the call blocks for milliseconds.
 pub fn run_live(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<()> {
     let context = XdpMd { data_end: frame.len() as u32, ingress_ifindex: ifindex, ..XdpMd::default() };
     let attributes = TestRun {
@@ -189,6 +190,6 @@ pub fn run_live(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Resu
         batch_size: 1,
         ..TestRun::default()
     };
-    // SAFETY: frame and context have the sizes given and outlive the call, which writes to neither.
+    // SAFETY: frame and context have the given sizes and outlive the call, which writes to neither.
     unsafe { bpf(PROG_TEST_RUN, &attributes) }.map(drop)
 }

@@ -1,4 +1,4 @@
-//! What the `virt` crate lacks: domain events, and the leases of a network.
+//! Functions that the `virt` crate lacks: domain events, and the leases of a network.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,18 +13,18 @@ use virt::sys;
 
 use crate::guest::event::{Change, lifecycle, plugged};
 
-/// What is called with a domain's UUID and id, and what happened to it.
+/// A handler of a domain's UUID, id and change.
 type Handler = Box<dyn Fn(&str, Option<u32>, Change) + Send + Sync>;
-/// A callback as libvirt's registration takes it, whatever its event's own arguments are.
+/// A callback as libvirt's registration takes it, whatever the arguments of its event.
 type Callback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
-/// Why there is no event loop.
+/// Why the event loop cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum EventLoopError {
     /// libvirt refuses.
     #[error("cannot start libvirt's event loop: {0}")]
     Refused(String),
-    /// There is no thread for it.
+    /// No thread can be started.
     #[error("cannot start libvirt's event loop: no thread: {0}")]
     Thread(std::io::Error),
 }
@@ -37,7 +37,7 @@ pub enum EventLoopError {
 #[derive(Debug)]
 pub struct EventLoop {
     stop: Arc<AtomicBool>,
-    /// A timer of the loop that never fires of itself.
+    /// A timer of the loop that never fires by itself.
     wake: c_int,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,7 +47,7 @@ impl EventLoop {
     pub fn start() -> Result<Self, EventLoopError> {
         static REFUSED: OnceLock<Option<String>> = OnceLock::new();
         let register = || {
-            // Otherwise libvirt prints its errors itself.
+            // Otherwise libvirt prints its errors to standard error.
             virt::error::clear_error_callback();
             virt::event::event_register_default_impl().err().map(|error| error.message().to_owned())
         };
@@ -82,13 +82,13 @@ impl Drop for EventLoop {
     }
 }
 
-/// The loop has woken up: the timer's work is done.
+/// The loop has woken up, which is the timer's only purpose.
 extern "C" fn rest(timer: c_int, _: *mut c_void) {
     // SAFETY: libvirt calls this with a timer that exists.
     unsafe { sys::virEventUpdateTimeout(timer, -1) };
 }
 
-/// A subscription to events of a connection's domains, for as long as it lives.
+/// A subscription to events of a connection's domains, for as long as it exists.
 pub struct Subscription {
     connection: Connect,
     id: c_int,
@@ -108,7 +108,7 @@ impl Subscription {
         Self::new(connection, sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, callback, Box::new(handler))
     }
 
-    /// Calls `handler` on libvirt's thread whenever a domain gets a device.
+    /// Calls `handler` on libvirt's thread whenever a device is added to a domain.
     pub fn device_added(
         connection: &Connect,
         handler: impl Fn(&str, Option<u32>, Change) + Send + Sync + 'static,
@@ -120,7 +120,7 @@ impl Subscription {
     }
 
     fn new(connection: &Connect, event: u32, callback: Callback, handler: Handler) -> Result<Self, Error> {
-        // Boxed once more: C takes a thin pointer.
+        // Boxed twice: C takes a thin pointer.
         let opaque = Box::into_raw(Box::new(handler)).cast::<c_void>();
         // SAFETY: the connection is open; the callback and the function that frees `opaque` fit what it points to.
         let id = unsafe {
@@ -179,7 +179,7 @@ unsafe extern "C" fn on_device_added(
     if alias.is_null() {
         return;
     }
-    // SAFETY: libvirt passes a text that ends with zero.
+    // SAFETY: libvirt passes a text that ends with a zero byte.
     let alias = unsafe { CStr::from_ptr(alias) }.to_string_lossy();
     if let Some(change) = plugged(&alias) {
         // SAFETY: the caller's promise.
@@ -198,18 +198,18 @@ unsafe fn handle(domain: sys::virDomainPtr, change: Change, opaque: *mut c_void)
     }
     // SAFETY: libvirt has written a text with its zero byte.
     let uuid = unsafe { CStr::from_ptr(uuid.as_ptr()) };
-    // SAFETY: the domain is valid; its id is -1 when it does not run.
+    // SAFETY: the domain is valid; its id is -1 if it does not run.
     let id = Some(unsafe { sys::virDomainGetID(domain) }).filter(|id| *id != u32::MAX);
-    // SAFETY: the caller's promise; libvirt frees the handler only when it calls it no more.
+    // SAFETY: the caller's promise; libvirt frees the handler only after its last call.
     let handler = unsafe { &*opaque.cast::<Handler>() };
     // A panic must not unwind into C.
     let _ = catch_unwind(AssertUnwindSafe(|| handler(&uuid.to_string_lossy(), id, change)));
 }
 
-/// What is called when a connection breaks.
+/// A handler of a connection's end.
 type CloseHandler = Box<dyn Fn() + Send + Sync>;
 
-/// A connection's close callback, for as long as it lives.
+/// A connection's close callback, for as long as it exists.
 pub struct CloseCallback {
     connection: Connect,
 }
@@ -251,7 +251,7 @@ impl Drop for CloseCallback {
 ///
 /// `opaque` must be the pointer that [`CloseCallback::new`] gave to libvirt.
 unsafe extern "C" fn on_close(_: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
-    // SAFETY: the caller's promise; libvirt frees the handler only when it calls it no more.
+    // SAFETY: the caller's promise; libvirt frees the handler only after its last call.
     let handler = unsafe { &*opaque.cast::<CloseHandler>() };
     // A panic must not unwind into C.
     let _ = catch_unwind(AssertUnwindSafe(handler));

@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How often a process is looked at where the kernel cannot tell of its end.
+/// The polling interval for the end of a process on kernels without pidfd_open(2).
 const ENDED_POLL: Duration = Duration::from_millis(10);
 
 mod ioctl {
@@ -26,14 +26,14 @@ mod ioctl {
     nix::ioctl_write_int!(tun_set_iff, b'T', 202);
 }
 
-/// Creates a tap device that lives as long as the descriptor; returns the name that the kernel gave it.
+/// Creates a tap device that exists as long as the descriptor; returns the name that the kernel gave it.
 ///
-/// `pattern` may hold a `%d` for a free number. Needs CAP_NET_ADMIN.
+/// `pattern` may contain `%d` for a free number. Needs CAP_NET_ADMIN.
 pub fn tap(pattern: &str) -> io::Result<(OwnedFd, String)> {
     let fd = open("/dev/net/tun", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())?;
     // SAFETY: ifreq holds only integers, arrays and a pointer, for all of which zero bytes are a valid value.
     let mut request: libc::ifreq = unsafe { zeroed() };
-    // The last byte stays zero, so that the name ends.
+    // The last byte stays zero, to terminate the name.
     let room = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name[..room].iter_mut().zip(pattern.bytes()) {
         *to = from as libc::c_char;
@@ -45,14 +45,14 @@ pub fn tap(pattern: &str) -> io::Result<(OwnedFd, String)> {
     Ok((fd, name.collect()))
 }
 
-/// Ends the process at once: no destructor runs, no exit handler, and no other thread goes on.
+/// Ends the process at once, without destructors, exit handlers or other threads running on.
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) takes no pointer and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Waits until a process has ended; one that is not there has. Before Linux 5.3, which has no pidfd_open(2), it looks at
-/// proc(5) every few milliseconds.
+/// Waits until a process has ended; one that does not exist has ended. Before Linux 5.3, which has no pidfd_open(2), it
+/// polls proc(5) every few milliseconds.
 pub async fn ended(pid: libc::pid_t) -> io::Result<()> {
     // SAFETY: pidfd_open(2) takes no pointer.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
@@ -61,12 +61,12 @@ pub async fn ended(pid: libc::pid_t) -> io::Result<()> {
         Err(Errno::ENOSYS) => return ended_by_proc(pid).await,
         fd => fd? as libc::c_int,
     };
-    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just returned this descriptor, and no other code has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     readable(fd)?.readable().await.map(drop)
 }
 
-/// The file is that of this process, and of no later one with its number.
+/// The open file belongs to this process, not to a later one with its number.
 async fn ended_by_proc(pid: libc::pid_t) -> io::Result<()> {
     let stat = match std::fs::File::open(format!("/proc/{pid}/stat")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -74,7 +74,7 @@ async fn ended_by_proc(pid: libc::pid_t) -> io::Result<()> {
     };
     loop {
         let mut text = [0; 512];
-        // "PID (NAME) STATE …"; a name may hold anything, and is short.
+        // "PID (NAME) STATE …"; the name may contain anything, and is short.
         let runs = stat.read_at(&mut text, 0).is_ok_and(|length| {
             let text = &text[..length];
             let end = text.iter().rposition(|byte| *byte == b')');
@@ -87,7 +87,7 @@ async fn ended_by_proc(pid: libc::pid_t) -> io::Result<()> {
     }
 }
 
-/// Registers a descriptor with the runtime that this is called in, to wait until it can be read.
+/// Registers a descriptor with the current runtime, to wait until it is readable.
 pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open, stays so until it is dropped, and always names the same descriptor; the AsyncFd
     // owns it.

@@ -18,8 +18,8 @@ pub fn sender(ifindex: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A packet socket that receives what passes one device, either way, and what `program` lets pass; with the VLAN tag that
-/// the kernel has taken out as PACKET_AUXDATA. It does not block. Needs CAP_NET_RAW.
+/// A non-blocking packet socket that receives the frames that pass one device in either direction and that `program`
+/// accepts; a VLAN tag that the kernel has removed is in PACKET_AUXDATA. Needs CAP_NET_RAW.
 pub fn listener(ifindex: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
     let fd = unbound(libc::SOCK_NONBLOCK)?;
     filter(&fd, program)?;
@@ -28,19 +28,19 @@ pub fn listener(ifindex: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Puts a program in the place of the one that decides what a socket receives (socket(7), SO_ATTACH_FILTER).
+/// Replaces the filter program of a socket (socket(7), SO_ATTACH_FILTER).
 ///
-/// `InvalidInput` for a program that the kernel does not accept.
+/// `InvalidInput` for a program that the kernel rejects.
 pub fn filter(fd: impl AsFd, program: &[Instruction]) -> io::Result<()> {
     let one = |i: &Instruction| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k };
     let mut program: Vec<libc::sock_filter> = program.iter().map(one).collect();
     let length = program.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    // The kernel copies the program, of which the pointer and the length given here are those of a live vector.
+    // The kernel copies the program; its pointer and length are those of a live vector.
     let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Whether a socket receives what its device transmits (Linux 4.20; before, `InvalidInput`).
+/// Sets whether a socket ignores frames that its device transmits (Linux 4.20; before, `InvalidInput`).
 pub fn ignore_outgoing(fd: impl AsFd, ignore: bool) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &libc::c_int::from(ignore))
 }
@@ -49,7 +49,7 @@ fn unbound(flags: libc::c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags;
     // SAFETY: socket() takes no pointer.
     let fd = Errno::result(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
-    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just returned this descriptor, and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -66,7 +66,7 @@ fn bind(fd: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// For options whose value the kernel only reads: an integer, or a struct whose pointers live through the call.
+/// For options whose value the kernel only reads: an integer, or a struct whose pointers outlive the call.
 fn set<T>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let length = size_of_val(value) as libc::socklen_t;
     let fd = fd.as_fd().as_raw_fd();

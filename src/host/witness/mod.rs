@@ -1,8 +1,8 @@
-//! Sees frames pass the devices of this host: packet sockets on those that are on somebody's way out, whose filters let
-//! nothing pass but what is looked for.
+//! Captures frames with packet sockets on the capture points of all announcements. Their filters pass only the frames that
+//! are looked for.
 //!
-//! A socket is shared by up to [`ROOM`] announcements, so that an evacuation costs the traffic of an uplink a few
-//! filters, not hundreds; and it is there only while somebody looks.
+//! A socket is shared by up to [`MAX_GUESTS`] announcements, so that an evacuation adds a few filters to an uplink's traffic, not
+//! hundreds. It is open only while an announcement uses it.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::sys::{packet, readable};
-use crate::proof::capture_filter::{self, Guests, ROOM};
+use crate::proof::capture_filter::{self, Guests, MAX_GUESTS};
 use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::proof::delivery::Sighting;
 
@@ -25,23 +25,23 @@ mod reception;
 
 use reception::{Clocks, Seen, receive};
 
-/// What a socket holds that is not read yet: some fifty frames.
-const BUFFER: usize = 64 * 1024;
-/// So many frames are read from a socket at once, and then no more for a while: a guest that floods the network with
-/// announcements of its own keeps nobody from anything else.
-const BATCH: usize = 64;
+/// The receive buffer of a socket: about fifty frames.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// The number of frames read from a socket at once; then reading pauses, so that a guest that floods the network with
+/// announcements of its own delays nothing else.
+const MAX_BATCH: usize = 64;
 const PAUSE: Duration = Duration::from_millis(1);
-/// So many sightings are kept that nobody has asked for yet; what comes then is not told.
-const KEPT: usize = 1024;
-/// So many frames for a guest are told, at most, until more are asked for: only the first after a departure matters, and
-/// whether any come in later.
-const REPLIES: u32 = 32;
+/// The number of sightings that may be queued; later ones are dropped.
+const MAX_SIGHTINGS: usize = 1024;
+/// The number of frames for a guest that are reported until the next re-arming: only the first one after a departure
+/// matters, and whether later ones arrive.
+const MAX_REPLIES: u32 = 32;
 
-/// So many frames from a guest are told of a device, at most, from one round to the next: more than any round has, and a guest
-/// that floods the network with announcements of its own costs no more.
-const ANNOUNCEMENTS: u32 = 512;
+/// The number of frames from a guest that are reported per device and round: more than any round has. A guest that floods
+/// the network with announcements of its own costs no more.
+const MAX_ANNOUNCEMENTS: u32 = 512;
 
-/// Why frames cannot be seen.
+/// Why frames cannot be captured.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot see frames pass: {0}{remedy}", remedy = remedy(.0))]
 pub(crate) struct WitnessError(#[from] io::Error);
@@ -53,11 +53,11 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Lets announcements see frames pass.
+/// Captures frames for announcements.
 #[derive(Debug, Clone)]
 pub(crate) struct Witness {
     sockets: Arc<Mutex<Sockets>>,
-    /// Closing a packet socket waits until no CPU may be using it, for some milliseconds: elsewhere.
+    /// Closes packet sockets on another thread: closing waits some milliseconds until no CPU uses the socket.
     closing: Arc<OnceLock<std::sync::mpsc::Sender<OwnedFd>>>,
 }
 
@@ -72,7 +72,7 @@ struct Sockets {
 struct Socket {
     fd: OwnedFd,
     watched: Vec<Watched>,
-    /// Ends the task that waits for frames, when dropped.
+    /// Dropping this ends the task that waits for frames.
     _reader: oneshot::Sender<()>,
 }
 
@@ -80,21 +80,21 @@ struct Socket {
 struct Watched {
     watch: u64,
     mac: MacAddr,
-    /// A round is under way, which shows here when it is transmitted.
+    /// A round is under way, and transmitted frames are captured here.
     outward: bool,
-    /// How many frames from the guest are still told.
+    /// The number of frames from the guest still to be reported.
     left: u32,
-    /// How many frames for the guest are still told.
+    /// The number of frames for the guest still to be reported.
     inward: u32,
-    /// Answers for the guest are told as well, whichever way they pass.
+    /// Answers for the guest are reported as well, in either direction.
     answers: bool,
-    /// This is the guest's own device, which transmits what the guest is sent.
+    /// This is the guest's own device, which transmits the frames for the guest.
     is_guests: bool,
     began: Instant,
     to: mpsc::Sender<Sighting>,
 }
 
-/// What one announcement sees; the sockets that it alone has open are closed when it is dropped.
+/// The captures of one announcement. Dropping it closes the sockets that no other announcement uses.
 #[derive(Debug)]
 pub(crate) struct Watch {
     witness: Witness,
@@ -104,12 +104,12 @@ pub(crate) struct Watch {
 }
 
 impl Witness {
-    /// Nothing is looked at yet.
+    /// No capture yet.
     pub(crate) fn new() -> Witness {
         Witness { sockets: Arc::default(), closing: Arc::default() }
     }
 
-    /// Looks at `points` for the announcements of `mac`; tells their time since `began`.
+    /// Captures the announcements of `mac` at `points`; sightings have their time since `began`.
     pub(crate) fn watch(
         &self,
         points: Vec<CapturePoint>,
@@ -119,7 +119,7 @@ impl Witness {
         self.open(points, mac, began, false)
     }
 
-    /// Looks at the guest's own device for answers that come to it.
+    /// Captures answers at the guest's own device.
     pub(crate) fn watch_guest(
         &self,
         ifindex: u32,
@@ -137,16 +137,16 @@ impl Witness {
         began: Instant,
         is_guests: bool,
     ) -> Result<Watch, WitnessError> {
-        let (to, sightings) = mpsc::channel(KEPT);
+        let (to, sightings) = mpsc::channel(MAX_SIGHTINGS);
         let mut sockets = self.lock();
         sockets.last += 1;
         let number = sockets.last;
         let watch = Watch { witness: self.clone(), number, points, sightings };
         for point in &watch.points {
-            // From the start: to change a filter takes as long as all else that is left to do when the port is ready.
-            let inward = if point.is_uplink { REPLIES } else { 0 };
+            // Set from the start: changing a filter takes as long as all other work when the port is ready.
+            let inward = if point.is_uplink { MAX_REPLIES } else { 0 };
             let answers = is_guests || point.is_uplink;
-            let (watch, left, to) = (number, ANNOUNCEMENTS, to.clone());
+            let (watch, left, to) = (number, MAX_ANNOUNCEMENTS, to.clone());
             let watched = Watched { watch, mac, outward: false, left, inward, answers, is_guests, began, to };
             if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
                 // Dropping the watch takes the lock.
@@ -160,7 +160,7 @@ impl Witness {
 
     fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<()> {
         let on = sockets.on.entry(ifindex).or_default();
-        if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < ROOM) {
+        if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < MAX_GUESTS) {
             let hears = socket.hears_outgoing();
             socket.watched.push(watched);
             if socket.hears_outgoing() != hears {
@@ -172,8 +172,8 @@ impl Witness {
         let watched = vec![watched];
         let fd = packet::listener(ifindex, &program(&watched))?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
-        setsockopt(&fd, sockopt::RcvBuf, &BUFFER)?;
-        // From Linux 4.20 on; before, what the host transmits costs it a copy for as long as somebody looks.
+        setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        // Since Linux 4.20. Before, each frame that the host transmits is copied to the socket while it is open.
         let _ = packet::ignore_outgoing(&fd, !is_guests);
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
@@ -201,11 +201,11 @@ impl Witness {
     }
 
     fn close(&self, fd: OwnedFd) {
-        // Not before: a thread keeps the capabilities that the process had when it was started.
+        // Started late: a thread keeps the capabilities that the process had at its start.
         let closing = self.closing.get_or_init(|| {
             let (closing, closed) = std::sync::mpsc::channel();
             let closer = move || closed.into_iter().for_each(drop::<OwnedFd>);
-            // Without that thread what is sent is dropped here, which only takes longer.
+            // Without that thread, descriptors are closed here, which only takes longer.
             let _ = std::thread::Builder::new().name("closing".into()).spawn(closer);
             closing
         });
@@ -225,27 +225,27 @@ impl Default for Witness {
 
 impl Watched {
     fn rearm(&mut self, point: &CapturePoint) {
-        // A little less is as good, and spares a filter.
-        if point.is_uplink && self.inward < REPLIES / 2 {
-            self.inward = REPLIES;
+        // A remainder above half suffices, and saves a change of the filter.
+        if point.is_uplink && self.inward < MAX_REPLIES / 2 {
+            self.inward = MAX_REPLIES;
         }
     }
 }
 
 impl Sockets {
-    /// Hands what the sockets on a device have received to whom it concerns; returns whether there may be more.
+    /// Passes frames received on a device to their announcements; returns whether more may be queued.
     fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
         let mut is_more = false;
         for socket in self.on.get_mut(&ifindex).into_iter().flatten() {
-            // That the device went down is told once, as an error, and not our business.
+            // A device that goes down causes one error, which does not matter here.
             for _ in 0..2 {
                 let mut read = 0;
-                while read < BATCH {
+                while read < MAX_BATCH {
                     let Ok(Some(seen)) = receive(&socket.fd, clocks) else { break };
                     socket.tell(ifindex, &seen);
                     read += 1;
                 }
-                is_more |= read == BATCH;
+                is_more |= read == MAX_BATCH;
             }
         }
         is_more
@@ -263,7 +263,7 @@ impl Socket {
         for watched in &mut self.watched {
             let mac = watched.mac.octets();
             if seen.frame().get(..6) == Some(&mac) {
-                // The filter has let it pass for one of the guests, at least.
+                // The filter has passed it for at least one of the guests.
                 match watched.inward {
                     0 if !watched.answers => continue,
                     0 => {}
@@ -280,7 +280,7 @@ impl Socket {
             }
             let at = seen.at.saturating_duration_since(watched.began);
             let sighting = Sighting::new(ifindex, seen.direction, at, seen.vlan, seen.frame());
-            // Who does not look any more need not be told.
+            // The receiver may be gone.
             let _ = watched.to.try_send(sighting);
         }
         if is_enough {
@@ -292,7 +292,7 @@ impl Socket {
         self.watched.iter().any(|watched| watched.outward || watched.is_guests)
     }
 
-    /// How many guests wait for their first frame here, and of how many announcements are told.
+    /// The number of guests that wait for their first frame here, and of those whose announcements are reported.
     fn awaiting(&self) -> (usize, usize) {
         let count = |is_one: fn(&&Watched) -> bool| self.watched.iter().filter(is_one).count();
         (count(|watched| watched.inward > 0), count(|watched| watched.left > 0))
@@ -315,13 +315,13 @@ fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
 }
 
 impl Watch {
-    /// What `sightings` brings, and nothing of this host.
+    /// A watch fed by `sightings`, without sockets.
     #[cfg(test)]
     pub(crate) fn fed(points: Vec<CapturePoint>, sightings: mpsc::Receiver<Sighting>) -> Watch {
         Watch { witness: Witness::new(), number: 0, points, sightings }
     }
 
-    /// What has been seen and not been told yet; does not wait.
+    /// The sightings not returned yet, without waiting.
     pub(crate) fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
@@ -336,26 +336,26 @@ impl Watch {
     pub(crate) async fn next(&mut self) -> Sighting {
         match self.sightings.recv().await {
             Some(sighting) => sighting,
-            // Its sockets have broken: nothing is ever seen.
+            // The sockets have failed: no further sighting.
             None => std::future::pending().await,
         }
     }
 
-    /// A round is about to be sent: its frames are seen from now on. So is what comes in for the guest.
+    /// A round is about to be sent: captures its frames, and frames for the guest, from now on.
     pub(crate) fn begin(&mut self) {
         self.change(|watched, point| {
             watched.rearm(point);
             watched.outward = point.outward == Direction::Out;
-            watched.left = ANNOUNCEMENTS;
+            watched.left = MAX_ANNOUNCEMENTS;
         });
     }
 
-    /// More frames for the guest are told, where those that were to be told have come.
+    /// Reports more frames for the guest, if the previous ones have arrived.
     pub(crate) fn rearm(&mut self) {
         self.change(Watched::rearm);
     }
 
-    /// The round is over: what the host transmits is not looked at any more.
+    /// The round is over: transmitted frames are no longer captured.
     pub(crate) fn end(&mut self) {
         self.change(|watched, _| watched.outward = false);
     }
@@ -367,7 +367,7 @@ impl Watch {
                 let (hears, awaits) = (socket.hears_outgoing(), socket.awaiting());
                 let watched = socket.watched.iter_mut().filter(|watched| watched.watch == self.number);
                 watched.for_each(|watched| change(watched, point));
-                // What fails here is only seen less well.
+                // A failure here only makes the capture less complete.
                 if socket.hears_outgoing() != hears {
                     let _ = packet::ignore_outgoing(&socket.fd, hears);
                 }

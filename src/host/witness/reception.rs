@@ -1,4 +1,4 @@
-//! What a packet socket receives: a frame, which way it passed, when, and in which VLAN (packet(7)).
+//! A frame received by a packet socket, with its direction, time and VLAN (packet(7)).
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::proof::capture_filter::SNAPLEN;
 use crate::proof::capture_point::Direction;
 
-/// Two clocks that are read within this time are read at one moment.
+/// Two clocks read within this time count as read at the same moment.
 const AT_ONCE: Duration = Duration::from_micros(50);
 // include/uapi/linux/if_packet.h
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
@@ -19,24 +19,24 @@ const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 pub(super) struct Seen {
     buffer: [u8; SNAPLEN],
     length: usize,
-    /// Which way it passed.
+    /// The direction in which it passed.
     pub direction: Direction,
-    /// The VLAN that the kernel has taken out of it.
+    /// The VLAN tag that the kernel has removed from it.
     pub vlan: Option<u16>,
     /// When.
     pub at: Instant,
 }
 
 impl Seen {
-    /// Its bytes, perhaps not to its end.
+    /// Its bytes, perhaps truncated.
     pub(super) fn frame(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 }
 
-/// One moment by two clocks: that of sightings, and that of the kernel's time stamps.
+/// One moment on two clocks: that of sightings, and that of the kernel's timestamps.
 ///
-/// Frames that are collected together are told their times by the same moment, or they might change points.
+/// Frames collected together are timed by the same pair, so that their order is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clocks {
     ours: Instant,
@@ -47,11 +47,11 @@ impl Clocks {
     /// This moment.
     pub(super) fn now() -> Clocks {
         let read = || Clocks { ours: Instant::now(), kernels: SystemTime::now() };
-        // Who lost the processor between the two reads them again.
+        // Repeat if the thread was descheduled between the two reads.
         (0..3).map(|_| read()).find(|clocks| clocks.ours.elapsed() < AT_ONCE).unwrap_or_else(read)
     }
 
-    /// The time of a stamp, and of a frame that has come since; no time to come, whatever somebody does to the kernel's clock.
+    /// The time of a timestamp of a received frame; never in the future, even if the wall clock was changed.
     fn at(self, stamp: SystemTime) -> Instant {
         match self.kernels.duration_since(stamp) {
             Ok(age) => self.ours.checked_sub(age).unwrap_or(self.ours),
@@ -60,7 +60,7 @@ impl Clocks {
     }
 }
 
-/// The next frame that a socket has received, if there is one.
+/// The next frame that a socket has received, if any.
 pub(super) fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
     let mut buffer = [0; SNAPLEN];
     let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);

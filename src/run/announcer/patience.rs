@@ -1,4 +1,4 @@
-//! An announcement that waits: what for, for how long without a word, and by which order.
+//! An announcement that waits: its unmet conditions, the warning after a while, and a new order.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::report::waiting::{DEPARTURE, INJECTOR, Waiting};
 use crate::run::order::{Host, Order};
 
 impl Run {
-    /// Says what it waits for: where the host's state is shown, and to an operator at a terminal.
-    pub(super) fn tell_what_is_unmet(&mut self, seen: &Assessment) {
+    /// Publishes the unmet conditions: in the daemon's state, and at a terminal.
+    pub(super) fn report_unmet(&mut self, seen: &Assessment) {
         let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         let subject = || self.order.target.subject(seen.device(&self.order.target));
         let waits_for = match (seen.unmet.first(), &self.lacking) {
@@ -24,19 +24,19 @@ impl Run {
             condition: kind.into(),
             reason,
         }));
-        if unmet != self.told {
+        if unmet != self.reported {
             if !unmet.is_empty() {
                 tracing::debug!(target: crate::log::WAITING, "{}: waiting: {unmet}", subject());
             }
-            self.told = unmet;
+            self.reported = unmet;
         }
     }
 
-    /// Warns the operator of what takes longer than it may; it goes on.
+    /// Warns about a wait beyond `ports.wait`; the announcement continues.
     pub(super) async fn warn(&mut self, overdue: Overdue, host: &Host, seen: &Assessment) {
         match overdue {
             Overdue::NotReady => {
-                self.warn_of(&format!("{} (for {:?} by now); still waiting", self.told, self.order.wait));
+                self.warn_of(&format!("{} (for {:?} by now); still waiting", self.reported, self.order.wait));
             }
             Overdue::NotLeft => {
                 let evidence = match &self.observer {
@@ -61,7 +61,7 @@ impl Run {
         tracing::warn!(domain, device, mac, "{subject}: not announced yet: {why}");
     }
 
-    /// From here on another order holds. What has begun to leave keeps its frames and its schedule.
+    /// Applies a new order. Once frames have left, they and their schedule stay.
     pub(super) fn follow(&mut self, order: Arc<Order>) {
         let now = self.now();
         self.machine.change(now, order.schedule.clone(), order.wait, order.proof.more_rounds);
@@ -73,7 +73,7 @@ impl Run {
         }
         self.frames = order.round();
         self.order = order;
-        // Every way in is looked for anew, and what is watched follows from that.
+        // Every method is prepared anew, and the captures follow.
         (self.way, self.preparing, self.lacking, self.observer) = (None, None, None, None);
         self.offered.clear();
         self.must_have_frames();

@@ -448,7 +448,7 @@ fn command(arguments: &str) -> Command {
     command
 }
 
-/// The exit status and the errors of an `announce` whose standard output nobody reads.
+/// The exit status and the errors of an `announce` whose standard output is closed.
 fn without_reader(arguments: &str) -> (Option<i32>, String) {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     drop(reader);

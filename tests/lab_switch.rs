@@ -39,7 +39,7 @@ impl Lab {
         tenant(&host, "vm1", "br1", 100, "1.1.1.1", VM1_MAC);
         tenant(&host, "vm2", "br2", 100, "1.1.1.2", "fa:16:3e:00:00:12");
         tenant(&host, "vm3", "br2", 200, "2.1.1.2", "fa:16:3e:00:00:13");
-        // Nobody asks for anybody by himself: what heals is what the test sends.
+        // No host asks by itself: only the test's frames restore the traffic.
         neighbour(&host, "vm1", "1.1.1.2", "fa:16:3e:00:00:12");
         neighbour(&host, "vm2", "1.1.1.1", VM1_MAC);
         let switch = Running::start(&mut switch(&host, &["--vendor", vendor]));

@@ -33,7 +33,7 @@ impl Capture {
         let mut command = place.command("tcpdump");
         command.args(["-i", device, "-Q", direction, "-n", "-w", "-", "-U", "--immediate-mode"]);
         // A short snapshot makes room for many frames in the ring. Root stays root: Debian's tcpdump would become another
-        // user, who has no right to anything here.
+        // user, which has no access to anything here.
         command.args(["--time-stamp-precision", "nano", "-s", "512", "-B", "8192", "-Z", "root", filter]);
         let tcpdump = Running::start(&mut command);
         tcpdump.stderr.line_with("listening on");

@@ -21,7 +21,7 @@ use super::site::{IPV4, IPV6};
 pub const QUICK: &str = "[schedule]\ncount = 3\n";
 /// Three rounds, so far apart that a slow Open vSwitch does not make all of them seem lost.
 pub const CALM: &str = "[schedule]\ncount = 3\ninterval = \"300ms\"\n";
-/// A burst that outlasts every wait of a test: who sees it end has seen it cancelled.
+/// A burst that outlasts every wait of a test: if a test sees its end, it was cancelled.
 pub const LONG: &str = "[schedule]\ncount = 1000\ninterval = \"100ms\"\nbackoff = 1\n";
 
 pub struct Daemon<'a> {
@@ -75,7 +75,7 @@ impl<'a> Daemon<'a> {
         self.told.borrow_mut().clear();
     }
 
-    /// What it tells everybody who asks: what `announce status --json` prints.
+    /// The snapshot that `announce status --json` prints.
     pub fn status(&self) -> Value {
         let socket = self.host.directory().join("run/announced/status.sock");
         eventually("the daemon's status", || {

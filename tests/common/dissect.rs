@@ -40,7 +40,7 @@ pub enum Kind {
     ArpRequest(Arp),
     ArpReply(Arp),
     Na(Na),
-    /// An ARP request for somebody else than its sender.
+    /// An ARP request for another address than its sender's.
     Ask(Arp),
     /// A neighbour solicitation, or a router solicitation.
     Solicit(Solicitation),

@@ -42,7 +42,7 @@ pub enum Plug {
     Bridge(&'static str),
     /// Into an OVS bridge; libvirt itself adds the port.
     Ovs(&'static str),
-    /// Nowhere: libvirt makes the tap, whoever is in charge plugs it.
+    /// Nowhere: libvirt creates the tap, and an agent attaches it.
     Ethernet,
     /// Nowhere, and the tap is there already: [`Nic::make_tap`].
     EthernetUnmanaged,
@@ -268,7 +268,7 @@ pub fn attach(host: &Host, guest: &str, nic: &Nic) {
     virsh(host, &format!("attach-device {guest} --live"), &nic.xml());
 }
 
-/// A crash of libvirtd, and its start by whoever looks after it. The guests live on.
+/// A crash of libvirtd, and its restart by its supervisor. The guests live on.
 pub fn restart_libvirtd(host: &Host) {
     // What it knows of QEMU is valid for the CPU on which it found out, as contrib/lab/host says.
     host.sh(r"pid=$(cat /run/libvirtd.pid)

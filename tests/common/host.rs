@@ -11,7 +11,7 @@ const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/libvirt");
 
 /// Somewhere commands run: a host, or a network namespace of one.
 pub trait Place {
-    /// The program has no standard input and dies with whoever waits for it.
+    /// The program has no standard input and dies with the process that waits for it.
     fn command(&self, program: &str) -> Command;
 
     /// Runs a shell script that must succeed; returns what it printed.
@@ -142,7 +142,7 @@ impl<'a> Plan<'a> {
 }
 
 impl Host {
-    /// A host writes down its PID as whoever started it sees that: for one inside another, this is not how we see it.
+    /// A host records its PID in the PID namespace of its parent, which for a host inside another one is not ours.
     fn entrance_from_outside(&self) -> PathBuf {
         let child = |parent: u32| -> u32 {
             let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();

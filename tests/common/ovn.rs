@@ -91,7 +91,7 @@ impl Ovn {
         self.settle();
     }
 
-    /// Has the northbound database say who may bind the guest's port; returns when that began.
+    /// Sets in the northbound database which chassis may bind the guest's port; returns when that began.
     pub fn request(&self, chassis: &str) -> Duration {
         timed(
             &self.outer,

@@ -44,7 +44,7 @@ pub fn trace_by(stand: &Stand, way: &str, shows: &[Shows<'_>]) -> Told {
         let passage = passages.find(|passage| passage["hop"] == **device);
         agrees(passage.unwrap_or_else(|| panic!("no {device} in {told:#?}")), frames);
     }
-    // A device that is down shows nothing to anybody.
+    // A device that is down shows no frame.
     let others = told.passages().filter(|passage| shows.iter().all(|(device, _)| passage["hop"] != **device));
     others.for_each(|passage| assert_eq!(passage["after_ms"], Value::Null, "{told:#?}"));
     told.text_agrees();
@@ -53,8 +53,8 @@ pub fn trace_by(stand: &Stand, way: &str, shows: &[Shows<'_>]) -> Told {
 
 /// Announces two rounds. What is said to have left is what tcpdump saw leave by these devices.
 ///
-/// Frames that Open vSwitch takes from a device may leave later than anybody waits for them, on a slow machine; tcpdump sees that,
-/// and then one more attempt is made.
+/// On a slow machine, frames that Open vSwitch takes from a device may leave after the observer's timeout; tcpdump sees that, and
+/// then one more attempt is made.
 pub fn announce(stand: &Stand, uplinks: &[&str]) -> Told {
     eventually("Open vSwitch in time", || {
         let entry = stand.is_hybrid.then(|| capture(stand, &[(stand.nic.tap(), Direction::In)]).remove(0));
@@ -71,8 +71,8 @@ pub fn announce(stand: &Stand, uplinks: &[&str]) -> Told {
     })
 }
 
-/// Whether some frame left so long after it had entered that nobody waited for it (`LOST_AFTER` in src/observer.rs), or has not
-/// left yet while others of its kind have.
+/// Whether some frame left after the observer's timeout (`DEPARTURE_TIMEOUT` in src/run/observer.rs), or has not left yet while
+/// others of its kind have.
 fn is_late(entered: &[Frame], left: &[Frame]) -> bool {
     ROUND.iter().any(|kind| {
         let [entered, left] =

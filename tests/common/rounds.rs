@@ -69,7 +69,7 @@ pub fn has_all(wire: &Capture, report: &Value) {
 
 /// Exactly what the frames of a round say.
 pub fn words(nic: &Nic, ipv4: &str, ipv6: &str) -> [Kind; 4] {
-    const NOBODY: &str = "00:00:00:00:00:00";
+    const NO_MAC: &str = "00:00:00:00:00:00";
     let arp = |sender_ip: &str, target_mac: &str| Arp {
         sender_mac: nic.mac.clone(),
         sender_ip: sender_ip.parse().unwrap(),
@@ -87,7 +87,7 @@ pub fn words(nic: &Nic, ipv4: &str, ipv6: &str) -> [Kind; 4] {
         target_mac: Some(nic.mac.clone()),
     };
     [
-        Kind::ArpRequest(arp(ipv4, NOBODY)),
+        Kind::ArpRequest(arp(ipv4, NO_MAC)),
         Kind::ArpReply(arp(ipv4, &nic.mac)),
         Kind::Na(na),
         Kind::Rarp(arp("0.0.0.0", &nic.mac)),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Longer than anything here takes on a slow, busy machine: whoever waits that long waits in vain.
+/// Longer than anything here takes on a slow, busy machine: after this time, the wait is in vain.
 ///
 /// It is the only limit to what takes time. How long something takes depends on the machine; tests look at what came before
 /// what, at how often, and that nothing came too early.

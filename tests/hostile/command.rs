@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::server::{Manner, serve};
 use crate::{DEADLINE, is_one_line};
 
-/// Where nobody is heard, or nothing that matters.
+/// A command without a peer that answers.
 const UNHEARD: &str = "1s";
 /// A server that has something to say is heard within this time, on a slow machine too.
 const HEARD: &str = "10s";

@@ -1,4 +1,4 @@
-//! Broken domain XML: read or refused in one line; what is read names no address that nobody owns.
+//! Broken domain XML: it is read, or refused in one line, and names no address that is not in it.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -22,7 +22,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// Whoever takes that long hangs: nothing here takes a second on an idle machine.
+/// A program that takes this long hangs: nothing here takes a second on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Checks `holds` on `cases` random values, and shows the simplest one for which it does not hold.

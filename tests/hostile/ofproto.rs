@@ -1,4 +1,4 @@
-//! What ovs-vswitchd answers, broken: whatever is made of it fits into a line, and no answer holds anybody up.
+//! Broken answers of ovs-vswitchd: each result fits into a line, and no answer blocks an announcement.
 
 use std::fs;
 use std::path::Path;
@@ -110,7 +110,7 @@ fn endless_answers_cost_their_length_at_most() {
     assert!(took < Duration::from_secs(120), "{took:?}");
 }
 
-/// A run directory, whose ovs-vswitchd treats everybody in this manner.
+/// A run directory whose ovs-vswitchd answers every client in this manner.
 fn daemon(manner: Manner) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("ovs-vswitchd.pid"), "7\n").unwrap();

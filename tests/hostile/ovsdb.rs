@@ -164,9 +164,9 @@ fn a_vlan_that_cannot_be_read_is_still_waited_for() {
     ovs.ports.values_mut().for_each(|port| port.tag = None);
     for target in targets() {
         let target = Target { vlan: Some(Vlan::default()), ..target };
-        for who in [Owner::Neutron, Owner::Vlan] {
-            let seen = look(&target, &ovs, Some(who));
-            assert!(!seen.is_ready(), "{who} is in charge of {:?}", seen.attachment);
+        for owner in [Owner::Neutron, Owner::Vlan] {
+            let seen = look(&target, &ovs, Some(owner));
+            assert!(!seen.is_ready(), "{owner} owns {:?}", seen.attachment);
         }
     }
 }

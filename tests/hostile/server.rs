@@ -1,4 +1,4 @@
-//! A server on a unix socket that says what it is told to, and listens to nobody.
+//! A server on a unix socket that sends prepared bytes, whatever it receives.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -25,7 +25,7 @@ impl Server {
         thread::spawn(move || {
             for (stream, bytes) in listener.incoming().zip(says) {
                 let mut stream = stream.unwrap();
-                // Who closes early misses the rest.
+                // A client that closes early misses the rest.
                 let _ = stream.write_all(&bytes).and_then(|()| stream.shutdown(Shutdown::Write));
                 let _ = stream.read_to_end(&mut Vec::new());
             }

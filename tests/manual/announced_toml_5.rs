@@ -159,7 +159,7 @@ fn table(head: &str) -> String {
     head.trim_matches(['[', ']']).split('.').next().unwrap().to_owned()
 }
 
-/// What the parser knows: it lists that for whoever gets a name wrong.
+/// What the parser knows: it lists that for each unknown name.
 fn known() -> Tables {
     let tables = expected("nosuch = 1");
     let known = tables.into_iter().map(|table| {

@@ -50,8 +50,8 @@ fn is_announced_on(attachment: Attachment, injector: &str) {
         let said: Vec<_> = round.iter().map(|frame| frame.kind.clone()).collect();
         assert_eq!(said, words(&site.nic, IPV4, IPV6));
         let to: Vec<_> = round.iter().map(|frame| frame.destination.as_str()).collect();
-        let everybody = "ff:ff:ff:ff:ff:ff";
-        assert_eq!(to, [everybody, everybody, "33:33:00:00:00:01", everybody]);
+        let broadcast = "ff:ff:ff:ff:ff:ff";
+        assert_eq!(to, [broadcast, broadcast, "33:33:00:00:00:01", broadcast]);
         assert!(round.iter().all(|frame| frame.source == site.nic.mac));
     }
     assert_eq!(site.learned(), Some((site.port(), site.vlan())));
@@ -63,7 +63,7 @@ fn is_announced_on(attachment: Attachment, injector: &str) {
     assert_eq!((&report["rounds"], &report["outcome"]), (&4.into(), &"announced".into()));
     let each = rounds_sent(&report);
     let mut frames = serde_json::json!({"rarp": each, "arp_request": each, "arp_reply": each, "na": each});
-    // A round that was lost asks nobody, and of IPv4 no gateway is known.
+    // A lost round asks no gateway, and no IPv4 gateway is known.
     (frames["ask"], frames["solicit"]) = (0.into(), report["rounds"].clone());
     assert_eq!(report["frames"], frames);
     assert_eq!(report["injector"], injector);

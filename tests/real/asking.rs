@@ -34,7 +34,7 @@ fn announce(stand: &Stand, more: &[&str]) -> Value {
     report(&run)
 }
 
-/// What is said of a gateway: the guest's address, who knows it, how often it was asked, and who answered.
+/// The fields of a gateway: the guest's address, the gateway's source, how often it was asked, and the origin of the answer.
 fn told<'a>(report: &'a Value, gateway: &str) -> [&'a Value; 4] {
     let all = report["gateways"].as_array().unwrap();
     let of = all.iter().find(|asked| asked["gateway"] == gateway);

@@ -260,11 +260,11 @@ fn everybody_may_ask_how_it_is() {
     require!(lab, libvirt, curl);
     let site = Site::build(Attachment::LinuxBridge);
     let ask = |form: &[&str]| site.host.announce(&[&["status"], form].concat());
-    let nobody = ask(&[]);
+    let unknown = ask(&[]);
     assert_eq!(
-        (nobody.code, nobody.stdout.as_str(), nobody.stderr.lines().count()),
+        (unknown.code, unknown.stdout.as_str(), unknown.stderr.lines().count()),
         (Some(1), "", 1),
-        "{nobody:#?}"
+        "{unknown:#?}"
     );
 
     let daemon = Daemon::start(&site.host, &format!("{QUICK}[metrics]\nlisten = \"127.0.0.1:9999\"\n"));

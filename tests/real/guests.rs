@@ -1,4 +1,4 @@
-//! Guests and their NICs as libvirt describes them, and who vouches for their addresses.
+//! Guests and their NICs as libvirt describes them, and the sources of their addresses.
 
 use crate::common::rounds::{announcements, words};
 use crate::common::{
@@ -117,7 +117,7 @@ fn addresses_of_a_network_filter() {
     assert_eq!(reports(&run)[0]["addresses"][1]["source"], "nwfilter");
 }
 
-/// Without anybody's word for an address there is still the MAC to announce, and the operator hears of it.
+/// Without any trusted address, the MAC is still announced, and the operator is told.
 #[test]
 fn no_address_but_the_guests_own_claim() {
     require!(lab, libvirt, tshark);

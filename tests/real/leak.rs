@@ -16,7 +16,7 @@ fn nothing_leaks_while_the_tag_is_on_its_way() {
     nothing_leaks_after("ovs-vsctl set Port tap0 tag=100");
 }
 
-/// Of a change that does not count `next_cfg`, ovs-vswitchd tells nobody when it has carried it out; a while is waited.
+/// ovs-vswitchd does not report when it has carried out a change without `next_cfg`; such a change gets a fixed time.
 #[test]
 fn nothing_leaks_while_the_tag_of_a_hasty_writer_is_on_its_way() {
     require!(lab, ovs, tshark);

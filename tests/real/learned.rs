@@ -426,7 +426,7 @@ fn the_hosts_own_addresses_are_not_learned_ones() {
     });
 }
 
-/// Asked by somebody who may change nothing.
+/// Asked by a user without privileges.
 #[test]
 fn four_thousand_entries_cost_nothing() {
     require!(lab, bridge);

@@ -7,7 +7,7 @@ use crate::common::{
 };
 use nix::sys::signal::Signal;
 
-/// A burst that outlasts every wait of a test: who sees it end has seen it cancelled.
+/// A burst that outlasts every wait of a test: if a test sees its end, it was cancelled.
 const LONG: [&str; 8] = ["--vm", "web1", "--count", "1000", "--interval", "100ms", "--backoff", "1"];
 
 #[test]

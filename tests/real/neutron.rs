@@ -185,7 +185,7 @@ fn a_trunks_parent() {
     ends_well(&neutron, wire, announce, &nic.device("tpi-"));
 }
 
-/// Nobody tells that neutron is in charge: its bridge does, before the agent has marked the port.
+/// Before the agent has marked the port, its bridge shows that neutron owns it.
 #[test]
 #[ignore = "needs neutron's agent: contrib/test says how"]
 fn a_port_of_which_only_the_bridge_says_whose_it_is() {

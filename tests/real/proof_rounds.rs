@@ -265,7 +265,7 @@ fn many_guests_are_not_mixed_up() {
     let before = packet_sockets(&host);
     crowd::create(&host, &nics);
     daemon.is_at(GUESTS.into());
-    assert!(packet_sockets(&host) > before, "nobody looks");
+    assert!(packet_sockets(&host) > before, "no capture is running");
     let wire =
         Capture::start(&host.wire(), "wire0", Direction::In, "not (ether[0:2] = 0x3333 and ether[2] = 0xff)");
     let answers = Capture::start(&host, "up0", Direction::In, "udp");
@@ -411,7 +411,7 @@ fn nic(number: u8) -> Nic {
         .address(format!("2001:db8::{number:x}"))
 }
 
-/// Beyond the uplink, somebody who knows the guests: what he sends to their addresses goes to their MACs.
+/// Beyond the uplink, a host that has the guests in its ARP table: its frames for their addresses go to their MACs.
 fn has_neighbours(host: &Host, nics: &[Nic]) {
     let entry = |nic: &Nic| {
         let number = u8::from_str_radix(&nic.mac[15..], 16).unwrap();

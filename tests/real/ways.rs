@@ -62,7 +62,7 @@ fn without_any_way_the_daemon_ends_and_the_next_one_announces() {
     assert_eq!(rounds(&wire.stop(), None).len(), 3);
 }
 
-/// As root, who may make another one.
+/// As root, which may create another one.
 #[test]
 fn a_helper_tap_is_made_again() {
     require!(lab, libvirt, tshark);

@@ -41,7 +41,7 @@ fn corrects_the_neighbour(send: &[&str], ip: &str) {
     eventually("the neighbour's correction", || (known(&site, ip) == site.nic.mac).then_some(()));
 }
 
-/// Beyond the uplink, a host as it comes: it makes no entry for whoever announces himself (`arp_accept=0`), but keeps
+/// Beyond the uplink, a host as it comes: it makes no entry from an announcement (`arp_accept=0`), but keeps
 /// those that it has up to date.
 fn with_neighbour(ip: &str) -> Site {
     let site = Site::ready(Attachment::LinuxBridge);

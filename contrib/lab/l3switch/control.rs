@@ -95,7 +95,7 @@ pub fn serve(
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let ask = ask.clone();
-            // Whoever asks and does not wait for the answer is no concern of ours.
+            // A client that does not wait for the answer does not matter.
             thread::spawn(move || answer(stream, ask));
         }
     });

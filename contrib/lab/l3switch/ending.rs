@@ -1,5 +1,5 @@
-//! When a program of the lab is to end: with SIGTERM, SIGINT or its standard input, so that whoever holds the other end
-//! of that, and dies, takes it along. `/dev/null` as standard input means nobody.
+//! The end of a program of the lab: SIGTERM, SIGINT, or the end of its standard input, so that it ends with the process that holds
+//! the other end. `/dev/null` as standard input means no such process.
 
 use std::os::unix::fs::MetadataExt;
 use std::thread;

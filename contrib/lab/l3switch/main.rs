@@ -140,7 +140,7 @@ fn run(run: Run) -> Result<(), String> {
     println!("ready");
     let ended = Machine { switch: Switch::new(config), ports, log }.work(&told);
     if let Some(path) = &run.control {
-        // It is gone, or somebody else's; either way nothing is left to do.
+        // It is gone, or belongs to another process; either way nothing is left to do.
         let _ = std::fs::remove_file(path);
     }
     ended
@@ -173,7 +173,7 @@ impl Machine {
                 }
                 Ok(Input::Ask(question, answer)) => {
                     let actions = self.switch.age(now());
-                    // Whoever asked may have gone.
+                    // The client may have gone.
                     let _ = answer.send(question.answer(&self.switch));
                     actions
                 }

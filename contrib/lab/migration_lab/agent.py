@@ -10,7 +10,7 @@ DEAD = {"tag": 4095, "vlan_mode": "trunk", "trunks": 4095}
 
 
 class Agent(threading.Thread):
-    """Binds `port` to `tag`; `resumed` is an event with the attribute `at`, for those who are late since then."""
+    """Binds `port` to `tag`; `resumed` is an event with the attribute `at`, for agents that are late by a fixed time since then."""
 
     def __init__(self, host, port, tag, case=None, resumed=None):
         super().__init__(daemon=True)

@@ -26,7 +26,7 @@ class Ovs:
         """What nova and os-vif do before the guest is there."""
 
     def agent(self, host, case=None, resumed=None):
-        """Who binds the guest's port on that host."""
+        """The agent that binds the guest's port on that host."""
         return Agent(host, self.port, self.tags[100], case, resumed)
 
     def migrating(self):

@@ -1,4 +1,4 @@
-"""One case of the matrix: who announces the guest, when its port gets its VLAN, and in what surroundings."""
+"""One case of the matrix: how the guest is announced, when its port gets its VLAN, and the surroundings."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ ATTACHMENTS = {
     "ovn-anew": "the real OVN, the port is bound anew after the migration",
     "neutron": "the real neutron agent, openvswitch firewall",
 }
-# Where nobody can say when the port shall get its VLAN.
+# If no agent can delay the port's VLAN.
 REAL = ("ovn", "ovn-anew", "neutron")
 # What the matrix varies, the slowest first: an option's name and the values.
 AXES = {

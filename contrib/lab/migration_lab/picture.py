@@ -34,11 +34,11 @@ FRAMES = {"rarp": "RARP (a MAC, no IP address)", "arp-request": "gratuitous ARP 
 TITLES = {
     1: ("Scenario 1: after a live migration, the other subnet still sends to the old host",
         "The port has its VLAN in time. QEMU's RARPs move the switch's FDB; its ARP entry follows only ARP (vendor B)."),
-    2: ("Scenario 2: the guest was announced before its port had a VLAN, and nobody heard it",
+    2: ("Scenario 2: the guest was announced before its port had a VLAN, and no host received it",
         "Neutron's agent binds the port 3 s late. Until then it is in the dead VLAN, and there QEMU's RARPs end."),
     3: ("The real OVN: the other subnet waits until OVN itself announces the port",
         "OVN 23.03, both hosts have the port, activation-strategy=rarp. Only ARP moves the switch's ARP entry (vendor B)."),
-    4: ("Neutron's real agent: its firewall lets no RARP pass, and nobody hears of the guest",
+    4: ("Neutron's real agent: its firewall drops RARP, and no host learns of the guest",
         "Neutron 21, openvswitch firewall. The port gets its VLAN when the agent looks the next time, up to 2 s after the plug."),
 }
 
@@ -111,7 +111,7 @@ class _Panel:
             since = "its port has its VLAN" if self.moments["tag"] > 0 else "it runs"
             what = f"both reach VM1 again {max(0, *back.values()):.0f} ms after {since}"
         elif all(value is None for value in back.values()):
-            what = "nobody reaches VM1 any more"
+            what = "no host reaches VM1 any more"
         else:
             lucky, other = ("VM2", "VM3") if back["vm3"] is None else ("VM3", "VM2")
             what = f"{lucky} reaches VM1 again, {other} does not"

@@ -1,6 +1,6 @@
 """The three hypervisors of the analysis, the L3 switch between them, and VM2 and VM3 on host 2.
 
-All of it is in the network namespace of whoever imports this, the migration lab's outer host, and dies with that.
+All of it is in the network namespace of the importing process, the migration lab's outer host, and dies with that.
 """
 
 import dataclasses

@@ -29,7 +29,7 @@ def write(directory, records):
 
 
 def write_records(directory, records):
-    """All that is known so far; whoever reads meanwhile sees it all, or what was known before."""
+    """All that is known so far; a concurrent reader sees all of it, or the previous state."""
     unfinished = directory / "records.json.new"
     unfinished.write_text(json.dumps(records, indent=1))
     os.replace(unfinished, directory / "records.json")
@@ -74,7 +74,7 @@ def never_or(value):
     return NEVER if value is None else value
 
 
-HEAD = ["attachment", "migration", "tag", "vendor", "who announces", "runs", "stood still", "VM2 out", "VM3 out",
+HEAD = ["attachment", "migration", "tag", "vendor", "announced by", "runs", "stood still", "VM2 out", "VM3 out",
         "first frame", "VM2 asks", "hears", "VM3 asks", "hears", "frames"]
 NOTE = """
 Median / worst, in ms. Stood still: how long the guest ran nowhere. Out: how long pings went unanswered; "never": to the end

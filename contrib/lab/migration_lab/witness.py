@@ -1,4 +1,4 @@
-"""Who saw what: tcpdump at VM1's port and on the far end of host 3's uplink, the switch's log, and the probes' logs."""
+"""The observations: tcpdump at VM1's port and on the far end of host 3's uplink, the switch's log, and the probes' logs."""
 
 import json
 import pathlib

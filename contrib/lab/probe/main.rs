@@ -71,7 +71,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     }
     let (tell, told) = mpsc::channel();
     let end = tell.clone();
-    // All of these sends fail only when there is nobody left to be told.
+    // These sends fail only if the receiver is gone.
     ending::on_end(move || drop(end.send(Input::End))).map_err(|error| format!("signals: {error}"))?;
     let identifier = std::process::id() as u16;
     let echo = Echo::open(arguments.source, arguments.to, identifier).map_err(|e| format!("socket: {e}"))?;

@@ -58,7 +58,7 @@ pub enum What {
         mac: MacAddr,
         port: String,
     },
-    /// A frame that says where somebody lives came in: `kind` is `rarp`, `arp-request` or `arp-reply`.
+    /// A frame that announces a host arrived: `kind` is `rarp`, `arp-request` or `arp-reply`.
     Announcement {
         kind: &'static str,
         port: String,

@@ -166,7 +166,7 @@ impl Switch {
             let reason = if vlan.is_some() { "other-vlan" } else { "untagged" };
             return self.drop_frame(reason, port, vlan, Some(&frame));
         };
-        // Nobody else may send as the switch, nor as a group.
+        // No other host may send with the switch's address, nor with a group address.
         if frame.source == self.config.mac || frame.source.is_multicast() {
             return self.drop_frame("bad-source", port, vlan, Some(&frame));
         }

@@ -15,7 +15,7 @@ use super::{Cause, Ingress, Svi, Switch, Time, What};
 const QUEUE: usize = 3;
 /// How soon an address is asked for again, while packets for it come.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// When nobody wants to know any more.
+/// After this time, no host waits for the answer any more.
 const FORGET: Duration = Duration::from_secs(3);
 
 /// A next hop without an ARP entry.

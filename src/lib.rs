@@ -55,7 +55,7 @@ pub mod for_tests {
     pub use crate::host::openvswitch::{jsonrpc, openflow, rows, unixctl};
     pub use crate::host::{injector, sys};
     pub use crate::path::{attachment, condition, hop, link, ovs, owner, readiness, uplinks, walk};
-    pub use crate::proof::{ofproto_flow, ofproto_trace};
+    pub use crate::proof::{fdb_show, ofproto_flow, ofproto_trace};
     pub use crate::report::{metrics, snapshot, waiting};
 
     /// The configuration file.

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod capture_filter;
 pub(crate) mod capture_point;
 pub(crate) mod delivery;
+pub mod fdb_show;
 pub mod ofproto_flow;
 pub mod ofproto_trace;
 pub(crate) mod returned;

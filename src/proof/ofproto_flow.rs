@@ -81,3 +81,60 @@ fn link_layer_address(options: &[u8], option: NdpOptionType) -> Option<MacAddr> 
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::announcement::frame::{self, Kind, Style};
+
+    const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
+
+    #[test]
+    fn our_frames_are_described() {
+        let addresses = ["192.0.2.10", "2001:db8::a"].map(|ip| ip.parse().unwrap());
+        let frames = frame::round(MAC, &addresses, &Style::default());
+        let told = |kind| {
+            let frame = frames.iter().find(|frame| frame.kind == kind).unwrap();
+            flow(5, &frame.bytes).unwrap()
+        };
+        let from = "in_port=5,dl_src=fa:16:3e:00:00:0a";
+        assert_eq!(
+            told(Kind::Rarp),
+            format!(
+                "{from},dl_dst=ff:ff:ff:ff:ff:ff,rarp,arp_op=3,arp_spa=0.0.0.0,arp_tpa=0.0.0.0,\
+                 arp_sha=fa:16:3e:00:00:0a,arp_tha=fa:16:3e:00:00:0a"
+            )
+        );
+        assert_eq!(
+            told(Kind::Na),
+            format!(
+                "{from},dl_dst=33:33:00:00:00:01,icmp6,ipv6_src=2001:db8::a,ipv6_dst=ff02::1,nw_ttl=255,\
+                 icmpv6_type=136,icmpv6_code=0,nd_target=2001:db8::a,nd_tll=fa:16:3e:00:00:0a"
+            )
+        );
+        let of = |frame: frame::Frame| flow(5, &frame.bytes).unwrap();
+        let guest = "2001:db8::a".parse().unwrap();
+        assert_eq!(
+            of(frame::ask(MAC, [192, 0, 2, 10].into(), [192, 0, 2, 1].into())),
+            format!(
+                "{from},dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_op=1,arp_spa=192.0.2.10,arp_tpa=192.0.2.1,\
+                 arp_sha=fa:16:3e:00:00:0a,arp_tha=00:00:00:00:00:00"
+            )
+        );
+        assert_eq!(
+            of(frame::solicitation(MAC, guest, "2001:db8::".parse().unwrap())),
+            format!(
+                "{from},dl_dst=33:33:ff:00:00:00,icmp6,ipv6_src=2001:db8::a,ipv6_dst=ff02::1:ff00:0,nw_ttl=255,\
+                 icmpv6_type=135,icmpv6_code=0,nd_target=2001:db8::,nd_sll=fa:16:3e:00:00:0a"
+            )
+        );
+        assert_eq!(
+            of(frame::router_solicitation(MAC, guest)),
+            format!(
+                "{from},dl_dst=33:33:00:00:00:02,icmp6,ipv6_src=2001:db8::a,ipv6_dst=ff02::2,nw_ttl=255,\
+                 icmpv6_type=133,icmpv6_code=0"
+            )
+        );
+        assert_eq!(flow(5, &frames[0].bytes[..41]), None, "half an ARP");
+    }
+}

@@ -14,7 +14,8 @@ use crate::path::ovs::{Ovs, Plugged};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
 use crate::proof::delivery::Delivery;
-use crate::proof::ofproto_trace::{self, Port, Verdict};
+use crate::proof::fdb_show::Port;
+use crate::proof::ofproto_trace::{self, Verdict};
 use crate::report::evidence::Learned;
 use crate::run::order::Host;
 

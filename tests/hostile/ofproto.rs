@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use announced::for_tests::ofproto_trace::{self, Port};
+use announced::for_tests::fdb_show::{self, Port};
+use announced::for_tests::ofproto_trace;
 use announced::for_tests::unixctl;
 use pnet_base::MacAddr;
 use proptest::collection::vec;
@@ -58,7 +59,7 @@ fn answers() -> Vec<String> {
 }
 
 fn is_sound(answer: &str) -> Result<(), TestCaseError> {
-    ofproto_trace::learned(answer, MAC, None);
+    fdb_show::learned(answer, MAC, None);
     let Some(verdict) = ofproto_trace::verdict(answer, "br-int", answer) else {
         return Ok(());
     };

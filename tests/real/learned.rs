@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use announced::for_tests::fdb::{self, FdbError};
+use announced::for_tests::fdb_show::Port;
 use announced::for_tests::frame::{self, Frame, Kind, Style};
-use announced::for_tests::ofproto_trace::{Port, Verdict};
+use announced::for_tests::ofproto_trace::Verdict;
 use announced::for_tests::sys::packet;
 use announced::for_tests::unixctl;
 use nix::sys::socket::{MsgFlags, send};

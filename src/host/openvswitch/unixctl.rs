@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::jsonrpc::Connection;
+use crate::proof::fdb_show::{self, Port};
 use crate::proof::ofproto_flow;
-use crate::proof::ofproto_trace::{self, Port, Verdict};
+use crate::proof::ofproto_trace::{self, Verdict};
 
 /// Open vSwitch answers from its main loop, usually within a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -87,7 +88,7 @@ pub async fn learned(
     vlan: Option<u16>,
 ) -> Result<Option<Port>, UnixctlError> {
     let table = call(directory, "fdb/show", &[name(bridge)?]).await?;
-    Ok(ofproto_trace::learned(&table, mac, vlan))
+    Ok(fdb_show::learned(&table, mac, vlan))
 }
 
 /// Refuses a name that would be an option of `ofproto/trace`, some of which send the frame.

@@ -434,7 +434,8 @@ fn bridge() -> Host {
 }
 
 fn lacking_capabilities(host: &Host, lacking: &str, way: &str) -> Run {
-    let arguments = format!("--bounding-set {lacking} {ANNOUNCE} {ON_A_BRIDGE} --count 2 --wait 1 --inject {way}");
+    let arguments =
+        format!("--bounding-set {lacking} {ANNOUNCE} {ON_A_BRIDGE} --count 2 --wait 1 --inject {way}");
     Running::start(host.command("setpriv").args(words(&arguments))).finish()
 }
 

@@ -2,6 +2,7 @@
 //! state machine.
 
 pub mod frame;
+pub(crate) mod frame_names;
 pub mod injection;
 pub mod machine;
 pub(crate) mod question;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use pnet_base::MacAddr;
 use serde::Serialize;
 
-use crate::announcement::injection;
+use crate::announcement::{frame_names, injection};
 use crate::cli::args::Output;
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{json, print};
@@ -18,7 +18,6 @@ use crate::guest::gateway::{Gateway, Source};
 use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
-use crate::proof::delivery;
 use crate::report::Path;
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::order::Order;
@@ -86,7 +85,7 @@ impl Explanation {
         let claimed = claims.filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
         let questions = order.questions(here);
         let asked = questions.iter().filter_map(|question| question.frame(target.mac));
-        let frames = order.round().into_iter().chain(asked).map(|frame| delivery::name(&frame));
+        let frames = order.round().into_iter().chain(asked).map(|frame| frame_names::name(&frame));
         let asks = questions.iter().map(|q| Asks { gateway: q.to, guest: q.from, source: q.source });
         let ways = injection::ways(seen, order.inject);
         Explanation {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::announcement::frame::Frame;
-use crate::announcement::injection;
+use crate::announcement::{frame_names, injection};
 use crate::cli::args::Output;
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{json, print};
@@ -18,7 +18,7 @@ use crate::guest::target::{DomainId, subject};
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
-use crate::proof::delivery::{self, Delivery, RoundFate};
+use crate::proof::delivery::{Delivery, RoundFate};
 use crate::report::evidence::Evidence;
 use crate::report::evidence::millis;
 use crate::report::{Path, VERSION};
@@ -131,7 +131,7 @@ impl Trace {
             attachment: Path::of(seen),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
             injector: None,
-            frames: order.round().iter().map(delivery::name).collect(),
+            frames: order.round().iter().map(frame_names::name).collect(),
             path: Vec::new(),
             ofproto: Vec::new(),
             evidence: Evidence::default(),
@@ -160,7 +160,7 @@ impl Trace {
         if !asked.is_empty() {
             observer.ask(&questions, attachment.entry.ifindex);
             host.injectors.send(&way, &asked).await.map_err(|error| error.to_string())?;
-            self.frames.extend(asked.iter().map(delivery::name));
+            self.frames.extend(asked.iter().map(frame_names::name));
         }
         let learned = match frames.first() {
             Some(frame) => diagnose::learned(host, seen, mac, frame).await,
@@ -195,7 +195,7 @@ async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdi
     let lines = diagnose::ofproto(host, seen, frames).await;
     let is_new = |(number, line): &(usize, &String)| !lines[..*number].contains(line);
     let verdicts = lines.iter().enumerate().filter(is_new).map(|(_, line)| Verdict {
-        frames: delivery::names(frames, |number| lines.get(number) == Some(line)),
+        frames: frame_names::names(frames, |number| lines.get(number) == Some(line)),
         deciding: line.clone(),
     });
     verdicts.collect()
@@ -203,7 +203,7 @@ async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdi
 
 fn passages(observer: &Observer) -> Vec<Passage> {
     let passed = |proof: &Delivery, seen: &[Option<Duration>]| {
-        delivery::names(proof.frames(), |number| seen[number].is_some())
+        frame_names::names(proof.frames(), |number| seen[number].is_some())
     };
     let passages = observer.proof.hops().map(|(hop, vlan, seen)| Passage {
         hop: hop.name.clone(),

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::ALL_ROUTERS;
 use crate::announcement::question::Question;
-use crate::proof::delivery::{Delivery, Sighting};
+use crate::proof::delivery::Delivery;
+use crate::proof::sighting::Sighting;
 
 /// The origin of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::{self, Frame, Kind};
 use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
-use crate::proof::delivery::{Delivery, Departed, Departure};
+use crate::proof::delivery::Delivery;
+use crate::proof::departure::{Departed, Departure};
 use crate::report::inquiry::{self, Answer, Inquired};
 
 /// The keys of a report that depend on captured frames.

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::guest::event::Cause;
     use crate::guest::target::{DomainId, Unannounceable};
-    use crate::proof::delivery::Departure;
+    use crate::proof::departure::Departure;
     use crate::report::metrics::{Gauges, Metrics};
 
     const UNANSWERED: &str = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";

@@ -24,7 +24,7 @@ use crate::path::attachment::tests::{link, ovs};
 use crate::path::link::Links;
 use crate::path::ovs::{DEAD_VLAN, Port};
 use crate::proof::capture_point::{CapturePoint, Direction};
-use crate::proof::delivery::Sighting;
+use crate::proof::sighting::Sighting;
 
 /// The uplink's ifindex.
 const UPLINK: u32 = 1;

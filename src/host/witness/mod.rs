@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::sys::{packet, readable};
 use crate::proof::capture_filter::{self, Guests, MAX_GUESTS};
 use crate::proof::capture_point::{CapturePoint, Direction};
-use crate::proof::delivery::Sighting;
+use crate::proof::sighting::Sighting;
 
 mod reception;
 

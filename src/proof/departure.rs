@@ -1,0 +1,75 @@
+//! The ways by which frames leave the host.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::hop::{Edge, Hop, Via};
+use crate::proof::sighting::Sighting;
+
+/// The number of device and VLAN pairs by which departures are counted.
+const MAX_DEPARTURES: usize = 16;
+
+/// The way by which a frame left the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// The last device.
+    pub device: String,
+    /// The last bridge before it.
+    pub bridge: Option<String>,
+    /// The bridge's port towards the device.
+    pub port: Option<String>,
+    /// The VLAN tag on the frame.
+    pub vlan: Option<u16>,
+    /// The kind of edge that the device is.
+    #[serde(default)]
+    pub edge: Option<Edge>,
+}
+
+/// The frames that left by one device in one VLAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departed {
+    /// How.
+    pub departure: Departure,
+    /// When the first one left.
+    pub at: Duration,
+    /// Their number.
+    pub frames: u64,
+}
+
+/// The departure of a frame that was seen at an edge.
+pub(super) fn departure(hop: &Hop, sighting: &Sighting) -> Departure {
+    let (bridge, port) = hop.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
+    Departure { device: hop.name.clone(), bridge, port, vlan: sighting.vlan, edge: hop.edge() }
+}
+
+/// Counts a departure.
+pub(super) fn note(departures: &mut Vec<Departed>, departure: Departure, at: Duration) {
+    let known = departures.iter().position(|known| known.departure == departure);
+    match known {
+        Some(known) => departures[known].frames += 1,
+        None if departures.len() < MAX_DEPARTURES => departures.push(Departed { departure, at, frames: 1 }),
+        None => {}
+    }
+}
+
+impl fmt::Display for Departure {
+    /// `left br-int by bond0 (eth1) in VLAN 100`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.bridge, &self.port) {
+            (Some(bridge), Some(port)) if *port != self.device => {
+                write!(f, "left {bridge} by {port} ({})", self.device)?;
+            }
+            (Some(bridge), _) => write!(f, "left {bridge} by {}", self.device)?,
+            (None, _) => write!(f, "left by {}", self.device)?,
+        }
+        if let Some(vlan) = self.vlan {
+            write!(f, " in VLAN {vlan}")?;
+        }
+        match self.edge.and_then(Edge::remark) {
+            Some(remark) => write!(f, ", {remark}"),
+            None => Ok(()),
+        }
+    }
+}

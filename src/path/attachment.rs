@@ -368,6 +368,7 @@ pub(crate) mod tests {
             }
             ovs.bridges.insert(format!("b-{bridge}"), row);
         }
+        ovs.reindex();
         ovs
     }
 
@@ -428,6 +429,7 @@ pub(crate) mod tests {
         let bond = ovs.ports.get_mut("p-eth0").unwrap();
         bond.name = "bond0".into();
         bond.interfaces.extend(member.interfaces);
+        ovs.reindex();
         let attachment = find("tap0", &links, &ovs).unwrap();
         assert_eq!(names(&attachment), "tap0 br-int bond0 eth0 eth1");
         assert_eq!(attachment.way.hops[4].via, Some(Via::of("br-int", "bond0")));
@@ -443,6 +445,7 @@ pub(crate) mod tests {
         let mut ovs = ovs;
         ovs.interfaces.get_mut("i-tap1").unwrap().external_ids =
             [("iface-id".to_owned(), "x".to_owned())].into();
+        ovs.reindex();
         let expected = (Kind::Ovs, "tap0 br-int br-ex eth0".into(), "br-int/tap0".into());
         assert_eq!(path("tap0", &links, &ovs), expected);
     }
@@ -498,6 +501,7 @@ pub(crate) mod tests {
         let interface = ovs.interfaces.get_mut("i-vhu0").unwrap();
         interface.external_ids.insert("iface-id".into(), "id".into());
         interface.options.insert("vhost-server-path".into(), "/run/a/sock".into());
+        ovs.reindex();
         let plugs = [
             plug("vhu0"),
             Plug { interface_id: Some("id".into()), ..Plug::default() },

@@ -5,7 +5,6 @@ pub mod attachment;
 pub mod condition;
 pub mod hop;
 pub mod link;
-mod memo;
 pub mod ovs;
 pub mod owner;
 pub mod readiness;

@@ -116,7 +116,6 @@ impl World {
             if let Some(port) = ovs.ports.get_mut(&format!("p-{tap}")) {
                 *port = Port { tag, ..port.clone() }.after(Some(port), counted, next_cfg, now);
             }
-            ovs.changed();
         });
     }
 

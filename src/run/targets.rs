@@ -119,7 +119,7 @@ mod tests {
     fn mark(ovs: &mut Ovs, port: &str, key: &str, value: &str) {
         let interface = ovs.interfaces.get_mut(&format!("i-{port}")).unwrap();
         interface.external_ids.insert(key.into(), value.into());
-        ovs.changed();
+        ovs.reindex();
     }
 
     fn told(known: Known, config: &Config, ovs: &Ovs) -> Vec<String> {

@@ -53,7 +53,10 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
         changed = true;
         put(&mut ovs.interfaces, uuid, update["new"].as_object().map(interface));
     }
-    ovs.changed();
+    let of_index = ["Bridge", "Port", "Interface"];
+    if of_index.iter().any(|table| rows(table).next().is_some()) {
+        ovs.reindex();
+    }
     changed
 }
 

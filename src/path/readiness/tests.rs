@@ -80,7 +80,12 @@ impl World {
         let World { links, ovs, ovsdb_error, guest, in_charge, untagged, now, .. } = self;
         let (guest, in_charge, untagged, now) = (*guest, *in_charge, *untagged, *now);
         let (ovsdb_error, uplinks) = (ovsdb_error.as_ref(), &Uplinks::default());
-        assess(&self.target, &Facts { links, ovs, ovsdb_error, guest, in_charge, untagged, now, uplinks })
+        let mut ovs = ovs.clone();
+        ovs.reindex();
+        assess(
+            &self.target,
+            &Facts { links, ovs: &ovs, ovsdb_error, guest, in_charge, untagged, now, uplinks },
+        )
     }
 
     fn unmet(&self) -> Vec<String> {
@@ -174,7 +179,6 @@ fn neutron_is_in_charge_of_a_bridge_that_its_agent_has_made() {
             None => assert_eq!(of(&world).0, Owner::Nobody),
         }
         world.port("tap1").other_config.insert("net_uuid".into(), "n".into());
-        world.ovs.changed();
         assert_eq!(of(&world).0, Owner::Neutron);
         world.asks_for(access(100));
         assert_eq!(of(&world).0, Owner::Vlan, "the operator's VLAN takes precedence");
@@ -386,7 +390,6 @@ fn a_port_with_a_bridge_of_its_own_follows_the_rule_of_its_patch_port() {
     assert_eq!((attachment.kind, attachment.bridge.as_str()), (Kind::PerPortBridge, "br-int"));
 
     world.ovs.ports.remove("p-pbp1");
-    world.ovs.changed();
     assert_eq!(world.unmet(), ["the bridge pb0a1b2c3d-4e has no patch port to the integration bridge"]);
 }
 

@@ -56,6 +56,7 @@ pub(super) fn ovs_bond() -> Delivery {
     let mut ovs = ovs(&[("br-int", &["tap0", "bond0", "eth0", "eth1"])]);
     ovs.bridges.values_mut().for_each(|bridge| bridge.ports.truncate(2));
     ovs.ports.get_mut("p-bond0").unwrap().interfaces = vec!["i-eth0".into(), "i-eth1".into()];
+    ovs.reindex();
     nothing_seen(links, &ovs, Method::PacketOut)
 }
 

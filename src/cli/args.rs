@@ -1,22 +1,20 @@
 //! The command line of announce(1).
 
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use clap_complete::engine::ArgValueCandidates;
 use pnet_base::MacAddr;
 
 use crate::announcement::frame::Kind;
 use crate::announcement::injection::Method;
-use crate::cli::candidates;
+use crate::cli::{candidates, values};
 use crate::config::duration;
 use crate::config::{self, Config};
 use crate::guest::Wanted;
-use crate::guest::address;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -185,16 +183,16 @@ pub struct Nics {
     #[command(flatten)]
     subject: Subject,
     /// The NIC's MAC address: with --dev the guest's, otherwise the one NIC to announce
-    #[arg(long, value_name = "MAC", value_parser = mac)]
+    #[arg(long, value_name = "MAC", value_parser = values::mac)]
     pub mac: Option<MacAddr>,
     /// An address to announce, in addition to those from trusted sources; may be given several times
-    #[arg(long = "ip", value_name = "ADDR", value_parser = ip)]
+    #[arg(long = "ip", value_name = "ADDR", value_parser = values::ip)]
     pub ips: Vec<IpAddr>,
     /// A gateway to ask, in addition to the known ones
-    #[arg(long = "ask", value_name = "ADDR", value_parser = gateway)]
+    #[arg(long = "ask", value_name = "ADDR", value_parser = values::gateway)]
     pub asks: Vec<IpAddr>,
     /// The VLAN that the port must have before anything is sent
-    #[arg(long, value_name = "ID", value_parser = vlan)]
+    #[arg(long, value_name = "ID", value_parser = values::vlan)]
     pub vlan: Option<u16>,
 }
 
@@ -239,7 +237,7 @@ pub struct Rounds {
 #[command(next_help_heading = "When and what to send")]
 pub struct Frames {
     /// What to send [default: all kinds]
-    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = kind, add = ArgValueCandidates::new(candidates::kinds))]
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', value_parser = values::kind, add = ArgValueCandidates::new(candidates::kinds))]
     pub send: Vec<Kind>,
     /// The injection method [default: auto]
     #[arg(long, value_name = "METHOD", hide_possible_values = false)]
@@ -365,122 +363,9 @@ impl Sources {
     }
 }
 
-/// The command line with the command moved before preceding options: `announce --json status`, as in `ip -j link`.
-pub(super) fn command_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut words: Vec<OsString> = words.into_iter().collect();
-    if let [_, hook, _, after, _] = &words[..] {
-        // A VM may be called --help.
-        if hook == "hook" && after == "--after" {
-            let guest = words.remove(2);
-            words.extend(["--".into(), guest]);
-        }
-    }
-    let cli = Cli::command();
-    let takes_value = |word: &str| {
-        let of_long = |long: &str| cli.get_arguments().find(|arg| arg.get_long() == Some(long));
-        let arg = match word.strip_prefix("--") {
-            Some(long) => of_long(long),
-            None => word
-                .chars()
-                .next_back()
-                .and_then(|c| cli.get_arguments().find(|arg| arg.get_short() == Some(c))),
-        };
-        arg.is_some_and(|arg| arg.get_action().takes_values())
-    };
-    let mut at = 1;
-    while let Some(word) = words.get(at).map(|word| word.to_string_lossy().into_owned()) {
-        match word.strip_prefix('-') {
-            None => break,
-            Some("-") => return words,
-            Some(_) => at += if takes_value(&word) { 2 } else { 1 },
-        }
-    }
-    let is_command = |word: &OsString| word.to_str().is_some_and(|word| cli.find_subcommand(word).is_some());
-    if at > 1 && words.get(at).is_some_and(is_command) {
-        let command = words.remove(at);
-        words.insert(1, command);
-    }
-    words
-}
-
-fn kind(word: &str) -> Result<Kind, String> {
-    word.parse()
-}
-
-fn mac(text: &str) -> Result<MacAddr, String> {
-    let mac: MacAddr =
-        text.parse().map_err(|_| "expected six bytes in hexadecimal, such as 52:54:00:12:34:56")?;
-    if mac.is_zero() || mac.is_multicast() || mac.is_broadcast() {
-        return Err("a NIC's address is neither zero nor of a group".into());
-    }
-    Ok(mac)
-}
-
-fn ip(text: &str) -> Result<IpAddr, String> {
-    let ip = text.parse().map_err(|_| "expected an IPv4 or IPv6 address without a prefix length")?;
-    match address::unannounceable(ip) {
-        Some(why) => Err(format!("it {why}, which no guest has")),
-        None => Ok(ip),
-    }
-}
-
-fn gateway(text: &str) -> Result<IpAddr, String> {
-    let ip = text.parse().map_err(|_| "expected an IPv4 or IPv6 address without a prefix length")?;
-    match address::unannounceable(ip) {
-        Some(why) => Err(format!("it {why}, which no gateway has")),
-        None => Ok(ip),
-    }
-}
-
-fn vlan(text: &str) -> Result<u16, String> {
-    let vlan = text.parse().map_err(|_| "expected a number from 1 to 4094")?;
-    config::vlan_id(vlan)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn first(line: &str) -> String {
-        let words = command_first(line.split(' ').map(OsString::from));
-        words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn options_may_stand_before_the_command() {
-        for (line, expected) in [
-            ("announce --json status", "announce status --json"),
-            ("announce -p --json status web1", "announce status -p --json web1"),
-            ("announce --vm explain", "announce --vm explain"),
-            (
-                "announce --connect test:///default explain web1",
-                "announce explain --connect test:///default web1",
-            ),
-            (
-                "announce --connect=test:///default explain web1",
-                "announce explain --connect=test:///default web1",
-            ),
-            ("announce web1 status", "announce web1 status"),
-            ("announce -- status", "announce -- status"),
-            ("announce --json", "announce --json"),
-        ] {
-            assert_eq!(first(line), expected);
-        }
-    }
-
-    #[test]
-    fn the_hook_takes_every_name() {
-        for name in ["web1", "-dash", "-h", "--help", "-v", "--after", "--after=1", "--", "-", "", "hook"] {
-            for words in [["hook", name, "--after", "1", ""], ["hook", "--after", "1", "--", name]] {
-                let words = words.iter().take(if words[1] == "--after" && words[3] == "--" { 5 } else { 4 });
-                let words = ["announce"].iter().chain(words).map(OsString::from);
-                match Cli::try_parse_from(command_first(words)).unwrap().command {
-                    Some(Command::Hook { guest, after: 1 }) => assert_eq!(guest, name),
-                    _ => panic!("{name}"),
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_vm_is_named_with_and_without_an_option() {

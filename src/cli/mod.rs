@@ -3,6 +3,7 @@
 mod announce;
 pub mod args;
 mod candidates;
+mod command_first;
 mod completions;
 mod exit;
 mod explain;
@@ -10,6 +11,7 @@ mod output;
 mod select;
 mod status;
 mod trace;
+mod values;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,7 +43,7 @@ pub struct Linked {
 pub fn main(linked: Option<Linked>, become_linked: fn() -> String) -> ExitCode {
     let began = Instant::now();
     completions::answer();
-    let cli = match Cli::try_parse_from(args::command_first(std::env::args_os())) {
+    let cli = match Cli::try_parse_from(command_first::command_first(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             complain(&exit::usage(&error));

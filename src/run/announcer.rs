@@ -1,19 +1,16 @@
 //! Runs announcements: observes the host, asks the state machine for the next step, and carries it out.
 
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
-use std::task::Poll;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::announcement::frame::{Frame, Kind};
-use crate::announcement::injection::{self, Method, Way};
+use crate::announcement::frame::Frame;
+use crate::announcement::injection::{Method, Way};
 use crate::announcement::machine::{Announcement, Outcome, Round, Step};
-use crate::announcement::quota::Part;
 use crate::guest::GuestState;
-use crate::host::backoff::Backoff;
 use crate::host::injector::InjectorError;
 use crate::host::openvswitch::flow_monitor::Monitored;
 use crate::path::readiness::Assessment;
@@ -23,17 +20,14 @@ use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally};
 use crate::run::asking::Asking;
 use crate::run::diagnose;
+use crate::run::lacking::Lacking;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
 use crate::run::waits::Place;
 
 mod patience;
-
-/// The pauses between attempts to prepare an injection method while none works.
-const MIN_RETRY: Duration = Duration::from_millis(1);
-const MAX_RETRY: Duration = Duration::from_millis(100);
-/// Longer than any preparation, which has a time-out of its own.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
+mod preparing;
+mod sending;
 
 /// The inputs that direct, end or pause an announcement.
 #[derive(Debug, Clone)]
@@ -150,26 +144,6 @@ struct Run {
 
 type Preparing = Pin<Box<dyn Future<Output = Result<Way, InjectorError>> + Send>>;
 
-/// The best method, or every one, does not work now but may work later: ovs-vswitchd may be starting.
-struct Lacking {
-    why: String,
-    since: Duration,
-    retry_at: Duration,
-    backoff: Backoff,
-    is_warned_of: bool,
-}
-
-impl Lacking {
-    fn new(now: Duration) -> Lacking {
-        let backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
-        Lacking { why: String::new(), since: now, retry_at: now, backoff, is_warned_of: false }
-    }
-
-    fn pause(&mut self, now: Duration) {
-        self.retry_at = now.saturating_add(self.backoff.pause());
-    }
-}
-
 impl Run {
     fn now(&self) -> Duration {
         self.supposed.unwrap_or_else(|| self.began.elapsed())
@@ -179,100 +153,6 @@ impl Run {
     fn suppose_now(&mut self) {
         if self.order.dry_run && self.supposed.is_none() {
             self.supposed = self.machine.progress().ready_at;
-        }
-    }
-
-    /// Prepares a method as soon as the path is known, so that no work is left when the port is ready. Does not wait for a
-    /// bridge.
-    async fn prepare(&mut self, host: &Host, seen: &Assessment) {
-        let ways = injection::ways(seen, self.order.inject);
-        if self.order.dry_run || self.frames.is_empty() {
-            if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
-                self.machine.give_up(InjectorError::NoSuchWay(method).to_string());
-            }
-            return;
-        }
-        let is_ready = self.machine.is_ready();
-        let is_lacking = self.way.is_none() || self.lacking.is_some();
-        let is_due = is_ready && self.preparing.is_none() && self.now() >= self.next_attempt();
-        if ways != self.offered {
-            self.offered.clone_from(&ways);
-            self.way = None;
-            self.watch_path(ways.first().map(Way::method), host, seen);
-            self.start_preparing(host);
-        } else if is_lacking && is_due {
-            self.start_preparing(host);
-        }
-        // Mostly it is ready at once.
-        let now = std::future::poll_fn(|context| {
-            Poll::Ready(match &mut self.preparing {
-                Some(preparing) => preparing.as_mut().poll(context),
-                None => Poll::Pending,
-            })
-        });
-        if let Poll::Ready(prepared) = now.await {
-            self.prepared(prepared, is_ready);
-        }
-    }
-
-    fn start_preparing(&mut self, host: &Host) {
-        let (injectors, ways, inject) = (host.injectors.clone(), self.offered.clone(), self.order.inject);
-        self.preparing = Some(Box::pin(async move { injectors.prepare(&ways, inject).await }));
-    }
-
-    fn prepared(&mut self, prepared: Result<Way, InjectorError>, is_ready: bool) {
-        self.preparing = None;
-        let now = self.now();
-        let rank = |way: &Way| self.offered.iter().position(|offered| offered == way);
-        match (prepared, &self.way) {
-            // The better method is tried again later.
-            (Ok(way), Some(current)) if rank(&way) >= rank(current) => {
-                if let Some(lacking) = &mut self.lacking {
-                    lacking.pause(now);
-                }
-            }
-            (Ok(way), current) => {
-                let was_held_up = current.is_none() && self.lacking.is_some();
-                (self.way, self.lacking) = (Some(way), None);
-                if was_held_up {
-                    self.machine.has_a_way_again(now);
-                }
-            }
-            // A missing socket may still appear before the port is ready.
-            (Err(_), None) if !is_ready => {}
-            (Err(error), _) => self.lack(&error),
-        }
-    }
-
-    /// No method works: preparation is repeated for as long as a port may take to become ready, if that can help.
-    fn lack(&mut self, error: &InjectorError) {
-        let now = self.now();
-        let lacking = self.lacking.get_or_insert_with(|| Lacking::new(now));
-        lacking.pause(now);
-        let why = error.to_string();
-        if lacking.why != why {
-            tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);
-            lacking.why.clone_from(&why);
-        }
-        let is_late = now.saturating_sub(lacking.since) >= self.order.wait;
-        if !error.is_transient() || (is_late && !self.order.endless) {
-            self.machine.give_up(why);
-        } else if is_late && !std::mem::replace(&mut lacking.is_warned_of, true) {
-            self.warn_of(&format!("{why}; still trying"));
-        }
-    }
-
-    fn lacks_a_way(&self) -> bool {
-        self.way.is_none() && !self.order.dry_run
-    }
-
-    /// When the methods are tried next, unless the one in preparation reports earlier.
-    fn next_attempt(&self) -> Duration {
-        match (&self.preparing, &self.lacking) {
-            // The preparation has a time-out of its own.
-            (Some(_), _) => self.now().saturating_add(PREPARE_TIMEOUT),
-            (None, Some(lacking)) => lacking.retry_at,
-            (None, None) => Duration::ZERO,
         }
     }
 
@@ -290,138 +170,6 @@ impl Run {
                 self.observer = Some(Observer::new(witness, self.began, mac, &self.frames, path));
             }
         }
-    }
-
-    /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
-    async fn take_turn(&mut self, host: &Host, signals: &mut Signals) {
-        let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {
-            self.has_turn = true;
-            return;
-        };
-        tokio::select! {
-            () = pace.turn(Part::announcements(self.machine.progress().attempts()), self.frames.len()) => self.has_turn = true,
-            Ok(()) = signals.guest.changed() => {}
-            Ok(()) = signals.stop.changed() => {}
-            Ok(()) = order_changed(&mut signals.order) => {}
-        }
-    }
-
-    /// Sends a round's announcements; returns whether they left, as far as that can be seen.
-    async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) -> bool {
-        self.has_turn = false;
-        let frames = self.round();
-        let sent = tokio::select! {
-            sent = self.send_by_any_way(&frames, host, seen) => sent,
-            // The loop checks the guest's state and the stop signal next.
-            () = must_stop(signals) => return false,
-        };
-        match sent {
-            Ok(()) => {
-                let at = self.now();
-                frames.iter().for_each(|frame| self.tally.add(frame.kind));
-                self.record(at, &frames);
-                let round = self.judge(at, host, seen).await;
-                self.machine.sent(round);
-                self.monitor_flows(host);
-                round.left
-            }
-            Err(error) => {
-                // The report has the last error.
-                tracing::debug!("{}: {error}", self.order.target.mac);
-                self.way = None;
-                match error.is_transient() {
-                    true => {
-                        self.machine.lacks_a_way(error.to_string());
-                        self.lack(&error);
-                    }
-                    false => self.machine.failed(self.now(), error.to_string()),
-                }
-                false
-            }
-        }
-    }
-
-    /// Sends the round by the prepared method, or by the next one that works.
-    async fn send_by_any_way(
-        &mut self,
-        frames: &[Frame],
-        host: &Host,
-        seen: &Assessment,
-    ) -> Result<(), InjectorError> {
-        self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
-        if self.order.dry_run {
-            return Ok(());
-        }
-        let Some(mut way) = self.way.clone() else {
-            return Err(InjectorError::Unavailable(Vec::new()));
-        };
-        loop {
-            let Err(error) = host.injectors.send(&way, frames).await else {
-                self.way = Some(way);
-                return Ok(());
-            };
-            let rung = self.offered.iter().position(|offered| *offered == way);
-            let below = rung.map_or(&[][..], |rung| &self.offered[rung + 1..]);
-            match host.injectors.prepare(below, self.order.inject).await {
-                Ok(next) => way = next,
-                Err(_) => return Err(error),
-            }
-            tracing::debug!("{}: {error}; trying {}", self.order.target.mac, way.method());
-            let now = self.now();
-            self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
-            self.watch_path(Some(way.method()), host, seen);
-            self.observer.iter_mut().for_each(Observer::look_on);
-        }
-    }
-
-    /// Sends a round's questions, after all announcements of that round had their turn. Their result does not affect the
-    /// announcement.
-    async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
-        let questions = self.asking.round(&self.order, host, seen, self.now()).await;
-        let frames: Vec<Frame> = questions.iter().filter_map(|q| q.frame(self.order.target.mac)).collect();
-        if frames.is_empty() {
-            return;
-        }
-        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
-            let attempt = self.machine.progress().attempts().saturating_sub(1);
-            tokio::select! {
-                () = pace.turn(Part::questions(attempt), frames.len()) => {}
-                () = must_stop(signals) => return,
-            }
-        }
-        let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
-        self.observer.iter_mut().for_each(|observer| observer.ask(&questions, device));
-        let at = self.now();
-        let send = async {
-            match &self.way {
-                Some(way) if !self.order.dry_run => host.injectors.send(way, &frames).await,
-                _ => Ok(()),
-            }
-        };
-        let sent = tokio::select! {
-            sent = send => sent,
-            () = must_stop(signals) => return,
-        };
-        match sent {
-            Ok(()) => {
-                frames.iter().for_each(|frame| self.tally.add(frame.kind));
-                self.record(at, &frames);
-                if let Some(observer) = &mut self.observer {
-                    observer.asked().await;
-                }
-            }
-            Err(error) => tracing::debug!("{}: cannot ask: {error}", self.order.target.mac),
-        }
-    }
-
-    /// The frames of the next round. A round that is retried for long has one ARP announcement, NA and RARP per address.
-    fn round(&self) -> Vec<Frame> {
-        let is_spared = |frame: &&Frame| {
-            let is_other_form = |other: &Frame| other.kind == Kind::ArpRequest && other.ip == frame.ip;
-            frame.kind == Kind::ArpReply && self.frames.iter().any(is_other_form)
-        };
-        let is_sparing = self.machine.is_sparing();
-        self.frames.iter().filter(|frame| !(is_sparing && is_spared(frame))).cloned().collect()
     }
 
     async fn judge(&mut self, at: Duration, host: &Host, seen: &Assessment) -> Round {
@@ -474,19 +222,6 @@ impl Run {
             // Record the time of the first correct entry.
             if !(was_settled && learned.as_ref().is_none_or(is_settled)) {
                 self.learned = learned.map(|learned| (learned, self.now()));
-            }
-        }
-    }
-
-    fn record(&self, now: Duration, frames: &[Frame]) {
-        let Some(pcap) = &self.order.pcap else {
-            return;
-        };
-        let mut pcap = pcap.lock().unwrap_or_else(PoisonError::into_inner);
-        for frame in frames {
-            if let Err(error) = pcap.write(now, &frame.bytes) {
-                tracing::error!("cannot write the capture file: {error}");
-                return;
             }
         }
     }

@@ -5,6 +5,7 @@ pub(crate) mod asking;
 pub(crate) mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+mod lacking;
 pub(crate) mod observer;
 pub(crate) mod order;
 pub(crate) mod pacer;

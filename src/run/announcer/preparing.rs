@@ -1,0 +1,110 @@
+//! Prepares the injection methods of an announcement, and prepares them again after a failure.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Run;
+use crate::announcement::injection::{self, Way};
+use crate::host::injector::InjectorError;
+use crate::path::readiness::Assessment;
+use crate::run::lacking::Lacking;
+use crate::run::order::Host;
+
+/// Longer than any preparation, which has a time-out of its own.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Run {
+    /// Prepares a method as soon as the path is known, so that no work is left when the port is ready. Does not wait for a
+    /// bridge.
+    pub(super) async fn prepare(&mut self, host: &Host, seen: &Assessment) {
+        let ways = injection::ways(seen, self.order.inject);
+        if self.order.dry_run || self.frames.is_empty() {
+            if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
+                self.machine.give_up(InjectorError::NoSuchWay(method).to_string());
+            }
+            return;
+        }
+        let is_ready = self.machine.is_ready();
+        let is_lacking = self.way.is_none() || self.lacking.is_some();
+        let is_due = is_ready && self.preparing.is_none() && self.now() >= self.next_attempt();
+        if ways != self.offered {
+            self.offered.clone_from(&ways);
+            self.way = None;
+            self.watch_path(ways.first().map(Way::method), host, seen);
+            self.start_preparing(host);
+        } else if is_lacking && is_due {
+            self.start_preparing(host);
+        }
+        // Mostly it is ready at once.
+        let now = std::future::poll_fn(|context| {
+            Poll::Ready(match &mut self.preparing {
+                Some(preparing) => preparing.as_mut().poll(context),
+                None => Poll::Pending,
+            })
+        });
+        if let Poll::Ready(prepared) = now.await {
+            self.prepared(prepared, is_ready);
+        }
+    }
+
+    pub(super) fn start_preparing(&mut self, host: &Host) {
+        let (injectors, ways, inject) = (host.injectors.clone(), self.offered.clone(), self.order.inject);
+        self.preparing = Some(Box::pin(async move { injectors.prepare(&ways, inject).await }));
+    }
+
+    pub(super) fn prepared(&mut self, prepared: Result<Way, InjectorError>, is_ready: bool) {
+        self.preparing = None;
+        let now = self.now();
+        let rank = |way: &Way| self.offered.iter().position(|offered| offered == way);
+        match (prepared, &self.way) {
+            // The better method is tried again later.
+            (Ok(way), Some(current)) if rank(&way) >= rank(current) => {
+                if let Some(lacking) = &mut self.lacking {
+                    lacking.pause(now);
+                }
+            }
+            (Ok(way), current) => {
+                let was_held_up = current.is_none() && self.lacking.is_some();
+                (self.way, self.lacking) = (Some(way), None);
+                if was_held_up {
+                    self.machine.has_a_way_again(now);
+                }
+            }
+            // A missing socket may still appear before the port is ready.
+            (Err(_), None) if !is_ready => {}
+            (Err(error), _) => self.lack(&error),
+        }
+    }
+
+    /// No method works: preparation is repeated for as long as a port may take to become ready, if that can help.
+    pub(super) fn lack(&mut self, error: &InjectorError) {
+        let now = self.now();
+        let lacking = self.lacking.get_or_insert_with(|| Lacking::new(now));
+        lacking.pause(now);
+        let why = error.to_string();
+        if lacking.why != why {
+            tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);
+            lacking.why.clone_from(&why);
+        }
+        let is_late = now.saturating_sub(lacking.since) >= self.order.wait;
+        if !error.is_transient() || (is_late && !self.order.endless) {
+            self.machine.give_up(why);
+        } else if is_late && !std::mem::replace(&mut lacking.is_warned_of, true) {
+            self.warn_of(&format!("{why}; still trying"));
+        }
+    }
+
+    pub(super) fn lacks_a_way(&self) -> bool {
+        self.way.is_none() && !self.order.dry_run
+    }
+
+    /// When the methods are tried next, unless the one in preparation reports earlier.
+    pub(super) fn next_attempt(&self) -> Duration {
+        match (&self.preparing, &self.lacking) {
+            // The preparation has a time-out of its own.
+            (Some(_), _) => self.now().saturating_add(PREPARE_TIMEOUT),
+            (None, Some(lacking)) => lacking.retry_at,
+            (None, None) => Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Sends the rounds of an announcement.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::{Run, Signals, must_stop, order_changed};
+use crate::announcement::frame::{Frame, Kind};
+use crate::announcement::quota::Part;
+use crate::host::injector::InjectorError;
+use crate::path::readiness::Assessment;
+use crate::run::lacking::Lacking;
+use crate::run::observer::Observer;
+use crate::run::order::Host;
+
+impl Run {
+    /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
+    pub(super) async fn take_turn(&mut self, host: &Host, signals: &mut Signals) {
+        let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {
+            self.has_turn = true;
+            return;
+        };
+        tokio::select! {
+            () = pace.turn(Part::announcements(self.machine.progress().attempts()), self.frames.len()) => self.has_turn = true,
+            Ok(()) = signals.guest.changed() => {}
+            Ok(()) = signals.stop.changed() => {}
+            Ok(()) = order_changed(&mut signals.order) => {}
+        }
+    }
+
+    /// Sends a round's announcements; returns whether they left, as far as that can be seen.
+    pub(super) async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) -> bool {
+        self.has_turn = false;
+        let frames = self.round();
+        let sent = tokio::select! {
+            sent = self.send_by_any_way(&frames, host, seen) => sent,
+            // The loop checks the guest's state and the stop signal next.
+            () = must_stop(signals) => return false,
+        };
+        match sent {
+            Ok(()) => {
+                let at = self.now();
+                frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.record(at, &frames);
+                let round = self.judge(at, host, seen).await;
+                self.machine.sent(round);
+                self.monitor_flows(host);
+                round.left
+            }
+            Err(error) => {
+                // The report has the last error.
+                tracing::debug!("{}: {error}", self.order.target.mac);
+                self.way = None;
+                match error.is_transient() {
+                    true => {
+                        self.machine.lacks_a_way(error.to_string());
+                        self.lack(&error);
+                    }
+                    false => self.machine.failed(self.now(), error.to_string()),
+                }
+                false
+            }
+        }
+    }
+
+    /// Sends the round by the prepared method, or by the next one that works.
+    pub(super) async fn send_by_any_way(
+        &mut self,
+        frames: &[Frame],
+        host: &Host,
+        seen: &Assessment,
+    ) -> Result<(), InjectorError> {
+        self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
+        if self.order.dry_run {
+            return Ok(());
+        }
+        let Some(mut way) = self.way.clone() else {
+            return Err(InjectorError::Unavailable(Vec::new()));
+        };
+        loop {
+            let Err(error) = host.injectors.send(&way, frames).await else {
+                self.way = Some(way);
+                return Ok(());
+            };
+            let current = self.offered.iter().position(|offered| *offered == way);
+            let others = current.map_or(&[][..], |at| &self.offered[at + 1..]);
+            match host.injectors.prepare(others, self.order.inject).await {
+                Ok(next) => way = next,
+                Err(_) => return Err(error),
+            }
+            tracing::debug!("{}: {error}; trying {}", self.order.target.mac, way.method());
+            let now = self.now();
+            self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
+            self.watch_path(Some(way.method()), host, seen);
+            self.observer.iter_mut().for_each(Observer::look_on);
+        }
+    }
+
+    /// Sends a round's questions, after all announcements of that round had their turn. Their result does not affect the
+    /// announcement.
+    pub(super) async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
+        let questions = self.asking.round(&self.order, host, seen, self.now()).await;
+        let frames: Vec<Frame> = questions.iter().filter_map(|q| q.frame(self.order.target.mac)).collect();
+        if frames.is_empty() {
+            return;
+        }
+        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
+            let attempt = self.machine.progress().attempts().saturating_sub(1);
+            tokio::select! {
+                () = pace.turn(Part::questions(attempt), frames.len()) => {}
+                () = must_stop(signals) => return,
+            }
+        }
+        let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
+        self.observer.iter_mut().for_each(|observer| observer.ask(&questions, device));
+        let at = self.now();
+        let send = async {
+            match &self.way {
+                Some(way) if !self.order.dry_run => host.injectors.send(way, &frames).await,
+                _ => Ok(()),
+            }
+        };
+        let sent = tokio::select! {
+            sent = send => sent,
+            () = must_stop(signals) => return,
+        };
+        match sent {
+            Ok(()) => {
+                frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.record(at, &frames);
+                if let Some(observer) = &mut self.observer {
+                    observer.asked().await;
+                }
+            }
+            Err(error) => tracing::debug!("{}: cannot ask: {error}", self.order.target.mac),
+        }
+    }
+
+    /// The frames of the next round. A round that is retried for long has one ARP announcement, NA and RARP per address.
+    pub(super) fn round(&self) -> Vec<Frame> {
+        let is_spared = |frame: &&Frame| {
+            let is_other_form = |other: &Frame| other.kind == Kind::ArpRequest && other.ip == frame.ip;
+            frame.kind == Kind::ArpReply && self.frames.iter().any(is_other_form)
+        };
+        let is_sparing = self.machine.is_sparing();
+        self.frames.iter().filter(|frame| !(is_sparing && is_spared(frame))).cloned().collect()
+    }
+
+    pub(super) fn record(&self, now: Duration, frames: &[Frame]) {
+        let Some(pcap) = &self.order.pcap else {
+            return;
+        };
+        let mut pcap = pcap.lock().unwrap_or_else(PoisonError::into_inner);
+        for frame in frames {
+            if let Err(error) = pcap.write(now, &frame.bytes) {
+                tracing::error!("cannot write the capture file: {error}");
+                return;
+            }
+        }
+    }
+}

@@ -148,7 +148,7 @@ mod tests {
                 entry,
                 bridge: "br-int".into(),
                 port: "tap0".into(),
-                way: crate::path::walk::WayOut::default(),
+                way: crate::path::way_out::WayOut::default(),
             }),
             ofport: Some(5),
             settles_in: None,

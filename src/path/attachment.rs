@@ -7,7 +7,8 @@ use crate::path::condition::Condition;
 use crate::path::link::{Link, Links};
 use crate::path::ovs::{Bridge, Ovs, Plugged};
 use crate::path::uplinks::Uplinks;
-use crate::path::walk::{self, Start, WayOut};
+use crate::path::walk::{self, Start};
+use crate::path::way_out::WayOut;
 
 /// Prefix of the names of neutron's trunk bridges (`neutron_lib.services.trunk.constants`).
 const TRUNK_BRIDGE: &str = "tbr-";

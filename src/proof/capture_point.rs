@@ -3,7 +3,7 @@
 use crate::announcement::injection::Method;
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Edge, Hop, Role};
-use crate::path::walk::{Reach, WayOut};
+use crate::path::way_out::{Reach, WayOut};
 
 /// The hops that a frame passes after its injection by one method.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::frame_names::names;
 use crate::path::hop::{Edge, Hop, Role};
 use crate::path::ovs::DEAD_VLAN;
-use crate::path::walk::Reach;
+use crate::path::way_out::Reach;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::departure::{Departed, departure, note};
 use crate::proof::ofproto_trace::Verdict;

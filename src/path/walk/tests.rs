@@ -3,7 +3,12 @@
 use super::*;
 use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::attachment::{Attachment, resolve};
-use crate::path::link::{Bridge as BridgeInfo, BridgePort, PortVlans};
+use crate::path::hop::{Cast, Setting};
+use crate::path::link::{Bridge as BridgeInfo, BridgePort, PortState, PortVlans};
+use crate::path::way_out::Reach;
+
+mod bounds;
+mod settings;
 
 const TAP: u32 = 2;
 
@@ -353,101 +358,4 @@ fn the_path_of_a_neutron_port_ends_at_the_edges_of_its_network() {
     assert_eq!(edges_of(&overlay, &bridges).0, ["vxlan-1 Tunnel Unknown"]);
     // l2population makes no tunnel until another host has a port of the network.
     assert_eq!(edges_of(&overlay, &bridges[..2]), (vec![], Reach::Host));
-}
-
-#[test]
-fn the_settings_of_a_bridge_port_are_recorded_on_the_hop_behind_it() {
-    let port = |change: fn(&mut BridgePort)| {
-        let mut eth0 = link(9, "eth0", "", 1, 0);
-        change(eth0.port.as_mut().unwrap());
-        eth0
-    };
-    let isolated = |world: World| world.changed(TAP, |tap| tap.port.as_mut().unwrap().isolated = true);
-    for (eth0, both, setting) in [
-        (port(|port| port.state = PortState::Blocking), false, Some(Setting::State(PortState::Blocking))),
-        (port(|port| port.isolated = true), false, None),
-        (port(|port| port.isolated = true), true, Some(Setting::Isolated)),
-        (port(|port| port.bcast_flood = false), false, Some(Setting::BcastFlood)),
-        (port(|port| port.mcast_flood = false), false, Some(Setting::McastFlood)),
-        (port(|port| port.neigh_suppress = true), false, Some(Setting::NeighSuppress)),
-        (Link { lower_up: false, ..port(|_| ()) }, false, Some(Setting::NoCarrier)),
-        (Link { up: false, ..port(|_| ()) }, false, Some(Setting::Down)),
-    ] {
-        let world = on_br0(&[eth0]);
-        let world = if both { isolated(world) } else { world };
-        let held = world.way().hops.last().unwrap().holds.iter().map(|hold| hold.setting).collect::<Vec<_>>();
-        assert_eq!(held, Vec::from_iter(setting));
-    }
-}
-
-#[test]
-fn a_setting_applies_to_its_kind_of_frame() {
-    let all = [Cast::Broadcast, Cast::ArpAnnouncement, Cast::Multicast, Cast::Advertisement];
-    for (setting, kept) in [
-        (Setting::BcastFlood, [true, true, false, false]),
-        (Setting::McastFlood, [false, false, true, true]),
-        (Setting::NeighSuppress, [false, true, false, true]),
-        (Setting::Isolated, [true; 4]),
-    ] {
-        assert_eq!(all.map(|cast| setting.keeps(cast)), kept, "{setting:?}");
-    }
-}
-
-#[test]
-fn circles_end() {
-    // br0 → a ═ b → br1 → c ═ d → br0
-    let [a, b] = veth((3, "a", 1), (4, "b", 7));
-    let [c, d] = veth((5, "c", 7), (6, "d", 1));
-    let devices = [a, b, c, d, link(7, "br1", "bridge", 0, 0), link(9, "eth0", "", 7, 0)];
-    assert_eq!(edges(&on_br0(&devices).way()), ["eth0 Nic Untagged"]);
-    // A VLAN device that is a port of its own bridge, and two that are below each other.
-    let devices =
-        [link(3, "br0.7", "vlan", 1, 1), link(4, "x.1", "vlan", 1, 5), link(5, "y.2", "vlan", 0, 4)];
-    assert_eq!(on_br0(&devices).way().reach(), Reach::Nowhere);
-}
-
-#[test]
-fn ten_thousand_devices_below_each_other_are_followed_and_more_are_not() {
-    let chain = |length: u32| {
-        let device = |n: u32| link(10 + n, &format!("m{n}"), "macvlan", u32::from(n == 0), 11 + n);
-        let mut devices: Vec<Link> = (0..length).map(device).collect();
-        devices.push(link(10 + length, "eth0", "", 0, 0));
-        on_br0(&devices).way()
-    };
-    assert_eq!(chain(10_000).reach(), Reach::Network);
-    assert_eq!(chain(30_000).reach(), Reach::Nowhere);
-}
-
-/// Each announcement walks after each change, so the cost per walk must not depend on the guests.
-#[test]
-fn two_thousand_guests_are_not_visited() {
-    let guests = (0..2000).map(|n| Link {
-        address: Some([0xfe, 0, 0, 0, (n >> 8) as u8, n as u8]),
-        ..link(100 + n, &format!("vnet{n}"), "tun", 1, 0)
-    });
-    let devices: Vec<Link> = guests.chain([link(9, "eth0", "", 1, 0)]).collect();
-    let world = on_br0(&devices);
-    let start = Start::LinuxBridge(world.links.get(TAP).unwrap(), world.links.get(1).unwrap());
-    let mut walk = Walk::new(&world.links, &world.ovs, &world.uplinks);
-    walk.begin(start);
-    walk.run();
-    assert!(walk.steps < 10, "{}", walk.steps);
-}
-
-#[test]
-fn a_frame_is_held_if_every_edge_is_closed_to_it() {
-    let port = |index, name: &str, change: fn(&mut BridgePort)| {
-        let mut link = link(index, name, "", 1, 0);
-        change(link.port.as_mut().unwrap());
-        link
-    };
-    let no_broadcast = |port: &mut BridgePort| port.bcast_flood = false;
-    let blocked = |port: &mut BridgePort| port.state = PortState::Blocking;
-    let told = |devices: &[Link], cast| {
-        on_br0(devices).way().holds(cast).iter().map(|hold| hold.setting).collect::<Vec<_>>()
-    };
-    let both = [port(8, "eth0", no_broadcast), port(9, "eth1", blocked)];
-    assert_eq!(told(&both, Cast::Broadcast), [Setting::BcastFlood, Setting::State(PortState::Blocking)]);
-    assert_eq!(told(&both, Cast::Advertisement), [], "eth0 lets it pass");
-    assert_eq!(told(&[], Cast::Broadcast), [], "there is no edge that could be closed");
 }

@@ -1,0 +1,114 @@
+//! The walk through bridges of Open vSwitch.
+
+use super::{Place, Step, Visit, Walk};
+use crate::path::hop::{Edge, Hop, Role, Tag, Via};
+use crate::path::neutron_network::Network;
+use crate::path::ovs::{Bridge, Plugged};
+
+impl<'a> Walk<'a> {
+    pub(super) fn in_ovs(&mut self, bridge: &'a Bridge, by: &'a str, mut step: Step<'a>) {
+        step.via = None;
+        let at = self.hop(Hop::unseen(&bridge.name, Role::Ovs), &mut step);
+        self.bridges.push(at);
+        let came_by = self.ovs.named(by);
+        let network = came_by.and_then(Network::of);
+        self.network = self.network.or(network);
+        // Beyond the patch port towards a provider bridge, frames are in the VLAN of the physical network.
+        let is_patch = came_by.is_some_and(|plugged| plugged.interface.kind == "patch");
+        let is_beyond = is_patch && network.is_none();
+        let tag = if is_beyond { step.tag } else { Tag::Unknown };
+        let beyond = match self.network {
+            Some(Network::Provider(tag)) if !is_beyond => tag,
+            _ => tag,
+        };
+        let onward: Vec<Plugged<'_>> =
+            self.ovs.leading_on(bridge).filter(|plugged| plugged.interface.name != by).collect();
+        for plugged in onward.into_iter().rev() {
+            let (place, tag) = match self.ovs.peer_of(plugged.interface) {
+                Some(peer) => (Place::Ovs(peer.bridge, &peer.interface.name), beyond),
+                None => (Place::Row(plugged), tag),
+            };
+            self.todo.push(Step { place, from: Some(at), tag, via: None, holds: Vec::new() });
+        }
+    }
+
+    pub(super) fn leaves_ovs(&mut self, plugged: Plugged<'a>, mut step: Step<'a>) {
+        let Plugged { bridge, port, interface } = plugged;
+        let is_other = match self.network {
+            Some(Network::Overlay) => !interface.is_tunnel(),
+            Some(Network::Provider(_)) => interface.is_tunnel(),
+            None => false,
+        };
+        if is_other {
+            return;
+        }
+        if interface.error.is_some() || interface.ofport == Some(-1) {
+            let why = interface.error.clone().unwrap_or_else(|| "Open vSwitch could not open it".into());
+            return self.dead_end(format!("{} of {}: {why}", interface.name, bridge.name));
+        }
+        step.via = Some(Via::of(&bridge.name, &port.name));
+        let link = self.links.named(&interface.name);
+        match interface.kind.as_str() {
+            "patch" => {
+                self.dead_end(format!("the patch port {} of {} has no peer", interface.name, bridge.name))
+            }
+            "" | "system" => match link {
+                Some(link) => {
+                    self.bond(plugged, &mut step);
+                    let offloads = self.ovs.offloads() && link.has_hardware && !self.uplinks.are_named();
+                    match offloads {
+                        true => self.edge(Hop::of(link, Role::Upper), Edge::Offload, step),
+                        false => self.todo.push(Step { place: Place::Out(link), ..step }),
+                    }
+                }
+                None => self.dead_end(format!("{} of {} does not exist", interface.name, bridge.name)),
+            },
+            "internal" => match link {
+                Some(link) if link.name == bridge.name && link.master.is_none() => {}
+                Some(link) => {
+                    let is_port = link.master.is_some() || self.links.stacked_on(link.index).next().is_some();
+                    if is_port {
+                        self.todo.push(Step { place: Place::In(link), ..step });
+                    }
+                }
+                None if self.uplinks.are_named() => {}
+                None if interface.name == bridge.name => {}
+                None => self.edge(Hop::unseen(&interface.name, Role::Ovs), Edge::Namespace, step),
+            },
+            "dpdk" | "afxdp" | "afxdp-nonpmd" => {
+                self.bond(plugged, &mut step);
+                self.edge(Hop::unseen(&interface.name, Role::Ovs), Edge::Bypass, step);
+            }
+            _ if interface.is_tunnel() => self.tunnel(plugged, step),
+            _ => {}
+        }
+    }
+
+    /// Adds the port of a bond before its member, once.
+    pub(super) fn bond(&mut self, plugged: Plugged<'a>, step: &mut Step<'a>) {
+        let port = &plugged.port.name;
+        if port == &plugged.interface.name {
+            return;
+        }
+        let is_it = |hop: &Hop| hop.name == *port && hop.role == Role::Ovs && hop.via == step.via;
+        step.from = match self.hops.iter().rposition(is_it) {
+            Some(at) => Some(at),
+            None => Some(self.hop(Hop::unseen(port, Role::Ovs), step)),
+        };
+    }
+
+    /// The kernel datapath has one device for all tunnels of a kind.
+    pub(super) fn tunnel(&mut self, plugged: Plugged<'a>, mut step: Step<'a>) {
+        let device = plugged.interface.tunnel_device().and_then(|name| self.links.named(&name));
+        let Some(device) = device else {
+            return self.edge(Hop::unseen(&plugged.interface.name, Role::Ovs), Edge::Tunnel, step);
+        };
+        let port = self.hop(Hop::unseen(&plugged.interface.name, Role::Ovs), &mut step);
+        if !self.visited.insert(Visit::Out(device.index, Tag::Unknown)) {
+            return;
+        }
+        step.from = Some(port);
+        step.via = Some(Via::of(&plugged.bridge.name, &device.name));
+        self.edge(Hop::of(device, Role::Upper), Edge::Tunnel, step);
+    }
+}

@@ -1,0 +1,44 @@
+//! Cycles, and the cost of a walk.
+
+use super::*;
+
+#[test]
+fn circles_end() {
+    // br0 → a ═ b → br1 → c ═ d → br0
+    let [a, b] = veth((3, "a", 1), (4, "b", 7));
+    let [c, d] = veth((5, "c", 7), (6, "d", 1));
+    let devices = [a, b, c, d, link(7, "br1", "bridge", 0, 0), link(9, "eth0", "", 7, 0)];
+    assert_eq!(edges(&on_br0(&devices).way()), ["eth0 Nic Untagged"]);
+    // A VLAN device that is a port of its own bridge, and two that are below each other.
+    let devices =
+        [link(3, "br0.7", "vlan", 1, 1), link(4, "x.1", "vlan", 1, 5), link(5, "y.2", "vlan", 0, 4)];
+    assert_eq!(on_br0(&devices).way().reach(), Reach::Nowhere);
+}
+
+#[test]
+fn ten_thousand_devices_below_each_other_are_followed_and_more_are_not() {
+    let chain = |length: u32| {
+        let device = |n: u32| link(10 + n, &format!("m{n}"), "macvlan", u32::from(n == 0), 11 + n);
+        let mut devices: Vec<Link> = (0..length).map(device).collect();
+        devices.push(link(10 + length, "eth0", "", 0, 0));
+        on_br0(&devices).way()
+    };
+    assert_eq!(chain(10_000).reach(), Reach::Network);
+    assert_eq!(chain(30_000).reach(), Reach::Nowhere);
+}
+
+/// Each announcement walks after each change, so the cost per walk must not depend on the guests.
+#[test]
+fn two_thousand_guests_are_not_visited() {
+    let guests = (0..2000).map(|n| Link {
+        address: Some([0xfe, 0, 0, 0, (n >> 8) as u8, n as u8]),
+        ..link(100 + n, &format!("vnet{n}"), "tun", 1, 0)
+    });
+    let devices: Vec<Link> = guests.chain([link(9, "eth0", "", 1, 0)]).collect();
+    let world = on_br0(&devices);
+    let start = Start::LinuxBridge(world.links.get(TAP).unwrap(), world.links.get(1).unwrap());
+    let mut walk = Walk::new(&world.links, &world.ovs, &world.uplinks);
+    walk.begin(start);
+    walk.run();
+    assert!(walk.steps < 10, "{}", walk.steps);
+}

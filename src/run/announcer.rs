@@ -80,7 +80,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         match *signals.stop.borrow_and_update() {
             Some(Stop::Interrupted) => run.machine.cancel("interrupted"),
             Some(Stop::Superseded) => run.machine.supersede(),
-            Some(Stop::LeftOut) => run.machine.cancel("the configuration leaves it out (announce = false)"),
+            Some(Stop::LeftOut) => run.machine.cancel("the configuration excludes it (announce = false)"),
             None => {}
         }
         if let Ok(true) = signals.order.has_changed() {

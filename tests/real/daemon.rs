@@ -129,7 +129,7 @@ fn a_cold_start_is_announced_only_where_that_is_configured() {
 
     let line = daemon.reload("[schedule]\ncuont = 3\n", "stays in effect");
     assert!(line.contains("announced.toml:2:1: [schedule] has no key \"cuont\""), "{line}");
-    daemon.reload(&format!("{QUICK}[libvirt]\nevents = [\"started\"]\n"), "loaded anew");
+    daemon.reload(&format!("{QUICK}[libvirt]\nevents = [\"started\"]\n"), "is reloaded");
     site.guest.start(&site.host);
     let report = &daemon.reports(1)[0];
     is_announced(&site.nic, None, &wire.stop(), report, "started");
@@ -189,7 +189,7 @@ fn a_guest_that_is_paused_in_mid_burst_is_announced_anew_when_it_goes_on() {
     let daemon = mid_burst(&site);
     silent_after(&site, &daemon, "suspend");
 
-    daemon.reload(QUICK, "loaded anew");
+    daemon.reload(QUICK, "is reloaded");
     let wire = site.wire();
     site.host.sh("virsh resume web1");
     let report = &daemon.reports(2)[1];

@@ -35,7 +35,7 @@ fn a_port_is_waited_for_and_a_new_configuration_holds_for_it() {
     assert_eq!(wire.count(), 0);
 
     let config = format!("{CALM}{IMPATIENT}[network.br-int]\nin-charge = \"nobody\"\n");
-    daemon.reload(&config, "loaded anew");
+    daemon.reload(&config, "is reloaded");
     let report = &daemon.reports(1)[0];
     is_announced_at(&[0, 300, 900], &site.nic, None, &wire.stop(), report, "restored");
     assert_eq!(waiting(&site, "tag").as_deref(), Some("0"));
@@ -71,7 +71,7 @@ fn one_that_waits_is_left_out_when_the_configuration_says_so() {
     site.save();
     site.restore("");
     daemon.is_at(1);
-    daemon.reload("[vm.web1]\nannounce = false\n", "loaded anew");
+    daemon.reload("[vm.web1]\nannounce = false\n", "is reloaded");
     let report = &daemon.reports(1)[0];
     assert_eq!(report["outcome"], "cancelled");
     assert!(report["error"].as_str().unwrap().contains("announce = false"), "{report:#}");

@@ -160,7 +160,7 @@ trace_from 0 tap5 --config /dev/null
 report_says '"hop":"vxlan_sys_4789","after_ms":' '"frames":["arp-request","arp-reply","na","rarp"'
 end_capture $outer
 [ "$(grep -c 'VXLAN.*vni 7' far5.seen)" = 5 ] || fail "$(cat far5.seen)"
-report_says '"departure":null' '"unseen":"vxlan_sys_4789 is a tunnel, and what it sends is not looked at'
+report_says '"departure":null' '"unseen":"vxlan_sys_4789 is a tunnel, and its outgoing frames are not captured'
 
 part 'the datapath of the kernel, behind a hybrid plug, and its tag is the dead VLAN'
 tap tap3

@@ -127,15 +127,9 @@ fn a_daemon_that_answers_nonsense_is_told_of_in_a_line() {
             reply(json!({"id": 0, "error": "no\u{1b}[2J\n such\tbridge\n"})),
             "refuses fdb/show: no [2J such bridge",
         ),
-        (
-            reply(json!({"id": 0, "result": 7, "error": null})),
-            "gives no answer to fdb/show that can be understood",
-        ),
-        (
-            reply(json!({"id": 0, "result": "x", "error": "y"})),
-            "gives no answer to fdb/show that can be understood",
-        ),
-        (reply(json!({"id": 0})), "gives no answer to fdb/show that can be understood"),
+        (reply(json!({"id": 0, "result": 7, "error": null})), "gives an unreadable answer to fdb/show"),
+        (reply(json!({"id": 0, "result": "x", "error": "y"})), "gives an unreadable answer to fdb/show"),
+        (reply(json!({"id": 0})), "gives an unreadable answer to fdb/show"),
         (reply(json!({"id": 1, "result": "x", "error": null})), NO_ANSWER),
         (Manner::Then(b"{".to_vec()), NO_ANSWER),
         (Manner::Then(b"}".to_vec()), "a bracket closes nothing"),

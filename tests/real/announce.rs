@@ -123,7 +123,7 @@ fn a_way_that_the_attachment_does_not_offer_is_refused() {
     for way in ["packet-out", "packet"] {
         let run = site.announce(&["--inject", way]);
         assert_eq!(run.code, Some(1));
-        let words = format!("--inject {way} is no way into this attachment");
+        let words = format!("--inject {way} does not work with this attachment");
         assert!(run.stderr.contains(&words) && run.stderr.lines().count() == 1, "{run:#?}");
     }
 }

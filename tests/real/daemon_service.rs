@@ -185,7 +185,7 @@ fn what_cannot_be_kept_is_told_of_once_and_kept_later() {
     site.host.sh("rmdir /run/announced/roster.new; ip link add later type veth");
     daemon.program.stderr.line_with("pending announcements are saved again");
     let said = daemon.kill().stderr;
-    assert_eq!(said.matches("cannot keep").count(), 1, "{said}");
+    assert_eq!(said.matches("cannot save").count(), 1, "{said}");
     assert!(site.host.sh("cat /run/announced/roster.json").contains("\"pending\":null"));
 }
 

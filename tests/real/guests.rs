@@ -47,7 +47,10 @@ fn a_macvtap() {
     Guest::new("web1").nova().nic(&nic).start(&host);
     let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
     let others = host.announce(&["--vm", "web1", "--inject", "redirect"]);
-    assert!(others.code == Some(1) && others.stderr.contains("no way into this attachment"), "{others:#?}");
+    assert!(
+        others.code == Some(1) && others.stderr.contains("does not work with this attachment"),
+        "{others:#?}"
+    );
 
     let run = host.announce(&["--vm", "web1", "--count", "3", "--json"]);
 

@@ -294,7 +294,7 @@ fn a_daemon_that_is_gone_or_stands_still_is_told_of_in_a_line() {
 
     bridge.host.sh("rm /run/openvswitch/ovs-vswitchd.pid");
     let why = bridge.call("version", &[]).unwrap_err();
-    assert!(why.starts_with("cannot tell the control socket of ovs-vswitchd by "), "{why}");
+    assert!(why.starts_with("cannot find the control socket of ovs-vswitchd by "), "{why}");
     assert!(
         why.ends_with("/ovs-vswitchd.pid: No such file or directory (os error 2); is it running?"),
         "{why}"

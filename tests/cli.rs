@@ -193,7 +193,7 @@ fn a_guest_that_is_not_there_does_not_keep_others_from_being_announced() {
 }
 
 #[test]
-fn a_nic_that_the_host_cannot_speak_for_is_told_and_is_no_failure() {
+fn a_nic_that_the_host_cannot_announce_is_reported_and_is_no_failure() {
     let run = Guests::new().announce("--vm pci1 --json");
     assert_eq!((run.code, run.stderr.lines().count()), (Some(0), 1), "{run:?}");
     let nic = object(&run);
@@ -257,7 +257,7 @@ fn quiet_prints_json_where_it_is_asked_for() {
 }
 
 #[test]
-fn the_help_tells_the_defaults_and_examples() {
+fn the_help_has_the_defaults_and_examples() {
     let help = announce("--help").stdout;
     for words in
         ["[default: 60s", "[default: 10]", "[default: 50ms]", "[default: 2s]", "announce explain web1"]
@@ -387,7 +387,7 @@ fn what_does_not_reach_its_network_is_not_announced() {
 }
 
 #[test]
-fn a_guest_without_nics_is_told() {
+fn a_guest_without_nics_is_reported() {
     let run = Guests::new().announce("--vm bare1");
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""));
     assert!(run.stderr.contains("NIC") && run.stderr.lines().count() == 1, "{run:?}");

@@ -120,7 +120,7 @@ fn daemon(manner: Manner) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_daemon_that_answers_nonsense_is_told_of_in_a_line() {
+fn nonsense_from_ovs_vswitchd_is_reported_in_one_line() {
     let reply = |reply: serde_json::Value| Manner::Then(reply.to_string().into_bytes());
     let cases = [
         (
@@ -156,7 +156,7 @@ fn a_daemon_that_answers_nonsense_is_told_of_in_a_line() {
 }
 
 #[test]
-fn a_pid_file_without_a_pid_is_told_of_in_a_line() {
+fn a_pid_file_without_a_pid_is_reported_in_one_line() {
     for text in [&b""[..], b"-1", b"../x", b"4294967296", b"7 8", b"\xff\xfe", &[b'1'; 1 << 20]] {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("ovs-vswitchd.pid"), text).unwrap();

@@ -81,7 +81,7 @@ fn ends(taken: Option<Result<(), String>>) -> Result<(), TestCaseError> {
 
 /// Bridges that never come to the point.
 #[test]
-fn a_bridge_that_never_answers_holds_nobody_up() {
+fn a_bridge_that_never_answers_delays_no_announcement() {
     let directory = tempfile::tempdir().unwrap();
     let never = [
         ("silent", Manner::Then(Vec::new())),

@@ -48,7 +48,7 @@ fn the_page_has_every_exit_status() {
 }
 
 #[test]
-fn the_page_has_every_word_of_the_output() {
+fn the_page_has_every_value_of_the_output() {
     use Outcome::*;
     use attachment::Kind::*;
     let attachments = [LinuxBridge, Ovs, Hybrid, TrunkBridge, PerPortBridge, Macvtap, VhostUser];

@@ -101,7 +101,7 @@ fn the_defaults_are_those_of_the_page() {
 }
 
 #[test]
-fn the_page_has_every_word_that_is_a_value() {
+fn the_page_has_every_value() {
     let sources = Source::DEFAULT.iter().chain(&[Source::GuestAgent]).map(|source| source.word());
     assert_marked(PAGE.part("Ss", "[addresses]"), "Cm", sources);
     assert_marked(PAGE.part("Ss", "[frames]"), "Cm", frame::Kind::ALL.map(frame::Kind::word));

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 #[test]
-fn systemd_is_told_how_it_fares() {
+fn systemd_receives_the_state() {
     require!(lab, libvirt);
     let host = Host::build().libvirt().start();
     let daemon = Daemon::launch(&host, QUICK, &[("WATCHDOG_USEC", "100000")]);
@@ -172,7 +172,7 @@ fn a_second_one_does_not_start() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_told_of_once_and_kept_later() {
+fn state_that_cannot_be_saved_is_logged_once_and_saved_later() {
     require!(lab, libvirt);
     let site = Site::build(Attachment::LinuxBridge);
     let daemon = Daemon::start(&site.host, QUICK);
@@ -190,7 +190,7 @@ fn what_cannot_be_kept_is_told_of_once_and_kept_later() {
 }
 
 #[test]
-fn clients_that_only_hold_the_line_keep_nobody_from_asking() {
+fn idle_clients_do_not_block_other_clients() {
     require!(lab, libvirt, curl);
     let host = Host::build().libvirt().start();
     let daemon = Daemon::start(&host, &format!("{QUICK}[metrics]\nlisten = \"127.0.0.1:9999\"\n"));
@@ -256,7 +256,7 @@ fn guests_that_come_and_go_leave_nothing_open() {
 }
 
 #[test]
-fn everybody_may_ask_how_it_is() {
+fn every_user_may_read_the_status() {
     require!(lab, libvirt, curl);
     let site = Site::build(Attachment::LinuxBridge);
     let ask = |form: &[&str]| site.host.announce(&[&["status"], form].concat());

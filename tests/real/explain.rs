@@ -5,7 +5,7 @@ use crate::common::rounds::{ROUND, announcements, words};
 use crate::common::{Attachment, DEADLINE, IPV4, IPV6, Place, Site, kinds, now, ovs, report, require};
 
 #[test]
-fn explain_tells_everything_and_sends_nothing() {
+fn explain_shows_everything_and_sends_nothing() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::ready(Attachment::Hybrid);
     let (wire, sent) = (site.wire(), site.given());
@@ -31,7 +31,7 @@ fn explain_tells_everything_and_sends_nothing() {
 }
 
 #[test]
-fn explain_names_who_is_in_charge_and_what_is_missing() {
+fn explain_names_the_owner_and_the_unmet_conditions() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::build(Attachment::Ovs);
     let tap = site.nic.tap();

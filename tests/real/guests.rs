@@ -188,7 +188,7 @@ fn one_nic_of_a_guest_by_its_mac() {
 }
 
 #[test]
-fn a_nic_that_no_host_can_announce_is_told_and_the_others_are_announced() {
+fn a_nic_that_no_host_can_announce_is_reported_and_the_others_are_announced() {
     require!(lab, libvirt, tshark);
     let host = Host::build().libvirt().start();
     linux_bridge::bridge(&host, "br0");

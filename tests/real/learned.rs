@@ -277,7 +277,7 @@ fn no_name_does_harm() {
 }
 
 #[test]
-fn a_daemon_that_is_gone_or_stands_still_is_told_of_in_a_line() {
+fn an_ovs_vswitchd_that_is_gone_or_hangs_is_reported_in_one_line() {
     require!(lab, ovs);
     let bridge = Bridge::start();
     let socket = bridge.host.sh("echo ovs-vswitchd.$(cat /run/openvswitch/ovs-vswitchd.pid).ctl");

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 const LONG: [&str; 8] = ["--vm", "web1", "--count", "1000", "--interval", "100ms", "--backoff", "1"];
 
 #[test]
-fn a_guest_that_nobody_knows() {
+fn an_unknown_guest() {
     require!(lab, libvirt);
     let site = Site::ready(Attachment::LinuxBridge);
     let run = site.host.announce(&["--vm", "web9", "--vm", "web1", "--count", "1"]);
@@ -165,7 +165,7 @@ fn a_host_without_open_vswitch_misses_nothing() {
 }
 
 #[test]
-fn a_port_that_is_never_ready_delays_nobody_else() {
+fn a_port_that_is_never_ready_delays_no_other() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::ready(Attachment::Ovs);
     let other = Nic::new(22, Plug::Ovs("br-int")).address("192.0.2.22");

@@ -28,7 +28,7 @@ fn other_subnets_lose_the_guest_where_only_arp_moves_the_arp_entry_but_not_with_
 }
 
 #[test]
-fn everybody_loses_a_guest_whose_port_gets_its_vlan_late_but_not_with_announced() {
+fn both_subnets_lose_a_guest_whose_port_gets_its_vlan_late_but_not_with_announced() {
     require!(alone, lab, ovs, libvirt, vm, tcpdump, python3);
     let late = ["--late", "3", "--vendor", "A"];
     // QEMU's five announcements were over before the port had its VLAN.

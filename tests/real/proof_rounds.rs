@@ -123,7 +123,7 @@ fn a_flow_that_drops_for_seconds_is_not_waited_for_when_it_has_gone() {
 
 /// Open vSwitch's own answer to our request for a monitor.
 #[test]
-fn a_bridge_tells_of_a_change_to_its_flows() {
+fn a_bridge_reports_a_change_to_its_flows() {
     require!(lab, ovs);
     let stand = Stand::open_vswitch();
     let socket = stand.host.directory().join("run/openvswitch/br-int.mgmt");
@@ -143,7 +143,7 @@ fn a_bridge_tells_of_a_change_to_its_flows() {
 }
 
 #[test]
-fn the_first_frame_that_comes_back_is_told() {
+fn the_first_returning_frame_is_reported() {
     require!(lab, tshark);
     let stand = Stand::linux_bridge();
     has_neighbours(&stand.host, std::slice::from_ref(&stand.nic));
@@ -200,7 +200,7 @@ fn what_is_no_answer_does_not_count() {
 
 /// As Open vSwitch may unlearn what it has learned from the first round.
 #[test]
-fn who_has_learned_the_guest_is_told_as_it_is_in_the_end() {
+fn the_fdb_entry_at_the_end_is_reported() {
     require!(lab, bridge, tshark);
     let stand = Stand::linux_bridge();
     let (tap, mac) = (stand.nic.tap(), &stand.nic.mac);
@@ -225,7 +225,7 @@ fn who_has_learned_the_guest_is_told_as_it_is_in_the_end() {
 
 /// As with neutron's `explicitly_egress_direct`.
 #[test]
-fn where_flows_alone_forward_nobody_needs_to_learn() {
+fn where_flows_alone_forward_no_fdb_entry_is_needed() {
     require!(lab, ovs);
     let stand = Stand::open_vswitch();
     let (tap, not_learned) = (stand.nic.tap(), json!("this host's bridge has not learned it"));
@@ -312,7 +312,7 @@ fn many_guests_are_not_mixed_up() {
 
 /// What the guest says itself looks like an announcement. There is no telling how much of ours is seen then.
 #[test]
-fn a_guest_that_floods_the_network_holds_nobody_up() {
+fn a_guest_that_floods_the_network_delays_no_announcement() {
     require!(lab);
     let stand = Stand::linux_bridge();
     let mut frame = vec![0xff; 6];

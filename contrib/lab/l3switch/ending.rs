@@ -17,7 +17,7 @@ pub fn on_end(end: impl Fn() + Clone + Send + 'static) -> nix::Result<()> {
             on_signal();
         }
     });
-    if !nobody_on_stdin() {
+    if !stdin_is_null() {
         thread::spawn(move || {
             // What comes does not matter, and an error is an end, too.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
@@ -27,7 +27,7 @@ pub fn on_end(end: impl Fn() + Clone + Send + 'static) -> nix::Result<()> {
     Ok(())
 }
 
-fn nobody_on_stdin() -> bool {
+fn stdin_is_null() -> bool {
     let device = |path| std::fs::metadata(path).ok().map(|file| file.rdev());
     device("/proc/self/fd/0") == device("/dev/null")
 }

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_told_by_identifier_and_number() {
+    fn a_reply_is_recognized_by_identifier_and_number() {
         assert_eq!(reply(7, &replied(7, 3)), Some(3));
         assert_eq!(reply(8, &replied(7, 3)), None);
         assert_eq!(reply(7, &replied(7, 65536 + 3)), Some(65536 + 3));

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_told_and_the_bridge_is_asked_again_for_as_long_as_the_monitor_is_kept() {
+    async fn a_change_is_reported_and_the_bridge_is_monitored_again_while_the_monitor_exists() {
         let directory = tempfile::tempdir().unwrap();
         let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
         let monitors = FlowMonitors::new(directory.path().into());

@@ -181,7 +181,7 @@ fn nothing_goes_back_where_it_came_from() {
 }
 
 #[test]
-fn nobody_else_may_send_as_the_switch() {
+fn no_other_host_may_send_as_the_switch() {
     let mut lab = Lab::new(Vendor::A);
     assert!(lab.ways("p1", 100, &rarp((SWITCH, GATEWAY1))).is_empty());
     assert_eq!(lab.switch.dropped()["bad-source"], 1);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_switch_answers_arp_for_itself_and_remembers_who_asked() {
+fn the_switch_answers_arp_for_itself_and_keeps_the_asking_host() {
     let mut lab = Lab::new(Vendor::B);
     let question = arp(BROADCAST, ArpOperations::Request, VM1, (MacAddr::zero(), GATEWAY1));
     let sent = lab.receive("p1", 100, &question);
@@ -13,7 +13,7 @@ fn the_switch_answers_arp_for_itself_and_remembers_who_asked() {
 }
 
 #[test]
-fn strangers_who_speak_to_somebody_else_are_not_remembered() {
+fn hosts_that_address_other_hosts_are_not_kept() {
     let mut lab = Lab::new(Vendor::B);
     lab.receive("p1", 100, &garp(VM1));
     lab.receive("p1", 100, &arp(BROADCAST, ArpOperations::Request, VM1, (MacAddr::zero(), VM2.1)));

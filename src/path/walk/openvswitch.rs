@@ -14,15 +14,22 @@ impl<'a> Walk<'a> {
         let network = came_by.and_then(Network::of);
         self.network = self.network.or(network);
         // Beyond the patch port towards a provider bridge, frames are in the VLAN of the physical network.
-        let is_patch = came_by.is_some_and(|plugged| plugged.interface.kind == "patch");
+        // A sub-port of a trunk is the guest's own patch port, and no provider bridge's.
+        let leads_beyond =
+            |plugged: Plugged<'_>| plugged.interface.kind == "patch" && !plugged.interface.is_guests();
+        let is_patch = came_by.is_some_and(leads_beyond);
         let is_beyond = is_patch && network.is_none();
         let tag = if is_beyond { step.tag } else { Tag::Unknown };
         let beyond = match self.network {
             Some(Network::Provider(tag)) if !is_beyond => tag,
             _ => tag,
         };
-        let onward: Vec<Plugged<'_>> =
-            self.ovs.leading_on(bridge).filter(|plugged| plugged.interface.name != by).collect();
+        // Neutron writes the iface-id of a trunk's parent on its patch ports as well.
+        let id = came_by.and_then(|plugged| plugged.interface.external_ids.get("iface-id"));
+        let own = id.into_iter().flat_map(|id| self.ovs.of_interface_id(id));
+        let own = own.filter(|port| port.bridge.name == bridge.name && port.interface.kind == "patch");
+        let onward = self.ovs.leading_on(bridge).chain(own);
+        let onward: Vec<Plugged<'_>> = onward.filter(|plugged| plugged.interface.name != by).collect();
         for plugged in onward.into_iter().rev() {
             let (place, tag) = match self.ovs.peer_of(plugged.interface) {
                 Some(peer) => (Place::Ovs(peer.bridge, &peer.interface.name), beyond),

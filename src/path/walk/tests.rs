@@ -359,3 +359,32 @@ fn the_path_of_a_neutron_port_ends_at_the_edges_of_its_network() {
     // l2population makes no tunnel until another host has a port of the network.
     assert_eq!(edges_of(&overlay, &bridges[..2]), (vec![], Reach::Host));
 }
+
+/// Its patch port is the guest's, and no provider bridge is behind it.
+#[test]
+fn the_vlan_of_a_sub_port_is_that_of_its_port() {
+    let trunk: &[&str] = &["tap0", "tpt-1:patch:tpi-1", "spt-2:patch:spi-2"];
+    let br_int: &[&str] = &["tpi-1:patch:tpt-1", "spi-2:patch:spt-2", "eth0"];
+    let mut world = on_ovs(&[("tbr-1", trunk), ("br-int", br_int)], &[link(9, "eth0", "", 0, 0)]);
+    let sub_port = world.ovs.interfaces.get_mut("i-spi-2").unwrap();
+    sub_port.external_ids.insert("iface-id".into(), "0f".into());
+    world.ovs.reindex();
+    let attachment = resolve(&plug("spi-2"), &world.links, &world.ovs, &world.uplinks).unwrap();
+    assert_eq!(edges(&attachment.way), ["eth0 Nic Unknown"]);
+}
+
+/// Neutron's trunk driver writes the iface-id on the tap and on both ends of the patch.
+#[test]
+fn a_trunks_patch_port_with_the_guests_iface_id_leads_on() {
+    let trunk: &[&str] = &["tap0", "tpt-1:patch:tpi-1", "spt-2:patch:spi-2"];
+    let br_int: &[&str] = &["tpi-1:patch:tpt-1", "spi-2:patch:spt-2", "tap9", "eth0"];
+    let mut world = on_ovs(&[("tbr-1", trunk), ("br-int", br_int)], &[link(9, "eth0", "", 0, 0)]);
+    let ids = [("tap0", "a"), ("tpt-1", "a"), ("tpi-1", "a"), ("spt-2", "b"), ("spi-2", "b"), ("tap9", "c")];
+    for (port, id) in ids {
+        let interface = world.ovs.interfaces.get_mut(&format!("i-{port}")).unwrap();
+        interface.external_ids.insert("iface-id".into(), id.into());
+    }
+    world.ovs.reindex();
+    assert_eq!(names(&world.way()), "tap0 tbr-1 br-int eth0");
+    assert_eq!(edges(&world.way()), ["eth0 Nic Unknown"]);
+}

@@ -238,13 +238,22 @@ impl Order {
     /// The questions of each round; `here` are the gateways found on this host.
     pub(crate) fn questions(&self, here: &[Gateway]) -> Vec<Question> {
         let known = [&self.gateways[..], here].concat();
-        question::questions(&self.ips(), &known, self.guess, &self.style.send)
+        self.asked_by_claimed(question::questions(&self.ips(), &known, self.guess, &self.style.send))
+    }
+
+    /// Without the questions whose sender is only implied by the MAC address: many guests have another link-local address
+    /// (RFC 7217), and a question would create a neighbour entry for it.
+    fn asked_by_claimed(&self, mut questions: Vec<Question>) -> Vec<Question> {
+        let implied = self.addresses.iter().filter(|address| address.source == Source::Implied);
+        let implied: Vec<IpAddr> = implied.map(|address| address.ip).collect();
+        questions.retain(|question| !implied.contains(&question.from));
+        questions
     }
 
     /// The questions of a round in which all routers are asked.
     pub(crate) fn to_all_routers(&self) -> Vec<Question> {
         match self.router_solicitation {
-            true => question::to_all_routers(&self.ips(), &self.style.send),
+            true => self.asked_by_claimed(question::to_all_routers(&self.ips(), &self.style.send)),
             false => Vec::new(),
         }
     }
@@ -269,5 +278,29 @@ impl Order {
             uplinks: &self.uplinks,
         };
         assess(&self.target, &facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::address::implied;
+    use crate::guest::target::Plug;
+
+    #[test]
+    fn an_implied_address_is_announced_and_asks_nothing() {
+        let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+        let named: IpAddr = "2001:db8::10".parse().unwrap();
+        let mut order =
+            Order::new(Target::of_device(Plug::default(), mac), &Config::default(), &[named], None);
+        order.router_solicitation = true;
+        order.addresses.push(Address { ip: implied(mac).into(), source: Source::Implied });
+        let here = [Gateway::of_all("fe80::1".parse().unwrap(), gateway::Source::Operator)];
+        let questions = [order.questions(&here), order.to_all_routers()].concat();
+        assert!(
+            questions.len() > 2 && questions.iter().all(|question| question.from == named),
+            "{questions:?}"
+        );
+        assert!(order.round().iter().any(|frame| frame.ip == Some(implied(mac).into())));
     }
 }

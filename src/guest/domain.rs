@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use pnet_base::MacAddr;
 use roxmltree::Node;
 
+use crate::guest::xml::{self, TooManyNamespaces};
+
 /// The namespaces of nova's metadata start with this; the version follows.
 const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
 
@@ -104,6 +106,9 @@ pub enum Error {
     /// It is not XML, or has a DTD.
     #[error("the domain's XML cannot be read: {}", in_one_line(.0))]
     Xml(#[from] roxmltree::Error),
+    /// It takes too long to read.
+    #[error("the domain's XML cannot be read: {0}")]
+    TooManyNamespaces(#[from] TooManyNamespaces),
     /// Its root is another element.
     #[error("the XML is of a <{0}>, not of a <domain>")]
     NotADomain(String),
@@ -115,7 +120,8 @@ pub enum Error {
 impl Domain {
     /// Reads the XML of `virDomainGetXMLDesc`.
     pub fn parse(xml: &str) -> Result<Domain, Error> {
-        let document = roxmltree::Document::parse(xml)?;
+        let xml = xml::bounded(xml)?;
+        let document = roxmltree::Document::parse(&xml)?;
         let root = document.root_element();
         if !root.has_tag_name("domain") {
             return Err(Error::NotADomain(root.tag_name().name().to_owned()));

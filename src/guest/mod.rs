@@ -6,6 +6,7 @@ pub mod event;
 pub(crate) mod gateway;
 pub(crate) mod ledger;
 pub mod target;
+pub(crate) mod xml;
 
 use crate::guest::address::Address;
 use crate::guest::domain::Domain;

@@ -129,3 +129,15 @@ fn size_costs_time_but_no_stack() {
     println!("it took {took:?}");
     assert!(took < Duration::from_secs(30), "{took:?}");
 }
+
+/// As many declarations on the outer element as elements below it: the parser alone compares billions of names.
+#[test]
+fn four_thousand_namespaces_of_metadata_are_not_read() {
+    let outer: String = (0..2000).map(|n| format!(" xmlns:a{n}='u{n}'")).collect();
+    let inner: String = (0..2000).map(|n| format!("<x:b xmlns:b{n}='v{n}'/>")).collect();
+    let metadata = format!("<metadata><x:a xmlns:x='u'{outer}>{inner}</x:a>");
+    let domain = Domain::parse(&XML.replacen("<metadata>", &metadata, 1)).unwrap();
+    let plain = Domain::parse(XML).unwrap();
+    assert_eq!((domain.name, domain.interfaces), (plain.name, plain.interfaces));
+    assert_eq!(domain.nova_ports, None);
+}

@@ -16,6 +16,7 @@ use crate::guest::Known;
 use crate::guest::address::{Address, Source};
 use crate::guest::domain::{Domain, Interface};
 use crate::guest::gateway::{self, Gateway};
+use crate::guest::xml;
 use crate::host::sys::libvirt::leases;
 
 /// Reads guests over a connection.
@@ -35,6 +36,10 @@ impl Looker<'_> {
     pub(super) fn read(&mut self, handle: &Handle) -> Result<Known, LibvirtError> {
         let xml = handle.xml_desc(0).map_err(LibvirtError::Guest)?;
         let domain = Domain::parse(&xml)?;
+        if !xml::is_bounded(&xml) {
+            let name = domain.name.escape_debug();
+            tracing::warn!("{name}: its <metadata> declares too many XML namespaces and is not read");
+        }
         let agent =
             if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
         let of_nics = domain.interfaces.iter().map(|nic| self.of_nic(nic, &agent));
@@ -112,7 +117,8 @@ pub(super) fn state_of(handle: &Handle) -> Result<GuestState, LibvirtError> {
 
 /// The addresses that a network's XML reserves for a MAC: `<dhcp><host mac= ip=>`.
 fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
-    let Ok(document) = roxmltree::Document::parse(xml) else {
+    let xml = xml::bounded(xml).unwrap_or_default();
+    let Ok(document) = roxmltree::Document::parse(&xml) else {
         return Vec::new();
     };
     let hosts = document
@@ -125,7 +131,8 @@ fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
 
 /// The addresses of the network's bridge on this host in its XML: `<ip address= prefix=>`, or `netmask=`.
 fn network_gateways(xml: &str) -> Vec<Gateway> {
-    let Ok(document) = roxmltree::Document::parse(xml) else {
+    let xml = xml::bounded(xml).unwrap_or_default();
+    let Ok(document) = roxmltree::Document::parse(&xml) else {
         return Vec::new();
     };
     let ips = document.root_element().children().filter(|n| n.has_tag_name("ip"));

@@ -73,6 +73,7 @@ fn is_there(need: &str) -> bool {
             .status()
             .is_ok_and(|status| status.success()),
         "libvirt" => programs(&["libvirtd", "virsh", "qemu-system-x86_64"]),
+        "prometheus" => programs(&["prometheus", "promtool"]),
         "tshark" => programs(&["tcpdump", "tshark"]),
         "vm" => Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))
             .arg("--prepare")

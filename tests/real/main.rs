@@ -22,6 +22,7 @@ mod learned;
 mod libvirts;
 mod lifecycle;
 mod migration;
+mod monitoring;
 mod netlink;
 mod neutron;
 mod neutron_outage;

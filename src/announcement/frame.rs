@@ -28,6 +28,10 @@ use crate::path::hop::Cast;
 /// The shortest Ethernet frame, without its check sequence (IEEE 802.3 section 3.2.8).
 const MIN_FRAME: usize = 60;
 const ETHERNET_HEADER: usize = 14;
+/// The two MAC addresses, behind which a tag stands.
+const ADDRESSES: usize = 12;
+/// A tag of 802.1Q.
+const TAG: usize = 4;
 const IPV6_HEADER: usize = 40;
 /// A neighbour advertisement or solicitation with one link-layer address option (RFC 4861 sections 4.3, 4.4 and 4.6.1).
 const NEIGHBOUR_MESSAGE: usize = 24 + 8;
@@ -113,6 +117,8 @@ pub struct Frame {
     pub ip: Option<IpAddr>,
     /// The target address of a question.
     pub asked: Option<IpAddr>,
+    /// The VLAN whose tag it carries: the guest sends it tagged.
+    pub vlan: Option<u16>,
     /// The bytes on the wire.
     pub bytes: Vec<u8>,
 }
@@ -134,6 +140,33 @@ impl Default for Style {
     fn default() -> Self {
         Style { send: Kind::ALL.to_vec(), arp_target: MacAddr::zero(), router: false }
     }
+}
+
+impl Frame {
+    /// The frame with an 802.1Q tag of this VLAN, of priority 0 (IEEE 802.1Q section 9.6).
+    fn in_vlan(mut self, vlan: u16) -> Frame {
+        let [high, low] = vlan.to_be_bytes();
+        let [tag_high, tag_low] = EtherTypes::Vlan.0.to_be_bytes();
+        self.bytes.splice(ADDRESSES..ADDRESSES, [tag_high, tag_low, high, low]);
+        Frame { vlan: Some(vlan), ..self }
+    }
+
+    /// Whether it is what was seen in a VLAN, perhaps not to its end, without the tag.
+    pub fn is(&self, vlan: Option<u16>, seen: &[u8]) -> bool {
+        let tag = if self.vlan.is_some() { TAG } else { 0 };
+        let length = seen.len().min(self.bytes.len() - tag);
+        let rest = self.bytes.get(ADDRESSES + tag..length + tag);
+        length > ETHERNET_HEADER
+            && (self.vlan.is_none() || self.vlan == vlan)
+            && self.bytes.get(..ADDRESSES) == seen.get(..ADDRESSES)
+            && rest == seen.get(ADDRESSES..length)
+    }
+}
+
+/// A RARP in each of these VLANs, of a guest whose port is a trunk. What it says of its addresses would have to name their VLANs.
+pub fn tagged_round(mac: MacAddr, vlans: &[u16], style: &Style) -> Vec<Frame> {
+    let is_sent = style.send.contains(&Kind::Rarp);
+    vlans.iter().filter(|_| is_sent).map(|vlan| rarp(mac).in_vlan(*vlan)).collect()
 }
 
 /// The announcements of one round for the NIC `mac` with the addresses `ips`, in the order of sending.
@@ -173,7 +206,7 @@ pub fn arp_reply(mac: MacAddr, ip: Ipv4Addr) -> Frame {
 pub fn rarp(mac: MacAddr) -> Frame {
     let half = (mac, Ipv4Addr::UNSPECIFIED);
     let bytes = arp(EtherTypes::Rarp, RARP_REQUEST, half, half);
-    Frame { kind: Kind::Rarp, ip: None, asked: None, bytes }
+    Frame { kind: Kind::Rarp, ip: None, asked: None, vlan: None, bytes }
 }
 
 /// An ARP request for `gateway` (RFC 826) from the guest's own address.
@@ -186,11 +219,11 @@ pub fn ask(mac: MacAddr, from: Ipv4Addr, gateway: Ipv4Addr) -> Frame {
 }
 
 fn announcement(kind: Kind, ip: IpAddr, bytes: Vec<u8>) -> Frame {
-    Frame { kind, ip: Some(ip), asked: None, bytes }
+    Frame { kind, ip: Some(ip), asked: None, vlan: None, bytes }
 }
 
 fn question(kind: Kind, from: IpAddr, asked: IpAddr, bytes: Vec<u8>) -> Frame {
-    Frame { kind, ip: Some(from), asked: Some(asked), bytes }
+    Frame { kind, ip: Some(from), asked: Some(asked), vlan: None, bytes }
 }
 
 fn arp(
@@ -410,6 +443,21 @@ mod tests {
                 "rarp"
             ]
         );
+    }
+
+    #[test]
+    fn a_trunk_gets_a_tagged_rarp_for_each_vlan() {
+        let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+        let frames = tagged_round(mac, &[42, 4094], &Style::default());
+        let plain = rarp(mac);
+        let tagged = |vlan: [u8; 2]| [&plain.bytes[..12], &[0x81, 0x00], &vlan, &plain.bytes[12..]].concat();
+        let bytes: Vec<_> = frames.iter().map(|frame| frame.bytes.clone()).collect();
+        assert_eq!(bytes, [tagged([0, 42]), tagged([0x0f, 0xfe])]);
+        assert!(frames[0].is(Some(42), &plain.bytes) && frames[0].is(Some(42), &plain.bytes[..40]));
+        assert!(!frames[0].is(Some(43), &plain.bytes) && !frames[0].is(None, &plain.bytes));
+        assert!(!frames[0].is(Some(42), &plain.bytes[..12]) && !frames[0].is(Some(42), &plain.bytes[..5]));
+        assert!(plain.is(Some(42), &plain.bytes) && plain.is(None, &plain.bytes));
+        assert_eq!(tagged_round(mac, &[42], &Style { send: vec![Kind::Na], ..Style::default() }), []);
     }
 
     #[test]

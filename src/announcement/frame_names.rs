@@ -20,6 +20,9 @@ pub(crate) fn name(frame: &Frame) -> String {
     match (frame.asked, frame.ip) {
         (Some(asked), Some(from)) => format!("{} {asked} from {from}", frame.kind),
         (_, Some(ip)) => format!("{} {ip}", frame.kind),
-        (_, None) => frame.kind.to_string(),
+        (_, None) => match frame.vlan {
+            Some(vlan) => format!("{} in VLAN {vlan}", frame.kind),
+            None => frame.kind.to_string(),
+        },
     }
 }

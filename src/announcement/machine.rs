@@ -246,6 +246,11 @@ impl Announcement {
         self.resume(now);
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.progress.outcome.is_some()
+    }
+
     /// Whether all conditions were met at the last observation.
     pub fn is_ready(&self) -> bool {
         self.port == Port::Ready

@@ -10,9 +10,9 @@ use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
 use crate::config::Config;
 use crate::guest::Absent;
-use crate::guest::GuestState;
 use crate::guest::event::Cause;
 use crate::guest::target::{Plug, Target, Unannounceable};
+use crate::guest::{GuestState, Wanted};
 use crate::host::injector::Injectors;
 use crate::host::libvirt::{Find, Found, Guest};
 use crate::host::netlink::{fdb, links};
@@ -20,6 +20,7 @@ use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::Witness;
 use crate::path::ovs::Ovs;
 use crate::report::Report;
+use crate::run::link_query::{self, LinkQuery};
 use crate::run::order::{Capture, Host, Injector, Order};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
@@ -80,7 +81,10 @@ impl Start {
         let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
         let (links, ovs, found) =
             tokio::join!(links::watch(), ovsdb::watch(socket, config.ports.wait), look(nics, config, *find));
-        let selection = choose(nics, config, found?, &ovs.borrow().ovs)?;
+        let mut selection = choose(nics, config, found?, &ovs.borrow().ovs)?;
+        for (order, _) in &mut selection.orders {
+            order.link_query = find.and_then(|find| link_query(find, config, &order.target));
+        }
         let host = Host {
             links: links.map_err(|error| (Status::Failed, error.to_string()))?,
             ovs,
@@ -131,6 +135,21 @@ async fn look(args: &Nics, config: &Config, find: Option<Find>) -> Result<Option
     let found = found
         .map_err(|error| (Status::Failed, format!("the request to libvirt was interrupted: {error}")))?;
     found.map(Some).map_err(|error| (Status::Failed, error.to_string()))
+}
+
+/// Looks for the guest anew, whose link is down.
+fn link_query(find: Find, config: &Config, target: &Target) -> Option<LinkQuery> {
+    let (uri, target) = (config.libvirt.uri.clone(), target.clone());
+    let uuid = target.domain.as_ref()?.uuid.clone();
+    let ask = move || {
+        let guest = find(uri.as_deref(), &Wanted::These(vec![uuid.clone()]), &[]).ok()?.guests.pop()?;
+        link_query::is_up(&guest.ok()?.known.domain, &target)
+    };
+    let ask = Arc::new(ask);
+    Some(LinkQuery::new(move || {
+        let ask = ask.clone();
+        Box::pin(async move { tokio::task::spawn_blocking(move || ask()).await.ok()? })
+    }))
 }
 
 /// Makes orders for everything that `args` select: guests that were found, or the device.

@@ -154,7 +154,7 @@ pub struct LibvirtTable {
 
 impl Default for LibvirtTable {
     fn default() -> Self {
-        let events = vec![Cause::Migrated, Cause::Restored, Cause::Plugged];
+        let events = vec![Cause::Migrated, Cause::Restored, Cause::Plugged, Cause::Moved, Cause::LinkUp];
         LibvirtTable { uri: None, more_uris: Vec::new(), events }
     }
 }

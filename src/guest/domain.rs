@@ -82,6 +82,17 @@ impl Vlan {
     }
 }
 
+impl Vlan {
+    /// Of a trunk without a native VLAN, the VLANs that it lists, each once: the guest sends every frame with a tag.
+    pub fn tagged_only(&self) -> Option<Vec<u16>> {
+        let is_vlan = |tag: &u16| (1..4095).contains(tag);
+        let mut tags: Vec<u16> = self.tags.iter().copied().filter(is_vlan).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        (self.trunk && self.native.is_none() && !tags.is_empty()).then_some(tags)
+    }
+}
+
 /// `nativeMode` of a tag: OVSDB's `vlan_mode` native-tagged or native-untagged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NativeMode {

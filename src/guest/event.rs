@@ -14,11 +14,19 @@ pub enum Cause {
     Started,
     /// The guest got a NIC.
     Plugged,
+    /// A NIC is on another bridge than before.
+    Moved,
+    /// The host's end of a NIC was down, and is up again.
+    LinkUp,
     /// A command asked for it.
     Asked,
 }
 
 impl Cause {
+    /// What happens by itself: every cause but a command.
+    pub const EVENTS: [Cause; 6] =
+        [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged, Cause::Moved, Cause::LinkUp];
+
     /// The name of this cause in output and configuration.
     pub fn word(self) -> &'static str {
         match self {
@@ -26,6 +34,8 @@ impl Cause {
             Cause::Restored => "restored",
             Cause::Started => "started",
             Cause::Plugged => "plugged",
+            Cause::Moved => "moved",
+            Cause::LinkUp => "link-up",
             Cause::Asked => "asked",
         }
     }
@@ -46,6 +56,8 @@ pub enum Change {
     Left,
     /// A device with this alias was plugged in.
     Plugged(String),
+    /// Something happened to its NIC of this alias, or to the sub-port of this name.
+    Touched(Cause, String),
 }
 
 /// The change that a plugged device with this alias means, or `None` if the device is no NIC.

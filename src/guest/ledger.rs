@@ -127,7 +127,12 @@ impl Ledger {
             Change::Left => self.leave(uuid, &mut actions),
             Change::Plugged(alias) => {
                 if wanted(Cause::Plugged).is_some() {
-                    self.plug(uuid, id, alias, at, &mut actions);
+                    self.plug(uuid, id, (Cause::Plugged, alias), at, &mut actions);
+                }
+            }
+            Change::Touched(cause, nic) => {
+                if wanted(*cause).is_some() && self.knows(uuid) {
+                    self.plug(uuid, id, (*cause, nic), at, &mut actions);
                 }
             }
         }
@@ -216,6 +221,32 @@ impl Ledger {
         actions
     }
 
+    /// libvirt has not answered the reading with this number by `at`: a guest that runs is announced by what else is known of
+    /// its NICs, once, until it can be read.
+    pub(crate) fn unanswered(
+        &mut self,
+        uuid: &str,
+        reading: u64,
+        nics: Vec<Nic>,
+        at: Duration,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let is_it = |guest: &&mut Guest| {
+            let life = &guest.life;
+            life.reading == Some(reading) && life.state == GuestState::Running && !life.is_provisional
+        };
+        if let Some(guest) = self.guests.get_mut(uuid).filter(is_it) {
+            guest.announce_provisionally(uuid, nics, at, &mut self.last, &mut actions);
+        }
+        actions
+    }
+
+    /// The guests that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &String> {
+        let run = self.guests.iter().filter(|(_, guest)| guest.life.state == GuestState::Running);
+        run.map(|(uuid, _)| uuid)
+    }
+
     /// An announcement is pending and can still be made.
     pub(crate) fn is_anything_pending(&self) -> bool {
         let is_pending = |guest: &Guest| {
@@ -277,7 +308,15 @@ impl Ledger {
         }
     }
 
-    fn plug(&mut self, uuid: &str, id: Option<u32>, alias: &str, at: Duration, actions: &mut Vec<Action>) {
+    /// A NIC must be announced, alone, and why.
+    fn plug(
+        &mut self,
+        uuid: &str,
+        id: Option<u32>,
+        (cause, alias): (Cause, &str),
+        at: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         if !self.knows(uuid) {
             self.arrive(uuid, id, None, GuestState::Running, actions);
         }
@@ -288,14 +327,14 @@ impl Ledger {
         // An earlier reading lacks this NIC, or has the previous NIC of this alias.
         (life.known, life.reading, life.is_unreadable) = (None, None, false);
         actions.extend(life.runs.remove(alias).map(|run| Action::Supersede(run.number)));
-        actions.push(Action::Event(Cause::Plugged));
+        actions.push(Action::Event(cause));
         if guest.owed().is_some() {
             // It is announced with the other NICs.
             return;
         }
         guest.plugged.insert(alias.into());
         self.changed = true;
-        guest.life.plugged_at.insert(alias.into(), at);
+        guest.life.plugged_at.insert(alias.into(), (cause, at));
         guest.settle();
     }
 

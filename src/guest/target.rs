@@ -43,6 +43,8 @@ pub enum Manager {
     Nova,
     /// OpenNebula: its driver sets the VLAN of an Open vSwitch port after the guest runs.
     OpenNebula,
+    /// libvirt has not said yet.
+    Unknown,
 }
 
 impl Target {

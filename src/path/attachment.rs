@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::target::Plug;
 use crate::path::condition::Condition;
+use crate::path::hop::Tag;
 use crate::path::link::{Link, Links};
 use crate::path::ovs::{Bridge, Ovs, Plugged};
 use crate::path::uplinks::Uplinks;
@@ -131,8 +132,16 @@ impl Entry {
 }
 
 /// Follows `plug` through the host, or returns the missing part.
-pub fn resolve(plug: &Plug, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> Result<Attachment, Condition> {
-    let world = World { links, ovs, uplinks };
+///
+/// `tag` is that with which the guest's frames enter the host.
+pub fn resolve(
+    plug: &Plug,
+    tag: Tag,
+    links: &Links,
+    ovs: &Ovs,
+    uplinks: &Uplinks,
+) -> Result<Attachment, Condition> {
+    let world = World { tag, links, ovs, uplinks };
     let plugged = find(plug, ovs);
     let Some(link) = plug.device.as_deref().and_then(|name| links.named(name)) else {
         return world.without_device(plug, plugged);
@@ -169,6 +178,7 @@ fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
 
 /// The snapshots over which a path is followed.
 struct World<'a> {
+    tag: Tag,
     links: &'a Links,
     ovs: &'a Ovs,
     uplinks: &'a Uplinks,
@@ -176,7 +186,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn walk(&self, start: Start<'a>) -> WayOut {
-        walk::walk(start, self.links, self.ovs, self.uplinks)
+        walk::walk(start, self.tag, self.links, self.ovs, self.uplinks)
     }
 
     fn without_device(&self, plug: &Plug, plugged: Option<Plugged<'a>>) -> Result<Attachment, Condition> {
@@ -315,7 +325,7 @@ pub(crate) mod tests {
 
     /// The attachment of this device's NIC on a host without configured uplinks.
     pub(crate) fn find(device: &str, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {
-        resolve(&plug(device), links, ovs, &Uplinks::default())
+        resolve(&plug(device), Tag::Untagged, links, ovs, &Uplinks::default())
     }
 
     /// A device; `master` and `peer` are indexes, 0 for none. Without a kind it is a NIC. The name of a VLAN device has the
@@ -510,7 +520,8 @@ pub(crate) mod tests {
             Plug { socket: Some("/run/openvswitch/vhu0".into()), ..Plug::default() },
         ];
         for plug in plugs {
-            let attachment = resolve(&plug, &Links::default(), &ovs, &Uplinks::default()).unwrap();
+            let attachment =
+                resolve(&plug, Tag::Untagged, &Links::default(), &ovs, &Uplinks::default()).unwrap();
             assert_eq!(attachment.kind, Kind::VhostUser, "{plug:?}");
             assert_eq!(names(&attachment), "vhu0 br-int dpdk0");
         }
@@ -524,8 +535,9 @@ pub(crate) mod tests {
             (plug("tap0"), "tap0 is not plugged"),
             (Plug::default(), "names no device"),
         ] {
-            let missing =
-                resolve(&plug, &links, &Ovs::default(), &Uplinks::default()).unwrap_err().to_string();
+            let missing = resolve(&plug, Tag::Untagged, &links, &Ovs::default(), &Uplinks::default())
+                .unwrap_err()
+                .to_string();
             assert!(missing.contains(words), "{missing}");
         }
     }

@@ -99,6 +99,14 @@ pub enum Condition {
         /// The required PVID.
         wanted: Option<u16>,
     },
+    /// On a bridge that filters VLANs, tagged frames from the port are dropped.
+    #[error("{device} is not in {}", vlans_words(vlans))]
+    NotInVlans {
+        /// The port.
+        device: String,
+        /// The VLANs that it lacks.
+        vlans: Vec<u16>,
+    },
     /// A VLAN is required, but the bridge does not filter VLANs.
     #[error("the bridge {bridge} does not filter VLANs, so {device} is not in VLAN {wanted}")]
     NoVlanFiltering {
@@ -173,7 +181,7 @@ pub enum Condition {
 
 impl Condition {
     /// The codes of all conditions: the values of a label, which exist from the start.
-    pub const CODES: [&'static str; 23] = [
+    pub const CODES: [&'static str; 24] = [
         "paused",
         "left",
         "guest-link-down",
@@ -189,6 +197,7 @@ impl Condition {
         "no-carrier",
         "not-forwarding",
         "pvid",
+        "not-in-vlans",
         "no-vlan-filtering",
         "no-ofport",
         "tag",
@@ -217,6 +226,7 @@ impl Condition {
             Condition::NoCarrier { .. } => "no-carrier",
             Condition::NotForwarding { .. } => "not-forwarding",
             Condition::Pvid { .. } => "pvid",
+            Condition::NotInVlans { .. } => "not-in-vlans",
             Condition::NoVlanFiltering { .. } => "no-vlan-filtering",
             Condition::NoOfport { .. } => "no-ofport",
             Condition::Tag { .. } => "tag",
@@ -235,10 +245,12 @@ impl Condition {
 
     /// The port is not in its VLAN yet, or its VLAN is unknown.
     pub fn is_of_the_vlan(&self) -> bool {
-        use Condition::{NoOvsdb, NoVlanFiltering, NoVlanSetting, NotInstalled, Pvid, Tag, Trunks, VlanMode};
+        use Condition::{NoOvsdb, NoVlanFiltering, NoVlanSetting, NotInVlans, NotInstalled};
+        use Condition::{Pvid, Tag, Trunks, VlanMode};
         matches!(
             self,
             Tag { .. }
+                | NotInVlans { .. }
                 | VlanMode { .. }
                 | Trunks { .. }
                 | Pvid { .. }
@@ -251,7 +263,7 @@ impl Condition {
 
     /// While these conditions are unmet, no frame leaves the host, so that sending does no harm.
     pub fn all_keep_frames_in(unmet: &[Condition]) -> bool {
-        use Condition::{Down, NoCarrier, NoWayOut, NotForwarding, Pvid, Tag, Trunks, VlanMode};
+        use Condition::{Down, NoCarrier, NoWayOut, NotForwarding, NotInVlans, Pvid, Tag, Trunks, VlanMode};
         let any = |is: fn(&Condition) -> bool| unmet.iter().any(is);
         // A trunk port drops untagged frames unless its trunks contain VLAN 0. Open vSwitch uses `trunks` only on such a
         // port.
@@ -265,7 +277,9 @@ impl Condition {
         unmet.iter().all(|condition| match condition {
             Tag { .. } | VlanMode { .. } | Trunks { .. } => is_dead,
             Pvid { pvid, .. } => pvid.is_none(),
-            Down { .. } | NoCarrier { .. } | NotForwarding { .. } | NoWayOut { .. } => true,
+            Down { .. } | NoCarrier { .. } | NotForwarding { .. } | NoWayOut { .. } | NotInVlans { .. } => {
+                true
+            }
             _ => false,
         })
     }
@@ -276,6 +290,14 @@ fn pvid_words(pvid: Option<u16>, wanted: Option<u16>) -> String {
         (None, None) => "no PVID: its bridge drops untagged frames".into(),
         (None, Some(wanted)) => format!("no PVID, not {wanted}"),
         (Some(pvid), wanted) => format!("PVID {pvid}, not {}", wanted.unwrap_or_default()),
+    }
+}
+
+/// `VLAN 42`, or `the VLANs 42, 43`.
+fn vlans_words(vlans: &[u16]) -> String {
+    match vlans {
+        [vlan] => format!("VLAN {vlan}"),
+        _ => format!("the VLANs {}", vlans.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -149,6 +149,11 @@ impl Links {
         self.by_index.get(&index)
     }
 
+    /// Every device.
+    pub fn all(&self) -> impl Iterator<Item = &Link> {
+        self.by_index.values()
+    }
+
     /// The device with this name.
     pub fn named(&self, name: &str) -> Option<&Link> {
         self.by_name.get(name).and_then(|index| self.get(*index))

@@ -8,6 +8,7 @@ pub mod link;
 mod neutron_network;
 pub mod ovs;
 pub mod owner;
+pub(crate) mod port_events;
 pub mod readiness;
 pub mod uplinks;
 pub mod walk;

@@ -129,6 +129,14 @@ impl Ovs {
         self.with_id(ATTACHED_MAC, mac.to_string())
     }
 
+    /// The interfaces of this VM (`external_ids:vm-id`, its UUID), as os-vif and libvirt write them.
+    pub fn of_vm(&self, uuid: &str) -> impl Iterator<Item = Plugged<'_>> {
+        let is_its = move |p: &Plugged<'_>| {
+            p.interface.external_ids.get("vm-id").is_some_and(|id| id.eq_ignore_ascii_case(uuid))
+        };
+        self.plugged().map(|(_, plugged)| plugged).filter(is_its)
+    }
+
     fn with_id(&self, key: &'static str, id: String) -> impl Iterator<Item = Plugged<'_>> {
         let places = self.index.by_id.get(&id).into_iter().flatten();
         let has_it = move |p: &Plugged<'_>| {

@@ -70,6 +70,10 @@ impl Owner {
                 format!("{} on {} belongs to neutron's agent", marked, rule.bridge.name),
             );
         }
+        // Whether a VLAN is asked for is in the XML: without one, only what is set already is known to be right.
+        if target.manager == Some(Manager::Unknown) {
+            return (Owner::Agent, "libvirt has not said yet what the port must be like".into());
+        }
         (Owner::Nobody, "no VLAN is asked for, and no SDN has marked the port".into())
     }
 }

@@ -37,10 +37,10 @@ pub(super) enum Start<'a> {
     Lower(&'a Link, &'a Link),
 }
 
-/// Walks from `start` to the edges.
-pub(super) fn walk(start: Start<'_>, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> WayOut {
+/// Walks from `start` to the edges, with frames that have this tag there.
+pub(super) fn walk(start: Start<'_>, tag: Tag, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> WayOut {
     let mut walk = Walk::new(links, ovs, uplinks);
-    walk.begin(start);
+    walk.begin(start, tag);
     walk.run();
     walk.finish()
 }
@@ -127,7 +127,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn begin(&mut self, start: Start<'a>) {
+    fn begin(&mut self, start: Start<'a>, tag: Tag) {
         let nic = |link: Option<&Link>, name: &str| match link {
             Some(link) => Hop::of(link, Role::Nic),
             None => Hop::unseen(name, Role::Nic),
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
             }
         };
         self.hops.push(hop);
-        self.todo.push(Step { place, from: Some(0), tag: Tag::Untagged, via, holds: Vec::new() });
+        self.todo.push(Step { place, from: Some(0), tag, via, holds: Vec::new() });
     }
 
     fn take(&mut self, step: Step<'a>) {

@@ -20,7 +20,6 @@ use crate::proof::sighting::Sighting;
 
 pub(crate) mod stuck;
 
-const ETHERNET_HEADER: usize = 14;
 /// The number of edges that a message names.
 const MAX_NAMES: usize = 8;
 /// The fate of a round.
@@ -93,10 +92,11 @@ impl Delivery {
         self.path = path;
     }
 
-    /// Records Open vSwitch's verdict for frames of this kind.
-    pub fn judged(&mut self, kind: Kind, verdict: &Verdict) {
+    /// Records Open vSwitch's verdict for frames of this one's kind and VLAN.
+    pub fn judged(&mut self, like: &Frame, verdict: &Verdict) {
         let frames = self.frames.iter().zip(&mut self.verdicts);
-        frames.filter(|(frame, _)| frame.kind == kind).for_each(|(_, known)| *known = Some(verdict.clone()));
+        let are_alike = |frame: &Frame| (frame.kind, frame.vlan) == (like.kind, like.vlan);
+        frames.filter(|(frame, _)| are_alike(frame)).for_each(|(_, known)| *known = Some(verdict.clone()));
     }
 
     /// Open vSwitch's flows may have changed.
@@ -104,7 +104,7 @@ impl Delivery {
         self.verdicts.fill(None);
     }
 
-    /// The first frame of each kind for which a verdict would show whether it was lost. After a lost round, earlier verdicts
+    /// The first frame of each kind and VLAN for which a verdict would show whether it was lost. After a lost round, earlier verdicts
     /// are asked for again, since they may have changed.
     pub fn unjudged(&self) -> Vec<&Frame> {
         let mut frames: Vec<&Frame> = Vec::new();
@@ -113,7 +113,7 @@ impl Delivery {
         let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
         if is_in_ovs && self.path.blind().next().is_some() {
             for (_, frame) in self.frames.iter().enumerate().filter(|(number, _)| is_open(*number)) {
-                if frames.iter().all(|known| known.kind != frame.kind) {
+                if frames.iter().all(|known| (known.kind, known.vlan) != (frame.kind, frame.vlan)) {
                     frames.push(frame);
                 }
             }
@@ -169,10 +169,7 @@ impl Delivery {
         if sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_edge() {
             return;
         }
-        let same = |frame: &Frame| {
-            let length = sighting.frame.len().min(frame.bytes.len());
-            length > ETHERNET_HEADER && frame.bytes[..length] == sighting.frame[..length]
-        };
+        let same = |frame: &Frame| frame.is(sighting.vlan, &sighting.frame);
         let Some(which) = self.frames.iter().position(same) else {
             return;
         };

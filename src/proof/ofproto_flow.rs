@@ -1,5 +1,7 @@
 //! A frame as a flow in the syntax of ovs-fields(7).
 
+use std::borrow::Cow;
+
 use pnet_base::MacAddr;
 use pnet_packet::Packet;
 use pnet_packet::arp::ArpPacket;
@@ -13,9 +15,10 @@ use pnet_packet::ipv6::Ipv6Packet;
 /// truncated.
 ///
 /// Open vSwitch learns from the bytes of a frame but not from a description. The description contains every field that Open
-/// vSwitch reads from an untagged ARP, RARP or neighbour discovery message.
+/// vSwitch reads from an ARP, RARP or neighbour discovery message with at most one tag.
 pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
-    let ethernet = EthernetPacket::new(frame)?;
+    let (tag, untagged) = without_tag(frame);
+    let ethernet = EthernetPacket::new(&untagged)?;
     let (from, to, kind) = (ethernet.get_source(), ethernet.get_destination(), ethernet.get_ethertype());
     let rest = match kind {
         EtherTypes::Arp => format!("arp,{}", arp(ethernet.payload())?),
@@ -23,7 +26,19 @@ pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
         EtherTypes::Ipv6 => ipv6(ethernet.payload())?,
         other => format!("dl_type={:#06x}", other.0),
     };
-    Some(format!("in_port={in_port},dl_src={from},dl_dst={to},{rest}"))
+    let vlan = tag.map(|vlan| format!("dl_vlan={vlan},dl_vlan_pcp=0,")).unwrap_or_default();
+    Some(format!("in_port={in_port},{vlan}dl_src={from},dl_dst={to},{rest}"))
+}
+
+/// The VLAN of a frame's 802.1Q tag, and the frame without it.
+fn without_tag(frame: &[u8]) -> (Option<u16>, Cow<'_, [u8]>) {
+    match frame.get(12..16) {
+        Some(&[0x81, 0x00, high, low]) => {
+            let vlan = u16::from_be_bytes([high, low]) & 0x0fff;
+            (Some(vlan), [&frame[..12], &frame[16..]].concat().into())
+        }
+        _ => (None, frame.into()),
+    }
 }
 
 fn arp(payload: &[u8]) -> Option<String> {

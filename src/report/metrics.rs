@@ -43,10 +43,9 @@ pub struct Metrics {
 impl Default for Metrics {
     /// Every label value exists from the start: Prometheus's `rate()` does not see the first count of a new series.
     fn default() -> Self {
-        let causes = [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged];
         let zero = |word: &str| (word.to_owned(), 0);
         Metrics {
-            events: causes.iter().map(|cause| zero(cause.word())).collect(),
+            events: Cause::EVENTS.iter().map(|cause| zero(cause.word())).collect(),
             announcements: Outcome::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
             frames: Kind::ALL.iter().map(|kind| zero(kind.word())).collect(),
             injection_errors: 0,

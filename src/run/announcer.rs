@@ -21,6 +21,7 @@ use crate::report::evidence::{Evidence, Learned, Tally};
 use crate::run::asking::Asking;
 use crate::run::diagnose;
 use crate::run::lacking::Lacking;
+use crate::run::link_query;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
 use crate::run::waits::Place;
@@ -72,6 +73,8 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         flows: None,
         has_turn: false,
         reported: String::new(),
+        link: None,
+        routes_at: None,
         began,
         supposed: None,
     };
@@ -92,6 +95,8 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         run.machine.observe(run.now(), &seen);
         run.suppose_now();
         run.report_unmet(&seen);
+        run.ask_for_the_link(&seen);
+        run.look_for_routes(&host, &seen).await;
         run.prepare(&host, &seen).await;
         run.watch_path(run.way.as_ref().map(Way::method), &host, &seen);
         match run.machine.step(run.now()) {
@@ -135,6 +140,10 @@ struct Run {
     has_turn: bool,
     /// The last unmet conditions that were logged.
     reported: String,
+    /// Whether the guest's link is up by now.
+    link: Option<link_query::Answer>,
+    /// The last look for a route of this host to the guest.
+    routes_at: Option<Duration>,
     /// Where its unmet conditions are published.
     place: Place,
     began: Instant,
@@ -183,7 +192,7 @@ impl Run {
             let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await else {
                 break;
             };
-            observer.proof.judged(frame.kind, &verdict);
+            observer.proof.judged(frame, &verdict);
         }
         if !unjudged.is_empty() {
             fate = observer.proof.fate();
@@ -255,6 +264,10 @@ impl Run {
                 self.prepared(prepared, self.machine.is_ready());
                 false
             }
+            is_up = told(&mut self.link) => {
+                self.link_is(is_up);
+                false
+            }
             () = tokio::time::sleep_until(deadline) => false,
         };
         if has_changed {
@@ -316,6 +329,14 @@ async fn changes_to<T>(receiver: &mut watch::Receiver<T>, is_wanted: impl FnMut(
 async fn flows_change(flows: &mut Option<Monitored>) {
     match flows {
         Some(flows) => flows.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the answer to a question, if there is one.
+async fn told(answer: &mut Option<link_query::Answer>) -> Option<bool> {
+    match answer {
+        Some(answer) => answer.await,
         None => std::future::pending().await,
     }
 }

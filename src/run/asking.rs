@@ -114,6 +114,7 @@ mod tests {
     use super::*;
     use crate::path::attachment::resolve;
     use crate::path::attachment::tests::{link, plug};
+    use crate::path::hop::Tag;
     use crate::path::link::{Bridge, Link};
     use crate::path::ovs::Ovs;
     use crate::path::uplinks::Uplinks;
@@ -127,7 +128,8 @@ mod tests {
         for (device, address) in [(1, "10.1.1.1"), (5, "10.1.100.1"), (3, "192.0.2.1")] {
             links.address(device, (address.parse().unwrap(), 24), true);
         }
-        let attachment = resolve(&plug("tap0"), &links, &Ovs::default(), &Uplinks::default()).unwrap();
+        let attachment =
+            resolve(&plug("tap0"), Tag::Untagged, &links, &Ovs::default(), &Uplinks::default()).unwrap();
         addresses_in_vlan(&links, &attachment, vlan).iter().map(|(_, net)| net.to_string()).collect()
     }
 

@@ -6,9 +6,11 @@ pub(crate) mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
 mod lacking;
+pub(crate) mod link_query;
 pub(crate) mod observer;
 pub(crate) mod order;
 pub(crate) mod pacer;
+pub(crate) mod ports;
 pub(crate) mod solicitor;
 pub(crate) mod targets;
 pub(crate) mod traces;

@@ -33,10 +33,15 @@ use crate::path::uplinks::Uplinks;
 use crate::proof::capture_point::CapturePoint;
 #[cfg(test)]
 use crate::run::fake;
+use crate::run::link_query::LinkQuery;
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
 use crate::run::waits::Waits;
+
+/// So many VLANs of a trunk without a native VLAN are announced, in so many rounds: each costs a frame.
+pub(super) const MAX_TRUNK_VLANS: usize = 64;
+const MAX_TRUNK_ROUNDS: u32 = 3;
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
@@ -177,6 +182,8 @@ pub(crate) struct Order {
     pub inject: Option<Method>,
     /// Lost frames are sent again for as long as the guest is here.
     pub endless: bool,
+    /// Tells whether the guest's link is up by now.
+    pub link_query: Option<LinkQuery>,
     /// Send no frame, and do not wait between rounds.
     pub dry_run: bool,
     /// A capture file that gets every sent frame.
@@ -197,9 +204,18 @@ impl Order {
         if let Some(vlan) = vlan {
             target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
         }
+        if target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some()) {
+            // In which of the trunk's VLANs an address is, nothing says.
+            addresses.clear();
+        }
         let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip).collect();
         let gateways = config.gateways(&target, &ips).into_iter().chain(target.gateways.iter().copied());
         let style = config.style(&target);
+        // Checked when the configuration was settled.
+        let mut schedule = config.schedule().unwrap_or_default();
+        if target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some()) {
+            schedule.count = schedule.count.min(MAX_TRUNK_ROUNDS);
+        }
         Order {
             cause: Cause::Asked,
             gateways: gateways.collect(),
@@ -209,13 +225,13 @@ impl Order {
             style,
             in_charge: config.in_charge(&target),
             untagged: config.untagged(&target),
-            // The configuration was checked when it was loaded.
-            schedule: config.schedule().unwrap_or_default(),
+            schedule,
             proof: config.proof,
             wait: config.ports.wait,
             uplinks: config.path.uplinks.clone(),
             inject: config.ports.inject,
             endless: false,
+            link_query: None,
             dry_run: false,
             pcap: None,
             addresses,
@@ -232,7 +248,13 @@ impl Order {
 
     /// The announcements of each round.
     pub(crate) fn round(&self) -> Vec<Frame> {
-        frame::round(self.target.mac, &self.ips(), &self.style)
+        match self.target.vlan.as_ref().and_then(Vlan::tagged_only) {
+            Some(mut vlans) => {
+                vlans.truncate(MAX_TRUNK_VLANS);
+                frame::tagged_round(self.target.mac, &vlans, &self.style)
+            }
+            None => frame::round(self.target.mac, &self.ips(), &self.style),
+        }
     }
 
     /// The questions of each round; `here` are the gateways found on this host.

@@ -5,9 +5,11 @@ use pnet_base::MacAddr;
 use crate::config::Config;
 use crate::guest::Known;
 use crate::guest::address::{Address, Source};
-use crate::guest::target::{self, Manager, Nic, Plug, Target, Unannounceable};
+use crate::guest::domain::Vlan;
+use crate::guest::target::{self, DomainId, Manager, Nic, Plug, Target, Unannounceable};
 use crate::path::attachment;
 use crate::path::ovs::{Ovs, Plugged};
+use crate::run::order::MAX_TRUNK_VLANS;
 
 /// Every NIC of a guest, in the order of its XML, each followed by the sub-ports of its trunk.
 pub(crate) fn of(known: Known, config: &Config, ovs: &Ovs) -> Vec<Nic> {
@@ -28,6 +30,18 @@ pub(crate) fn of(known: Known, config: &Config, ovs: &Ovs) -> Vec<Nic> {
         );
     }
     all
+}
+
+/// The NICs of a guest of which libvirt tells nothing at present, by what OVSDB has of them: their MACs, and no addresses.
+pub(crate) fn of_ovsdb(uuid: &str, config: &Config, ovs: &Ovs) -> Vec<Nic> {
+    let targets = ovs.of_vm(uuid).filter_map(|port| {
+        let mac: MacAddr = port.interface.external_ids.get("attached-mac")?.parse().ok()?;
+        // The name is libvirt's, too.
+        let domain = Some(DomainId { name: uuid.into(), uuid: uuid.into() });
+        let manager = Some(Manager::Unknown);
+        Some(Target { domain, manager, ..Target::of_device(plug_of(port), mac) })
+    });
+    targets.map(|target| Nic { name: None, target: unless_left_out(target, config) }).collect()
 }
 
 /// The target, unless the configuration excludes it.
@@ -86,6 +100,15 @@ fn advise(target: &Target, unmatched: &[String], config: &Config) {
             subject(),
             unmatched.join(", "),
             target.mac
+        );
+    }
+    let vlans = target.vlan.as_ref().and_then(Vlan::tagged_only).unwrap_or_default();
+    if let Some(beyond) = vlans.get(MAX_TRUNK_VLANS..).filter(|beyond| !beyond.is_empty()) {
+        let beyond: Vec<String> = beyond.iter().map(u16::to_string).collect();
+        tracing::warn!(
+            "{}: it is announced in the first {MAX_TRUNK_VLANS} VLANs of its trunk, and not in {}",
+            subject(),
+            beyond.join(", ")
         );
     }
     let is_believed = config.addresses.sources.contains(&Source::Nwfilter) && !config.restricts(target);
@@ -163,6 +186,26 @@ mod tests {
         let all = told(known(nic, PORT), &Config::default(), &ovs);
         let expected = ["web1 tap0a1b2c3d-4e 02:00:00:00:00:01 192.0.2.7", "web1 spi-2 02:00:00:00:00:02 "];
         assert_eq!(all, expected, "the MAC of spi-3 is not known yet");
+    }
+
+    #[test]
+    fn what_ovsdb_has_of_a_guest_is_its_macs_and_ports() {
+        let mut ovs = ovs(&[("br-int", &["tap0", "tap1", "tap2", "eth0"])]);
+        for (port, vm, mac) in [("tap0", "A1", "02:00:00:00:00:01"), ("tap1", "b2", "02:00:00:00:00:02")] {
+            mark(&mut ovs, port, "vm-id", vm);
+            mark(&mut ovs, port, "attached-mac", mac);
+        }
+        mark(&mut ovs, "tap2", "vm-id", "a1");
+        let nics = of_ovsdb("a1", &Config::default(), &ovs);
+        let targets: Vec<Target> = nics.into_iter().map(|nic| nic.target.unwrap()).collect();
+        assert_eq!(targets.len(), 1, "the MAC of tap2 is not known");
+        assert_eq!(targets[0].subject(targets[0].plug.device.clone()), "a1 tap0 02:00:00:00:00:01");
+        let plugged = |tag: Option<u16>, ovs: &mut Ovs| {
+            ovs.ports.get_mut("p-tap0").unwrap().tag = tag;
+            let port = ovs.port_of("br-int", "tap0").unwrap();
+            crate::path::owner::Owner::of(&targets[0], port, ovs).0
+        };
+        assert_eq!(plugged(None, &mut ovs), crate::path::owner::Owner::Agent, "which must set a VLAN first");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn the_page_has_every_value_of_the_metrics_labels() {
 fn the_page_has_every_event_and_says_which_are_on() {
     let events = PAGE.part("Ss", "Events");
     let default = LibvirtTable::default().events;
-    for cause in [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged] {
+    for cause in Cause::EVENTS {
         let item = events.split(&format!("\n.It Cm {}\n", cause.word())).nth(1).unwrap();
         let item = item.split("\n.It ").next().unwrap();
         let words = if default.contains(&cause) { "On by default" } else { "Off by default" };

@@ -9,9 +9,11 @@ mod common;
 
 mod announce;
 mod asking;
+mod clouds;
 mod daemon;
 mod daemon_many;
 mod daemon_service;
+mod daemon_touched;
 mod daemon_waits;
 mod explain;
 mod guests;

@@ -1,6 +1,7 @@
 //! Carries out the ledgers' actions for a guest: reads it, announces it, and forgets it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task;
@@ -15,11 +16,18 @@ use crate::guest::target::Target;
 use crate::guest::{GuestState, Known};
 use crate::report::Report;
 use crate::run::announcer::{self, Signals, Stop};
+use crate::run::link_query::{self, LinkQuery};
 use crate::run::order::Order;
 use crate::run::{pacer, targets};
 
 /// The result of reading a guest: the connection, the guest, the number of the reading.
 pub(super) type Read = (usize, String, u64, Result<Known, String>);
+
+/// libvirt has not answered: the connection, the guest, the reading. None where the guest left before.
+pub(super) type Silence = Option<(usize, String, u64)>;
+
+/// A libvirt that takes longer to describe a guest that runs is not waited for: a post-copy migration may hold it up for seconds.
+const UNANSWERED: Duration = Duration::from_millis(300);
 
 impl Engine {
     pub(super) fn act(&mut self, connection: usize, actions: Vec<Action>) {
@@ -64,11 +72,34 @@ impl Engine {
     /// Reads a guest's XML, which may take libvirt a while.
     fn start_reading(&mut self, number: usize, uuid: String, reading: u64) {
         let state = self.state_of(number, &uuid);
+        let (mut running, silent) = (state.clone(), uuid.clone());
+        self.silences.spawn(async move {
+            tokio::time::sleep(UNANSWERED).await;
+            let runs = running.wait_for(|state| *state == GuestState::Running).await.is_ok();
+            runs.then_some((number, silent, reading))
+        });
         let (read, sources) = (self.connections[number].read.clone(), self.config.addresses.sources.clone());
         self.reads.spawn(async move {
             let known = patiently(|| read(uuid.clone(), sources.clone()), state).await;
             (number, uuid, reading, known)
         });
+    }
+
+    /// The guest runs, and libvirt does not describe it.
+    pub(super) fn is_silent(&mut self, silence: Silence) {
+        let Some((number, uuid, reading)) = silence else {
+            return;
+        };
+        let nics = targets::of_ovsdb(&uuid, &self.config, &self.host.ovs.borrow().ovs);
+        let ledger = &mut self.connections[number].ledger;
+        let actions = ledger.unanswered(&uuid, reading, nics, self.epoch.elapsed());
+        if !actions.is_empty() {
+            tracing::warn!(
+                "libvirt does not describe the VM {uuid}, which runs here: what Open vSwitch knows of it is announced, and its \
+                 addresses when libvirt answers"
+            );
+        }
+        self.act(number, actions);
     }
 
     pub(super) fn read(&mut self, read: Result<Read, task::JoinError>) {
@@ -93,17 +124,24 @@ impl Engine {
     }
 
     /// What the configuration makes of an announcement for `cause`.
-    fn order(&self, target: Target, cause: Cause) -> Arc<Order> {
+    fn order(&self, connection: usize, target: Target, cause: Cause) -> Arc<Order> {
         let endless = self.only.is_none();
-        Arc::new(Order { cause, endless, ..Order::new(target, &self.config, &[], None) })
+        let (read, asked) = (self.connections[connection].read.clone(), target.clone());
+        let link_query = LinkQuery::new(move || {
+            let (asked, uuid) = (asked.clone(), asked.domain.as_ref().map(|domain| domain.uuid.clone()));
+            let known = read(uuid.unwrap_or_default(), Vec::new());
+            Box::pin(async move { link_query::is_up(&known.await.ok()?.domain, &asked) })
+        });
+        let order = Order::new(target, &self.config, &[], None);
+        Arc::new(Order { cause, endless, link_query: Some(link_query), ..order })
     }
 
     /// What the configuration has become holds for the announcements that wait.
     pub(super) fn reorder(&self) {
-        for running in self.running.values() {
+        for (run, running) in &self.running {
             let (target, cause) = (&running.target, running.order.borrow().cause);
             if self.config.announces(target) {
-                running.order.send_replace(self.order(target.clone(), cause));
+                running.order.send_replace(self.order(run.connection, target.clone(), cause));
             } else {
                 running.stop.send_replace(Some(Stop::LeftOut));
             }
@@ -113,7 +151,7 @@ impl Engine {
     fn announce(&mut self, run: Run, uuid: String, target: Target, cause: Cause, at: Instant) {
         let (subject, mac) = (target.subject(target.plug.device.clone()).into(), target.mac);
         let (stop, stopped) = watch::channel(None);
-        let (order, orders) = watch::channel(self.order(target.clone(), cause));
+        let (order, orders) = watch::channel(self.order(run.connection, target.clone(), cause));
         let guest = self.state_of(run.connection, &uuid);
         let signals = Signals { order: orders, guest, stop: stopped };
         let (host, jitter) = (self.host.clone(), pacer::jitter(mac, self.config.limits.jitter));

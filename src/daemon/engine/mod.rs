@@ -21,12 +21,15 @@ use crate::guest::event::Change;
 use crate::guest::ledger::Present;
 use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
+use crate::path::port_events::PortEvent;
 use crate::report::Report;
 use crate::report::metrics::Gauges;
 use crate::run::announcer::Stop;
 use crate::run::order::{Host, Order};
+use crate::run::ports;
 
 mod announcing;
+mod locating;
 #[cfg(test)]
 mod simulation;
 
@@ -78,6 +81,11 @@ pub(super) struct Engine {
     running: BTreeMap<Run, Running>,
     tasks: JoinSet<(Run, String, Report)>,
     reads: JoinSet<announcing::Read>,
+    /// Readings that libvirt has not answered in time.
+    silences: JoinSet<announcing::Silence>,
+    /// What happens to guests' ports, and the guests that are read for it.
+    port_events: mpsc::UnboundedReceiver<Vec<PortEvent>>,
+    searches: JoinSet<locating::Found>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
     publisher: Publisher,
 }
@@ -93,7 +101,8 @@ impl Engine {
     ) -> Result<Self, String> {
         let ledgers = state_file.load().unwrap_or_default();
         let engine = Self::follow(config, host, ledgers, board)?;
-        Ok(Engine { file, state_file: Some(state_file), ..engine })
+        let port_events = ports::watch(engine.host.links.clone(), engine.host.ovs.clone());
+        Ok(Engine { port_events, file, state_file: Some(state_file), ..engine })
     }
 
     /// For one guest, by name.
@@ -137,6 +146,9 @@ impl Engine {
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
+            silences: JoinSet::new(),
+            port_events: mpsc::unbounded_channel().1,
+            searches: JoinSet::new(),
             heard,
             publisher: Publisher::new(board),
         }
@@ -158,6 +170,9 @@ impl Engine {
             tokio::select! {
                 Some((connection, notice)) = self.heard.recv() => self.notice(connection, notice),
                 Some(read) = self.reads.join_next() => self.read(read),
+                Some(Ok(silence)) = self.silences.join_next() => self.is_silent(silence),
+                Some(events) = self.port_events.recv() => self.locate(events),
+                Some(Ok(found)) = self.searches.join_next() => self.located(found),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),
                 () = watchdog.due() => {}

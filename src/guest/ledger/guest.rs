@@ -10,6 +10,9 @@ use crate::guest::GuestState;
 use crate::guest::event::Cause;
 use crate::guest::target::Nic;
 
+/// Before the number of a run that no NIC's alias names yet.
+const PROVISIONAL: &str = "unread/";
+
 /// A guest.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Guest {
@@ -31,8 +34,8 @@ pub(super) struct Life {
     pub state: GuestState,
     /// When the guest began to run, while an announcement of all its NICs is pending.
     pub runs_since: Option<Duration>,
-    /// By alias: when the NIC was plugged in, while its own announcement is pending.
-    pub plugged_at: BTreeMap<String, Duration>,
+    /// By alias: what happened to the NIC and when, while its own announcement is pending.
+    pub plugged_at: BTreeMap<String, (Cause, Duration)>,
     /// Its NICs, read while it was arriving.
     pub known: Option<Vec<Nic>>,
     /// The number of the reading under way.
@@ -41,6 +44,8 @@ pub(super) struct Life {
     pub is_unreadable: bool,
     /// The announcements for `pending` have begun.
     pub has_begun: bool,
+    /// Without its XML, what else is known of it was announced.
+    pub is_provisional: bool,
     /// By NIC.
     pub runs: BTreeMap<String, Run>,
 }
@@ -51,6 +56,8 @@ pub(super) struct Run {
     pub number: u64,
     /// It is for `pending`.
     pub of_all: bool,
+    /// The guest's XML was not known when it began.
+    pub is_provisional: bool,
 }
 
 impl Life {
@@ -90,19 +97,23 @@ impl Guest {
     ) {
         let all = self.owed();
         let since = self.life.runs_since.take().unwrap_or(now);
+        self.life.runs.retain(|_, run| {
+            actions.extend(run.is_provisional.then_some(Action::Supersede(run.number)));
+            !run.is_provisional
+        });
         for (number, nic) in nics.into_iter().enumerate() {
             let name = nic.name.unwrap_or_else(|| number.to_string());
             let (cause, at) = match all {
                 Some(cause) => (cause, since),
                 None if self.is_owed(&name) => {
-                    (Cause::Plugged, self.life.plugged_at.get(&name).copied().unwrap_or(now))
+                    self.life.plugged_at.get(&name).copied().unwrap_or((Cause::Plugged, now))
                 }
                 None => continue,
             };
             match nic.target {
                 Ok(target) => {
                     *last += 1;
-                    let run = Run { number: *last, of_all: all.is_some() };
+                    let run = Run { number: *last, of_all: all.is_some(), is_provisional: false };
                     let superseded = self.life.runs.insert(name, run);
                     actions.extend(superseded.map(|run| Action::Supersede(run.number)));
                     let (uuid, target, run) = (uuid.into(), Box::new(target), run.number);
@@ -117,6 +128,28 @@ impl Guest {
         self.plugged.retain(|alias| runs.contains_key(alias));
         self.life.plugged_at.clear();
         self.settle();
+    }
+
+    /// Begins announcements by what is known without the guest's XML; it is owed as before.
+    pub(super) fn announce_provisionally(
+        &mut self,
+        uuid: &str,
+        nics: Vec<Nic>,
+        now: Duration,
+        last: &mut u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let (Some(cause), at) = (self.owed(), self.life.runs_since.unwrap_or(now)) else {
+            return;
+        };
+        for (number, target) in nics.into_iter().filter_map(|nic| nic.target.ok()).enumerate() {
+            *last += 1;
+            self.life.is_provisional = true;
+            let run = Run { number: *last, of_all: false, is_provisional: true };
+            self.life.runs.insert(format!("{PROVISIONAL}{number}"), run);
+            let (uuid, target, run) = (uuid.into(), Box::new(target), run.number);
+            actions.push(Action::Announce { uuid, run, target, cause, at });
+        }
     }
 
     /// Clears `pending` when every announcement begun for it has ended.

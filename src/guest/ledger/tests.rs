@@ -368,3 +368,50 @@ fn the_version_before_can_read_the_state() {
     let kept = serde_json::to_value(&desk.ledger).unwrap();
     assert_eq!(kept, serde_json::json!({"guests": {"u": {"id": 1, "pending": "migrated"}}}));
 }
+
+#[test]
+fn a_guest_that_libvirt_does_not_tell_of_is_announced_by_what_else_is_known_and_again_when_it_does() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.event(2, 1), ["read"], "it arrives");
+    let unanswered = |desk: &mut Desk| {
+        desk.now += 1;
+        let actions = desk.ledger.unanswered("u", desk.reading, known(&["spare"]), ms(desk.now));
+        desk.told(actions)
+    };
+    assert_eq!(unanswered(&mut desk), [""; 0], "nothing says that it runs");
+    assert_eq!(desk.event(4, 1), ["event migrated"]);
+    assert_eq!(unanswered(&mut desk), ["migrated spare since 3"]);
+    assert_eq!(unanswered(&mut desk), [""; 0], "once");
+    assert_eq!(desk.ended("spare", Ended::Done), [""; 0]);
+    assert!(desk.ledger.is_anything_pending(), "its addresses are still owed");
+    assert_eq!(desk.read(&["net0"]), ["migrated net0 since 3"]);
+    assert_eq!(desk.ended("net0", Ended::Done), [""; 0]);
+    assert!(!desk.ledger.is_anything_pending());
+}
+
+#[test]
+fn what_is_announced_without_the_xml_ends_when_that_comes() {
+    let mut desk = Desk::default();
+    desk.event(2, 1);
+    desk.event(4, 1);
+    let actions = desk.ledger.unanswered("u", desk.reading, known(&["spare"]), ms(9));
+    assert_eq!(desk.told(actions), ["migrated spare since 2"]);
+    assert_eq!(desk.read(&["net0"]), ["supersede", "migrated net0 since 2"]);
+}
+
+#[test]
+fn a_nic_to_which_something_happens_is_announced_alone_for_that() {
+    let mut desk = Desk::settled();
+    let moved = Change::Touched(Cause::Moved, "net0".into());
+    assert_eq!(desk.change(&moved), [""; 0], "that is not configured");
+    let mut change = |causes: &[Cause]| {
+        desk.now += 1;
+        let actions = desk.ledger.change("u", Some(1), &moved, causes, ms(desk.now));
+        desk.told(actions)
+    };
+    assert_eq!(change(&[Cause::Moved]), ["event moved", "read"]);
+    let since = desk.now;
+    assert_eq!(desk.read(&["net0", "net1"]), [format!("moved net0 since {since}")]);
+    let stranger = Change::Touched(Cause::Moved, "net0".into());
+    assert!(desk.ledger.change("v", None, &stranger, &[Cause::Moved], ms(99)).is_empty());
+}

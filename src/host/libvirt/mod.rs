@@ -171,7 +171,7 @@ fn tell(watchers: &Watchers, uuid: &str, change: &Change) {
         Change::Runs(_) | Change::Booted => GuestState::Running,
         Change::Paused => GuestState::Paused("paused"),
         Change::Left => GuestState::Left("shut off"),
-        Change::Arriving(_) | Change::Plugged(_) => return,
+        Change::Arriving(_) | Change::Plugged(_) | Change::Touched(..) => return,
     };
     if let Some(sender) = watchers.lock().unwrap_or_else(PoisonError::into_inner).get(uuid) {
         sender.send_replace(state);

@@ -10,7 +10,8 @@ use crate::guest::domain::Vlan;
 use crate::guest::target::Target;
 use crate::path::attachment::{self, Attachment, Kind};
 use crate::path::condition::Condition;
-use crate::path::link::{Links, PortState};
+use crate::path::hop::{Hop, Role, Tag};
+use crate::path::link::{Link, Links, PortState};
 use crate::path::ovs::{DEAD_VLAN, Ovs, Plugged, Unreachable, Untagged};
 use crate::path::owner::Owner;
 use crate::path::uplinks::Uplinks;
@@ -103,7 +104,9 @@ pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
         vlan: None,
         unmet,
     };
-    match attachment::resolve(&target.plug, facts.links, facts.ovs, facts.uplinks) {
+    // In which VLANs a trunk's frames pass where, the settings of each bridge decide.
+    let tag = if is_trunk(target) { Tag::Unknown } else { Tag::Untagged };
+    match attachment::resolve(&target.plug, tag, facts.links, facts.ovs, facts.uplinks) {
         Ok(attachment) => follow(target, facts, attachment, &mut assessment),
         Err(missing) => {
             let not_in_kernel = matches!(missing, Condition::NotPlugged { .. } | Condition::NotInOvs { .. });
@@ -179,6 +182,10 @@ fn follow(target: &Target, facts: &Facts<'_>, attachment: Attachment, to: &mut A
     to.attachment = Some(attachment);
 }
 
+fn is_trunk(target: &Target) -> bool {
+    target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some())
+}
+
 fn device_works(name: &str, links: &Links, unmet: &mut Vec<Condition>) {
     let device = name.to_owned();
     match links.named(name) {
@@ -209,25 +216,42 @@ fn linux_bridge(attachment: &Attachment, links: &Links, unmet: &mut Vec<Conditio
     }
 }
 
-/// The VLAN into which a filtering bridge puts the port's untagged frames.
+/// The VLAN that the first bridge which filters VLANs puts the port's untagged frames into, if that is the guest's own bridge.
 fn filtered_vlan(
     target: &Target,
     attachment: &Attachment,
     links: &Links,
     unmet: &mut Vec<Condition>,
 ) -> Option<u16> {
-    let bridge = links.named(&attachment.bridge)?.bridge?;
     let wanted = target.vlan.as_ref().and_then(Vlan::native);
-    if !bridge.vlan_filtering {
+    let Some(entry) = filtering_port(attachment, links) else {
         let (device, bridge) = (attachment.port.clone(), attachment.bridge.clone());
         unmet.extend(wanted.map(|wanted| Condition::NoVlanFiltering { device, bridge, wanted }));
         return None;
+    };
+    if let Some(vlans) = target.vlan.as_ref().and_then(Vlan::tagged_only) {
+        let missing: Vec<u16> = vlans.into_iter().filter(|vlan| entry.in_vlan(*vlan).is_none()).collect();
+        if !missing.is_empty() {
+            unmet.push(Condition::NotInVlans { device: entry.name.clone(), vlans: missing });
+        }
+        return None;
     }
-    let pvid = links.named(&attachment.port)?.pvid;
-    if pvid.is_none() || wanted.is_some_and(|wanted| pvid != Some(wanted)) {
-        unmet.push(Condition::Pvid { device: attachment.port.clone(), pvid, wanted });
+    if entry.pvid.is_none() || wanted.is_some_and(|wanted| entry.pvid != Some(wanted)) {
+        unmet.push(Condition::Pvid { device: entry.name.clone(), pvid: entry.pvid, wanted });
     }
-    pvid
+    // Beyond another bridge, the guest's own knows nothing of that VLAN.
+    entry.pvid.filter(|_| entry.name == attachment.port)
+}
+
+/// The port by which the guest's frames come into the first Linux bridge that filters VLANs.
+fn filtering_port<'a>(attachment: &Attachment, links: &'a Links) -> Option<&'a Link> {
+    let hops = &attachment.way.hops;
+    let link = |hop: &Hop| links.get(hop.ifindex?);
+    let mut on_bridges = hops.iter().filter(|hop| hop.role == Role::LinuxBridge);
+    let is_filtering = |hop: &&Hop| link(hop).and_then(|link| link.bridge).is_some_and(|b| b.vlan_filtering);
+    let entry = link(&hops[on_bridges.find(is_filtering)?.from?])?;
+    // Where it comes from the bridge's own host side, or from Open vSwitch, no port says.
+    Some(entry).filter(|entry| entry.port.is_some())
 }
 
 fn ovs_rule(owner: Owner, target: &Target, rule: Plugged<'_>, untagged: bool, unmet: &mut Vec<Condition>) {

@@ -41,7 +41,7 @@ fn uplinks(names: &str) -> Uplinks {
 
 impl World {
     fn attachment(&self) -> Attachment {
-        resolve(&plug("tap0"), &self.links, &self.ovs, &self.uplinks).unwrap()
+        resolve(&plug("tap0"), Tag::Untagged, &self.links, &self.ovs, &self.uplinks).unwrap()
     }
 
     fn way(&self) -> WayOut {
@@ -369,7 +369,8 @@ fn the_vlan_of_a_sub_port_is_that_of_its_port() {
     let sub_port = world.ovs.interfaces.get_mut("i-spi-2").unwrap();
     sub_port.external_ids.insert("iface-id".into(), "0f".into());
     world.ovs.reindex();
-    let attachment = resolve(&plug("spi-2"), &world.links, &world.ovs, &world.uplinks).unwrap();
+    let attachment =
+        resolve(&plug("spi-2"), Tag::Untagged, &world.links, &world.ovs, &world.uplinks).unwrap();
     assert_eq!(edges(&attachment.way), ["eth0 Nic Unknown"]);
 }
 

@@ -122,7 +122,7 @@ mod tests {
         let ovs = ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan"])]);
         let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
         proof.begin();
-        proof.judged(Kind::Rarp, &verdict(&[]));
+        proof.judged(&like(Kind::Rarp), &verdict(&[]));
         pass(&mut proof, "eth0", &ARP, ms(1), Some(100));
         assert_eq!(
             (proof.fate(), stuck(&proof)),

@@ -1,12 +1,19 @@
 //! An announcement that waits: its unmet conditions, the warning after a while, and a new order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Run;
 use crate::announcement::machine::Overdue;
+use crate::host::netlink::routes;
+use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 use crate::report::waiting::{DEPARTURE, INJECTOR, Waiting};
 use crate::run::order::{Host, Order};
+
+/// How often it is looked for a route to a guest that is on no bridge.
+const ROUTES_PAUSE: Duration = Duration::from_millis(500);
+const ROUTES_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Run {
     /// Publishes the unmet conditions: in the daemon's state, and at a terminal.
@@ -29,6 +36,53 @@ impl Run {
                 tracing::debug!(target: crate::log::WAITING, "{}: waiting: {unmet}", subject());
             }
             self.reported = unmet;
+        }
+    }
+
+    /// Asks for the guest's link while that is down.
+    pub(super) fn ask_for_the_link(&mut self, seen: &Assessment) {
+        let is_down = seen.unmet.contains(&Condition::GuestLinkDown);
+        match (is_down, &self.link) {
+            (true, None) => {
+                let waited = self.now();
+                self.link = self.order.link_query.as_ref().map(|query| query.ask(waited));
+            }
+            (true, Some(_)) => {}
+            (false, _) => self.link = None,
+        }
+    }
+
+    /// Ends it where this host routes to the guest by its device: that is on no bridge, and will not be.
+    pub(super) async fn look_for_routes(&mut self, host: &Host, seen: &Assessment) {
+        let now = self.now();
+        let is_due = self.routes_at.is_none_or(|at| now.saturating_sub(at) >= ROUTES_PAUSE);
+        let lone = seen.unmet.iter().find_map(|unmet| match unmet {
+            Condition::NotPlugged { device } => Some(device),
+            _ => None,
+        });
+        let Some(name) = lone.filter(|_| is_due && !self.machine.has_ended()) else {
+            return;
+        };
+        self.routes_at = Some(now);
+        let Some(device) = host.links.borrow().named(name).map(|link| link.index) else {
+            return;
+        };
+        for ip in self.order.ips() {
+            let asked = tokio::time::timeout(ROUTES_TIMEOUT, routes::is_host_route(device, ip)).await;
+            if let Ok(Ok(true)) = asked {
+                self.machine.give_up(format!(
+                    "{name} is on no bridge, and this host routes to {ip} by it: there is no network to announce it on \
+                     (announce = false in the configuration leaves it out)"
+                ));
+                return;
+            }
+        }
+    }
+
+    pub(super) fn link_is(&mut self, up: Option<bool>) {
+        self.link = None;
+        if up == Some(true) {
+            Arc::make_mut(&mut self.order).target.link_up = true;
         }
     }
 

@@ -38,7 +38,7 @@ fn two_thousand_guests_are_not_visited() {
     let world = on_br0(&devices);
     let start = Start::LinuxBridge(world.links.get(TAP).unwrap(), world.links.get(1).unwrap());
     let mut walk = Walk::new(&world.links, &world.ovs, &world.uplinks);
-    walk.begin(start);
+    walk.begin(start, Tag::Untagged);
     walk.run();
     assert!(walk.steps < 10, "{}", walk.steps);
 }

@@ -1,0 +1,36 @@
+//! Watches the ports of guests for what libvirt does not tell.
+
+use tokio::sync::{mpsc, watch};
+
+use crate::host::openvswitch::ovsdb;
+use crate::path::link::Links;
+use crate::path::port_events::{PortEvent, Ports};
+
+/// Tells what happens to the ports of guests, until nothing is listened to any more.
+pub(crate) fn watch(
+    mut links: watch::Receiver<Links>,
+    mut ovs: watch::Receiver<ovsdb::State>,
+) -> mpsc::UnboundedReceiver<Vec<PortEvent>> {
+    let (to, events) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut ports = Ports::default();
+        loop {
+            let happened = {
+                let (links, ovs) = (links.borrow_and_update(), ovs.borrow_and_update());
+                ports.look(&links, &ovs.ovs)
+            };
+            if !happened.is_empty() && to.send(happened).is_err() {
+                return;
+            }
+            let changed = tokio::select! {
+                changed = links.changed() => changed,
+                changed = ovs.changed() => changed,
+                () = to.closed() => return,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    events
+}

@@ -1,0 +1,111 @@
+//! Shapes that clouds make of a guest's port.
+
+use std::collections::BTreeMap;
+
+use crate::common::{
+    Capture, DEADLINE, Direction, Frame, Guest, Host, Nic, Place, Plug, guest, linux_bridge, ovs, report,
+    require, stand,
+};
+
+const TRUNK: &str = "<vlan trunk='yes'><tag id='42'/><tag id='43'/><tag id='4094'/></vlan>";
+const ROUNDS: [&str; 5] = ["--interval", "300ms", "--count", "9", "--json"];
+
+/// How many RARPs came in which VLAN; nothing else came.
+fn rarps(frames: &[Frame]) -> BTreeMap<Option<u16>, usize> {
+    let mut counts = BTreeMap::new();
+    for frame in frames {
+        assert_eq!((frame.kind.name(), &frame.complaints[..]), ("rarp", &[][..]), "{frame:#?}");
+        *counts.entry(frame.vlan).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_trunk_without_a_native_vlan_gets_a_tagged_rarp_in_each() {
+    require!(lab, ovs, libvirt, tshark);
+    let host = Host::build().ovs().libvirt().start();
+    ovs::bridge(&host, "br-int");
+    let nic = Nic::new(41, Plug::Ovs("br-int")).with(TRUNK);
+    Guest::new("router").nic(&nic).start(&host);
+    for method in ["packet-out", "redirect", "xdp"] {
+        let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+        // Of its addresses nothing says in which VLAN they are.
+        let run = host
+            .announce(&[&["--vm", "router", "--ip", "192.0.2.41", "--inject", method], &ROUNDS[..]].concat());
+        assert_eq!(run.code, Some(0), "{method}: {run:#?}");
+        assert!(wire.sees(9, DEADLINE), "{method}");
+        assert_eq!(rarps(&wire.stop()), [42, 43, 4094].map(|vlan| (Some(vlan), 3)).into(), "{method}");
+        let report = report(&run);
+        assert_eq!((&report["rounds"], &report["lost_rounds"]), (&3.into(), &0.into()), "{report:#}");
+        assert_eq!((&report["frames"]["rarp"], &report["frames_left"]["rarp"]), (&9.into(), &9.into()));
+        let vlans: Vec<_> =
+            report["departures"].as_array().unwrap().iter().map(|left| left["vlan"].as_u64()).collect();
+        assert_eq!(vlans, [42, 43, 4094].map(Some), "{report:#}");
+    }
+
+    // One of its VLANs is dropped: that is told by its number.
+    host.sh("ovs-ofctl add-flow br-int priority=9,dl_vlan=43,actions=drop");
+    let run = host.announce(&[&["--vm", "router"], &ROUNDS[..]].concat());
+    assert!(report(&run)["stuck"][0].as_str().unwrap().starts_with("rarp in VLAN 43 "), "{run:#?}");
+}
+
+/// As Calico and Ganeti plug a guest: a host route by the tap, and no bridge.
+#[test]
+fn a_tap_that_this_host_routes_to_is_told_at_once() {
+    require!(lab);
+    let host = Host::build().start();
+    let nic = Nic::new(43, Plug::EthernetUnmanaged);
+    let _carrier = stand::taps(&host, std::slice::from_ref(&nic));
+    let tap = nic.tap();
+    host.sh(&format!("ip link set {tap} up; ip route add 192.0.2.43/32 dev {tap}"));
+    for ip in ["192.0.2.43", "192.0.2.44"] {
+        let target = ["--dev", &tap, "--mac", &nic.mac, "--ip", ip];
+        let run = host.announce(&[&target[..], &["--wait", "300ms"]].concat());
+        match ip {
+            "192.0.2.43" => {
+                let words = "is on no bridge, and this host routes to 192.0.2.43 by it";
+                assert!(run.code == Some(1) && run.stderr.contains(words), "{run:#?}");
+            }
+            _ => assert_eq!(run.code, Some(3), "another address may yet be plugged: {run:#?}"),
+        }
+    }
+}
+
+/// libvirt's test driver takes what its QEMU driver learns later: a trunk on a Linux bridge, and on a macvtap.
+#[test]
+fn every_way_in_takes_tagged_frames() {
+    require!(lab, libvirt, tshark);
+    let _alone = guest::macvtaps();
+    let host = Host::build().start();
+    let on_bridge = Nic::new(42, Plug::Bridge("br0")).with(TRUNK);
+    let macvtap = Nic::new(44, Plug::Direct("up0")).with(TRUNK);
+    host.sh(&format!(
+        "ip link add {} link up0 address {} type macvtap mode bridge; ip link set {0} up",
+        macvtap.tap(),
+        macvtap.mac
+    ));
+    let announce = |nic: &Nic, method: &str| {
+        let uri = described(&host, nic);
+        let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+        let way = ["--connect", &uri, "--vm", "router", "--inject", method];
+        let run = host.announce(&[&way[..], &ROUNDS[..]].concat());
+        assert_eq!(run.code, Some(0), "{method}: {run:#?}");
+        assert!(wire.sees(9, DEADLINE), "{method}");
+        assert_eq!(rarps(&wire.stop()), [42, 43, 4094].map(|vlan| (Some(vlan), 3)).into(), "{method}");
+        assert_eq!(report(&run)["frames_left"]["rarp"], 9, "{method}: {run:#?}");
+    };
+    announce(&macvtap, "packet");
+    host.sh(&format!("ip link delete {}", macvtap.tap()));
+    linux_bridge::bridge(&host, "br0");
+    let _carrier = stand::taps(&host, std::slice::from_ref(&on_bridge));
+    host.sh(&format!("ip link set {} master br0 up", on_bridge.tap()));
+    ["redirect", "xdp", "fdb"].iter().for_each(|method| announce(&on_bridge, method));
+}
+
+/// The URI of a test driver that has a guest `router` with this NIC.
+fn described(host: &Host, nic: &Nic) -> String {
+    let guest = Guest::new("router").of_test_driver().nic(nic).xml();
+    let file = host.directory().join("node.xml");
+    std::fs::write(&file, format!("<node>{guest}</node>")).unwrap();
+    format!("test://{}", file.display())
+}

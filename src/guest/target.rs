@@ -270,6 +270,9 @@ fn is_port_of(port: &NovaPort, nic: &Interface) -> bool {
 }
 
 #[cfg(test)]
+mod corpus;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -39,10 +39,18 @@ fn listing() -> Value {
             "name": name, "interfaces": ["uuid", interface], "tag": tag, "vlan_mode": ["set", []],
             "trunks": ["set", []], "other_config": ["map", [["net_uuid", "n"]]]}})
     };
+    // Neutron's agent gives the patches of a trunk the iface-id of the parent.
     let interface = |name: &str, kind: &str, options: Value| {
+        let nic = if name.starts_with("tp") { "tap2" } else { name };
         json!({"new": {
             "name": name, "type": kind, "ofport": 5, "error": ["set", []], "options": options,
-            "external_ids": ["map", [["iface-id", format!("id-{name}")], ["attached-mac", "52:54:00:00:00:01"]]]}})
+            "external_ids": ["map", [["iface-id", format!("id-{nic}")], ["attached-mac", "52:54:00:00:00:01"]]]}})
+    };
+    // A port with an iface-id is a guest's, and so no edge.
+    let uplink = |name: &str, kind: &str, options: Value| {
+        let mut row = interface(name, kind, options);
+        row["new"]["external_ids"] = json!(["map", []]);
+        row
     };
     let (none, nothing) = (json!(["set", []]), json!(["map", []]));
     let socket = json!(["map", [["vhost-server-path", "/run/vhu3"]]]);
@@ -65,9 +73,9 @@ fn listing() -> Value {
             "i0": interface("tap0", "", nothing.clone()), "i1": interface("qvo1", "system", nothing.clone()),
             "i2": interface("tpi-2", "patch", patch("tpt-2")),
             "i3": interface("vhu3", "dpdkvhostuserclient", socket),
-            "i5": interface("int-br-ex", "patch", patch("phy-br-ex")), "i6": interface("tap2", "", nothing.clone()),
+            "i5": uplink("int-br-ex", "patch", patch("phy-br-ex")), "i6": interface("tap2", "", nothing.clone()),
             "i7": interface("tpt-2", "patch", patch("tpi-2")),
-            "i8": interface("phy-br-ex", "patch", patch("int-br-ex")), "i9": interface("eth0", "", nothing),
+            "i8": uplink("phy-br-ex", "patch", patch("int-br-ex")), "i9": uplink("eth0", "", nothing),
         },
     })
 }

@@ -40,9 +40,10 @@ mod proof;
 mod report;
 mod run;
 
-pub use cli::{Linked, main as run_announce};
+pub use cli::{Linked, in_one_line, main as run_announce};
 pub use daemon::{for_hook, main as run_announced};
 pub use host::libvirt::find;
+pub use host::sys::name_process;
 
 /// What the tests under `tests/` and the lab's programs use. No other program may rely on it.
 #[doc(hidden)]
@@ -64,6 +65,7 @@ pub mod for_tests {
     }
     /// The record of one announcement.
     pub mod report {
+        pub use crate::report::note::Note;
         pub use crate::report::record::{Path, VERSION};
     }
 }

@@ -14,7 +14,7 @@ use tracing::{Dispatch, Event, Metadata, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 
@@ -38,6 +38,7 @@ pub(crate) fn to_stderr(verbose: bool) {
         (false, false) => Targets::new().with_default(LevelFilter::WARN),
     };
     let subscriber = tracing_subscriber::fmt()
+        .fmt_fields(message_only())
         .with_writer(io::stderr)
         .with_ansi(false)
         .with_target(false)
@@ -66,16 +67,25 @@ fn to_journal() -> Option<Dispatch> {
 }
 
 fn to_plain_stderr() -> Dispatch {
-    Dispatch::new(plain(io::stderr))
+    if !io::stderr().is_terminal() {
+        return Dispatch::new(plain(io::stderr));
+    }
+    // At a terminal nothing else tells the time.
+    let timed = tracing_subscriber::fmt().fmt_fields(message_only()).with_writer(io::stderr);
+    Dispatch::new(timed.with_target(false).with_max_level(LevelFilter::INFO).finish())
+}
+
+/// The message is complete; the fields are for the journal.
+fn message_only() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
+    tracing_subscriber::fmt::format::debug_fn(|writer, field, value| match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        _ => Ok(()),
+    })
 }
 
 fn plain<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(writer: W) -> impl Subscriber {
-    let fields = tracing_subscriber::fmt::format::debug_fn(|writer, field, value| match field.name() {
-        // The message is complete; the fields are for the journal.
-        "message" => write!(writer, "{value:?}"),
-        _ => Ok(()),
-    });
-    let subscriber = tracing_subscriber::fmt().fmt_fields(fields).with_writer(writer).with_ansi(false);
+    let subscriber = tracing_subscriber::fmt().fmt_fields(message_only());
+    let subscriber = subscriber.with_writer(writer).with_ansi(false);
     subscriber.with_target(false).without_time().with_max_level(LevelFilter::INFO).finish()
 }
 

@@ -18,12 +18,12 @@ const NOWHERE: &str = "--dev nosuch0 --mac 52:54:00:00:00:01";
 const ON_A_BRIDGE: &str = "--dev guest0 --mac 52:54:00:00:00:01 --ip 192.0.2.10 --ip 2001:db8::10";
 const TEST: &str = "--connect test:///default --wait 0";
 const KEYS: &str = "version domain device mac attachment addresses cause event_at ended_at outcome \
-                    unmet runs_after_ms plugged_after_ms tagged_after_ms ready_after_ms \
+                    unmet conditions runs_after_ms plugged_after_ms tagged_after_ms ready_after_ms \
                     first_frame_after_ms rounds frames send_errors left_host_after_ms departure \
                     departures astray by_design last_hop frames_left not_left lost_rounds stuck \
                     unseen returned_after_ms last_returned_after_ms ceased gateways \
                     answered_after_ms answered_by answered_from stuck_questions learned_after_ms \
-                    learned_on stale injector dry_run error";
+                    learned_on stale notes injector dry_run error";
 
 /// Guests of libvirt's test driver, some with `=` and nova's name; a state is a number of `virDomainState`.
 const GUESTS: &str = "
@@ -91,8 +91,8 @@ fn a_configuration_that_cannot_be_used() {
         ("[schedule]\n  cuont = 3\n", ":2:3: ", "cuont"),
         ("[schedule]\ncount = \"many\"\n", ":2:9: ", "many"),
         ("[frames]\nsend = [\"garp\"]\n", ":2:9: ", "arp-request"),
-        ("schedule.backoff = 0.5\n", ": ", "between 1 and 100"),
-        ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"::1\"]\n", ": ", "loopback"),
+        ("schedule.backoff = 0.5\n", ":1:20: ", "between 1 and 100"),
+        ("[nic.\"52:54:00:00:00:01\"]\naddresses = [\"::1\"]\n", ":2:13: ", "loopback"),
     ] {
         std::fs::write(file, text).unwrap();
         for arguments in [format!("check {file}"), format!("{NOWHERE} --wait 0 --config {file}")] {
@@ -122,8 +122,10 @@ fn an_unwise_configuration_is_good_and_warned_of() {
     let check = announce(&format!("check {file}"));
     assert_eq!((check.code, check.stdout), (Some(0), format!("{file} is good\n")), "{}", check.stderr);
     let lines: Vec<&str> = check.stderr.lines().collect();
-    for (line, words) in lines.iter().zip(["schedule.count is 1: ", "ports.wait is 0: "]) {
-        assert!(line.starts_with(&format!("announce: {file}: warning: {words}")), "{line}");
+    for (line, words) in
+        lines.iter().zip([":2:9: warning: schedule.count is 1: ", ":4:8: warning: ports.wait is 0: "])
+    {
+        assert!(line.starts_with(&format!("announce: {file}{words}")), "{line}");
     }
     assert_eq!(lines.len(), 2, "{lines:?}");
 }

@@ -251,6 +251,12 @@ impl Announcement {
         self.progress.outcome.is_some()
     }
 
+    /// When waiting for the port ends, while a condition is unmet.
+    pub fn deadline(&self) -> Option<Duration> {
+        let is_awaited = self.port == Port::Unmet && !self.endless;
+        is_awaited.then(|| self.unmet_since.saturating_add(self.patience))
+    }
+
     /// Whether all conditions were met at the last observation.
     pub fn is_ready(&self) -> bool {
         self.port == Port::Ready

@@ -20,7 +20,17 @@ struct Args {
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     if name.to_string_lossy().ends_with("announce") {
+        // exec(3) has named the process after the file.
+        announced::name_process(c"announce");
         return announced::run_announce(Some(LINKED), || "this program is not linked with libvirt".into());
     }
-    announced::run_announced(Args::parse().config)
+    match Args::try_parse() {
+        Ok(args) => announced::run_announced(args.config),
+        Err(error) if error.use_stderr() => {
+            eprintln!("announced: {}", announced::in_one_line(&error, "announced"));
+            ExitCode::from(2)
+        }
+        // --help and --version.
+        Err(error) => error.exit(),
+    }
 }

@@ -11,11 +11,13 @@ use crate::cli::args::{Announce, Whom};
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
 use crate::cli::select::Start;
+use crate::daemon::history::{self, History};
 use crate::guest::Wanted;
 use crate::host::pcap::Pcap;
 use crate::report::Report;
+use crate::report::standing::Standing;
 use crate::run::announcer::{self, Signals, Stop};
-use crate::run::order::Order;
+use crate::run::order::{Host, Order};
 
 /// Announces the selected NICs for an event at `began`, and prints a report of each.
 ///
@@ -29,6 +31,9 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
         Pcap::create(path, began).map(|pcap| Arc::new(Mutex::new(pcap))).map_err(failed)
     });
     let pcap = pcap.transpose()?;
+    if !args.quiet {
+        tell_of_no_device(&host, args);
+    }
     let (stopper, stop) = watch::channel(None);
     // Spawned before the announcements, which run in the order of spawning: the first line of output may provoke a signal.
     tokio::spawn(async move {
@@ -40,7 +45,8 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     let mut running = JoinSet::new();
     for (order, guest) in orders.orders {
         let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
-        let signals = Signals { order: watch::channel(Arc::new(order)).1, guest, stop: stop.clone() };
+        let (order, standing) = (watch::channel(Arc::new(order)).1, watch::channel(Standing::default()).0);
+        let signals = Signals { order, guest, stop: stop.clone(), standing };
         running.spawn(announcer::announce(host.clone(), signals, began));
     }
     if nothing {
@@ -61,6 +67,18 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     Ok(status)
 }
 
+/// A device that does not exist is waited for, and its name may be a mistake: both are told at once.
+fn tell_of_no_device(host: &Host, args: &Announce) {
+    let Whom::Device(device, _) = args.nics.whom() else {
+        return;
+    };
+    let is_there =
+        host.links.borrow().named(&device).is_some() || host.ovs.borrow().ovs.named(&device).is_some();
+    if !is_there && args.wait.is_none_or(|wait| !wait.is_zero()) {
+        complain(&format!("{device} does not exist; waiting for it (--wait 0 looks once)"));
+    }
+}
+
 /// Waits for SIGINT or SIGTERM.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
@@ -77,9 +95,14 @@ async fn interrupted() {
 
 /// Prints a report: an announcement to standard output, a failure as one line to standard error.
 fn publish(report: &Report, args: &Announce) -> Status {
+    if !report.dry_run {
+        // Only root can, and the announcement does not depend on it.
+        let _ = History::here().add(&history::ended(report));
+    }
     let printed = if args.output.json { print(&json(report, &args.output)) } else { Status::Announced };
     let status = match report.outcome {
         Outcome::Announced => Status::Announced,
+        Outcome::NotReady if report.lacks_only("no-ovsdb") => Status::Failed,
         Outcome::NotReady => Status::NotReady,
         Outcome::Cancelled | Outcome::Superseded | Outcome::Failed => Status::Failed,
     };
@@ -94,7 +117,10 @@ fn publish(report: &Report, args: &Announce) -> Status {
         }
         _ => {
             complain(&report.failure());
-            status.max(printed)
+            // What has left before the end stays true.
+            let has_left = report.rounds > 0 && !args.output.json && !args.quiet;
+            let told = if has_left { print(&report.to_string()) } else { Status::Announced };
+            status.max(printed).max(told)
         }
     }
 }

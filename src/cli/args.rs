@@ -48,7 +48,7 @@ pub enum Command {
     Explain(Box<Explain>),
     /// Send one round, and show hop by hop how far it gets, and why
     Trace(Box<Trace>),
-    /// Validate a configuration file
+    /// Validate a configuration file, or check whether everything works on this host
     Check {
         /// The file [default: /etc/announced/announced.toml]
         #[arg(value_hint = ValueHint::FilePath)]
@@ -56,6 +56,9 @@ pub enum Command {
         /// The same, as an option
         #[arg(long, value_name = "FILE", conflicts_with = "file", value_hint = ValueHint::FilePath)]
         config: Option<PathBuf>,
+        /// Check this host, too: libvirt, Open vSwitch, the ways in, the path of each running VM, the daemon; send nothing
+        #[arg(long, conflicts_with = "file")]
+        host: bool,
     },
     /// Show what the daemon did and is doing
     Status(Status),
@@ -314,6 +317,12 @@ impl ValueEnum for Inject {
 }
 
 impl Nics {
+    /// Those of every running VM.
+    pub(super) fn all() -> Nics {
+        let subject = Subject { names: Vec::new(), vms: Vec::new(), all: true, dev: None };
+        Nics { subject, mac: None, ips: Vec::new(), asks: Vec::new(), vlan: None }
+    }
+
     /// The subjects of the announcement.
     pub(super) fn whom(&self) -> Whom {
         match (&self.subject.dev, self.mac) {

@@ -41,8 +41,13 @@ pub(super) fn usage(error: &clap::Error) -> String {
         let subjects = "name a VM, or give --all, or --dev IFNAME with --mac MAC";
         return format!("{subjects} (try announce --help)");
     }
+    in_one_line(error, "announce")
+}
+
+/// The error of `program`'s command line in one line, with the remedy.
+pub fn in_one_line(error: &clap::Error, program: &str) -> String {
     let text = error.to_string();
     let what = text.split("\n\n").next().unwrap_or_default();
     let what: Vec<&str> = what.trim_start_matches("error: ").lines().map(str::trim).collect();
-    format!("{} (try announce --help)", what.join(" "))
+    format!("{} (try {program} --help)", what.join(" "))
 }

@@ -19,6 +19,7 @@ use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
 use crate::report::Path;
+use crate::report::unmet::Unmet;
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::order::Order;
 
@@ -38,7 +39,10 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
             ..Explanation::new(order, &seen, &here)
         };
         let text = if output.json { json(&explanation, output) } else { explanation.to_string() };
-        status = status.max(print(&text));
+        let cannot_tell =
+            seen.unmet.iter().any(|condition| condition.code() == "no-ovsdb") && seen.attachment.is_none();
+        let ended = if cannot_tell { Status::Failed } else { Status::Announced };
+        status = status.max(ended).max(print(&text));
     }
     Ok(status.max(orders.print_refused(output)))
 }
@@ -54,11 +58,15 @@ pub(super) struct Explanation {
     in_charge: Owner,
     evidence: String,
     unmet: Vec<String>,
+    /// The same, with codes and remedies.
+    conditions: Vec<Unmet>,
     /// The settings that keep frames from every edge, by kinds of frames.
     held: Vec<String>,
     addresses: Vec<Address>,
     /// Known addresses that are not announced: their source is not trusted, or the configuration excludes them.
     disbelieved: Vec<Address>,
+    /// The sources of addresses that were asked.
+    sources: Vec<address::Source>,
     gateways: Vec<Asks>,
     /// Where this host is the router: the settings for announcements.
     router_settings: BTreeMap<String, String>,
@@ -97,6 +105,8 @@ impl Explanation {
             in_charge: seen.in_charge.0,
             evidence: seen.in_charge.1.clone(),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
+            conditions: Unmet::all(&seen.unmet, target, seen),
+            sources: order.sources.clone(),
             held: held(order, seen),
             addresses: order.addresses.clone(),
             disbelieved: claimed.copied().collect(),
@@ -106,6 +116,14 @@ impl Explanation {
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
         }
+    }
+}
+
+impl Explanation {
+    fn rarp_only(&self) -> String {
+        let sources: Vec<&str> = self.sources.iter().map(|source| source.word()).collect();
+        let (asked, mac) = (sources.join(", "), self.mac);
+        format!("none: RARP only; asked: {asked}; give one with --ip, or as addresses under [nic.\"{mac}\"]")
     }
 }
 
@@ -139,18 +157,24 @@ impl fmt::Display for Explanation {
             lines.iter().try_for_each(|line| write!(f, "\n  {:<12}{line}", names.next().unwrap_or_default()))
         };
         if let Some(path) = &self.attachment {
-            row("path", vec![format!("{}: {}", path.kind.word(), path.hops.join(" → "))])?;
+            row("path", vec![format!("{}: {}", path.kind.word(), path.hops.join(" -> "))])?;
         }
-        row("in charge", vec![format!("{}: {}", self.in_charge, self.evidence)])?;
+        let is_unknown =
+            self.attachment.is_none() && self.conditions.iter().any(|unmet| unmet.code == "no-ovsdb");
+        let owner = if is_unknown { "unknown".to_owned() } else { self.in_charge.to_string() };
+        row("in charge", vec![format!("{owner}: {}", self.evidence)])?;
         let vlan = self.attachment.as_ref().and_then(|path| path.vlan);
         let ready = vlan.map_or("yes".to_owned(), |vlan| format!("yes, in VLAN {vlan}"));
-        let unmet = self.unmet.iter().map(|condition| format!("no: {condition}"));
+        let unmet = self.conditions.iter().map(|unmet| format!("no: {}", unmet.text));
+        let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
+        next.dedup();
         row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet.collect() })?;
+        row("next", next)?;
         row("held", self.held.clone())?;
         let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not announced)", a.ip, a.source));
         let addresses: Vec<String> = believed.chain(disbelieved).collect();
-        row("addresses", if addresses.is_empty() { vec!["none: RARP only".into()] } else { addresses })?;
+        row("addresses", if addresses.is_empty() { vec![self.rarp_only()] } else { addresses })?;
         let mut gateways: Vec<String> = Vec::new();
         for Asks { gateway, source, .. } in &self.gateways {
             let line = format!("{gateway} ({source})");
@@ -176,6 +200,6 @@ impl fmt::Display for Explanation {
         let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };
         row("schedule", vec![format!("{} {rounds}, at {schedule} ms", self.schedule_ms.len())])?;
         let injectors = self.injectors.join(", else ");
-        row("by", vec![if injectors.is_empty() { "none yet".into() } else { injectors }])
+        row("ways in", vec![if injectors.is_empty() { "none yet".into() } else { injectors }])
     }
 }

@@ -3,6 +3,7 @@
 mod announce;
 pub mod args;
 mod candidates;
+mod check;
 mod command_first;
 mod completions;
 mod exit;
@@ -13,7 +14,6 @@ mod status;
 mod trace;
 mod values;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use clap::Parser;
 use tokio::time::Instant;
 
 use crate::cli::args::{Cli, Command};
+pub use crate::cli::exit::in_one_line;
 use crate::cli::exit::{Problem, Status};
-use crate::cli::output::{complain, print};
+use crate::cli::output::complain;
 use crate::cli::select::Start;
 use crate::config::Config;
 use crate::host::libvirt::Find;
@@ -102,7 +103,17 @@ fn run(
             crate::log::to_stderr(args.output.verbose);
             block_on(trace::run(start, &args.output))
         }
-        Some(Command::Check { file, config }) => check(file.or(config).as_deref()),
+        Some(Command::Check { file, config, host: false }) => check::file(file.or(config).as_deref()),
+        Some(Command::Check { config: file, host: true, .. }) => {
+            let config = match Config::load(file.as_deref()) {
+                Ok(config) => config,
+                Err(_) => return check::file(file.as_deref()),
+            };
+            let start = Start::new(&args::Nics::all(), config, find, become_linked)?;
+            let status = check::file(file.as_deref())?;
+            crate::log::to_stderr(false);
+            block_on(async { Ok(status.max(check::host(start).await?)) })
+        }
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Hook { guest, after }) => hook(guest, after, linked, become_linked),
         Some(Command::Completions { shell }) => completions::print_script(shell),
@@ -131,18 +142,4 @@ fn hook(
         (Some(_), Err(_)) => {}
     }
     Ok(Status::Announced)
-}
-
-fn check(file: Option<&Path>) -> Result<Status, Problem> {
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(error) => {
-            error.lines().iter().for_each(|line| complain(line));
-            return Ok(Status::Config);
-        }
-    };
-    let file = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
-    config.advice().iter().for_each(|advice| complain(&format!("{}: warning: {advice}", file.display())));
-    let words = if file.exists() { "is good" } else { "does not exist: the defaults apply" };
-    Ok(print(&format!("{} {words}", file.display())))
 }

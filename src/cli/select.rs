@@ -18,7 +18,9 @@ use crate::host::libvirt::{Find, Found, Guest};
 use crate::host::netlink::{fdb, links};
 use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::Witness;
+use crate::path::link::Links;
 use crate::path::ovs::Ovs;
+use crate::path::uplinks::Uplinks;
 use crate::report::Report;
 use crate::run::link_query::{self, LinkQuery};
 use crate::run::order::{Capture, Host, Injector, Order};
@@ -26,7 +28,6 @@ use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::targets;
 use crate::run::traces::Traces;
-use crate::run::waits::Waits;
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -79,24 +80,34 @@ impl Start {
         let Start { nics, config, find } = &self;
         let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
         let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-        let (links, ovs, found) =
-            tokio::join!(links::watch(), ovsdb::watch(socket, config.ports.wait), look(nics, config, *find));
+        let (links, ovs, found) = tokio::join!(
+            links::watch(),
+            ovsdb::watch(socket.clone(), config.ports.wait),
+            look(nics, config, *find)
+        );
+        let links = links.map_err(|error| (Status::Failed, error.to_string()))?;
+        if let Whom::Device(device, _) = nics.whom() {
+            let other = not_a_guests(&device, &links.borrow(), &ovs.borrow().ovs, &config.path.uplinks);
+            other.map_or(Ok(()), |what| {
+                Err((Status::Failed, format!("--dev {device} is {what}, not a guest's port")))
+            })?;
+        }
         let mut selection = choose(nics, config, found?, &ovs.borrow().ovs)?;
         for (order, _) in &mut selection.orders {
             order.link_query = find.and_then(|find| link_query(find, config, &order.target));
         }
         let host = Host {
-            links: links.map_err(|error| (Status::Failed, error.to_string()))?,
+            links,
             ovs,
             fdb: fdb::Lookups::default(),
             injectors: Injector::Host(Arc::new(Injectors::new(directory.clone()))),
             flows: FlowMonitors::new(directory.clone()),
+            ovs_socket: socket,
             ovs_directory: directory,
             witness: Capture::Host(Witness::new()),
             pace: Some(Pacer::start(config.limits.frames_per_second)),
             solicitor: Solicitor::new(),
             traces: Traces::default(),
-            waits: Waits::default(),
         };
         Ok((host, selection))
     }
@@ -217,6 +228,24 @@ fn nics(Guest { known, state }: Guest, args: &Nics, config: &Config, ovs: &Ovs, 
             Err(refused) => orders.refused.push(refused),
         }
     }
+}
+
+/// What a device is that certainly belongs to no guest: frames that enter by it as a guest's are dropped, or do harm.
+fn not_a_guests(device: &str, links: &Links, ovs: &Ovs, uplinks: &Uplinks) -> Option<String> {
+    let link = links.named(device);
+    let is_bond =
+        link.and_then(|link| link.kind.as_deref()).is_some_and(|kind| matches!(kind, "bond" | "team"));
+    let patch = ovs.named(device).filter(|row| row.interface.kind == "patch");
+    if link.is_some_and(|link| link.bridge.is_some()) || ovs.bridges.values().any(|b| b.name == device) {
+        return Some("a bridge".into());
+    }
+    if uplinks.has(device) {
+        return Some("an uplink of this host (path.uplinks)".into());
+    }
+    if is_bond || link.is_some_and(|link| link.has_hardware && !link.is_representor) {
+        return Some("a NIC of this host".into());
+    }
+    patch.map(|row| format!("a patch port of {}", row.bridge.name))
 }
 
 /// For --dev, libvirt is not asked about the guest.

@@ -21,6 +21,7 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::{Delivery, RoundFate};
 use crate::report::evidence::Evidence;
 use crate::report::evidence::millis;
+use crate::report::unmet::{self, Unmet};
 use crate::report::{Path, VERSION};
 use crate::run::asking::gateways_here;
 use crate::run::diagnose;
@@ -61,6 +62,7 @@ pub(super) struct Trace {
     mac: MacAddr,
     attachment: Option<Path>,
     unmet: Vec<String>,
+    conditions: Vec<Unmet>,
     injector: Option<&'static str>,
     /// The frames of the round, in order.
     frames: Vec<String>,
@@ -130,6 +132,7 @@ impl Trace {
             mac: order.target.mac,
             attachment: Path::of(seen),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
+            conditions: Unmet::all(&seen.unmet, &order.target, seen),
             injector: None,
             frames: order.round().iter().map(frame_names::name).collect(),
             path: Vec::new(),
@@ -235,13 +238,14 @@ impl fmt::Display for Trace {
             write!(f, "\n  {number:>2}  {hop:<width$}  ")?;
             match after_ms {
                 Some(after) => write!(f, "{after:>8.3} ms  ")?,
-                None if *unseen => write!(f, "       -     passes unseen")?,
+                None if *unseen => write!(f, "       -     not observable here")?,
                 None => write!(f, "       *     nothing passed")?,
             }
             vlan.map_or(Ok(()), |vlan| write!(f, "VLAN {vlan}  "))?;
             f.write_str(&frames.join(" "))?;
         }
-        let not_ready = (!self.unmet.is_empty()).then(|| format!("not ready: {}", self.unmet.join("; ")));
+        let not_ready =
+            (!self.unmet.is_empty()).then(|| format!("not ready: {}", unmet::words(&self.conditions)));
         // An unmet condition explains stuck frames.
         for Verdict { frames, deciding } in &self.ofproto {
             write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;

@@ -26,7 +26,7 @@ const SLOW: u32 = 100;
 const FAST: u32 = 5000;
 
 impl Config {
-    /// The unwise values, each with the remedy. The defaults have none.
+    /// The unwise values, each line beginning with the key or the table, with the remedy. The defaults have none.
     pub fn advice(&self) -> Vec<String> {
         let all =
             [self.on_schedule(), self.on_frames(), self.on_ports(), self.on_daemon(), self.on_libvirt()];

@@ -57,6 +57,34 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Mistake>> {
     Err(mistakes)
 }
 
+/// What is wrong with the value of the key `path`: at its place in `text`, or at that of the table that would have it.
+pub(super) fn at(text: &str, path: &[String], message: String) -> Mistake {
+    let (line, column) = place(text, path).unwrap_or((1, 1));
+    Mistake { line, column, message }
+}
+
+/// Line and column of the value of the key `path`, of its nearest table where only that is in `text`; `None` where neither is.
+pub(super) fn place<S: AsRef<str>>(text: &str, path: &[S]) -> Option<(usize, usize)> {
+    let document = DeTable::parse(text).ok()?;
+    let (mut table, mut found) = (document.get_ref(), None);
+    for (depth, key) in path.iter().enumerate() {
+        let Some((name, value)) = table.get_key_value(key.as_ref()) else { break };
+        let is_last = depth + 1 == path.len();
+        match value.get_ref() {
+            DeValue::Table(inner) => (found, table) = (Some(name.span().start), inner),
+            _ if is_last => found = Some(value.span().start),
+            _ => break,
+        }
+    }
+    found.map(|at| line_and_column(text, at))
+}
+
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or_default();
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
 /// Removes the innermost entry at byte `at` from the table; `path` becomes its key, from the root.
 fn leave_out(table: &mut DeTable<'_>, at: usize, path: &mut Vec<String>) -> bool {
     let holds = |span: Range<usize>| span.contains(&at);
@@ -87,11 +115,11 @@ fn is_below(value: &Spanned<DeValue<'_>>, at: usize) -> bool {
 
 fn mistake(text: &str, path: &[String], error: &toml::de::Error) -> Mistake {
     let span = error.span().unwrap_or_default();
-    let before = text.get(..span.start).unwrap_or_default();
+    let (line, column) = line_and_column(text, span.start);
     let quoted = text.get(span).unwrap_or_default();
     Mistake {
-        line: before.matches('\n').count() + 1,
-        column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+        line,
+        column,
         message: reworded(&error.message().lines().collect::<Vec<_>>().join(", "), path, quoted),
     }
 }

@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use pnet_base::MacAddr;
 use serde::Deserialize;
 
 use crate::announcement::frame::Style;
 use crate::announcement::injection::Method;
-use crate::announcement::schedule::Schedule;
 use crate::config::mistakes::Mistake;
-use crate::guest::address;
-use crate::guest::event::Cause;
 use crate::guest::gateway::Gateway;
 use crate::guest::target::Target;
 use crate::path::owner::Owner;
@@ -30,6 +26,7 @@ mod lint;
 mod mistakes;
 mod permitted;
 mod tables;
+mod unusable;
 
 /// The configuration file if none is named; it need not exist.
 pub(crate) const DEFAULT_FILE: &str = "/etc/announced/announced.toml";
@@ -71,6 +68,12 @@ pub struct Config {
     pub nic: BTreeMap<String, Override>,
 }
 
+/// Line and column of the key that a line of [`Config::advice`] begins with, where `text` has it.
+pub(crate) fn place_of(text: &str, advice: &str) -> Option<(usize, usize)> {
+    let key = advice.split(' ').next().unwrap_or_default();
+    mistakes::place(text, &key.split('.').collect::<Vec<_>>())
+}
+
 /// Why a configuration cannot be used: one line with the place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -80,9 +83,6 @@ pub enum Error {
     /// It is not TOML, or has unknown keys or unusable values.
     #[error("{}:{}", .0.display(), first(.1))]
     Mistakes(PathBuf, Vec<Mistake>),
-    /// A value is out of its range.
-    #[error("{0}: {1}")]
-    Value(PathBuf, String),
 }
 
 /// The first mistake, and the number of the others.
@@ -121,67 +121,10 @@ impl Config {
     pub fn parse(file: &Path, text: &str) -> Result<Config, Error> {
         let config: Config =
             mistakes::read(text).map_err(|mistakes| Error::Mistakes(file.into(), mistakes))?;
-        config.check().map_err(|why| Error::Value(file.into(), why))?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.schedule()?;
-        if self.frames.send.is_empty() {
-            return Err("frames.send is empty: nothing would be sent".into());
-        }
-        if self.limits.frames_per_second == 0 {
-            return Err("limits.frames-per-second is 0: nothing would be sent".into());
-        }
-        if self.libvirt.uri.iter().chain(&self.libvirt.more_uris).any(String::is_empty) {
-            return Err("libvirt names an empty URI: remove it".into());
-        }
-        if self.ovs.socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
-            return Err("ovs.socket is not an absolute path".into());
-        }
-        if self.libvirt.events.contains(&Cause::Asked) {
-            return Err("libvirt.events: \"asked\" is not an event of libvirt".into());
-        }
-        let of_several = (self.network.iter().map(|entry| ("network", entry)))
-            .chain(self.vm.iter().map(|entry| ("vm", entry)));
-        for (table, (name, several)) in of_several {
-            if !several.addresses.is_empty() || several.vlan.is_some() {
-                return Err(format!(
-                    "{table}.{name}: addresses and vlan belong to a NIC: put them under [nic.\"MAC\"]"
-                ));
-            }
-        }
-        for (mac, nic) in &self.nic {
-            mac.parse::<MacAddr>().map_err(|_| format!("nic.{mac:?} is not a MAC address"))?;
-            for ip in &nic.addresses {
-                if let Some(why) = address::unannounceable(*ip) {
-                    return Err(format!("nic.{mac:?}: {ip} {why}"));
-                }
-            }
-            if let Some(vlan) = nic.vlan {
-                vlan_id(vlan).map_err(|why| format!("nic.{mac:?}: {why}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The schedule, or the value that is out of range.
-    pub fn schedule(&self) -> Result<Schedule, String> {
-        let ScheduleTable { count, interval, backoff, max_interval } = self.schedule;
-        let hour = Duration::from_secs(3600);
-        if !(1..=MAX_ROUNDS).contains(&count) {
-            return Err(format!("count {count} is not between 1 and {MAX_ROUNDS}"));
-        }
-        if self.proof.more_rounds > MAX_ROUNDS {
-            return Err(format!("more-rounds {} is above {MAX_ROUNDS}", self.proof.more_rounds));
-        }
-        if interval.is_zero() || interval > hour || max_interval.is_zero() || max_interval > hour {
-            return Err("interval and max-interval must be above 0 and at most an hour".into());
-        }
-        if !(1.0..=100.0).contains(&backoff) {
-            return Err(format!("backoff {backoff} is not between 1 and 100"));
-        }
-        Ok(Schedule { count, interval, backoff, max_interval })
+        let unusable = config.unusable().into_iter();
+        let mistakes: Vec<Mistake> =
+            unusable.map(|value| mistakes::at(text, &value.path, value.message)).collect();
+        if mistakes.is_empty() { Ok(config) } else { Err(Error::Mistakes(file.into(), mistakes)) }
     }
 
     /// The keys that take effect at the start only and have changed since the daemon started with `first`.

@@ -1,6 +1,7 @@
 //! The checks of a configuration, and the precedence of its tables.
 
 use super::*;
+use crate::announcement::schedule::Schedule;
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("a.toml"), text).map_err(|e| e.to_string())
@@ -47,6 +48,24 @@ fn values_out_of_range_are_refused() {
         let error = parse(text).unwrap_err();
         assert!(error.contains(words), "{text}: {error}");
     }
+}
+
+#[test]
+fn every_value_out_of_range_is_named_with_its_place() {
+    let text = "[schedule]\ncount = 0\nbackoff = 0.5\n\n[nic.\"52:54:00:12:34\"]\nvlan = 5000\n\n[vm.web1]\nvlan = 7\n";
+    let error = Config::parse(Path::new("a.toml"), text).unwrap_err();
+    let lines = error.lines();
+    let places = ["a.toml:2:9: count 0 ", "a.toml:3:11: backoff 0.5 ", "a.toml:9:8: vm.web1: "];
+    for place in places {
+        assert!(lines.iter().any(|line| line.starts_with(place)), "{place}: {lines:#?}");
+    }
+    let of_nic: Vec<&String> = lines.iter().filter(|line| line.contains("52:54:00:12:34")).collect();
+    assert!(
+        of_nic[0].starts_with("a.toml:5:6: ") && of_nic[0].contains("such as 52:54:00:12:34:56"),
+        "{lines:#?}"
+    );
+    assert!(of_nic[1].starts_with("a.toml:6:8: ") && of_nic[1].contains("VLAN 5000"), "{lines:#?}");
+    assert_eq!(lines.len(), 5, "{lines:#?}");
 }
 
 #[test]

@@ -4,10 +4,16 @@ use std::collections::VecDeque;
 use std::mem::replace;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pnet_base::MacAddr;
+use tokio::sync::watch;
+
+use crate::guest::event::Cause;
+use crate::guest::target::DomainId;
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
-use crate::report::snapshot::{Ended, Snapshot};
-use crate::run::waits::Waits;
+use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
+use crate::report::standing::{Standing, UnderWay};
+use crate::report::waiting::Waiting;
 
 /// The number of reports that `announce status` shows.
 const MAX_REPORTS: usize = 50;
@@ -16,37 +22,72 @@ const MAX_REPORTS: usize = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
-    /// What announcements wait for.
-    waits: Waits,
-    /// The last status sent.
-    text: Mutex<Text>,
-}
-
-#[derive(Debug, Default)]
-struct Text {
-    /// The changes that it includes: of the state, and of the waits.
-    changes: (u64, u64),
-    bytes: Arc<[u8]>,
+    /// The status as it was sent last with nothing under way, and of which change.
+    text: Mutex<(u64, Arc<[u8]>)>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Shown {
     /// Counts the changes from 1; 0 is a status without any.
     changes: u64,
-    guests: usize,
-    gauges: Gauges,
-    in_progress: Vec<Arc<str>>,
+    now: Now,
+    daemon: Daemon,
     /// The last reports.
     recent: VecDeque<Arc<Ended>>,
     metrics: Metrics,
 }
 
-impl Board {
-    /// Nothing has happened; `waits` is what announcements wait for.
-    pub(super) fn new(waits: Waits) -> Board {
-        Board { waits, ..Board::default() }
-    }
+/// What is true at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Now {
+    /// How many guests are here.
+    pub guests: usize,
+    /// For the metrics.
+    pub gauges: Gauges,
+    /// libvirt and OVSDB.
+    pub peers: Vec<Peer>,
+    /// What is being announced.
+    pub entries: Vec<Arc<Entry>>,
+}
 
+/// An announcement under way.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The NIC in words.
+    pub subject: String,
+    /// The guest, if libvirt knows it.
+    pub domain: Option<DomainId>,
+    /// The NIC's MAC.
+    pub mac: MacAddr,
+    /// Why it is announced.
+    pub cause: Cause,
+    /// When that happened (RFC 3339).
+    pub event_at: String,
+    /// What it has come to.
+    pub standing: watch::Receiver<Standing>,
+}
+
+impl PartialEq for Entry {
+    /// Each announcement is another one.
+    fn eq(&self, other: &Entry) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Entry {
+    fn under_way(&self) -> UnderWay {
+        UnderWay {
+            vm: self.domain.as_ref().map(|domain| domain.name.clone()),
+            uuid: self.domain.as_ref().map(|domain| domain.uuid.clone()),
+            mac: self.mac,
+            cause: self.cause,
+            event_at: self.event_at.clone(),
+            standing: self.standing.borrow().clone(),
+        }
+    }
+}
+
+impl Board {
     /// Changes a counter.
     pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
         let mut shown = lock(&self.shown);
@@ -64,35 +105,66 @@ impl Board {
         }
     }
 
-    /// Sets the present state; returns whether it is new.
-    pub(super) fn show(&self, gauges: Gauges, guests: usize, in_progress: Vec<Arc<str>>) -> bool {
+    /// Shows what is true now; returns whether that is new.
+    pub(super) fn show(&self, now: Now) -> bool {
         let mut shown = lock(&self.shown);
-        let is_new = (shown.guests, &shown.gauges, &shown.in_progress) != (guests, &gauges, &in_progress);
+        let is_new = shown.now != now;
         if is_new {
             shown.changes += 1;
-            (shown.guests, shown.gauges, shown.in_progress) = (guests, gauges, in_progress);
+            shown.now = now;
         }
         is_new
     }
 
-    /// The status as JSON: made on request, and kept until the state changes.
+    /// Changes what is shown of the daemon and its configuration.
+    pub(super) fn describe(&self, change: impl FnOnce(&mut Daemon)) {
+        let mut shown = lock(&self.shown);
+        shown.changes += 1;
+        change(&mut shown.daemon);
+    }
+
+    /// The status as JSON: made when it is asked for, and kept until something changes. What is under way changes all the time.
     pub(super) fn status(&self) -> Arc<[u8]> {
         let mut text = lock(&self.text);
         let shown = lock(&self.shown).clone();
-        let changes = (shown.changes + 1, self.waits.changes());
-        if replace(&mut text.changes, changes) != changes {
-            let snapshot = Snapshot { waiting: self.waits.now(), ..Snapshot::from(shown) };
-            text.bytes = serde_json::to_vec(&snapshot).unwrap_or_default().into();
+        if !shown.now.entries.is_empty() {
+            return serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
         }
-        text.bytes.clone()
+        let change = shown.changes + 1;
+        if replace(&mut text.0, change) != change {
+            text.1 = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
+        }
+        text.1.clone()
     }
 
     /// The metrics in Prometheus's format.
     pub(super) fn metrics(&self) -> String {
         let shown = lock(&self.shown);
-        let (metrics, gauges) = (shown.metrics.clone(), shown.gauges);
+        let (metrics, gauges, waiting) = (shown.metrics.clone(), shown.gauges(), waiting(&shown.now.entries));
         drop(shown);
-        metrics.text(&gauges, &self.waits.now())
+        metrics.text(&gauges, &waiting)
+    }
+}
+
+/// Those that wait, and what for.
+fn waiting(entries: &[Arc<Entry>]) -> Vec<Waiting> {
+    let of = |entry: &Arc<Entry>| {
+        let standing = entry.standing.borrow();
+        let condition = standing.condition.clone()?;
+        Some(Waiting { subject: entry.subject.clone(), condition, reason: standing.reason() })
+    };
+    entries.iter().filter_map(of).collect()
+}
+
+impl Shown {
+    /// Those of the loop, and those of the daemon's start and configuration.
+    fn gauges(&self) -> Gauges {
+        let started: Option<jiff::Timestamp> = self.daemon.started_at.parse().ok();
+        Gauges {
+            start_time: started.map_or(0, |at| u64::try_from(at.as_second()).unwrap_or_default()),
+            reload_failed: self.daemon.config_error.is_some(),
+            ..self.now.gauges
+        }
     }
 }
 
@@ -100,11 +172,15 @@ impl From<Shown> for Snapshot {
     fn from(shown: Shown) -> Snapshot {
         Snapshot {
             version: VERSION,
-            guests: shown.guests,
-            gauges: shown.gauges,
-            waiting: Vec::new(),
-            in_progress: shown.in_progress.iter().map(|subject| subject.as_ref().to_owned()).collect(),
+            guests: shown.now.guests,
+            gauges: shown.gauges(),
+            waiting: waiting(&shown.now.entries),
+            in_progress: shown.now.entries.iter().map(|entry| entry.subject.clone()).collect(),
+            announcements: shown.now.entries.iter().map(|entry| entry.under_way()).collect(),
+            peers: shown.now.peers,
+            daemon: shown.daemon,
             recent: shown.recent.iter().map(|ended| Ended::clone(ended)).collect(),
+            earlier: Vec::new(),
             metrics: shown.metrics,
         }
     }
@@ -117,8 +193,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use crate::guest::event::Cause;
-
     use super::*;
 
     fn read(board: &Board) -> Snapshot {
@@ -133,8 +207,28 @@ mod tests {
         let before = board.status();
         board.count(|metrics| metrics.event(Cause::Migrated));
         assert!(!Arc::ptr_eq(&before, &board.status()));
-        assert!(board.show(Gauges::default(), 1, vec!["web1 tap0".into()]));
-        assert!(!board.show(Gauges::default(), 1, vec!["web1 tap0".into()]));
-        assert_eq!((read(&board).guests, read(&board).in_progress), (1, vec!["web1 tap0".to_owned()]));
+        let now = Now { guests: 1, ..Now::default() };
+        assert!(board.show(now.clone()));
+        assert!(!board.show(now));
+        assert_eq!(read(&board).guests, 1);
+    }
+
+    #[test]
+    fn what_is_under_way_is_shown_as_it_is_when_it_is_asked_for() {
+        let (standing, shown) = watch::channel(Standing::default());
+        let entry = Entry {
+            subject: "web1 tap0".into(),
+            domain: None,
+            mac: MacAddr(2, 0, 0, 0, 0, 1),
+            cause: Cause::Migrated,
+            event_at: String::new(),
+            standing: shown,
+        };
+        let board = Board::default();
+        board.show(Now { entries: vec![Arc::new(entry)], ..Now::default() });
+        assert_eq!(read(&board).in_progress, ["web1 tap0"]);
+        assert_eq!(read(&board).announcements[0].standing.round, 0);
+        standing.send_modify(|standing| standing.round = 3);
+        assert_eq!(read(&board).announcements[0].standing.round, 3);
     }
 }

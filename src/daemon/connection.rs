@@ -11,6 +11,8 @@ use crate::guest::Known;
 use crate::guest::address::Source;
 use crate::guest::ledger::Ledger;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
+use crate::report::snapshot::Peer;
+use crate::run::wall_clock;
 
 /// The number of guests read at the same time: libvirtd answers five requests of a client at once (`max_client_requests`).
 pub(super) const MAX_READERS: usize = 5;
@@ -37,6 +39,8 @@ pub(super) struct Connection {
     pub listing: bool,
     /// Events that arrived during the listing: they are newer than the list, or included in it.
     pub early: Vec<Notice>,
+    /// Whether and since when it is connected, as it is shown.
+    pub peer: Peer,
 }
 
 impl Connection {
@@ -58,7 +62,9 @@ impl Connection {
         let known = ledger.is_some();
         let ledger = ledger.unwrap_or_default();
         let early = Vec::new();
-        Connection { name, read, ledger, known, heard: false, connected: false, listing: false, early }
+        let address = Some(name.clone()).filter(|name| !name.is_empty());
+        let peer = Peer { peer: "libvirt".into(), address, ..Peer::default() };
+        Connection { name, read, ledger, known, heard: false, connected: false, listing: false, early, peer }
     }
 
     /// Its name in the log.
@@ -70,6 +76,8 @@ impl Connection {
     pub(super) fn give_up_hearing(&mut self) {
         if !std::mem::replace(&mut self.heard, true) {
             tracing::warn!("{} does not answer; still trying", self.title());
+            self.peer.since.get_or_insert_with(wall_clock::now);
+            self.peer.why = Some("it does not answer".into());
         }
     }
 }

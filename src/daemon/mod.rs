@@ -18,23 +18,27 @@ use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
+use crate::report::snapshot::{Daemon, MissingInjector};
 use crate::run::order::{Capture, Host, Injector};
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
-use crate::run::waits::Waits;
+use crate::run::wall_clock;
 
 mod board;
 mod connection;
 mod engine;
+pub(crate) mod history;
 mod publish;
 mod reading;
 pub(crate) mod serve;
+mod source;
 mod state;
 mod systemd;
 
 use board::Board;
 use engine::Engine;
+use source::ConfigSource;
 
 /// sysexits(3), EX_CONFIG.
 const BAD_CONFIGURATION: i32 = 78;
@@ -53,6 +57,7 @@ pub fn main(file: Option<PathBuf>) -> ! {
 }
 
 fn start(file: Option<PathBuf>, log: &DaemonLog) -> i32 {
+    let source = ConfigSource::look(file.as_deref());
     let config = match Config::load(file.as_deref()) {
         Ok(config) => config,
         Err(error) => {
@@ -62,7 +67,7 @@ fn start(file: Option<PathBuf>, log: &DaemonLog) -> i32 {
     };
     advise(file.as_deref(), &config);
     let libvirts = 1 + config.libvirt.more_uris.len();
-    match block_on(libvirts, run(file, config, log)) {
+    match block_on(libvirts, run(file, source, config, log)) {
         Ok(()) => 0,
         Err(why) => {
             tracing::error!("{why}");
@@ -84,6 +89,7 @@ pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), Stri
         // libvirt waits for the hook, and must not be asked anything until then.
         sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
         let (host, _) = host(&config).await?;
+        let _ = std::fs::create_dir_all(state::runtime_directory());
         Engine::for_one(guest, config, host)?.run().await
     })
 }
@@ -105,18 +111,58 @@ fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> 
     done
 }
 
-async fn run(file: Option<PathBuf>, config: Config, log: &DaemonLog) -> Result<(), String> {
+async fn run(
+    file: Option<PathBuf>,
+    source: ConfigSource,
+    config: Config,
+    log: &DaemonLog,
+) -> Result<(), String> {
     let directory = state::runtime_directory();
     let keep = StateFile::open(&directory)?;
     let (host, injectors) = host(&config).await?;
-    for (method, why) in injectors.warm_up().await {
-        tracing::warn!("an injection method is not available: {method}: {why}");
+    let missing = injectors.warm_up().await.into_iter();
+    let missing =
+        missing.map(|(method, why)| MissingInjector { injector: method.word().into(), why: why.to_string() });
+    let missing: Vec<MissingInjector> = missing.collect();
+    for MissingInjector { injector, why } in &missing {
+        tracing::warn!("the injection method {injector} is not available: {why}");
     }
     give_up_privileges(&config, &injectors)?;
     log.start();
-    let board = Arc::new(Board::new(host.waits.clone()));
+    let board = Arc::<Board>::default();
+    board.describe(|daemon| {
+        source.describe(daemon);
+        (daemon.pid, daemon.started_at) = (std::process::id(), wall_clock::now());
+        daemon.version = env!("CARGO_PKG_VERSION").into();
+        daemon.missing_injectors = missing;
+        tracing::info!("{}", starting(daemon, &config, &host));
+    });
     serve::start(directory, config.metrics.listen, board.clone());
     Engine::new(file, config, host, keep, board)?.run().await
+}
+
+/// `announced 0.1.0 starts: configuration /etc/announced/announced.toml; OVSDB …; ways in …`.
+fn starting(daemon: &Daemon, config: &Config, host: &Host) -> String {
+    let file = daemon.config.as_deref().map_or("the defaults, no file".to_owned(), str::to_owned);
+    let socket = host.ovs_socket.display();
+    let ovsdb = match &host.ovs.borrow().error {
+        None => format!("OVSDB connected at {socket}"),
+        Some(error) if error.is_absence => "no Open vSwitch".to_owned(),
+        Some(error) => format!("OVSDB NOT connected: {}", error.why),
+    };
+    let is_missing =
+        |method: &&Method| daemon.missing_injectors.iter().any(|missing| missing.injector == method.word());
+    let ways: Vec<&str> = [Method::Redirect, Method::Xdp, Method::PacketOut, Method::Packet]
+        .iter()
+        .filter(|method| !is_missing(method))
+        .map(|method| method.word())
+        .collect();
+    let metrics = config.metrics.listen.map(|listen| format!("; metrics at {listen}")).unwrap_or_default();
+    format!(
+        "announced {} starts: configuration {file}; {ovsdb}; ways in {}{metrics}",
+        daemon.version,
+        ways.join(", ")
+    )
 }
 
 async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
@@ -125,14 +171,14 @@ async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
     let injectors = Arc::new(Injectors::new(directory.clone()));
     let host = Host {
         links: links::watch().await.map_err(|error| error.to_string())?,
-        ovs: ovsdb::watch(socket, config.ports.wait).await,
+        ovs: ovsdb::watch(socket.clone(), config.ports.wait).await,
         fdb: fdb::Lookups::default(),
         injectors: Injector::Host(injectors.clone()),
         flows: FlowMonitors::new(directory.clone()),
+        ovs_socket: socket,
         ovs_directory: directory,
         witness: Capture::Host(Witness::new()),
         traces: Traces::default(),
-        waits: Waits::default(),
         pace: Some(Pacer::start(config.limits.frames_per_second)),
         solicitor: Solicitor::new(),
     };

@@ -8,15 +8,15 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::Instant;
 
-use super::board::Board;
+use super::board::{Board, Now};
+use super::history::{self, History};
 use super::systemd::Systemd;
 use crate::announcement::machine::Outcome;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
 use crate::proof::answer::AnsweredBy;
-use crate::report::Report;
-use crate::report::metrics::Gauges;
-use crate::report::snapshot::Ended;
+use crate::report::snapshot::Daemon;
+use crate::report::{Report, count};
 
 /// The interval between log lines about a gateway that does not answer, and the number of gateways remembered for that.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -30,6 +30,10 @@ pub(super) struct Publisher {
     has_shown: bool,
     systemd: Systemd,
     silences: Silences,
+    /// What has ended, for the next daemon and `announce status`.
+    history: Option<History>,
+    /// That it cannot be written has been told.
+    is_history_lost: bool,
 }
 
 /// The gateways about which a line was logged recently.
@@ -57,7 +61,14 @@ impl Publisher {
             has_shown: false,
             systemd: Systemd::new(),
             silences: Silences::default(),
+            history: None,
+            is_history_lost: false,
         }
+    }
+
+    /// The same, which keeps what has ended.
+    pub(super) fn with_history(self, history: History) -> Self {
+        Publisher { history: Some(history), ..self }
     }
 
     /// An event that asks for announcements.
@@ -71,30 +82,42 @@ impl Publisher {
         let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
         let mac = report.mac.map(|mac| mac.to_string());
         let (line, evidence) = (report.line(), &report.evidence);
-        tracing::info!(
-            domain,
-            device,
-            mac,
-            outcome,
-            cause,
-            runs_after_ms = report.runs_after_ms,
-            plugged_after_ms = report.plugged_after_ms,
-            tagged_after_ms = report.tagged_after_ms,
-            ready_after_ms = report.ready_after_ms,
-            first_frame_after_ms = report.first_frame_after_ms,
-            left_host_after_ms = evidence.left_host_after_ms,
-            learned_after_ms = evidence.learned_after_ms,
-            returned_after_ms = evidence.returned_after_ms,
-            last_returned_after_ms = evidence.last_returned_after_ms,
-            answered_after_ms = evidence.answered_after_ms,
-            answered_by = evidence.answered_by.map(AnsweredBy::word),
-            answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
-            last_hop = evidence.last_hop,
-            lost_rounds = evidence.lost_rounds,
-            "{line}"
-        );
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    domain,
+                    device,
+                    mac,
+                    outcome,
+                    cause,
+                    runs_after_ms = report.runs_after_ms,
+                    plugged_after_ms = report.plugged_after_ms,
+                    tagged_after_ms = report.tagged_after_ms,
+                    ready_after_ms = report.ready_after_ms,
+                    first_frame_after_ms = report.first_frame_after_ms,
+                    left_host_after_ms = evidence.left_host_after_ms,
+                    learned_after_ms = evidence.learned_after_ms,
+                    returned_after_ms = evidence.returned_after_ms,
+                    last_returned_after_ms = evidence.last_returned_after_ms,
+                    answered_after_ms = evidence.answered_after_ms,
+                    answered_by = evidence.answered_by.map(AnsweredBy::word),
+                    answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
+                    last_hop = evidence.last_hop,
+                    lost_rounds = evidence.lost_rounds,
+                    "{line}"
+                )
+            };
+        }
+        if report.is_a_failure() {
+            log!(warn)
+        } else {
+            log!(info)
+        }
         for warning in report.warnings() {
             tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
+        }
+        for notice in report.notices() {
+            tracing::info!(domain, device, mac, "{}: {notice}", report.subject());
         }
         for gateway in evidence.silent().into_iter().filter(|_| report.outcome == Outcome::Announced) {
             if self.silences.is_due(gateway, Instant::now()) {
@@ -108,7 +131,12 @@ impl Publisher {
             }
         }
         self.board.count(|metrics| metrics.ended(report));
-        self.board.remember(Ended { at: jiff::Timestamp::now().to_string(), report: report.clone() });
+        let ended = history::ended(report);
+        let kept = self.history.as_ref().map_or(Ok(()), |history| history.add(&ended));
+        if let (Err(error), false) = (&kept, std::mem::replace(&mut self.is_history_lost, kept.is_err())) {
+            tracing::warn!("cannot keep the history of announcements: {error}");
+        }
+        self.board.remember(ended);
     }
 
     /// A NIC that the host cannot announce. Its arrival is no failure and needs no action.
@@ -119,12 +147,15 @@ impl Publisher {
         tracing::info!(domain, device, mac, "{subject}: not announced: {}", nic.reason);
     }
 
-    /// The present state: the gauges, the number of guests, and the announcements under way.
-    pub(super) fn show(&mut self, gauges: Gauges, guests: usize, under_way: Vec<Arc<str>>) {
-        let count = under_way.len();
-        let has_changed = self.board.show(gauges, guests, under_way);
+    /// How things stand.
+    pub(super) fn show(&mut self, now: Now) {
+        let (guests, under_way) = (now.guests, now.entries.len());
+        let peers = now.peers.iter().filter(|peer| !peer.connected && !peer.absent);
+        let lost: String = peers.map(|peer| format!("; {} NOT connected", peer.peer)).collect();
+        let has_changed = self.board.show(now);
         if has_changed || !std::mem::replace(&mut self.has_shown, true) {
-            let words = format!("watching {guests} guests; {count} announcements under way");
+            let (guests, under_way) = (count(guests, "guest"), count(under_way, "announcement"));
+            let words = format!("watching {guests}; {under_way} under way{lost}");
             self.systemd.mention(&NotifyState::Status(&words));
         }
     }
@@ -141,7 +172,17 @@ impl Publisher {
         self.ready
     }
 
-    /// The daemon ends.
+    /// The daemon ends, and why.
+    pub(super) fn ends(&self, why: &str) {
+        tracing::info!("announced {} stops: {why}", env!("CARGO_PKG_VERSION"));
+    }
+
+    /// Changes what is shown of the daemon and its configuration.
+    pub(super) fn describe(&self, change: impl FnOnce(&mut Daemon)) {
+        self.board.describe(change);
+    }
+
+    /// Tells systemd that the daemon ends.
     pub(super) fn stopping(&self) {
         self.systemd.mention(&NotifyState::Stopping);
     }

@@ -61,6 +61,8 @@ pub struct Unreachable {
     pub why: String,
     /// When the connection was lost.
     pub since: Duration,
+    /// The host has neither the socket nor its directory: there is no Open vSwitch.
+    pub is_absence: bool,
 }
 
 /// An interface with its port and its bridge.

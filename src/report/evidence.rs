@@ -210,7 +210,7 @@ impl Evidence {
                 (self.learned_on, self.learned_after_ms) = (Some(port.clone()), Some(millis(*at)));
             }
             Some((Learned::Elsewhere(port), _)) => {
-                self.stale = Some(format!("this host's bridge still has it behind {port}"));
+                self.stale = Some(format!("the FDB of this host's bridge still points to {port}"));
                 self.learned_on = Some(port.clone());
             }
             Some((Learned::Nowhere, _)) => self.stale = Some("this host's bridge has not learned it".into()),
@@ -227,12 +227,10 @@ impl Evidence {
                 let reply = self.returned_after_ms;
                 let last = self.last_returned_after_ms.filter(|last| Some(*last) != reply);
                 let last = last.map(|at| format!(", last after {at} ms")).unwrap_or_default();
-                let reply = reply.map_or("no frame for it yet".into(), |at| {
-                    format!("first frame for it after {at} ms{last}")
-                });
-                Some(format!("{} after {after} ms; {reply}", departure))
+                let reply = reply.map(|at| format!("; first frame for it after {at} ms{last}"));
+                Some(format!("{departure} after {after} ms{}", reply.unwrap_or_default()))
             }
-            (_, _, Some(why)) => Some(format!("whether it left the host cannot be seen: {why}")),
+            (_, _, Some(why)) => Some(format!("departure not observable: {why}")),
             _ => None,
         };
         let answers = inquiry::answers(&self.gateways);
@@ -318,10 +316,10 @@ mod tests {
         let nowhere = (Learned::Nowhere, ms(3));
         let departed = "left br-int by eth0 in VLAN 100 after 2 ms";
         for (learned, expected) in [
-            (None, "; no frame for it yet"),
-            (Some(&here), "; no frame for it yet"),
-            (Some(&elsewhere), "; no frame for it yet; this host's bridge still has it behind eth0"),
-            (Some(&nowhere), "; no frame for it yet; this host's bridge has not learned it"),
+            (None, ""),
+            (Some(&here), ""),
+            (Some(&elsewhere), "; the FDB of this host's bridge still points to eth0"),
+            (Some(&nowhere), "; this host's bridge has not learned it"),
         ] {
             let evidence = Evidence::of(&proof, None, &[]).with_learned(learned);
             assert_eq!(evidence.lines().join("; "), format!("{departed}{expected}"));
@@ -339,7 +337,7 @@ mod tests {
         assert_eq!(stuck(&[]), ["rarp did not leave br-int"]);
         assert_eq!(stuck(&why), ["rarp did not leave br-int: a flow drops it"]);
         let words = Evidence::of(&proof, None, &[]).lines().join("; ");
-        assert!(words.ends_with("no frame for it yet; rarp did not leave br-int"), "{words}");
+        assert!(words.ends_with("after 2 ms; rarp did not leave br-int"), "{words}");
         let why = [0; 3].map(|_| Some("why".to_owned()));
         assert_eq!(Evidence::of(&left(&[]), None, &why).lines(), ["did not leave br-int: why"]);
     }
@@ -364,7 +362,7 @@ mod tests {
         let why = || Some("cannot see frames pass: no".to_owned());
         let unseen = Evidence::of(&left(&[]), why(), &[]);
         let words = unseen.lines().join("; ");
-        assert_eq!(words, "whether it left the host cannot be seen: cannot see frames pass: no");
+        assert_eq!(words, "departure not observable: cannot see frames pass: no");
         assert_eq!((unseen.frames_left, unseen.left_host_after_ms), (None, None));
     }
 

@@ -10,10 +10,12 @@ use crate::announcement::machine::Outcome;
 use crate::guest::event::Cause;
 use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
+use crate::report::evidence::Tally;
 use crate::report::waiting::{Waiting, waited_for};
 
 /// Bucket bounds in seconds, from the fastest path to an outage.
-const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
+const BOUNDS: [f64; 17] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0, 300.0];
 
 /// The counters since the daemon started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +24,13 @@ pub struct Metrics {
     events: BTreeMap<String, u64>,
     announcements: BTreeMap<String, u64>,
     frames: BTreeMap<String, u64>,
+    frames_left: BTreeMap<String, u64>,
     injection_errors: u64,
     lost_rounds: u64,
+    /// Announcements of which some address did not leave the host, and others did.
+    partial: u64,
+    /// Announcements of NICs without a known address.
+    rarp_only: u64,
     /// Announcements that left the host, after which no frame for the guest entered.
     unanswered: u64,
     /// Announcements whose departure cannot be seen.
@@ -48,8 +55,11 @@ impl Default for Metrics {
             events: Cause::EVENTS.iter().map(|cause| zero(cause.word())).collect(),
             announcements: Outcome::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
             frames: Kind::ALL.iter().map(|kind| zero(kind.word())).collect(),
+            frames_left: Kind::ALL.iter().map(|kind| zero(kind.word())).collect(),
             injection_errors: 0,
             lost_rounds: 0,
+            partial: 0,
+            rarp_only: 0,
             unanswered: 0,
             unseen: 0,
             stale: 0,
@@ -80,6 +90,12 @@ pub struct Gauges {
     pub libvirt: bool,
     /// OVSDB is connected.
     pub ovsdb: bool,
+    /// When the daemon started, in seconds since 1970.
+    #[serde(default)]
+    pub start_time: u64,
+    /// The last reload left the configuration as it was.
+    #[serde(default)]
+    pub reload_failed: bool,
 }
 
 impl Metrics {
@@ -96,6 +112,11 @@ impl Metrics {
         }
         self.injection_errors += u64::from(report.send_errors);
         let evidence = &report.evidence;
+        for (kind, count) in evidence.frames_left.iter().flat_map(Tally::by_kind) {
+            *self.frames_left.entry(kind.word().into()).or_default() += count;
+        }
+        self.partial += u64::from(report.unheard().is_some());
+        self.rarp_only += u64::from(report.outcome == Outcome::Announced && report.is_rarp_only());
         self.lost_rounds += u64::from(evidence.lost_rounds);
         self.unanswered += u64::from(report.is_unanswered());
         self.unseen += u64::from(evidence.unseen.is_some());
@@ -143,16 +164,24 @@ impl Metrics {
         });
         family("waiting", "gauge", "Announcements that wait, by what they wait for.", waits.collect());
         family("frames_sent_total", "counter", "Frames that were sent.", by("kind", &self.frames));
+        let left = by("kind", &self.frames_left);
+        family("frames_left_total", "counter", "Frames that were seen to leave the host.", left);
         for (name, help, count) in [
             ("injection_errors_total", "Rounds that could not be injected.", self.injection_errors),
             ("rounds_lost_total", "Rounds of which no frame left the host.", self.lost_rounds),
+            ("partial_total", "Announcements of which some address did not leave the host.", self.partial),
+            ("rarp_only_total", "Announcements of NICs without a known address.", self.rarp_only),
             (
                 "unanswered_total",
                 "Announcements that left the host and brought no frame for the guest.",
                 self.unanswered,
             ),
             ("unseen_total", "Announcements whose departure from the host cannot be seen.", self.unseen),
-            ("stale_total", "Announcements after which the local bridge had it wrong.", self.stale),
+            (
+                "stale_total",
+                "Announcements after which the local bridge had not learned the VM behind its port.",
+                self.stale,
+            ),
             (
                 "gateways_silent_total",
                 "Gateways that an announcement asked and that did not answer.",
@@ -163,6 +192,11 @@ impl Metrics {
         }
         let answers = by("by", &self.gateway_answers);
         family("gateway_answers_total", "counter", "Announcements whose questions were answered.", answers);
+        let start = vec![(String::new(), gauges.start_time as f64)];
+        family("start_time_seconds", "gauge", "When the daemon started, in seconds since 1970.", start);
+        let current = vec![(String::new(), f64::from(u8::from(!gauges.reload_failed)))];
+        let help = "Whether the last reload of the configuration succeeded.";
+        family("config_last_reload_successful", "gauge", help, current);
         let peers = [("libvirt", gauges.libvirt), ("ovsdb", gauges.ovsdb)];
         let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(u8::from(up))));
         family("connected", "gauge", "Whether the peer is listened to.", peers.into());

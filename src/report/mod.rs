@@ -3,10 +3,14 @@
 pub(crate) mod evidence;
 pub(crate) mod inquiry;
 pub mod metrics;
+pub(crate) mod note;
 pub(crate) mod record;
 pub mod snapshot;
+pub(crate) mod standing;
 mod text;
 pub(crate) mod timeline;
+pub(crate) mod unmet;
 pub mod waiting;
 
 pub(crate) use record::{Path, Report, VERSION};
+pub(crate) use text::count;

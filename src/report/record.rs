@@ -13,6 +13,8 @@ use crate::path::readiness::Assessment;
 use crate::proof::answer::AnsweredBy;
 use crate::report::evidence::{Evidence, Tally, millis};
 use crate::report::inquiry::Inquired;
+use crate::report::note::Note;
+use crate::report::unmet::Unmet;
 
 /// The version of the JSON form. It changes if a key changes its meaning or is removed.
 pub const VERSION: u32 = 1;
@@ -44,6 +46,9 @@ pub struct Report {
     pub outcome: Outcome,
     /// The unmet conditions at the end, as text.
     pub unmet: Vec<String>,
+    /// The same, each with its code and the remedy.
+    #[serde(default)]
+    pub conditions: Vec<Unmet>,
     /// From the event to when the guest was seen to run.
     pub runs_after_ms: Option<f64>,
     /// From the event to when its NIC was seen attached.
@@ -65,6 +70,9 @@ pub struct Report {
     pub injector: Option<Method>,
     /// A dry run: nothing was sent.
     pub dry_run: bool,
+    /// What is worth knowing about it, each with a code.
+    #[serde(default)]
+    pub notes: Vec<Note>,
     /// The error, if any.
     pub error: Option<String>,
     /// Rounds that could not be sent.
@@ -124,6 +132,7 @@ impl Report {
             ended_at: None,
             outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
             unmet: progress.unmet.iter().map(ToString::to_string).collect(),
+            conditions: Unmet::all(&progress.unmet, target, seen),
             runs_after_ms: progress.runs_at.map(millis),
             plugged_after_ms: progress.plugged_at.map(millis),
             tagged_after_ms: progress.tagged_at.map(millis),
@@ -134,6 +143,7 @@ impl Report {
             evidence: Evidence::default(),
             injector: None,
             dry_run: false,
+            notes: Vec::new(),
             error: progress.error.clone(),
             send_errors: progress.send_errors,
             held_up_by_pause: matches!(progress.outcome, Some(Outcome::Cancelled | Outcome::NotReady))
@@ -155,6 +165,7 @@ impl Report {
             ended_at: None,
             outcome: Outcome::Failed,
             unmet: Vec::new(),
+            conditions: Vec::new(),
             runs_after_ms: None,
             plugged_after_ms: None,
             tagged_after_ms: None,
@@ -165,6 +176,7 @@ impl Report {
             evidence: Evidence::default(),
             injector: None,
             dry_run: false,
+            notes: Vec::new(),
             error: Some(nic.reason.clone()),
             send_errors: 0,
             held_up_by_pause: false,
@@ -178,6 +190,16 @@ impl Report {
         let is_over = self.outcome == Outcome::Announced && self.rounds > 1;
         let by_network = |asked: &Inquired| asked.answer.is_some_and(|a| a.by == Some(AnsweredBy::Network));
         is_over && departure.is_some() && returned_after_ms.is_none() && !gateways.iter().any(by_network)
+    }
+
+    /// No address of the NIC is known, so that nothing but RARP was sent.
+    pub fn is_rarp_only(&self) -> bool {
+        self.addresses.is_empty() && self.rounds > 0
+    }
+
+    /// Whether conditions of this code are all that is unmet.
+    pub fn lacks_only(&self, code: &str) -> bool {
+        !self.conditions.is_empty() && self.conditions.iter().all(|unmet| unmet.code == code)
     }
 
     /// The name of the NIC in messages: domain, device and MAC.

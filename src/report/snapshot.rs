@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::record::Report;
+use crate::report::standing::UnderWay;
 use crate::report::waiting::Waiting;
 
 /// The daemon at one moment.
@@ -20,16 +21,78 @@ pub struct Snapshot {
     /// Those of them that wait, and for what.
     #[serde(default)]
     pub waiting: Vec<Waiting>,
-    /// The last reports, latest last.
+    /// The same announcements, and what they have come to.
+    #[serde(default)]
+    pub announcements: Vec<UnderWay>,
+    /// libvirt and OVSDB.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+    /// The program that tells this.
+    #[serde(default)]
+    pub daemon: Daemon,
+    /// The last reports, the latest last.
     pub recent: Vec<Ended>,
+    /// Reports of before the daemon's start, of the hook and of announcements by hand, as far as they are kept; the daemon itself
+    /// leaves that to `announce status`.
+    #[serde(default)]
+    pub earlier: Vec<Ended>,
     /// The counters.
     pub metrics: Metrics,
+}
+
+/// A program that the daemon listens to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Peer {
+    /// `libvirt` or `ovsdb`.
+    pub peer: String,
+    /// libvirt's URI, if one is configured, or OVSDB's socket.
+    pub address: Option<String>,
+    /// It is listened to.
+    pub connected: bool,
+    /// Since when that is so (RFC 3339).
+    pub since: Option<String>,
+    /// Why it is not connected.
+    pub why: Option<String>,
+    /// It is OVSDB, and the host has no Open vSwitch.
+    #[serde(default)]
+    pub absent: bool,
+}
+
+/// The daemon, and its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Daemon {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started (RFC 3339).
+    pub started_at: String,
+    /// The configuration file; null where there is none, so that the defaults hold.
+    pub config: Option<String>,
+    /// When that was read (RFC 3339).
+    pub config_loaded_at: String,
+    /// When the file that was read had been written last (RFC 3339).
+    pub config_modified_at: Option<String>,
+    /// Why the last reload left the configuration as it was.
+    pub config_error: Option<String>,
+    /// The ways in that the host lacks, each with the reason.
+    pub missing_injectors: Vec<MissingInjector>,
+}
+
+/// A way in that cannot be used on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingInjector {
+    /// Its word.
+    pub injector: String,
+    /// Why not.
+    pub why: String,
 }
 
 /// An announcement that has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
-    /// When it ended (RFC 3339).
+    /// When it ended (RFC 3339, UTC, milliseconds).
     pub at: String,
     /// Its report.
     #[serde(flatten)]
@@ -37,6 +100,12 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Whether both are of the same announcement.
+    pub(crate) fn is_same(&self, other: &Ended) -> bool {
+        let key = |ended: &Ended| (ended.at.clone(), ended.report.mac, ended.report.device.clone());
+        key(self) == key(other)
+    }
+
     /// Whether it is of a guest with this name or UUID, or of a NIC with this MAC (in any case) or device.
     pub(crate) fn is_of(&self, guest: &str) -> bool {
         let Report { domain, device, mac, .. } = &self.report;

@@ -5,7 +5,17 @@ use std::fmt;
 use crate::announcement::injection::Method;
 use crate::announcement::machine::Outcome;
 use crate::report::evidence::{Evidence, Tally};
+use crate::report::note::Note;
 use crate::report::record::Report;
+use crate::report::unmet;
+
+/// The guest is quiet, or the network has not heard: both look the same from here.
+const UNANSWERED: &str = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";
+
+/// `1 guest`, `2 guests`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
 
 impl Report {
     /// The faults that an operator should look at. For an announcement that ended early, only the frames that did not leave
@@ -13,19 +23,63 @@ impl Report {
     pub fn warnings(&self) -> Vec<String> {
         let Evidence { stuck, stale, .. } = &self.evidence;
         let mut warnings = if self.evidence.is_lacking() { stuck.clone() } else { Vec::new() };
-        if self.evidence.ceased {
-            let last = self.evidence.last_returned_after_ms.unwrap_or_default();
-            warnings.push(format!(
-                "frames for it entered until {last} ms and none since, and no gateway answers it: other subnets may not reach it"
-            ));
-        }
-        if self.is_unanswered() {
-            // These two cases cannot be distinguished here.
-            let words = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";
-            warnings.push(words.into());
-        }
+        warnings.extend(self.ceased());
         warnings.extend(stale.clone().filter(|_| self.outcome == Outcome::Announced));
         warnings
+    }
+
+    /// What is worth a line, and no warning: most VMs that are quiet have it.
+    pub fn notices(&self) -> Vec<String> {
+        self.unanswered().into_iter().collect()
+    }
+
+    /// Everything that is worth knowing about it.
+    pub fn notes(&self) -> Vec<Note> {
+        let evidence = &self.evidence;
+        let note = |code: &str, text: String| Note { code: code.into(), text };
+        let each = |code: &'static str, texts: &[String]| -> Vec<Note> {
+            texts.iter().map(|text| note(code, text.clone())).collect()
+        };
+        let not_left: Vec<String> = evidence.not_left.iter().map(ToString::to_string).collect();
+        let one = |code: &'static str, text: Option<String>| text.map(|text| note(code, text));
+        [
+            each("stuck", &evidence.stuck),
+            each("not-left", &not_left),
+            each("stuck-question", &evidence.stuck_questions),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(one("by-design", evidence.by_design.clone()))
+        .chain(one("unseen", evidence.unseen.clone()))
+        .chain(one("stale", evidence.stale.clone()))
+        .chain(one("ceased", self.ceased()))
+        .chain(one("unanswered", self.unanswered()))
+        .chain(one("rarp-only", self.is_rarp_only().then(|| self.rarp_only())))
+        .collect()
+    }
+
+    /// That frames for the guest have ceased.
+    fn ceased(&self) -> Option<String> {
+        let last = self.evidence.last_returned_after_ms.unwrap_or_default();
+        self.evidence.ceased.then(|| format!(
+            "frames for it entered until {last} ms and none since, and no gateway answers it: other subnets may not reach it"
+        ))
+    }
+
+    /// That no frame for the guest has come in.
+    fn unanswered(&self) -> Option<String> {
+        self.is_unanswered().then(|| UNANSWERED.to_owned())
+    }
+
+    /// That no address is known, and the remedy.
+    pub fn rarp_only(&self) -> String {
+        let mac = self.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        format!("RARP only: no address is known; give it with --ip, or as addresses under [nic.{mac:?}]")
+    }
+
+    /// The VM was not announced, and that is no consequence of what became of the VM.
+    pub fn is_a_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::NotReady | Outcome::Failed)
     }
 
     /// The result in one line.
@@ -38,13 +92,14 @@ impl Report {
         let first = self.first_frame_after_ms.unwrap_or_default();
         let by = self.injector.map(Method::word).unwrap_or_default();
         let (subject, rounds, cause) = (self.subject(), self.rounds, self.cause.word());
+        let rarp_only = if self.is_rarp_only() { format!("; {}", self.rarp_only()) } else { String::new() };
         let evidence: String = self.evidence.lines().iter().map(|words| format!("; {words}")).collect();
         let lost = match self.evidence.lost_rounds {
             0 => String::new(),
             lost => format!(" and {lost} lost"),
         };
         format!(
-            "{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds{lost} by {by} ({cause}){evidence}"
+            "{subject}: announced{vlan}, first frame after {first} ms, {rounds} rounds{lost} by {by} ({cause}){evidence}{rarp_only}"
         )
     }
 
@@ -60,33 +115,40 @@ impl Report {
 
     /// The error in one line.
     pub fn failure(&self) -> String {
-        let unmet = self.unmet.join("; ");
         let why = match (self.outcome, &self.error) {
-            (Outcome::NotReady, _) => &unmet,
-            (_, Some(error)) => error,
-            (_, None) => "",
+            (Outcome::NotReady, _) => self.why_not_ready(),
+            (_, Some(error)) => error.clone(),
+            (_, None) => String::new(),
         };
         format!("{}: {}: {why}", self.subject(), self.outcome.word())
+    }
+
+    /// What the port lacks, with the remedies.
+    pub fn why_not_ready(&self) -> String {
+        if self.conditions.is_empty() { self.unmet.join("; ") } else { unmet::words(&self.conditions) }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.outcome != Outcome::Announced {
-            return f.write_str(&self.failure());
+        match self.outcome {
+            Outcome::Announced => write!(f, "{}: announced", self.subject())?,
+            // What has left before the end stays true.
+            Outcome::Cancelled if self.rounds > 0 => write!(f, "{}: before its end", self.subject())?,
+            _ => return f.write_str(&self.failure()),
         }
-        write!(f, "{}: announced", self.subject())?;
-        if let Some(vlan) = self.attachment.as_ref().and_then(|path| path.vlan) {
+        if let (Some(vlan), Outcome::Announced) =
+            (self.attachment.as_ref().and_then(|path| path.vlan), self.outcome)
+        {
             write!(f, " in VLAN {vlan}")?;
         }
-        f.write_str(if self.dry_run { ", or would be: a dry run sends nothing" } else { "" })?;
+        f.write_str(if self.dry_run { " (dry run: nothing was sent)" } else { "" })?;
         if let Some(path) = &self.attachment {
-            write!(f, "\n  {}: {}", path.kind.word(), path.hops.join(" → "))?;
+            write!(f, "\n  {}: {}", path.kind.word(), path.hops.join(" -> "))?;
         }
         let addresses = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let addresses = addresses.collect::<Vec<_>>().join(", ");
-        let none = "no address from a trusted source: RARP only (add one with --ip)";
-        write!(f, "\n  {}", if addresses.is_empty() { none } else { &addresses })?;
+        write!(f, "\n  {}", if addresses.is_empty() { self.rarp_only() } else { addresses })?;
         let rounds = if self.rounds == 1 { "round" } else { "rounds" };
         write!(f, "\n  {} {rounds}: {}", self.rounds, self.frames)?;
         if let Some(injector) = self.injector {
@@ -123,8 +185,6 @@ mod tests {
     use crate::proof::departure::Departure;
     use crate::report::metrics::{Gauges, Metrics};
 
-    const UNANSWERED: &str = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";
-
     fn ended(outcome: Outcome, evidence: Evidence) -> Report {
         let nic = Unannounceable {
             domain: Some(DomainId { name: "web1".into(), uuid: String::new() }),
@@ -146,7 +206,14 @@ mod tests {
     #[test]
     fn faults_are_reported_if_the_announcement_ran_to_its_end() {
         let warnings = |outcome| ended(outcome, left()).warnings();
-        assert_eq!(warnings(Outcome::Announced), ["arp", UNANSWERED, "not learned"]);
+        assert_eq!(warnings(Outcome::Announced), ["arp", "not learned"]);
+        let announced = ended(Outcome::Announced, left());
+        assert_eq!(announced.notices(), [UNANSWERED], "a quiet VM is no warning");
+        assert!(
+            announced.line().contains("; RARP only: no address is known; give it with --ip"),
+            "{}",
+            announced.line()
+        );
         for early in [Outcome::Cancelled, Outcome::Superseded, Outcome::NotReady] {
             assert_eq!(warnings(early), ["arp"], "{early:?}");
         }

@@ -1,13 +1,10 @@
-//! The moments of an announcement, drawn as text.
+//! The moments of an announcement, as text.
 
 use std::fmt::Write;
 
 use crate::report::record::Report;
 
-/// The columns of the time axis.
-const WIDTH: f64 = 40.0;
-
-/// A line for each moment of a report, in order of time, with its position on a common time axis.
+/// A line for each moment of a report that has come, in their order: when it came, and how long after the one before.
 pub(crate) fn draw(report: &Report) -> String {
     let moments = [
         ("guest runs", report.runs_after_ms),
@@ -24,11 +21,12 @@ pub(crate) fn draw(report: &Report) -> String {
     let moments = moments.into_iter().filter_map(|(what, at)| Some((what, at?)));
     let mut moments: Vec<(&str, f64)> = moments.collect();
     moments.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-    let end = moments.last().map_or(0.0, |(_, at)| *at).max(f64::MIN_POSITIVE);
-    let mut text = String::new();
+    let (mut text, mut before) = (String::new(), None);
     for (what, at) in moments {
-        let before = (at / end * WIDTH).clamp(0.0, WIDTH) as usize;
-        let _ = write!(text, "\n  {what:<16} {at:>12.3} ms  {}●", "─".repeat(before));
+        let _ = write!(text, "\n  {what:<16} {at:>12.3} ms");
+        if let Some(before) = before.replace(at) {
+            let _ = write!(text, "  {:+.3}", at - before);
+        }
     }
     text
 }
@@ -53,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_appear_in_order_on_one_axis() {
+    fn moments_stand_in_their_order_with_the_time_between_them() {
         let evidence = Evidence { left_host_after_ms: Some(99.9), ..Evidence::default() };
         let report = Report {
             runs_after_ms: Some(0.1),
@@ -62,15 +60,10 @@ mod tests {
             evidence,
             ..report()
         };
-        let expected = format!(
-            "\n  guest runs              0.100 ms  ●\
-             \n  in its VLAN            50.000 ms  {}●\
-             \n  left the host          99.900 ms  {}●\
-             \n  first frame           100.000 ms  {}●",
-            "─".repeat(20),
-            "─".repeat(39),
-            "─".repeat(40)
-        );
+        let expected = "\n  guest runs              0.100 ms\
+                        \n  in its VLAN            50.000 ms  +49.900\
+                        \n  left the host          99.900 ms  +49.900\
+                        \n  first frame           100.000 ms  +0.100";
         assert_eq!(draw(&report), expected);
     }
 
@@ -78,6 +71,6 @@ mod tests {
     fn a_moment_that_did_not_happen_is_not_drawn() {
         assert_eq!(draw(&report()), "");
         let runs = Report { runs_after_ms: Some(0.0), ..report() };
-        assert_eq!(draw(&runs), "\n  guest runs              0.000 ms  ●");
+        assert_eq!(draw(&runs), "\n  guest runs              0.000 ms");
     }
 }

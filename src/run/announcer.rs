@@ -18,20 +18,22 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
 use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally};
+use crate::report::standing::Standing;
 use crate::run::asking::Asking;
 use crate::run::diagnose;
 use crate::run::lacking::Lacking;
 use crate::run::link_query;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
-use crate::run::waits::Place;
+use crate::run::showing::Shown;
+use crate::run::wall_clock;
 
 mod patience;
 mod preparing;
 mod sending;
 
-/// The inputs that direct, end or pause an announcement.
-#[derive(Debug, Clone)]
+/// The inputs that direct, end or pause an announcement, and where it shows how it stands.
+#[derive(Debug)]
 pub(crate) struct Signals {
     /// The order; a new one applies while the announcement waits.
     pub order: watch::Receiver<Arc<Order>>,
@@ -39,6 +41,8 @@ pub(crate) struct Signals {
     pub guest: watch::Receiver<GuestState>,
     /// The reason to end, if any.
     pub stop: watch::Receiver<Option<Stop>>,
+    /// What it waits for, and what it has come to.
+    pub standing: watch::Sender<Standing>,
 }
 
 /// Why an announcement must end.
@@ -60,7 +64,6 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         machine: Announcement::new(order.schedule.clone(), order.wait)
             .insisting(order.proof.more_rounds)
             .endless(order.endless),
-        place: host.waits.enter(),
         order,
         way: None,
         offered: Vec::new(),
@@ -72,7 +75,8 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         asking: Asking::default(),
         flows: None,
         has_turn: false,
-        reported: String::new(),
+        shown: Shown::default(),
+        lost_why: None,
         link: None,
         routes_at: None,
         began,
@@ -94,7 +98,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         let seen = run.order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
         run.suppose_now();
-        run.report_unmet(&seen);
+        run.show(&seen, &signals.standing);
         run.ask_for_the_link(&seen);
         run.look_for_routes(&host, &seen).await;
         run.prepare(&host, &seen).await;
@@ -138,14 +142,14 @@ struct Run {
     flows: Option<Monitored>,
     /// The next round may be sent.
     has_turn: bool,
-    /// The last unmet conditions that were logged.
-    reported: String,
+    /// What was shown last.
+    shown: Shown,
+    /// Why rounds were lost, and when that was found out.
+    lost_why: Option<(String, Duration)>,
     /// Whether the guest's link is up by now.
     link: Option<link_query::Answer>,
     /// The last look for a route of this host to the guest.
     routes_at: Option<Duration>,
-    /// Where its unmet conditions are published.
-    place: Place,
     began: Instant,
     /// The simulated time of a dry run, once the port is ready.
     supposed: Option<Duration>,
@@ -292,16 +296,18 @@ impl Run {
             stuck if stuck.is_empty() => "no frame was seen to leave the host in time".into(),
             stuck => format!("no frame left the host: {stuck}"),
         });
-        Report {
+        let report = Report {
             frames: self.tally,
             evidence: Evidence { lost_rounds: progress.lost, ..evidence },
             injector: self.way.map(|way| way.method()),
             dry_run: order.dry_run,
             error: progress.error.clone().or(lost),
-            event_at: Some(wall_clock(self.began)),
-            ended_at: Some(wall_clock(Instant::now())),
+            event_at: Some(wall_clock::at(self.began)),
+            ended_at: Some(wall_clock::now()),
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
-        }
+        };
+        let notes = report.notes();
+        Report { notes, ..report }
     }
 }
 
@@ -357,10 +363,4 @@ async fn see(observer: &mut Option<Observer>) {
         },
         None => std::future::pending().await,
     }
-}
-
-/// A moment by the wall clock (RFC 3339, UTC, milliseconds).
-fn wall_clock(at: Instant) -> String {
-    let at = std::time::SystemTime::now() - at.elapsed();
-    jiff::Timestamp::try_from(at).map(|at| format!("{at:.3}")).unwrap_or_default()
 }

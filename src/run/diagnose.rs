@@ -105,12 +105,45 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, _) in asked {
         why[number] = match verdicts.next() {
-            Some(Ok(verdict)) => reason(host, proof.path().hops(), &verdict),
+            Some(Ok(verdict)) => reason(host, proof.path().hops(), &verdict).map(|why| {
+                let ovs = &host.ovs.borrow().ovs;
+                let closed = uncarried(ovs, proof.path().hops(), seen).join("; ");
+                if closed.is_empty() { why } else { format!("{closed}; {why}") }
+            }),
             Some(Err(error)) => Some(format!("the reason is unknown: {error}")),
             None => None,
         };
     }
     why
+}
+
+/// The uplinks of the deciding bridge that do not carry the guest's VLAN, by `tag` and `trunks` of their rows.
+fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment) -> Vec<String> {
+    let (Some(attachment), Some(vlan)) = (&seen.attachment, seen.vlan) else {
+        return Vec::new();
+    };
+    let edges = hops.iter().filter(|hop| hop.role.is_edge());
+    let ports = edges.filter_map(|hop| hop.via.as_ref()).filter(|via| via.bridge == attachment.bridge);
+    let rows = ports.filter_map(|via| ovs.port_of(&via.bridge, &via.port));
+    let closed = rows.filter_map(|row| {
+        let (name, port) = (&row.port.name, row.port);
+        let is_trunk = port.heeds_trunks();
+        match port.tag {
+            Some(tag) if !is_trunk && tag != vlan => {
+                Some(format!("the uplink {name} carries VLAN {tag} only, and not VLAN {vlan}"))
+            }
+            _ if is_trunk
+                && port.tag != Some(vlan)
+                && !port.trunks.is_empty()
+                && !port.trunks.contains(&vlan) =>
+            {
+                let trunks: Vec<String> = port.trunks.iter().map(ToString::to_string).collect();
+                Some(format!("the uplink {name} does not carry VLAN {vlan} (trunks: {})", trunks.join(", ")))
+            }
+            _ => None,
+        }
+    });
+    closed.collect()
 }
 
 /// Why a frame with this verdict does not leave.

@@ -92,13 +92,13 @@ impl World {
         Host {
             links: self.links.subscribe(),
             ovs: self.ovs.subscribe(),
+            ovs_socket: "/nonexistent/db.sock".into(),
             ovs_directory: "/nonexistent".into(),
             fdb: fdb::Lookups::default(),
             injectors: Injector::Fake(self.clone()),
             witness: Capture::Fake(self.clone()),
             traces: crate::run::traces::Traces::default(),
             flows: crate::host::openvswitch::flow_monitor::FlowMonitors::new("/nonexistent".into()),
-            waits: crate::run::waits::Waits::default(),
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
         }

@@ -21,7 +21,7 @@ use crate::guest::domain::Vlan;
 use crate::guest::event::Cause;
 use crate::guest::gateway::{self, Gateway};
 use crate::guest::target::Target;
-use crate::host::injector::{InjectorError, Injectors};
+use crate::host::injector::{InjectorError, Injectors, WayError};
 use crate::host::netlink::fdb;
 use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::pcap::Pcap;
@@ -37,7 +37,6 @@ use crate::run::link_query::LinkQuery;
 use crate::run::pacer::Pacer;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
-use crate::run::waits::Waits;
 
 /// So many VLANs of a trunk without a native VLAN are announced, in so many rounds: each costs a frame.
 pub(super) const MAX_TRUNK_VLANS: usize = 64;
@@ -50,6 +49,8 @@ pub(crate) struct Host {
     pub links: watch::Receiver<Links>,
     /// Open vSwitch.
     pub ovs: watch::Receiver<ovsdb::State>,
+    /// OVSDB's socket.
+    pub ovs_socket: PathBuf,
     /// The directory of Open vSwitch's sockets.
     pub ovs_directory: PathBuf,
     /// The FDB of Linux bridges.
@@ -66,8 +67,6 @@ pub(crate) struct Host {
     pub traces: Traces,
     /// Notifications of changes to bridges' flows, while something is lost there.
     pub flows: FlowMonitors,
-    /// What announcements wait for.
-    pub waits: Waits,
 }
 
 /// Injects frames into the host as if the guest had sent them.
@@ -81,6 +80,15 @@ pub(crate) enum Injector {
 }
 
 impl Injector {
+    /// Makes ready what needs capabilities; returns each method that could not be, and why.
+    pub(crate) async fn warm_up(&self) -> Vec<(Method, WayError)> {
+        match self {
+            Injector::Host(injectors) => injectors.warm_up().await,
+            #[cfg(test)]
+            Injector::Fake(_) => Vec::new(),
+        }
+    }
+
     /// Prepares the first of `ways` that works, and returns it.
     pub(crate) async fn prepare(&self, ways: &[Way], forced: Option<Method>) -> Result<Way, InjectorError> {
         match self {
@@ -156,6 +164,8 @@ pub(crate) struct Order {
     pub cause: Cause,
     /// The NIC.
     pub target: Target,
+    /// The sources of addresses that are asked.
+    pub sources: Vec<Source>,
     /// The trusted addresses.
     pub addresses: Vec<Address>,
     /// The gateways known beforehand.
@@ -218,6 +228,7 @@ impl Order {
         }
         Order {
             cause: Cause::Asked,
+            sources: config.addresses.sources.clone(),
             gateways: gateways.collect(),
             guess: config.ask(&target) == Ask::Guess,
             // A routing guest is itself asked for advertisements.

@@ -136,7 +136,7 @@ impl Told {
         for (line, passage) in lines.iter().zip(self.json["path"].as_array().unwrap()) {
             let hop = passage["hop"].as_str().unwrap();
             assert!(line.contains(hop), "{hop} is not in {line:?}");
-            let unseen = line.contains("passes unseen");
+            let unseen = line.contains("not observable here");
             assert_eq!(unseen, passage["unseen"] == true && passage["after_ms"].is_null(), "{line}");
             for kind in passage["frames"].as_array().unwrap() {
                 assert!(line.contains(kind.as_str().unwrap()), "{kind} is not in {line:?}");

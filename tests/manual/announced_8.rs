@@ -62,8 +62,8 @@ fn the_page_has_every_event_and_says_which_are_on() {
 #[test]
 fn the_page_has_every_field_of_the_journal() {
     let source = include_str!("../../src/daemon/publish.rs");
-    // The one line that has fields: `tracing::info!(domain, …, name = value, "{line}")`.
-    let fields = source.split_once("tracing::info!(").unwrap().1.split_once("\"{line}\"").unwrap().0;
+    // The one line that has fields: `tracing::$level!(domain, …, name = value, "{line}")`.
+    let fields = source.split_once("tracing::$level!(").unwrap().1.split_once("\"{line}\"").unwrap().0;
     let fields = fields.split(',').map(str::trim).filter(|field| !field.is_empty());
     let known = fields.map(|field| field.split(" =").next().unwrap().to_uppercase());
     let known: BTreeSet<String> = known.map(|field| format!("ANNOUNCE_{field}")).collect();

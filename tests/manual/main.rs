@@ -8,5 +8,6 @@ mod common;
 mod announce_1;
 mod announced_8;
 mod announced_toml_5;
+mod diagnostics;
 mod page;
 mod unit;

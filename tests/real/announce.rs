@@ -2,9 +2,10 @@
 
 use crate::common::rounds::{ROUND, on_schedule, words};
 use crate::common::{
-    Attachment, Capture, DEADLINE, Direction, IPV4, IPV6, Place, Site, kinds, report, require, rounds,
-    rounds_sent, sent,
+    Attachment, Capture, DEADLINE, Direction, IPV4, IPV6, Place, Site, eventually, kinds, ovs, report,
+    require, rounds, rounds_sent, sent,
 };
+use nix::sys::signal::Signal;
 
 #[test]
 fn on_a_linux_bridge() {
@@ -123,7 +124,7 @@ fn a_way_that_the_attachment_does_not_offer_is_refused() {
     for way in ["packet-out", "packet"] {
         let run = site.announce(&["--inject", way]);
         assert_eq!(run.code, Some(1));
-        let words = format!("--inject {way} does not work with this attachment");
+        let words = format!("--inject {way} does not work with this attachment; it takes redirect, xdp");
         assert!(run.stderr.contains(&words) && run.stderr.lines().count() == 1, "{run:#?}");
     }
 }
@@ -138,10 +139,67 @@ fn the_report_for_people() {
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     for words in [
         &format!("web1 {tap} {mac}: announced in VLAN 100"),
-        &format!("{tap} → qbr567a450a-b0 → qvb567a450a-b0 → qvo567a450a-b0 → br-int → up0"),
+        &format!("{tap} -> qbr567a450a-b0 -> qvb567a450a-b0 -> qvo567a450a-b0 -> br-int -> up0"),
         "192.0.2.10 (nova), 2001:db8::10 (nova)",
         "3 rounds: 3 arp-request, 3 arp-reply, 3 na, 3 rarp, 3 solicit; by packet-out",
     ] {
         assert!(run.stdout.contains(words), "no {words:?} in\n{}", run.stdout);
     }
+}
+
+#[test]
+fn what_is_no_guests_port_is_refused() {
+    require!(lab, ovs, libvirt);
+    let site = Site::ready(Attachment::Ovs);
+    for (device, what) in [("br-int", "a bridge"), ("up0", "an uplink of this host (path.uplinks)")] {
+        let run = site.host.announce(&["--dev", device, "--mac", &site.nic.mac, "--count", "1"]);
+        let words = format!("announce: --dev {device} is {what}, not a guest's port\n");
+        assert_eq!((run.code, run.stderr.as_str()), (Some(1), words.as_str()), "{run:#?}");
+    }
+}
+
+/// A common mistake in provisioning.
+#[test]
+fn an_uplink_that_does_not_carry_the_vlan_is_named() {
+    require!(lab, ovs, libvirt);
+    let site = Site::ready(Attachment::Ovs);
+    site.host.sh("ovs-vsctl set port up0 trunks=200");
+    let run = site.announce(&["--wait", "1"]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(
+        run.stderr.contains("the uplink up0 does not carry VLAN 100 (trunks: 200); br-int table 0: "),
+        "{run:#?}"
+    );
+}
+
+#[test]
+fn without_ovsdb_it_is_not_said_that_the_port_is_unplugged() {
+    require!(lab, ovs, libvirt);
+    let site = Site::ready(Attachment::Ovs);
+    ovs::stop(&site.host, "ovsdb-server");
+    let run = site.announce(&["--wait", "0"]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(
+        run.stderr.contains("not-ready: OVSDB cannot be reached: ") && !run.stderr.contains("plugged"),
+        "{run:#?}"
+    );
+    let run = site.host.announce(&["explain", "web1"]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.stdout.contains("it cannot be told without OVSDB"), "{run:#?}");
+}
+
+/// Process monitors count daemons by this name.
+#[test]
+fn the_process_of_the_one_shot_is_called_announce() {
+    require!(lab, libvirt);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let announce =
+        site.host.start_announce(&["web1", "--count", "1000", "--interval", "100ms", "--backoff", "1"]);
+    eventually("its name", || {
+        let names = site.host.sh("cat /proc/[0-9]*/comm 2>/dev/null || true");
+        let has = |wanted: &str| names.lines().any(|name| name == wanted);
+        (has("announce") && !has("announced")).then_some(())
+    });
+    announce.signal(Signal::SIGINT);
+    announce.finish();
 }

@@ -25,13 +25,13 @@ fn a_restored_guest_is_announced_and_a_settled_one_is_not() {
         ["guest runs", "port plugged", "port ready", "first frame", "left the host", "learned locally"]
     {
         let line = told.stdout.lines().find(|line| line.trim_start().starts_with(moment));
-        assert!(line.is_some_and(|line| line.contains(" ms ") && line.ends_with('●')), "{moment}: {told:#?}");
+        assert!(line.is_some_and(|line| line.contains(" ms")), "{moment}: {told:#?}");
     }
     let told = site.host.announce(&["status", &site.nic.mac, "--json"]);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&told.stdout).unwrap(), *report);
     let told = site.host.announce(&["status", "web2"]);
     assert_eq!(told.code, Some(4));
-    assert!(told.stderr.starts_with("announce: the daemon has no announcement of web2"), "{told:?}");
+    assert!(told.stderr.starts_with("announce: no announcement of web2 is remembered"), "{told:?}");
     assert_eq!(told.stderr.lines().count(), 1);
 
     let wire = site.wire();

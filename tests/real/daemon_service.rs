@@ -275,9 +275,13 @@ fn every_user_may_read_the_status() {
 
     let run = ask(&[]);
     let lines: Vec<_> = run.stdout.lines().collect();
-    assert_eq!((run.code, run.stderr.as_str(), lines.len()), (Some(0), "", 3), "{run:#?}");
+    assert_eq!((run.code, run.stderr.as_str(), lines.len()), (Some(0), "", 4), "{run:#?}");
+    assert!(lines[0].starts_with("announced 0.") && lines[0].contains("announced.toml as of 20"), "{run:#?}");
+    let lines = &lines[1..];
     assert!(
-        lines[0].starts_with("libvirt connected, OVSDB ") && lines[0].contains("1 guest; 0 announcements"),
+        lines[0].starts_with("libvirt connected since 20")
+            && lines[0].contains(", OVSDB NOT connected")
+            && lines[0].contains("1 guest; 0 announcements"),
         "{run:#?}"
     );
     assert!(lines[1].starts_with("TIME ") && lines[1].contains(" VM    DEVICE "), "{run:#?}");

@@ -16,14 +16,14 @@ fn explain_shows_everything_and_sends_nothing() {
     let [tap, qbr, qvb, qvo] = ["tap", "qbr", "qvb", "qvo"].map(|prefix| site.nic.device(prefix));
     for words in [
         &format!("web1 {tap} {}\n", site.nic.mac),
-        &format!("path        hybrid: {tap} → {qbr} → {qvb} → {qvo} → br-int → up0\n"),
+        &format!("path        hybrid: {tap} -> {qbr} -> {qvb} -> {qvo} -> br-int -> up0\n"),
         "in charge   neutron: nova's metadata in the domain's XML\n",
         "ready       yes, in VLAN 100\n",
         "addresses   192.0.2.10 (nova)\n              2001:db8::10 (nova)\n",
         "frames      arp-request 192.0.2.10\n              arp-reply 192.0.2.10\n              na 2001:db8::10\n              rarp\n              solicit 2001:db8:: from 2001:db8::10\n",
         "asks        2001:db8:: (anycast)\n",
         "schedule    4 rounds, at 0 100 300 700 ms\n",
-        "by          redirect, else packet-out, else packet, else xdp\n",
+        "ways in     redirect, else packet-out, else packet, else xdp\n",
     ] {
         assert!(run.stdout.contains(words), "no {words:?} in\n{}", run.stdout);
     }
@@ -94,7 +94,7 @@ fn a_dry_run_sends_nothing_and_says_so() {
     let run = announce.finish();
 
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(run.stdout.contains("announced in VLAN 100, or would be: a dry run sends nothing"), "{run:#?}");
+    assert!(run.stdout.contains("announced in VLAN 100 (dry run: nothing was sent)"), "{run:#?}");
     assert_eq!(wire.stop(), []);
     let frames = dissect(&std::fs::read(&pcap).unwrap());
     assert_eq!(kinds(&frames)[..4], ROUND);

@@ -80,7 +80,7 @@ fn an_interrupted_wait_ends_at_once() {
     assert_eq!(wire.stop(), []);
 }
 
-/// In the middle of a burst, what `happens` cancels it: exit status 1, one line with these words, and silence.
+/// In the middle of a burst, what `happens` cancels it: exit status 1, one line with these words, and what has left before; then silence.
 fn ends_at_once(attachment: Attachment, words: &str, happens: impl Fn(&Site, &Running)) {
     let site = Site::ready(attachment);
     let wire = site.wire();
@@ -91,7 +91,8 @@ fn ends_at_once(attachment: Attachment, words: &str, happens: impl Fn(&Site, &Ru
     let happened = now();
 
     let run = announce.finish();
-    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:#?}");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.stdout.contains(": before its end\n") && run.stdout.contains("\n  left br"), "{run:#?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");
     let line = said_last(&run);
     assert!(line.contains(": cancelled: ") && line.contains(words), "{line}");

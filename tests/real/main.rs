@@ -36,5 +36,6 @@ mod proof;
 mod proof_rounds;
 mod readiness;
 mod spoofing;
+mod status;
 mod ways;
 mod witness;

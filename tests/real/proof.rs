@@ -76,7 +76,7 @@ fn neutrons_dead_vlan() {
     stand.host.sh(&format!("ovs-vsctl set Port {tap} tag=4095"));
     let why = format!("the port {tap} has tag 4095, neutron's dead VLAN");
     let told = trace(&stand, &[UP0]);
-    told.is_stuck(&format!("did not leave Open vSwitch (br-int → br-ex): {why}"));
+    told.is_stuck(&format!("did not leave Open vSwitch (br-int -> br-ex): {why}"));
     announce(&stand, &["up0"]).is_not_ready(&why);
 }
 
@@ -195,7 +195,7 @@ fn a_tunnel_beside_the_provider_bridge() {
     trace_by(&stand, "redirect", &[("tap", In), UP0]).has_left("up0", "br-ex", Some(PROVIDER));
 
     stand.host.sh("ip link set up0 down");
-    let stuck = "did not leave Open vSwitch (br-int → br-ex): up0 is down";
+    let stuck = "did not leave Open vSwitch (br-int -> br-ex): up0 is down";
     trace(&stand, &[]).is_stuck(stuck);
     announce(&stand, &[]).has_failed(stuck);
 }
@@ -230,7 +230,7 @@ fn a_provider_bridge_without_the_vlans_flow() {
     require!(lab, ovs, tshark);
     let stand = Stand::provider_bridge();
     stand.host.sh("ovs-ofctl --strict del-flows br-ex priority=4,in_port=phy-br-ex,dl_vlan=100");
-    let stuck = "did not leave Open vSwitch (br-int → br-ex): br-ex table 0: priority=2,in_port=phy-br-ex actions=drop";
+    let stuck = "did not leave Open vSwitch (br-int -> br-ex): br-ex table 0: priority=2,in_port=phy-br-ex actions=drop";
     trace(&stand, &[UP0]).is_stuck_for(stuck);
     announce(&stand, &["up0"]).has_failed(stuck);
 }

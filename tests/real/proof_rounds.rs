@@ -219,7 +219,7 @@ fn the_fdb_entry_at_the_end_is_reported() {
         ));
         Some(report(&announce.finish())).filter(|told| told["learned_on"] == "up0")
     });
-    let stale = json!("this host's bridge still has it behind up0");
+    let stale = json!("the FDB of this host's bridge still points to up0");
     assert_eq!((&told["learned_after_ms"], &told["stale"]), (&Value::Null, &stale));
 }
 
@@ -289,15 +289,15 @@ fn many_guests_are_not_mixed_up() {
             assert!(!said.contains(&format!("{subject}announced, ")), "{said}");
             continue;
         }
-        let line = daemon.program.stderr.line_with(&subject);
+        let line = daemon.program.stderr.line_with(&format!("{subject}announced, "));
         let all = (left[&nic.mac], line.contains("announced, "), line.contains("left br0 by up0 after "));
         assert_eq!(all, (12, true, true), "{line}");
         let is_answered = number % 4 == 0;
         assert_eq!(line.contains("; first frame for it after "), is_answered, "{line}");
         // What is amiss comes after the line.
-        let warning = format!("{subject}no frame for it has come in");
-        let warns = || daemon.program.stderr.so_far().contains(&warning);
-        eventually("the warning", || (warns() != is_answered).then_some(()));
+        let notice = format!("{subject}no frame for it has come in");
+        let notices = || daemon.program.stderr.so_far().contains(&notice);
+        eventually("the notice", || (notices() != is_answered).then_some(()));
     }
 
     // What was lost is tried for as long as the guest is here.
@@ -398,7 +398,7 @@ fn who_may_not_look_announces_all_the_same() {
 
     for command in [&["--count", "1"][..], &["trace"]] {
         let told = run(command);
-        let words = format!("\n  whether it left the host cannot be seen: {why}\n");
+        let words = format!("\n  departure not observable: {why}\n");
         assert!(told.code == Some(0) && told.stdout.contains(&words), "{told:#?}");
         assert!(!told.stdout.contains("nothing passed"), "{told:#?}");
     }

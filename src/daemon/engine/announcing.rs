@@ -9,16 +9,18 @@ use tokio::time::Instant;
 
 use super::{Engine, Run, Running};
 use crate::announcement::machine::Outcome;
+use crate::daemon::board::Entry;
 use crate::daemon::reading::patiently;
 use crate::guest::event::Cause;
 use crate::guest::ledger::{Action, Ended};
 use crate::guest::target::Target;
 use crate::guest::{GuestState, Known};
 use crate::report::Report;
+use crate::report::standing::Standing;
 use crate::run::announcer::{self, Signals, Stop};
 use crate::run::link_query::{self, LinkQuery};
 use crate::run::order::Order;
-use crate::run::{pacer, targets};
+use crate::run::{pacer, targets, wall_clock};
 
 /// The result of reading a guest: the connection, the guest, the number of the reading.
 pub(super) type Read = (usize, String, u64, Result<Known, String>);
@@ -149,11 +151,20 @@ impl Engine {
     }
 
     fn announce(&mut self, run: Run, uuid: String, target: Target, cause: Cause, at: Instant) {
-        let (subject, mac) = (target.subject(target.plug.device.clone()).into(), target.mac);
+        let (mac, device) = (target.mac, target.plug.device.clone());
         let (stop, stopped) = watch::channel(None);
         let (order, orders) = watch::channel(self.order(run.connection, target.clone(), cause));
+        let (standing, shown) = watch::channel(Standing { device: device.clone(), ..Standing::default() });
+        let entry = Arc::new(Entry {
+            subject: target.subject(device),
+            domain: target.domain.clone(),
+            mac,
+            cause,
+            event_at: wall_clock::at(at),
+            standing: shown,
+        });
         let guest = self.state_of(run.connection, &uuid);
-        let signals = Signals { order: orders, guest, stop: stopped };
+        let signals = Signals { order: orders, guest, stop: stopped, standing };
         let (host, jitter) = (self.host.clone(), pacer::jitter(mac, self.config.limits.jitter));
         let whose = uuid.clone();
         let task = self.tasks.spawn(async move {
@@ -162,7 +173,7 @@ impl Engine {
             }
             (run, whose, announcer::announce(host, signals, at).await)
         });
-        self.running.insert(run, Running { uuid, subject, target, order, stop, task: task.id() });
+        self.running.insert(run, Running { uuid, entry, target, order, stop, task: task.id() });
     }
 
     pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {

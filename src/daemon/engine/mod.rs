@@ -10,23 +10,29 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
-use super::board::Board;
+use super::board::{Board, Entry, Now};
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
+use super::source::ConfigSource;
 use super::{FINISH_TIMEOUT, advise};
 use crate::config::Config;
+use crate::daemon::history::History;
 use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
 use crate::guest::event::Change;
 use crate::guest::ledger::Present;
 use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
+use crate::host::openvswitch::ovsdb;
+use crate::path::ovs::Unreachable;
 use crate::path::port_events::PortEvent;
-use crate::report::Report;
 use crate::report::metrics::Gauges;
+use crate::report::snapshot::Peer;
+use crate::report::{Report, count};
 use crate::run::announcer::Stop;
 use crate::run::order::{Host, Order};
 use crate::run::ports;
+use crate::run::wall_clock;
 
 mod announcing;
 mod locating;
@@ -49,7 +55,7 @@ struct Run {
 /// An announcement under way.
 struct Running {
     uuid: String,
-    subject: Arc<str>,
+    entry: Arc<Entry>,
     target: Target,
     order: watch::Sender<Arc<Order>>,
     stop: watch::Sender<Option<Stop>>,
@@ -65,6 +71,8 @@ pub(super) struct Engine {
     /// The configuration at the start: some keys take effect only then.
     first: Config,
     host: Host,
+    /// OVSDB, as it was heard of last.
+    ovsdb: Peer,
     connections: Vec<Connection>,
     /// The file for pending announcements.
     state_file: Option<StateFile>,
@@ -101,8 +109,9 @@ impl Engine {
     ) -> Result<Self, String> {
         let ledgers = state_file.load().unwrap_or_default();
         let engine = Self::follow(config, host, ledgers, board)?;
+        let publisher = engine.publisher.with_history(History::here());
         let port_events = ports::watch(engine.host.links.clone(), engine.host.ovs.clone());
-        Ok(Engine { port_events, file, state_file: Some(state_file), ..engine })
+        Ok(Engine { port_events, file, state_file: Some(state_file), publisher, ..engine })
     }
 
     /// For one guest, by name.
@@ -110,7 +119,8 @@ impl Engine {
         let mut engine = Self::follow(config, host, Ledgers::new(), Arc::default())?;
         // The hook runs because the guest has just arrived.
         engine.connections.iter_mut().for_each(|connection| connection.known = true);
-        Ok(Engine { only: Some(guest), ..engine })
+        let publisher = engine.publisher.with_history(History::here());
+        Ok(Engine { only: Some(guest), publisher, ..engine })
     }
 
     fn follow(config: Config, host: Host, mut ledgers: Ledgers, board: Arc<Board>) -> Result<Self, String> {
@@ -130,12 +140,19 @@ impl Engine {
         heard: mpsc::UnboundedReceiver<(usize, Notice)>,
         board: Arc<Board>,
     ) -> Self {
+        let mut host = host;
+        let ovsdb = {
+            let address = Some(host.ovs_socket.display().to_string());
+            let unknown = Peer { peer: "ovsdb".into(), address, ..Peer::default() };
+            ovsdb_peer(&unknown, host.ovs.borrow_and_update().error.as_ref())
+        };
         Engine {
             file: None,
             only: None,
             first: config.clone(),
             config,
             host,
+            ovsdb,
             connections,
             state_file: None,
             changed: false,
@@ -163,6 +180,7 @@ impl Engine {
         let mut links = self.host.links.clone();
         let lost = async { while links.changed().await.is_ok() {} };
         tokio::pin!(lost);
+        let mut ovs = self.host.ovs.clone();
         let connect_timeout = tokio::time::sleep(CONNECT_TIMEOUT);
         tokio::pin!(connect_timeout);
         let mut waiting = true;
@@ -180,8 +198,12 @@ impl Engine {
                     waiting = false;
                     self.connections.iter_mut().for_each(Connection::give_up_hearing);
                 }
+                () = changes(&mut ovs, self.ovsdb.connected) => self.note_ovsdb(),
                 () = &mut lost => return Err("lost sight of the host's devices".into()),
-                () = ends(&mut interrupt, &mut terminate) => break,
+                signal = ends(&mut interrupt, &mut terminate) => {
+                    self.publisher.ends(&format!("{signal} came"));
+                    break;
+                }
             }
             self.catch_up();
             self.save();
@@ -214,14 +236,30 @@ impl Engine {
         let gauges = Gauges {
             in_progress: self.running.len(),
             libvirt: self.connections.iter().all(|connection| connection.connected),
-            ovsdb: self.host.ovs.borrow().error.is_none(),
+            ovsdb: self.ovsdb.connected,
+            ..Gauges::default()
         };
-        let guests = self.connections.iter().map(|connection| connection.ledger.len()).sum();
-        let under_way = self.running.values().map(|running| running.subject.clone()).collect();
-        self.publisher.show(gauges, guests, under_way);
+        self.publisher.show(Now {
+            guests: self.connections.iter().map(|connection| connection.ledger.len()).sum(),
+            gauges,
+            peers: self
+                .connections
+                .iter()
+                .map(|connection| &connection.peer)
+                .chain([&self.ovsdb])
+                .cloned()
+                .collect(),
+            entries: self.running.values().map(|running| running.entry.clone()).collect(),
+        });
         if self.connections.iter().all(|connection| connection.heard) {
             self.publisher.ready();
         }
+    }
+
+    /// OVSDB was lost, or is there again: what shows that is shown at once.
+    fn note_ovsdb(&mut self) {
+        let state = self.host.ovs.borrow();
+        self.ovsdb = ovsdb_peer(&self.ovsdb, state.error.as_ref());
     }
 
     fn is_done(&self) -> bool {
@@ -246,6 +284,9 @@ impl Engine {
                 connection.heard = true;
                 connection.listing = false;
                 connection.early.clear();
+                if connection.connected || connection.peer.since.is_none() {
+                    connection.peer = peer(&connection.peer, Some(&why));
+                }
                 if std::mem::take(&mut connection.connected) || !self.publisher.is_ready() {
                     tracing::warn!("{why}; trying again");
                 }
@@ -259,7 +300,9 @@ impl Engine {
         let connection = &mut self.connections[number];
         (connection.heard, connection.listing) = (true, false);
         if !std::mem::replace(&mut connection.connected, true) {
-            tracing::info!("listening to {}: {} guests are here", connection.title(), present.len());
+            connection.peer = peer(&connection.peer, None);
+            let guests = count(present.len(), "guest");
+            tracing::info!("listening to {}, with {guests}", connection.title());
         }
         let now = self.epoch.elapsed();
         let events = &self.config.libvirt.events;
@@ -280,6 +323,7 @@ impl Engine {
     }
 
     fn reload(&mut self) {
+        let source = ConfigSource::look(self.file.as_deref());
         match Config::load(self.file.as_deref()) {
             Ok(config) => {
                 advise(self.file.as_deref(), &config);
@@ -293,11 +337,15 @@ impl Engine {
                 }
                 self.config = config;
                 self.reorder();
+                self.publisher.describe(|daemon| source.describe(daemon));
                 tracing::info!(
                     "the configuration is reloaded; it applies to announcements that wait and to new ones"
                 );
             }
-            Err(error) => tracing::error!("the previous configuration stays in effect: {error}"),
+            Err(error) => {
+                self.publisher.describe(|daemon| daemon.config_error = Some(error.to_string()));
+                tracing::error!("the previous configuration stays in effect: {error}");
+            }
         }
     }
 
@@ -325,7 +373,8 @@ impl Engine {
         self.changed = true;
         self.save();
         if !self.running.is_empty() {
-            tracing::info!("{} announcements are left to the next daemon", self.running.len());
+            let announcements = count(self.running.len(), "announcement");
+            tracing::info!("left to the next daemon: {announcements}");
         }
         for running in self.running.values() {
             running.stop.send_replace(Some(Stop::Interrupted));
@@ -335,9 +384,31 @@ impl Engine {
     }
 }
 
-async fn ends(interrupt: &mut Signal, terminate: &mut Signal) {
+async fn ends(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}
+
+/// Waits until OVSDB is lost, or there again.
+async fn changes(ovs: &mut watch::Receiver<ovsdb::State>, was_connected: bool) {
+    if ovs.wait_for(|state| state.error.is_none() != was_connected).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn ovsdb_peer(before: &Peer, error: Option<&Unreachable>) -> Peer {
+    let absent = error.is_some_and(|error| error.is_absence);
+    Peer { absent, ..peer(before, error.map(|error| error.why.as_str())) }
+}
+
+/// The same peer from now on: connected, or not, and why.
+fn peer(before: &Peer, why: Option<&str>) -> Peer {
+    Peer {
+        connected: why.is_none(),
+        since: Some(wall_clock::now()),
+        why: why.map(str::to_owned),
+        ..before.clone()
     }
 }

@@ -81,7 +81,11 @@ pub(crate) fn default_socket() -> PathBuf {
 pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<State> {
     let mut state = State { ovs: Ovs::default(), error: None, epoch: Instant::now() };
     let first = start(&socket, &mut state, wait.clamp(MIN_ANSWER_TIMEOUT, ANSWER_TIMEOUT)).await;
-    let unreachable = |error: &OvsdbError| Unreachable { why: error.to_string(), since: state.now() };
+    let unreachable = |error: &OvsdbError| Unreachable {
+        why: error.to_string(),
+        since: state.now(),
+        is_absence: error.is_absence() && !socket.parent().is_some_and(Path::exists),
+    };
     state.error = first.as_ref().err().map(unreachable);
     let (sender, receiver) = watch::channel(state);
     tokio::spawn(async move {
@@ -97,6 +101,7 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
 async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::Sender<State>) {
     let mut connection = first;
     let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
+    let mut is_loss_told = false;
     loop {
         match connection {
             Ok(connection) => {
@@ -106,11 +111,14 @@ async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::
                     backoff.reset();
                 }
                 // Warn once about a server that accepts and then closes connections.
-                match backoff.is_first() {
+                is_loss_told = backoff.is_first();
+                match is_loss_told {
                     true => tracing::warn!("{error}"),
                     false => tracing::debug!("{error}"),
                 }
-                to.send_modify(|state| state.error = Some(Unreachable { why: error, since: state.now() }));
+                to.send_modify(|state| {
+                    state.error = Some(Unreachable { why: error, since: state.now(), is_absence: false });
+                });
             }
             Err(error) => {
                 tracing::debug!("{error}");
@@ -125,6 +133,9 @@ async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::
         connection = start(socket, &mut state, ANSWER_TIMEOUT).await;
         if connection.is_ok() {
             to.send_replace(State { error: None, ..state });
+            if std::mem::take(&mut is_loss_told) {
+                tracing::info!("connected to OVSDB at {} again", socket.display());
+            }
         }
     }
 }

@@ -45,6 +45,12 @@ pub fn tap(pattern: &str) -> io::Result<(OwnedFd, String)> {
     Ok((fd, name.collect()))
 }
 
+/// Gives the process a name (`comm` in proc(5)) of up to 15 bytes, by which process monitors count.
+pub fn name_process(name: &std::ffi::CStr) {
+    // The process works the same without it.
+    let _ = nix::sys::prctl::set_name(name);
+}
+
 /// Ends the process at once, without destructors, exit handlers or other threads running on.
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) takes no pointer and does not return.

@@ -110,9 +110,16 @@ pub fn assess(target: &Target, facts: &Facts<'_>) -> Assessment {
         Ok(attachment) => follow(target, facts, attachment, &mut assessment),
         Err(missing) => {
             let not_in_kernel = matches!(missing, Condition::NotPlugged { .. } | Condition::NotInOvs { .. });
-            assessment.unmet.push(missing);
-            if let (true, Some(error)) = (not_in_kernel, facts.ovsdb_error) {
-                assessment.unmet.push(Condition::NoOvsdb { why: error.why.clone() });
+            match facts.ovsdb_error.filter(|_| not_in_kernel) {
+                // It may well be plugged in: only OVSDB could tell.
+                Some(error) if !error.is_absence => {
+                    assessment.in_charge.1 = "it cannot be told without OVSDB".into();
+                    assessment.unmet.push(Condition::NoOvsdb { why: error.why.clone() });
+                }
+                Some(error) => {
+                    assessment.unmet.extend([missing, Condition::NoOvsdb { why: error.why.clone() }]);
+                }
+                None => assessment.unmet.push(missing),
             }
         }
     }

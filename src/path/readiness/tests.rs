@@ -489,7 +489,7 @@ fn a_change_that_is_not_counted_settles_before_the_port_is_ready() {
 #[test]
 fn a_ready_port_stays_so_while_ovsdb_is_restarted_and_no_other_gets_ready() {
     let mut world = World::neutron();
-    world.ovsdb_error = Some(Unreachable { why: "closed".into(), since: world.now });
+    world.ovsdb_error = Some(Unreachable { why: "closed".into(), since: world.now, is_absence: false });
     let lost = "OVSDB cannot be reached: closed";
     assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet", lost]);
     world.port("tap0").tag = Some(100);
@@ -501,10 +501,20 @@ fn a_ready_port_stays_so_while_ovsdb_is_restarted_and_no_other_gets_ready() {
 #[test]
 fn a_host_without_open_vswitch_needs_no_ovsdb() {
     let mut world = World::on_linux_bridge();
-    world.ovsdb_error = Some(Unreachable { why: "no such file".into(), since: Duration::ZERO });
+    world.ovsdb_error =
+        Some(Unreachable { why: "no such file".into(), since: Duration::ZERO, is_absence: true });
     assert_eq!(world.unmet(), READY);
     world.link(2).master = None;
     assert_eq!(world.unmet(), ["tap0 is not plugged into a bridge", "OVSDB cannot be reached: no such file"]);
+}
+
+#[test]
+fn without_ovsdb_nothing_is_said_of_a_port_that_only_ovsdb_knows() {
+    let mut world = World::new([link(2, "tap0", "tun", 0, 0)], Ovs::default());
+    let why = "permission denied".to_owned();
+    world.ovsdb_error = Some(Unreachable { why, since: Duration::ZERO, is_absence: false });
+    assert_eq!(world.unmet(), ["OVSDB cannot be reached: permission denied"]);
+    assert_eq!(world.seen().in_charge.1, "it cannot be told without OVSDB");
 }
 
 /// Like nova's `brq`, to which the agent adds the VLAN device after the tap.

@@ -76,7 +76,7 @@ impl Delivery {
         match bridges.map(|hop| hop.name.as_str()).collect::<Vec<_>>()[..] {
             [] => onward.first().map_or(String::new(), |hop| hop.name.clone()),
             [bridge] => bridge.to_owned(),
-            ref bridges => format!("Open vSwitch ({})", bridges.join(" → ")),
+            ref bridges => format!("Open vSwitch ({})", bridges.join(" -> ")),
         }
     }
 
@@ -134,7 +134,7 @@ mod tests {
     fn stuck_frames_are_reported_with_the_place() {
         for (mut proof, reached, words) in [
             (on_br_int(), &[][..], "did not leave br-int"),
-            (provider(), &[], "did not leave Open vSwitch (br-int → br-ex)"),
+            (provider(), &[], "did not leave Open vSwitch (br-int -> br-ex)"),
             (ovs_bond(), &[], "did not leave br-int"),
             (hybrid(), &[], "did not leave tap0"),
             (hybrid(), &["tap0"], "reached tap0, did not leave qbr0"),
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(departed(&proof), "left br-int by eth0 in VLAN 100");
         assert_eq!(proof.fate(), RoundFate::Lost, "of the round on the new path");
         assert!(proof.hops().all(|(_, vlan, seen)| vlan.is_none() && seen.iter().all(Option::is_none)));
-        assert_eq!(stuck(&proof), ["rarp did not leave Open vSwitch (br-int → br-ex)"]);
+        assert_eq!(stuck(&proof), ["rarp did not leave Open vSwitch (br-int -> br-ex)"]);
         pass(&mut proof, "eth0", &ALL, ms(2), Some(1100));
         assert_eq!(
             (proof.fate(), departed(&proof)),

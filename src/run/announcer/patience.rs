@@ -3,39 +3,63 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::Run;
 use crate::announcement::machine::Overdue;
 use crate::host::netlink::routes;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
-use crate::report::waiting::{DEPARTURE, INJECTOR, Waiting};
+use crate::report::standing::Standing;
+use crate::report::unmet::{self, Unmet};
+use crate::report::waiting::{DEPARTURE, INJECTOR};
 use crate::run::order::{Host, Order};
+use crate::run::showing::View;
+
+/// The least time between two questions why nothing leaves.
+const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is looked for a route to a guest that is on no bridge.
 const ROUTES_PAUSE: Duration = Duration::from_millis(500);
 const ROUTES_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Run {
-    /// Publishes the unmet conditions: in the daemon's state, and at a terminal.
-    pub(super) fn report_unmet(&mut self, seen: &Assessment) {
-        let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let subject = || self.order.target.subject(seen.device(&self.order.target));
-        let waits_for = match (seen.unmet.first(), &self.lacking) {
-            (Some(condition), _) => Some((condition.code(), unmet.clone())),
-            (None, Some(lacking)) if self.lacks_a_way() => Some((INJECTOR, lacking.why.clone())),
-            (None, _) if self.machine.is_lost() => Some((DEPARTURE, "no frame leaves the host".into())),
-            (None, _) => None,
+    /// Shows how it stands, where that has changed.
+    pub(super) fn show(&mut self, seen: &Assessment, to: &watch::Sender<Standing>) {
+        let lacking =
+            self.lacking.as_ref().filter(|_| self.lacks_a_way()).map(|lacking| lacking.why.as_str());
+        let lost = self.lost_why.as_ref().map(|(why, _)| why.as_str());
+        let error = self.machine.progress().error.as_deref();
+        let condition = match seen.unmet.first() {
+            Some(condition) => Some(condition.code()),
+            None if lacking.is_some() => Some(INJECTOR),
+            None => self.machine.is_lost().then_some(DEPARTURE),
         };
-        self.place.waits_for(waits_for.map(|(kind, reason)| Waiting {
-            subject: subject(),
-            condition: kind.into(),
-            reason,
-        }));
-        if unmet != self.reported {
-            if !unmet.is_empty() {
-                tracing::debug!(target: crate::log::WAITING, "{}: waiting: {unmet}", subject());
-            }
-            self.reported = unmet;
+        let view = View {
+            order: &self.order,
+            seen,
+            machine: &self.machine,
+            condition,
+            departure: self.observer.as_ref().and_then(|o| Some(o.proof.departure()?.departure.clone())),
+            why: error.or(lacking.filter(|why| !why.is_empty())).or(lost),
+            began: self.began,
+            now: self.now(),
+        };
+        self.shown.update(&view, to);
+    }
+
+    /// Finds out why nothing leaves, when that has lasted a second, and again now and then: until then a question to Open vSwitch
+    /// would hold up the next try.
+    pub(super) async fn explain_loss(&mut self, host: &Host, seen: &Assessment) {
+        if !self.machine.is_sparing() {
+            self.lost_why = None;
+            return;
+        }
+        let now = self.now();
+        let is_due = self.lost_why.as_ref().is_none_or(|(_, at)| now.saturating_sub(*at) >= EXPLAIN_INTERVAL);
+        if let (true, Some(observer)) = (is_due, &self.observer) {
+            let stuck = observer.evidence(host, seen).await.stuck.join("; ");
+            self.lost_why = Some((stuck, now));
         }
     }
 
@@ -90,7 +114,8 @@ impl Run {
     pub(super) async fn warn(&mut self, overdue: Overdue, host: &Host, seen: &Assessment) {
         match overdue {
             Overdue::NotReady => {
-                self.warn_of(&format!("{} (for {:?} by now); still waiting", self.reported, self.order.wait));
+                let why = unmet::words(&Unmet::all(&seen.unmet, &self.order.target, seen));
+                self.warn_of(&format!("{why}; still waiting after {:?}", self.order.wait));
             }
             Overdue::NotLeft => {
                 let evidence = match &self.observer {

@@ -18,10 +18,13 @@ impl Run {
     /// bridge.
     pub(super) async fn prepare(&mut self, host: &Host, seen: &Assessment) {
         let ways = injection::ways(seen, self.order.inject);
+        if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
+            let others = injection::ways(seen, None);
+            let others: Vec<&str> = others.iter().map(|way| way.method().word()).collect();
+            let why = InjectorError::NoSuchWay(method);
+            return self.machine.give_up(format!("{why}; it takes {}", others.join(", ")));
+        }
         if self.order.dry_run || self.frames.is_empty() {
-            if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
-                self.machine.give_up(InjectorError::NoSuchWay(method).to_string());
-            }
             return;
         }
         let is_ready = self.machine.is_ready();

@@ -44,6 +44,7 @@ impl Run {
                 let round = self.judge(at, host, seen).await;
                 self.machine.sent(round);
                 self.monitor_flows(host);
+                self.explain_loss(host, seen).await;
                 round.left
             }
             Err(error) => {

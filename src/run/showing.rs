@@ -1,0 +1,161 @@
+//! Shows how an announcement stands while it is under way: to the daemon's status, and in the log when something has changed.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::order::Order;
+use super::wall_clock;
+use crate::announcement::machine::Announcement;
+use crate::guest::event::Cause;
+use crate::log::WAITING;
+use crate::path::condition::Condition;
+use crate::path::readiness::Assessment;
+use crate::proof::departure::Departure;
+use crate::report::standing::Standing;
+use crate::report::unmet::{self, Unmet};
+
+/// A port that comes and goes adds at most so many lines to the log; the end of its announcement has one of its own.
+const MAX_LINES: u32 = 20;
+
+/// What was shown last.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    stage: Option<Stage>,
+    /// Since when what is unmet is the same.
+    since: Duration,
+    has_waited: bool,
+    lines: u32,
+}
+
+#[derive(Debug, PartialEq)]
+struct Stage {
+    unmet: Vec<Condition>,
+    is_ready: bool,
+    rounds: u32,
+    lost: u32,
+    why: Option<String>,
+}
+
+/// An announcement at one moment.
+pub(super) struct View<'a> {
+    pub order: &'a Order,
+    pub seen: &'a Assessment,
+    pub machine: &'a Announcement,
+    /// The kind of what it waits for.
+    pub condition: Option<&'static str>,
+    /// How the first frame left the host, if one was seen to.
+    pub departure: Option<Departure>,
+    /// Why rounds are lost or cannot be sent.
+    pub why: Option<&'a str>,
+    pub began: Instant,
+    pub now: Duration,
+}
+
+impl Shown {
+    /// Shows `view`, if it is new.
+    pub(super) fn update(&mut self, view: &View<'_>, to: &watch::Sender<Standing>) {
+        let progress = view.machine.progress();
+        let (unmet, is_ready) = (&view.seen.unmet, view.machine.is_ready());
+        let is_same = |stage: &Stage| {
+            (&stage.unmet, stage.is_ready, stage.rounds, stage.lost, stage.why.as_deref())
+                == (unmet, is_ready, progress.rounds, progress.lost, view.why)
+        };
+        if self.stage.as_ref().is_some_and(is_same) {
+            return;
+        }
+        let why = view.why.map(str::to_owned);
+        let stage =
+            Stage { unmet: unmet.clone(), is_ready, rounds: progress.rounds, lost: progress.lost, why };
+        let last = self.stage.replace(stage);
+        let waits_as_before = |last: &Stage| (&last.unmet, last.is_ready) == (&view.seen.unmet, is_ready);
+        if !last.as_ref().is_some_and(waits_as_before) {
+            self.since = view.now;
+        }
+        to.send_replace(self.standing(view));
+        self.log(view, last.as_ref());
+    }
+
+    fn standing(&self, view: &View<'_>) -> Standing {
+        let progress = view.machine.progress();
+        let moment = |at: Duration| wall_clock::after(view.began, at);
+        Standing {
+            device: view.seen.device(&view.order.target),
+            ready: view.machine.is_ready(),
+            condition: view.condition.map(str::to_owned),
+            unmet: Unmet::all(&view.seen.unmet, &view.order.target, view.seen),
+            since: Some(moment(self.since)),
+            until: view.machine.deadline().map(moment),
+            round: progress.rounds,
+            rounds: view.order.schedule.count,
+            lost: progress.lost,
+            why: view.why.map(str::to_owned),
+        }
+    }
+
+    fn log(&mut self, view: &View<'_>, last: Option<&Stage>) {
+        let progress = view.machine.progress();
+        let (unmet, rounds) = (&view.seen.unmet, progress.rounds);
+        let had = |is: &dyn Fn(&Stage) -> bool| last.is_some_and(is);
+        // It mostly lasts a millisecond.
+        let is_passing = unmet.iter().all(|condition| matches!(condition, Condition::NotApplied { .. }));
+        if !is_passing && !had(&|last| last.unmet == *unmet) {
+            let words = unmet::words(&Unmet::all(unmet, &view.order.target, view.seen));
+            let cause = match (view.order.cause, self.has_waited) {
+                (Cause::Asked, _) | (_, true) => String::new(),
+                (cause, false) => format!("{}; ", cause.word()),
+            };
+            let left = view.machine.deadline().map(|end| end.saturating_sub(view.now));
+            let left = left.map(|left| format!("; at most {left:.0?}")).unwrap_or_default();
+            self.has_waited = true;
+            self.tell(view, &format!("{cause}waiting: {words}{left}"));
+        }
+        if view.order.dry_run {
+            return;
+        }
+        if rounds > 0 && !had(&|last| last.rounds > 0) {
+            self.tell(view, &self.first_round(view));
+        }
+        if rounds == 0 && progress.lost > 0 && !had(&|last| last.lost > 0) {
+            self.tell(view, "the first round did not leave the host; it is sent again");
+        }
+        if let (true, Some(why), false) =
+            (unmet.is_empty(), view.why, had(&|last| last.why.as_deref() == view.why))
+        {
+            self.tell(view, &format!("nothing leaves the host: {why}; it is tried again"));
+        }
+    }
+
+    /// `ready after 3002.5 ms, first round left br-int by up0 in VLAN 100 after 3002.9 ms; 9 more rounds within 9.15s`.
+    fn first_round(&self, view: &View<'_>) -> String {
+        let progress = view.machine.progress();
+        let ms = |at: Option<Duration>| at.unwrap_or_default().as_secs_f64() * 1e3;
+        let ready = match self.has_waited {
+            true => format!("ready after {:.1} ms, ", ms(progress.ready_at)),
+            false => String::new(),
+        };
+        let how = view.departure.as_ref().map_or("was sent".to_owned(), ToString::to_string);
+        let first = ms(progress.first_frame_at);
+        let offsets = view.order.schedule.offsets();
+        let more = match (view.order.schedule.count.saturating_sub(progress.rounds), offsets.last()) {
+            (0, _) | (_, None) => String::new(),
+            (more, Some(last)) => {
+                format!("; {more} more {} within {last:?}", if more == 1 { "round" } else { "rounds" })
+            }
+        };
+        format!("{ready}first round {how} after {first:.1} ms{more}")
+    }
+
+    fn tell(&mut self, view: &View<'_>, words: &str) {
+        self.lines += 1;
+        if self.lines > MAX_LINES {
+            return;
+        }
+        let target = &view.order.target;
+        let (domain, device) =
+            (target.domain.as_ref().map(|domain| domain.name.as_str()), view.seen.device(target));
+        let (mac, subject) = (target.mac.to_string(), target.subject(device.clone()));
+        tracing::info!(target: WAITING, domain, device, mac, "{subject}: {words}");
+    }
+}

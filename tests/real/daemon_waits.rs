@@ -30,7 +30,12 @@ fn a_port_is_waited_for_and_a_new_configuration_holds_for_it() {
         (&"tag".into(), &unmet.clone().into()),
         "{status:#}"
     );
-    assert!(site.host.announce(&["status"]).stdout.contains(&format!(": waiting: {unmet}")));
+    let told = site.host.announce(&["status"]).stdout;
+    assert!(
+        told.contains(", waiting for ")
+            && told.contains(&format!(", for as long as the VM is here: {unmet}")),
+        "{told}"
+    );
     assert_eq!(waiting(&site, "tag").as_deref(), Some("1"));
     assert_eq!(wire.count(), 0);
 

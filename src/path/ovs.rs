@@ -61,7 +61,7 @@ pub struct Unreachable {
     pub why: String,
     /// When the connection was lost.
     pub since: Duration,
-    /// The host has neither the socket nor its directory: there is no Open vSwitch.
+    /// The host has neither the socket nor others of Open vSwitch: that does not run here.
     pub is_absence: bool,
 }
 

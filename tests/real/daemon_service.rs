@@ -280,7 +280,7 @@ fn every_user_may_read_the_status() {
     let lines = &lines[1..];
     assert!(
         lines[0].starts_with("libvirt connected since 20")
-            && lines[0].contains(", OVSDB NOT connected")
+            && lines[0].contains(", no Open vSwitch; ")
             && lines[0].contains("1 guest; 0 announcements"),
         "{run:#?}"
     );

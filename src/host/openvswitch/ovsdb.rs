@@ -75,6 +75,12 @@ pub(crate) fn default_socket() -> PathBuf {
     sockets.find(|socket| socket.exists()).unwrap_or_else(|| Path::new(RUN_DIRECTORIES[0]).join(SOCKET))
 }
 
+/// Whether the directory of the socket has anything else, as it does while ovs-vswitchd runs.
+fn has_other_sockets(socket: &Path) -> bool {
+    let entries = socket.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    entries.is_some_and(|mut entries| entries.next().is_some())
+}
+
 /// Connects, and keeps the state up to date for as long as a receiver exists.
 ///
 /// Returns when the rows are known, or the reason why they are not; the latter after about `wait`.
@@ -84,7 +90,7 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
     let unreachable = |error: &OvsdbError| Unreachable {
         why: error.to_string(),
         since: state.now(),
-        is_absence: error.is_absence() && !socket.parent().is_some_and(Path::exists),
+        is_absence: error.is_absence() && !has_other_sockets(&socket),
     };
     state.error = first.as_ref().err().map(unreachable);
     let (sender, receiver) = watch::channel(state);

@@ -70,6 +70,30 @@ fn nothing_leaks_and_no_round_is_lost_when_a_tag_comes_back() {
     all_in_their_vlan(&wire.stop().into_iter().filter(heard).collect::<Vec<_>>());
 }
 
+/// The same bytes as ours, before a round was sent: QEMU announces a guest that arrives, too.
+#[test]
+fn an_announcement_of_another_program_before_the_tag_is_no_departure_of_ours() {
+    require!(lab, ovs, tshark);
+    let host = a_port_of_neutron();
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &format!("ether src {MAC}"));
+    let announce = host.start_announce(&[&PORT[..], &["--count", "1", "--json", "-v"]].concat());
+    announce.stderr.line_with("waiting:");
+    let config = host.directory().join("nobody.toml");
+    std::fs::write(&config, "ports.in-charge = \"nobody\"\npath.uplinks = [\"up*\"]\n").unwrap();
+    let other = ["--config", config.to_str().unwrap(), "--count", "1"];
+    let other = host.announce(&[&PORT[..], &other].concat());
+    assert_eq!(other.code, Some(0), "{other:#?}");
+    assert!(wire.sees(3, DEADLINE));
+    host.sh("ovs-vsctl set Port tap0 tag=100");
+
+    let report = report(&announce.finish());
+    assert!(wire.stop().iter().any(|frame| frame.vlan.is_none()), "the other program's left untagged");
+    let vlans: Vec<_> =
+        report["departures"].as_array().unwrap().iter().map(|departure| &departure["vlan"]).collect();
+    assert_eq!(vlans, [100], "{report:#}");
+    assert!(report["left_host_after_ms"].as_f64() >= report["tagged_after_ms"].as_f64(), "{report:#}");
+}
+
 /// What the first look of all finds may have been changed just before it.
 #[test]
 fn nothing_leaks_when_the_first_look_comes_right_after_a_hasty_writer() {

@@ -120,9 +120,9 @@ impl Shown {
         if rounds == 0 && progress.lost > 0 && !had(&|last| last.lost > 0) {
             self.tell(view, "the first round did not leave the host; it is sent again");
         }
-        if let (true, Some(why), false) =
-            (unmet.is_empty(), view.why, had(&|last| last.why.as_deref() == view.why))
-        {
+        // Of one that has ended, it is why it has.
+        let is_tried = unmet.is_empty() && progress.outcome.is_none();
+        if let (true, Some(why), false) = (is_tried, view.why, had(&|last| last.why.as_deref() == view.why)) {
             self.tell(view, &format!("nothing leaves the host: {why}; it is tried again"));
         }
     }

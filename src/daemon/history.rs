@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::daemon::state::runtime_directory;
@@ -48,11 +48,13 @@ impl History {
         };
         let path = self.directory.join(FILE);
         let is_new = !path.exists();
-        let mut file = OpenOptions::new().append(true).create(true).mode(MODE).open(&path)?;
+        // The directory's owner may be another user than root: no link of theirs is followed.
+        let (mut options, no_link) = (OpenOptions::new(), nix::libc::O_NOFOLLOW);
+        let mut file = options.append(true).create(true).mode(MODE).custom_flags(no_link).open(&path)?;
         if is_new {
-            std::fs::set_permissions(&path, Permissions::from_mode(MODE))?;
-            // The daemon may run as another user than root, who has announced by hand.
-            let _ = chown(&path, Some(directory.uid()), Some(directory.gid()));
+            file.set_permissions(Permissions::from_mode(MODE))?;
+            // The daemon may run as another user than root, and appends to what a command of root's has made.
+            let _ = fchown(&file, Some(directory.uid()), Some(directory.gid()));
         }
         let mut line = serde_json::to_vec(ended)?;
         line.push(b'\n');
@@ -112,6 +114,15 @@ mod tests {
         assert!(lengths.iter().all(|length| *length < MAX_LENGTH + 200_000), "{lengths:?}");
         let mode = std::fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
+    }
+
+    #[test]
+    fn no_link_in_the_place_of_the_file_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = directory.path().join("other");
+        std::os::unix::fs::symlink(&other, directory.path().join(FILE)).unwrap();
+        assert!(History::of(directory.path()).add(&ended(&report(""))).is_err());
+        assert!(!other.exists());
     }
 
     #[test]

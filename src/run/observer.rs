@@ -48,8 +48,6 @@ pub(crate) struct Observer {
     pub inquiry: Option<Inquiry>,
     /// When incoming frames are captured again.
     rearm_at: Instant,
-    /// Whether a round was sent: before that, frames that look like ours are the guest's own, or QEMU's.
-    has_begun: bool,
 }
 
 impl Observer {
@@ -74,7 +72,6 @@ impl Observer {
             guests_device: None,
             inquiry: None,
             rearm_at: began,
-            has_begun: false,
         };
         let is_blind = observer.path.blind().next().is_some();
         observer.look(is_blind);
@@ -145,14 +142,12 @@ impl Observer {
 
     /// Called before a round is sent.
     pub(crate) fn begin(&mut self) {
-        self.has_begun = true;
         self.proof.begin();
         self.look_on();
     }
 
     /// Called before a round of some of the frames is sent.
     pub(crate) fn begin_some(&mut self, round: &[Frame]) {
-        self.has_begun = true;
         self.proof.begin_some(round);
         self.look_on();
     }
@@ -253,9 +248,7 @@ impl Observer {
             }
         };
         tokio::select! {
-            sighting = watch.next() => if self.has_begun {
-                take(&mut self.proof, &mut self.inquiry, &sighting);
-            },
+            sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
             sighting = on_guests_device => take_answer(&self.proof, &mut self.inquiry, &sighting),
             () = tokio::time::sleep_until(self.rearm_at), if self.proof.returned().is_some() => {
                 watch.rearm();

@@ -241,6 +241,21 @@ impl Ledger {
         actions
     }
 
+    /// Other sources of addresses count from `at` on: what was read of guests that arrive, or is being read, does not any more.
+    pub(crate) fn read_again(&mut self, at: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let is_read = |life: &Life| life.known.is_some() || life.reading.is_some();
+        let read = self.guests.iter_mut().filter(|(_, guest)| is_read(&guest.life));
+        let read: Vec<String> = read
+            .map(|(uuid, guest)| {
+                (guest.life.known, guest.life.reading) = (None, None);
+                uuid.clone()
+            })
+            .collect();
+        read.iter().for_each(|uuid| self.go_on(uuid, at, &mut actions));
+        actions
+    }
+
     /// The guests that run.
     pub(crate) fn running(&self) -> impl Iterator<Item = &String> {
         let run = self.guests.iter().filter(|(_, guest)| guest.life.state == GuestState::Running);

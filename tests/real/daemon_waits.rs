@@ -1,7 +1,10 @@
 //! `announced` waits for as long as the guest runs here: it warns once, heeds a new configuration, and announces in the end.
 
 use crate::common::daemon::{CALM, is_announced_at};
-use crate::common::{Attachment, Daemon, Place, Site, require};
+use crate::common::guest::network;
+use crate::common::{
+    Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Host, Nic, Place, Plug, Site, require,
+};
 
 const IMPATIENT: &str = "[ports]\nwait = \"200ms\"\n";
 
@@ -80,4 +83,36 @@ fn one_that_waits_is_left_out_when_the_configuration_says_so() {
     let report = &daemon.reports(1)[0];
     assert_eq!(report["outcome"], "cancelled");
     assert!(report["error"].as_str().unwrap().contains("announce = false"), "{report:#}");
+}
+
+/// A waiting announcement gets the addresses of sources that a new configuration adds, and drops those that it forbids.
+#[test]
+fn what_waits_is_read_again_for_other_sources_of_addresses() {
+    require!(lab, libvirt, tshark, dnsmasq);
+    let host = Host::build().libvirt().start();
+    let nic = Nic::new(1, Plug::Network("tenants"));
+    network(&host, "tenants", "br0", &[(&nic.mac, "192.0.2.77")]);
+    host.sh("ip link set up0 master br0");
+    let daemon = Daemon::start(
+        &host,
+        &format!("{CALM}[libvirt]\nevents = [\"started\"]\n[addresses]\nsources = [\"nova\"]\n"),
+    );
+    let nic = nic.with("<link state='down'/>").address("192.0.2.78");
+    Guest::new("web1").nova().nic(&nic).start(&host);
+    let waits =
+        daemon.comes_to("one that waits", |status| status["waiting"][0]["condition"] == "guest-link-down");
+    assert_eq!(waits["gauges"]["in_progress"], 1);
+    let config = "[libvirt]\nevents = [\"started\"]\n[addresses]\nnever = [\"192.0.2.78\"]\n";
+    daemon.reload(&format!("{CALM}{config}"), "is reloaded");
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, &nic.sent());
+    host.sh(&format!("virsh --quiet domif-setlink web1 {} up", nic.tap()));
+    let report = &daemon.reports(1)[0];
+    assert_eq!(
+        report["addresses"],
+        serde_json::json!([{ "ip": "192.0.2.77", "source": "network-host" }]),
+        "{report:#}"
+    );
+    assert!(wire.sees(6, DEADLINE));
+    let frames = wire.stop();
+    assert!(frames.iter().all(|frame| !format!("{frame:?}").contains("192.0.2.78")), "{frames:#?}");
 }

@@ -66,7 +66,7 @@ impl Engine {
         }
     }
 
-    fn state_of(&mut self, connection: usize, uuid: &str) -> watch::Receiver<GuestState> {
+    pub(super) fn state_of(&mut self, connection: usize, uuid: &str) -> watch::Receiver<GuestState> {
         let unknown = || watch::channel(GuestState::Running).0;
         self.states.entry((connection, uuid.to_owned())).or_insert_with(unknown).subscribe()
     }
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// What the configuration makes of an announcement for `cause`.
-    fn order(&self, connection: usize, target: Target, cause: Cause) -> Arc<Order> {
+    pub(super) fn order(&self, connection: usize, target: Target, cause: Cause) -> Arc<Order> {
         let endless = self.only.is_none();
         let (read, asked) = (self.connections[connection].read.clone(), target.clone());
         let link_query = LinkQuery::new(move || {
@@ -136,18 +136,6 @@ impl Engine {
         });
         let order = Order::new(target, &self.config, &[], None);
         Arc::new(Order { cause, endless, link_query: Some(link_query), ..order })
-    }
-
-    /// What the configuration has become holds for the announcements that wait.
-    pub(super) fn reorder(&self) {
-        for (run, running) in &self.running {
-            let (target, cause) = (&running.target, running.order.borrow().cause);
-            if self.config.announces(target) {
-                running.order.send_replace(self.order(run.connection, target.clone(), cause));
-            } else {
-                running.stop.send_replace(Some(Stop::LeftOut));
-            }
-        }
     }
 
     fn announce(&mut self, run: Run, uuid: String, target: Target, cause: Cause, at: Instant) {

@@ -10,11 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
+use super::FINISH_TIMEOUT;
 use super::board::{Board, Entry, Now};
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
-use super::source::ConfigSource;
-use super::{FINISH_TIMEOUT, advise};
 use crate::config::Config;
 use crate::daemon::history::History;
 use crate::daemon::state::{Ledgers, StateFile};
@@ -36,6 +35,7 @@ use crate::run::wall_clock;
 
 mod announcing;
 mod locating;
+mod reloading;
 #[cfg(test)]
 mod simulation;
 
@@ -94,6 +94,8 @@ pub(super) struct Engine {
     /// What happens to guests' ports, and the guests that are read for it.
     port_events: mpsc::UnboundedReceiver<Vec<PortEvent>>,
     searches: JoinSet<locating::Found>,
+    /// Guests that are read again for a new configuration.
+    again: JoinSet<reloading::ReadAgain>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
     publisher: Publisher,
 }
@@ -166,6 +168,7 @@ impl Engine {
             silences: JoinSet::new(),
             port_events: mpsc::unbounded_channel().1,
             searches: JoinSet::new(),
+            again: JoinSet::new(),
             heard,
             publisher: Publisher::new(board),
         }
@@ -191,6 +194,7 @@ impl Engine {
                 Some(Ok(silence)) = self.silences.join_next() => self.is_silent(silence),
                 Some(events) = self.port_events.recv() => self.locate(events),
                 Some(Ok(found)) = self.searches.join_next() => self.located(found),
+                Some(Ok(read)) = self.again.join_next() => self.read_again(read),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),
                 () = watchdog.due() => {}
@@ -320,33 +324,6 @@ impl Engine {
         let at = at.saturating_duration_since(self.epoch);
         let actions = ledger.change(uuid, id, change, &self.config.libvirt.events, at);
         self.act(number, actions);
-    }
-
-    fn reload(&mut self) {
-        let source = ConfigSource::look(self.file.as_deref());
-        match Config::load(self.file.as_deref()) {
-            Ok(config) => {
-                advise(self.file.as_deref(), &config);
-                for key in config.needs_restart(&self.first) {
-                    tracing::warn!(
-                        "{key} has changed, which takes effect at the next start: restart announced"
-                    );
-                }
-                if let Some(pace) = &self.host.pace {
-                    pace.change(config.limits.frames_per_second);
-                }
-                self.config = config;
-                self.reorder();
-                self.publisher.describe(|daemon| source.describe(daemon));
-                tracing::info!(
-                    "the configuration is reloaded; it applies to announcements that wait and to new ones"
-                );
-            }
-            Err(error) => {
-                self.publisher.describe(|daemon| daemon.config_error = Some(error.to_string()));
-                tracing::error!("the previous configuration stays in effect: {error}");
-            }
-        }
     }
 
     /// Saves pending announcements if they have changed. The consequences of a change follow only after this.

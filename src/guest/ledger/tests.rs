@@ -94,6 +94,12 @@ impl Desk {
         self.told(actions)
     }
 
+    fn read_again(&mut self) -> Vec<String> {
+        self.now += 1;
+        let actions = self.ledger.read_again(ms(self.now));
+        self.told(actions)
+    }
+
     fn ended(&mut self, alias: &str, how: Ended) -> Vec<String> {
         self.now += 1;
         let actions = self.ledger.ended("u", self.runs[alias], how, ms(self.now));
@@ -414,4 +420,16 @@ fn a_nic_to_which_something_happens_is_announced_alone_for_that() {
     assert_eq!(desk.read(&["net0", "net1"]), [format!("moved net0 since {since}")]);
     let stranger = Change::Touched(Cause::Moved, "net0".into());
     assert!(desk.ledger.change("v", None, &stranger, &[Cause::Moved], ms(99)).is_empty());
+}
+
+#[test]
+fn a_guest_that_arrives_is_read_again_for_other_sources_of_addresses() {
+    let mut desk = Desk::default();
+    assert_eq!(desk.event(2, 1), ["read"]);
+    assert_eq!(desk.read_again(), ["read"], "while it is being read");
+    assert_eq!(desk.read(&["net0"]), NOTHING);
+    assert_eq!(desk.read_again(), ["read"], "and after that");
+    assert_eq!(desk.event(4, 1), ["event migrated"]);
+    assert_eq!(desk.read(&["net0"]).len(), 1);
+    assert_eq!(desk.read_again(), NOTHING, "its announcement is under way");
 }

@@ -1,0 +1,116 @@
+//! Loads the configuration again, and applies it to the announcements that wait.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Engine, Run};
+use crate::config::Config;
+use crate::daemon::advise;
+use crate::daemon::reading::patiently;
+use crate::daemon::source::ConfigSource;
+use crate::guest::Known;
+use crate::guest::target::Target;
+use crate::run::announcer::Stop;
+use crate::run::order::Order;
+use crate::run::targets;
+
+/// A guest that was read again for a new configuration: the connection, its UUID, what was read.
+pub(super) type ReadAgain = (usize, String, Result<Known, String>);
+
+impl Engine {
+    pub(super) fn reload(&mut self) {
+        let source = ConfigSource::look(self.file.as_deref());
+        match Config::load(self.file.as_deref()) {
+            Ok(config) => {
+                advise(self.file.as_deref(), &config);
+                for key in config.needs_restart(&self.first) {
+                    tracing::warn!(
+                        "{key} has changed, which takes effect at the next start: restart announced"
+                    );
+                }
+                if let Some(pace) = &self.host.pace {
+                    pace.change(config.limits.frames_per_second);
+                }
+                self.config = config;
+                self.reorder();
+                self.publisher.describe(|daemon| source.describe(daemon));
+                tracing::info!(
+                    "the configuration is reloaded; it applies to announcements that wait and to new ones"
+                );
+            }
+            Err(error) => {
+                self.publisher.describe(|daemon| daemon.config_error = Some(error.to_string()));
+                tracing::error!("the previous configuration stays in effect: {error}");
+            }
+        }
+    }
+
+    /// Applies the configuration to the announcements that wait: at once, with the addresses that are known, and again when
+    /// libvirt has been asked for the addresses of other sources.
+    fn reorder(&mut self) {
+        let runs: Vec<Run> = self.running.keys().copied().collect();
+        runs.into_iter().for_each(|run| self.reorder_one(run, None));
+        // Readings for the previous configuration no longer count.
+        self.again.abort_all();
+        let guests = self.running.iter().map(|(run, running)| (run.connection, running.uuid.clone()));
+        for (number, uuid) in guests.collect::<BTreeSet<_>>() {
+            let state = self.state_of(number, &uuid);
+            let read = self.connections[number].read.clone();
+            let sources = self.config.addresses.sources.clone();
+            self.again.spawn(async move {
+                let known = patiently(|| read(uuid.clone(), sources.clone()), state).await;
+                (number, uuid, known)
+            });
+        }
+        let now = self.epoch.elapsed();
+        for number in 0..self.connections.len() {
+            let actions = self.connections[number].ledger.read_again(now);
+            self.act(number, actions);
+        }
+    }
+
+    /// A guest was read for the new configuration.
+    pub(super) fn read_again(&mut self, (number, uuid, known): ReadAgain) {
+        let known = match known {
+            Ok(known) => known,
+            Err(why) if !self.connections[number].ledger.knows(&uuid) => {
+                return tracing::debug!("cannot read the VM {uuid}: {why}");
+            }
+            Err(why) => {
+                return tracing::warn!(
+                    "cannot read the VM {uuid} again: {why}; what waits for it is announced with the addresses known before"
+                );
+            }
+        };
+        let nics = targets::of(known, &self.config, &self.host.ovs.borrow().ovs);
+        for target in nics.into_iter().filter_map(|nic| nic.target.ok()) {
+            let is_its = |old: &Target| (old.mac, &old.plug.device) == (target.mac, &target.plug.device);
+            let of_nic = self.running.iter().filter(|(run, running)| {
+                (run.connection, &running.uuid) == (number, &uuid) && is_its(&running.target)
+            });
+            let runs: Vec<Run> = of_nic.map(|(run, _)| *run).collect();
+            runs.into_iter().for_each(|run| self.reorder_one(run, Some(target.clone())));
+        }
+    }
+
+    /// Orders an announcement anew, for what its NIC has become if that has changed.
+    fn reorder_one(&mut self, run: Run, read: Option<Target>) {
+        let Some(running) = self.running.get(&run) else {
+            return;
+        };
+        let target = match read {
+            Some(read) if read == running.target => return,
+            Some(read) => read,
+            None => running.target.clone(),
+        };
+        if !self.config.announces(&target) {
+            running.stop.send_replace(Some(Stop::LeftOut));
+            return;
+        }
+        let order: Arc<Order> = self.order(run.connection, target.clone(), running.order.borrow().cause);
+        if let Some(running) = self.running.get_mut(&run) {
+            running.target = target;
+            running.order.send_replace(order);
+        }
+    }
+}

@@ -13,6 +13,7 @@ use crate::guest::GuestState;
 use crate::guest::target::subject;
 use crate::report::unmet::Unmet;
 use crate::report::{count, unmet};
+use crate::run::diagnose;
 use crate::run::order::{Host, Order};
 
 /// Checks a configuration file, and prints what is wrong with it or unwise in it.
@@ -131,6 +132,16 @@ async fn nic(order: &Order, host: &mut Host, guest: GuestState) -> (Verdict, Str
     }
     if let Some(why) = seen.attachment.as_ref().and_then(|attachment| attachment.way.nowhere()) {
         return (Verdict::Fail, name, why);
+    }
+    let kept_in = diagnose::kept_in(host, &seen, order).await;
+    let no_frame_leaves =
+        order.round().iter().all(|frame| kept_in.iter().any(|(kind, _)| *kind == frame.kind));
+    if let Some((_, why)) = kept_in.first() {
+        let kinds: Vec<String> = kept_in.iter().map(|(kind, _)| kind.to_string()).collect();
+        return match no_frame_leaves {
+            true => (Verdict::Fail, name, format!("no frame would leave the host: {why}")),
+            false => (Verdict::Warn, name, format!("{} would not leave the host: {why}", kinds.join(", "))),
+        };
     }
     let way = host.injectors.prepare(&injection::ways(&seen, order.inject), order.inject).await;
     let path = seen.attachment.iter().flat_map(|attachment| attachment.way.names());

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use pnet_base::MacAddr;
 use serde::Serialize;
 
+use crate::announcement::frame::Kind;
 use crate::announcement::{frame_names, injection};
 use crate::cli::args::Output;
 use crate::cli::exit::{Problem, Status};
@@ -19,9 +20,11 @@ use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
 use crate::report::Path;
+use crate::report::snapshot::MissingInjector;
 use crate::report::unmet::Unmet;
 use crate::run::asking::{gateways_here, settings_here};
-use crate::run::order::Order;
+use crate::run::diagnose;
+use crate::run::order::{Host, Order};
 
 /// Explains each selected NIC.
 ///
@@ -34,7 +37,10 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     for (order, _) in &orders.orders {
         let seen = order.look(&mut host, GuestState::Running);
         let here = gateways_here(order, &host, &seen).await;
+        let kept_in = diagnose::kept_in(&host, &seen, order).await;
         let explanation = Explanation {
+            missing_injectors: missing_injectors(order, &host, &seen).await,
+            held: held(order, &seen, kept_in),
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };
@@ -73,6 +79,8 @@ pub(super) struct Explanation {
     frames: Vec<String>,
     schedule_ms: Vec<u128>,
     injectors: Vec<&'static str>,
+    /// Those of them that this process cannot use, each with the reason.
+    missing_injectors: Vec<MissingInjector>,
 }
 
 /// The gateways that an address asks.
@@ -107,7 +115,7 @@ impl Explanation {
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
             conditions: Unmet::all(&seen.unmet, target, seen),
             sources: order.sources.clone(),
-            held: held(order, seen),
+            held: Vec::new(),
             addresses: order.addresses.clone(),
             disbelieved: claimed.copied().collect(),
             gateways: asks.collect(),
@@ -115,11 +123,28 @@ impl Explanation {
             frames: frames.collect(),
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
+            missing_injectors: Vec::new(),
         }
     }
 }
 
 impl Explanation {
+    /// Those that work, best first, and a line for each that does not.
+    fn ways_in(&self) -> Vec<String> {
+        let is_missing =
+            |word: &&&str| self.missing_injectors.iter().any(|missing| missing.injector == **word);
+        let works: Vec<&str> = self.injectors.iter().filter(|word| !is_missing(word)).copied().collect();
+        let first = match (works.is_empty(), self.injectors.is_empty()) {
+            (false, _) => works.join(", else "),
+            (true, true) => "none yet".to_owned(),
+            (true, false) => "none that works here".to_owned(),
+        };
+        let missing = self.missing_injectors.iter();
+        std::iter::once(first)
+            .chain(missing.map(|missing| format!("not {}: {}", missing.injector, missing.why)))
+            .collect()
+    }
+
     fn rarp_only(&self) -> String {
         let sources: Vec<&str> = self.sources.iter().map(|source| source.word()).collect();
         let (asked, mac) = (sources.join(", "), self.mac);
@@ -127,23 +152,38 @@ impl Explanation {
     }
 }
 
-/// Why frames would not leave, as far as known beforehand: no edge, or settings of bridges.
-fn held(order: &Order, seen: &Assessment) -> Vec<String> {
+/// The methods on offer that cannot be prepared here and now: each is tried.
+async fn missing_injectors(order: &Order, host: &Host, seen: &Assessment) -> Vec<MissingInjector> {
+    let mut missing = Vec::new();
+    for way in injection::ways(seen, order.inject) {
+        if let Err(why) = host.injectors.prepare(std::slice::from_ref(&way), order.inject).await {
+            let injector = way.method().word().to_owned();
+            missing.push(MissingInjector { injector, why: why.reasons() });
+        }
+    }
+    missing
+}
+
+/// Why frames would not leave, as far as known beforehand: no edge, settings of bridges, or Open vSwitch's flows, which have
+/// kept these kinds in.
+fn held(order: &Order, seen: &Assessment, kept_in: Vec<(Kind, String)>) -> Vec<String> {
     let Some(way) = seen.attachment.as_ref().map(|attachment| &attachment.way) else {
         return Vec::new();
     };
     if let Some(why) = way.nowhere() {
         return vec![why];
     }
+    let round = order.round();
+    let by_settings = round.iter().flat_map(|frame| {
+        way.holds(frame.kind.cast()).into_iter().map(|hold| (frame.kind, hold.to_string()))
+    });
     let mut held: Vec<(String, Vec<String>)> = Vec::new();
-    for frame in order.round() {
-        for hold in way.holds(frame.kind.cast()) {
-            let (hold, kind) = (hold.to_string(), frame.kind.to_string());
-            match held.iter_mut().find(|(known, _)| *known == hold) {
-                Some((_, kinds)) if kinds.contains(&kind) => {}
-                Some((_, kinds)) => kinds.push(kind),
-                None => held.push((hold, vec![kind])),
-            }
+    for (kind, hold) in by_settings.chain(kept_in) {
+        let kind = kind.to_string();
+        match held.iter_mut().find(|(known, _)| *known == hold) {
+            Some((_, kinds)) if kinds.contains(&kind) => {}
+            Some((_, kinds)) => kinds.push(kind),
+            None => held.push((hold, vec![kind])),
         }
     }
     held.into_iter().map(|(hold, kinds)| format!("{}: {hold}", kinds.join(", "))).collect()
@@ -199,7 +239,6 @@ impl fmt::Display for Explanation {
         let schedule = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };
         row("schedule", vec![format!("{} {rounds}, at {schedule} ms", self.schedule_ms.len())])?;
-        let injectors = self.injectors.join(", else ");
-        row("ways in", vec![if injectors.is_empty() { "none yet".into() } else { injectors }])
+        row("ways in", self.ways_in())
     }
 }

@@ -59,7 +59,7 @@ pub enum Absent {
         candidates: Vec<String>,
     },
     /// The guest exists but does not run.
-    #[error("the VM {name} is not running: it is {state}")]
+    #[error("the VM {name} is not running: it is {state}{}", resume(.name, .state))]
     NotRunning {
         /// Its name.
         name: String,
@@ -74,4 +74,9 @@ pub enum Absent {
         /// What is wrong.
         why: String,
     },
+}
+
+/// The command that makes a paused guest run again.
+fn resume(name: &str, state: &str) -> String {
+    if state == "paused" { format!(" (virsh resume {name})") } else { String::new() }
 }

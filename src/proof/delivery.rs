@@ -277,6 +277,13 @@ impl Delivery {
         })
     }
 
+    /// Whether a frame with this verdict is on its way to some edge, as far as the verdict tells.
+    pub fn is_bound_out(&self, verdict: &Verdict) -> bool {
+        let tells = verdict.dropped || !verdict.outputs.is_empty();
+        let mut edges = (0..self.path.hops().len()).filter(|at| self.path.hops()[*at].role.is_edge());
+        !tells || edges.any(|at| self.is_bound(at, verdict))
+    }
+
     /// Why departures cannot be seen, if they cannot, and not all frames were seen to leave.
     pub fn unseen(&self) -> Option<String> {
         let never = (0..self.frames.len()).filter(|number| self.left[*number] == 0);

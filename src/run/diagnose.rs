@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 
-use crate::announcement::frame::Frame;
+use crate::announcement::frame::{self, Frame};
+use crate::announcement::injection::Method;
 use crate::host::openvswitch::unixctl;
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Hop, Role};
@@ -13,11 +14,12 @@ use crate::path::link::{Links, PortState};
 use crate::path::ovs::{Ovs, Plugged};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
+use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::Delivery;
 use crate::proof::fdb_show::Port;
 use crate::proof::ofproto_trace::{self, Verdict};
 use crate::report::evidence::Learned;
-use crate::run::order::Host;
+use crate::run::order::{Host, Order};
 
 /// How long a bridge may take to answer: a round may be due.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
@@ -105,11 +107,7 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, _) in asked {
         why[number] = match verdicts.next() {
-            Some(Ok(verdict)) => reason(host, proof.path().hops(), &verdict).map(|why| {
-                let ovs = &host.ovs.borrow().ovs;
-                let closed = uncarried(ovs, proof.path().hops(), seen).join("; ");
-                if closed.is_empty() { why } else { format!("{closed}; {why}") }
-            }),
+            Some(Ok(verdict)) => reason(host, seen, proof.path().hops(), &verdict),
             Some(Err(error)) => Some(format!("the reason is unknown: {error}")),
             None => None,
         };
@@ -117,20 +115,24 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     why
 }
 
-/// The uplinks of the deciding bridge that do not carry the guest's VLAN, by `tag` and `trunks` of their rows.
+/// The uplinks of the deciding bridge that do not carry the guest's VLAN, or its untagged frames, by `tag` and `trunks` of their
+/// rows.
 fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment) -> Vec<String> {
-    let (Some(attachment), Some(vlan)) = (&seen.attachment, seen.vlan) else {
+    let Some(attachment) = &seen.attachment else {
         return Vec::new();
     };
     let edges = hops.iter().filter(|hop| hop.role.is_edge());
     let ports = edges.filter_map(|hop| hop.via.as_ref()).filter(|via| via.bridge == attachment.bridge);
     let rows = ports.filter_map(|via| ovs.port_of(&via.bridge, &via.port));
+    let what = seen.vlan.map_or("untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
+    // Open vSwitch takes an untagged frame for one of VLAN 0.
+    let vlan = seen.vlan.unwrap_or(0);
     let closed = rows.filter_map(|row| {
         let (name, port) = (&row.port.name, row.port);
         let is_trunk = port.heeds_trunks();
         match port.tag {
             Some(tag) if !is_trunk && tag != vlan => {
-                Some(format!("the uplink {name} carries VLAN {tag} only, and not VLAN {vlan}"))
+                Some(format!("the uplink {name} carries VLAN {tag} only, and not {what}"))
             }
             _ if is_trunk
                 && port.tag != Some(vlan)
@@ -138,7 +140,7 @@ fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment) -> Vec<String> {
                 && !port.trunks.contains(&vlan) =>
             {
                 let trunks: Vec<String> = port.trunks.iter().map(ToString::to_string).collect();
-                Some(format!("the uplink {name} does not carry VLAN {vlan} (trunks: {})", trunks.join(", ")))
+                Some(format!("the uplink {name} does not carry {what} (trunks: {})", trunks.join(", ")))
             }
             _ => None,
         }
@@ -146,8 +148,42 @@ fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment) -> Vec<String> {
     closed.collect()
 }
 
-/// Why a frame with this verdict does not leave.
-fn reason(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
+/// Why Open vSwitch would keep frames of these kinds in as things stand. Nothing is sent.
+pub(crate) async fn kept_in(host: &Host, seen: &Assessment, order: &Order) -> Vec<(frame::Kind, String)> {
+    let Some(attachment) = seen.attachment.as_ref().filter(|_| seen.unmet.is_empty()) else {
+        return Vec::new();
+    };
+    let frames = order.round();
+    let path = CapturePath::of(attachment, Method::PacketOut);
+    let proof = Delivery::new(order.target.mac, &frames, path);
+    let mut kept: Vec<(frame::Kind, String)> = Vec::new();
+    let mut kinds: Vec<frame::Kind> = Vec::new();
+    for frame in &frames {
+        if kinds.contains(&frame.kind) {
+            continue;
+        }
+        kinds.push(frame.kind);
+        let Ok(Some(Ok(verdict))) = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await
+        else {
+            break;
+        };
+        if !proof.is_bound_out(&verdict) {
+            let why = reason(host, seen, proof.path().hops(), &verdict);
+            kept.extend(why.map(|why| (frame.kind, why)));
+        }
+    }
+    kept
+}
+
+/// Why a frame with this verdict does not leave: first the uplinks that do not carry its VLAN.
+fn reason(host: &Host, seen: &Assessment, hops: &[Hop], verdict: &Verdict) -> Option<String> {
+    let why = flow_or_fault(host, hops, verdict)?;
+    let closed = uncarried(&host.ovs.borrow().ovs, hops, seen).join("; ");
+    Some(if closed.is_empty() { why } else { format!("{closed}; {why}") })
+}
+
+/// The faults of the uplinks that a frame with this verdict is bound for, else the flow that keeps it in.
+fn flow_or_fault(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
     let is_output = |hop: &Hop| verdict.outputs.iter().any(|output| output.port == hop.name);
     let outputs: Vec<&Hop> = hops.iter().filter(|hop| hop.via.is_some() && is_output(hop)).collect();
     if !outputs.is_empty() {

@@ -81,7 +81,7 @@ pub(crate) enum Injector {
 
 impl Injector {
     /// Makes ready what needs capabilities; returns each method that could not be, and why.
-    pub(crate) async fn warm_up(&self) -> Vec<(Method, WayError)> {
+    pub(crate) async fn warm_up(&self) -> Vec<(Method, Arc<WayError>)> {
         match self {
             Injector::Host(injectors) => injectors.warm_up().await,
             #[cfg(test)]

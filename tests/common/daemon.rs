@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::io::ErrorKind;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -41,15 +42,30 @@ impl<'a> Daemon<'a> {
         daemon
     }
 
+    /// Returns when it says that it is ready; it lacks these capabilities (`-bpf,-sys_admin`) from the start.
+    pub fn lacking(host: &'a Host, config: &str, capabilities: &str) -> Self {
+        let mut command = host.command("setpriv");
+        command.args(["--inh-caps", capabilities, "--bounding-set", capabilities]);
+        command.arg(env!("CARGO_BIN_EXE_announced"));
+        let daemon = Self::run(host, config, command);
+        daemon.tells("READY=1");
+        daemon
+    }
+
     pub fn launch(host: &'a Host, config: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = host.command(env!("CARGO_BIN_EXE_announced"));
+        command.envs(environment.iter().copied());
+        Self::run(host, config, command)
+    }
+
+    fn run(host: &'a Host, config: &str, mut command: Command) -> Self {
         let file = host.directory().join("announced.toml");
         std::fs::write(&file, with_uplinks(config)).unwrap();
         let socket = host.directory().join("notify.sock");
         let _ = std::fs::remove_file(&socket);
         let systemd = UnixDatagram::bind(&socket).unwrap();
         systemd.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut command = host.command(env!("CARGO_BIN_EXE_announced"));
-        command.arg("--config").arg(&file).env("NOTIFY_SOCKET", &socket).envs(environment.iter().copied());
+        command.arg("--config").arg(&file).env("NOTIFY_SOCKET", &socket);
         Self { host, program: Running::start(&mut command), systemd, told: RefCell::default(), config: file }
     }
 

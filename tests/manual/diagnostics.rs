@@ -86,7 +86,7 @@ fn other_messages_are_in_the_code() {
         let is_name = |word: &str| {
             word.contains('/')
                 || word.contains(|c: char| c.is_ascii_digit())
-                || ["fdb", "paused", "rarp", "br-int"].contains(&word)
+                || ["fdb", "paused", "rarp", "br-int", "VLAN"].contains(&word)
         };
         let words: Vec<&str> = message.split(' ').collect();
         for part in words.split(|word| is_name(word)).filter(|part| part.len() > 1) {

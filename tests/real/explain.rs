@@ -80,6 +80,24 @@ fn explain_for_programs() {
     assert_eq!(told["addresses"][1], serde_json::json!({"ip": IPV6, "source": "nova"}));
 }
 
+/// What it says of frames and ways in is tried, not taken from a table.
+#[test]
+fn explain_tells_what_would_not_work_here() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::ready(Attachment::Ovs);
+    let wire = site.wire();
+    site.host.sh("ovs-vsctl set port up0 trunks=200; mv /run/openvswitch/br-int.mgmt /run/openvswitch/away");
+    let run = site.host.announce(&["explain", "web1"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let held = "  held        arp-request, arp-reply, na, rarp: the uplink up0 does not carry VLAN 100 (trunks: 200); ";
+    assert!(run.stdout.contains(held), "{}", run.stdout);
+    let ways = "  ways in     redirect, else xdp\n              not packet-out: cannot connect to ";
+    assert!(run.stdout.contains(ways), "{}", run.stdout);
+    let told = report(&site.host.announce(&["explain", "web1", "--json"]));
+    assert_eq!(told["missing_injectors"][0]["injector"], "packet-out");
+    assert_eq!(wire.stop(), []);
+}
+
 /// A rehearsal with everything but the sending: it waits for the port, and the frames can be looked at.
 #[test]
 fn a_dry_run_sends_nothing_and_says_so() {

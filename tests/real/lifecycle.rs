@@ -28,7 +28,7 @@ fn a_guest_that_does_not_run() {
     let wire = site.wire();
     guest::virsh(&site.host, "define", &Guest::new("web2").xml());
     site.host.sh("virsh suspend web1");
-    for (name, state) in [("web1", "paused"), ("web2", "shut off")] {
+    for (name, state) in [("web1", "paused (virsh resume web1)"), ("web2", "shut off")] {
         let run = site.host.announce(&["--vm", name]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(4), ""), "{run:#?}");
         assert_eq!(run.stderr, format!("announce: the VM {name} is not running: it is {state}\n"));

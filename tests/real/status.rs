@@ -136,6 +136,15 @@ fn a_host_is_checked_line_by_line() {
     assert!(line("web1 ").starts_with("PASS  web1 ") && line("web1 ").ends_with(&path), "{}", line("web1 "));
     assert!(line("announced: ").starts_with("PASS  announced: announced 0."), "{}", line("announced: "));
 
+    site.host.sh("ovs-ofctl add-flow br-int priority=100,rarp,actions=drop");
+    let rarp = "rarp would not leave the host: br-int table 0: priority=100,rarp actions=drop";
+    assert!(line("web1 ").starts_with("WARN") && line("web1 ").ends_with(rarp), "{}", line("web1 "));
+    site.host.sh("ovs-ofctl del-flows br-int rarp; ovs-vsctl set port up0 trunks=200");
+    let uplink =
+        ": no frame would leave the host: the uplink up0 does not carry VLAN 100 (trunks: 200); br-int ";
+    assert!(line("web1 ").starts_with("FAIL") && line("web1 ").contains(uplink), "{}", line("web1 "));
+    site.host.sh("ovs-vsctl clear port up0 trunks");
+
     site.host.sh(&format!("ovs-vsctl clear port {tap} tag"));
     assert!(line("web1 ").starts_with("WARN  web1 ") && line("web1 ").contains("has no VLAN tag yet"));
     daemon.terminate();

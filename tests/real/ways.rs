@@ -113,3 +113,18 @@ fn a_management_socket_that_is_gone_and_back_is_used_again() {
     assert_eq!((&report["outcome"], &report["injector"]), (&"announced".into(), &"packet-out".into()));
     assert!(wire.stop().iter().all(|frame| frame.vlan == Some(VLAN)));
 }
+
+/// The daemon has given up the others by then.
+#[test]
+fn a_capability_that_was_missing_at_the_start_is_the_one_that_is_named() {
+    require!(lab, libvirt);
+    let site = Site::build(Attachment::LinuxBridge);
+    let daemon = Daemon::lacking(&site.host, QUICK, "-bpf,-sys_admin");
+    site.save();
+    site.restore("");
+    let report = &daemon.reports(1)[0];
+    let error = report["error"].as_str().unwrap_or_else(|| panic!("{report:#}"));
+    assert!(error.starts_with("no way to inject frames: redirect: cannot make a BPF map: "), "{error}");
+    assert!(error.contains("(needs CAP_BPF);"), "{error}");
+    daemon.terminate();
+}

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::announcement::injection::Method;
 
@@ -36,6 +37,9 @@ pub enum WayError {
     /// A kernel before 5.18, without backports.
     #[error("this kernel has no XDP live frames (Linux 5.18)")]
     NoLiveFrames,
+    /// It failed at the start, and no capability is left to try it again.
+    #[error("{0}")]
+    AtStart(Arc<WayError>),
     /// Every helper tap was deleted, and a new one cannot be made.
     #[error(
         "the helper taps announce0 and announce1 were deleted or set down, and no new one can be made: {0}"
@@ -75,11 +79,32 @@ impl InjectorError {
             InjectorError::Send(_, why) => why.is_transient(),
         }
     }
+
+    /// The reasons alone, where methods could not be prepared.
+    pub fn reasons(&self) -> String {
+        match self {
+            InjectorError::Unavailable(reasons) => {
+                let reasons: Vec<String> = reasons.iter().map(|(_, why)| why.to_string()).collect();
+                reasons.join("; ")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether a method that was prepared is refused for want of a capability: every other round would be, too.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, InjectorError::Send(_, why) if why.is_refused())
+    }
 }
 
 impl WayError {
     fn is_transient(&self) -> bool {
         matches!(self, WayError::Connect { .. } | WayError::NoAnswer(_) | WayError::PacketOut(_))
+    }
+
+    /// Whether the kernel wants a capability for it.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self, WayError::Kernel { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 

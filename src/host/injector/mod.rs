@@ -36,6 +36,8 @@ pub struct Injectors {
     xdp: Mutex<Option<Arc<LiveFrames>>>,
     sockets: Mutex<HashMap<u32, packet::Socket>>,
     bridges: Bridges,
+    /// The methods that failed at the start, when the process had all its capabilities.
+    failed: Mutex<Vec<(Method, Arc<WayError>)>>,
     /// Another program has deleted a helper tap.
     was_taken_away: AtomicBool,
     exhausted: AtomicBool,
@@ -49,13 +51,14 @@ impl Injectors {
             xdp: Mutex::default(),
             sockets: Mutex::default(),
             bridges: Bridges::new(ovs_directory),
+            failed: Mutex::default(),
             was_taken_away: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
         }
     }
 
     /// Prepares the methods that need capabilities for that but none for sending; returns each that failed, with the reason.
-    pub async fn warm_up(&self) -> Vec<(Method, WayError)> {
+    pub async fn warm_up(&self) -> Vec<(Method, Arc<WayError>)> {
         let mut failed = Vec::new();
         let made = lock(&self.redirect).len();
         for _ in made..HELPER_TAPS {
@@ -68,7 +71,19 @@ impl Injectors {
             }
         }
         failed.extend(self.live_frames().err().map(|error| (Method::Xdp, error)));
+        let failed: Vec<_> = failed.into_iter().map(|(method, why)| (method, Arc::new(why))).collect();
+        lock(&self.failed).clone_from(&failed);
         failed
+    }
+
+    /// The reason why a method fails. Where a capability is missing that was given up since the start, the first reason counts.
+    fn reason(&self, method: Method, why: WayError) -> WayError {
+        let at_start =
+            lock(&self.failed).iter().find(|(failed, _)| *failed == method).map(|(_, why)| why.clone());
+        match at_start {
+            Some(first) if why.is_refused() => WayError::AtStart(first),
+            _ => why,
+        }
     }
 
     /// Whether the prepared methods work with the remaining capabilities.
@@ -92,7 +107,7 @@ impl Injectors {
         for way in ways {
             match self.make_ready(way).await {
                 Ok(()) => return Ok(way.clone()),
-                Err(why) => reasons.push((way.method(), why)),
+                Err(why) => reasons.push((way.method(), self.reason(way.method(), why))),
             }
         }
         if reasons.iter().any(|(_, why)| matches!(why, WayError::TakenAway(_))) {

@@ -41,11 +41,11 @@ pub(super) struct Redirect {
 impl Redirect {
     /// Creates the helper and attaches its program. Cancel safe: the helper is then deleted at once.
     pub(super) async fn open() -> Result<Self, WayError> {
-        let failed = |doing, needs| move |error: io::Error| WayError::Kernel { doing, error, needs };
-        let (tap, name) = tap(NAME).map_err(failed("make the helper tap", "CAP_NET_ADMIN"))?;
-        let failed = |doing| failed(doing, "CAP_BPF and CAP_NET_ADMIN");
+        let needing = |doing, needs| move |error: io::Error| WayError::Kernel { doing, error, needs };
+        let (tap, name) = tap(NAME).map_err(needing("make the helper tap", "CAP_NET_ADMIN"))?;
+        let failed = |doing| needing(doing, "CAP_BPF and CAP_NET_ADMIN");
         let index = if_nametoindex(name.as_str()).map_err(|e| failed("find the helper tap")(e.into()))?;
-        let target = bpf::array_of_one().map_err(failed("make a BPF map"))?;
+        let target = bpf::array_of_one().map_err(needing("make a BPF map", "CAP_BPF"))?;
         let program = program(&target);
         let program = bpf::load(ProgramType::SchedCls, &program).map_err(failed("load the BPF program"))?;
         let mut socket = Socket::open(0).map_err(failed("open a netlink socket"))?;

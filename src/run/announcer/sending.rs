@@ -51,12 +51,13 @@ impl Run {
                 // The report has the last error.
                 tracing::debug!("{}: {error}", self.order.target.mac);
                 self.way = None;
-                match error.is_transient() {
-                    true => {
-                        self.machine.lacks_a_way(error.to_string());
-                        self.lack(&error);
-                    }
-                    false => self.machine.failed(self.now(), error.to_string()),
+                if error.is_transient() {
+                    self.machine.lacks_a_way(error.to_string());
+                    self.lack(&error);
+                } else if error.is_refused() {
+                    self.machine.give_up(error.to_string());
+                } else {
+                    self.machine.failed(self.now(), error.to_string());
                 }
                 false
             }

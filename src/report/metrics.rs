@@ -140,33 +140,36 @@ impl Metrics {
 
     /// The text for Prometheus.
     pub fn text(&self, gauges: &Gauges, waiting: &[Waiting]) -> String {
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, f64)>| {
-            let _ = writeln!(text, "# HELP announced_{name} {help}\n# TYPE announced_{name} {kind}");
-            for (labels, value) in lines {
-                let _ = writeln!(text, "announced_{name}{labels} {value}");
-            }
-        };
-        let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
-        let by = |name: &str, counts: &BTreeMap<String, u64>| {
-            counts.iter().map(|(value, n)| (label(name, value), *n as f64)).collect::<Vec<_>>()
-        };
+        let mut text = Exposition::default();
         let version = label("version", env!("CARGO_PKG_VERSION"));
-        family("build_info", "gauge", "The version.", vec![(version, 1.0)]);
-        family("events_total", "counter", "What asked for announcements.", by("cause", &self.events));
-        let outcomes = by("outcome", &self.announcements);
-        family("announcements_total", "counter", "Announcements that ended, a NIC each.", outcomes);
-        let in_progress = vec![(String::new(), gauges.in_progress as f64)];
-        family("announcements_in_progress", "gauge", "Announcements under way.", in_progress);
+        text.family("build_info", "gauge", "The version.", [(version, 1.0)]);
+        text.counters("events_total", "What asked for announcements.", "cause", &self.events);
+        let ended = &self.announcements;
+        text.counters("announcements_total", "Announcements that ended, a NIC each.", "outcome", ended);
+        text.one("announcements_in_progress", "gauge", "Announcements under way.", gauges.in_progress as f64);
         let waits = waited_for().map(|kind| {
             let count = waiting.iter().filter(|waiting| waiting.condition == kind).count();
             (label("condition", kind), count as f64)
         });
-        family("waiting", "gauge", "Announcements that wait, by what they wait for.", waits.collect());
-        family("frames_sent_total", "counter", "Frames that were sent.", by("kind", &self.frames));
-        let left = by("kind", &self.frames_left);
-        family("frames_left_total", "counter", "Frames that were seen to leave the host.", left);
-        for (name, help, count) in [
+        text.family("waiting", "gauge", "Announcements that wait, by what they wait for.", waits);
+        text.counters("frames_sent_total", "Frames that were sent.", "kind", &self.frames);
+        let left = &self.frames_left;
+        text.counters("frames_left_total", "Frames that were seen to leave the host.", "kind", left);
+        for (name, help, count) in self.totals() {
+            text.one(name, "counter", help, count as f64);
+        }
+        let answers = &self.gateway_answers;
+        text.counters("gateway_answers_total", "Announcements whose questions were answered.", "by", answers);
+        gauges.write(&mut text);
+        for (name, help, histogram) in self.histograms() {
+            text.histogram(name, help, histogram);
+        }
+        text.0
+    }
+
+    /// The counters without a label: name, help, value.
+    fn totals(&self) -> [(&'static str, &'static str, u64); 8] {
+        [
             ("injection_errors_total", "Rounds that could not be injected.", self.injection_errors),
             ("rounds_lost_total", "Rounds of which no frame left the host.", self.lost_rounds),
             ("partial_total", "Announcements of which some address did not leave the host.", self.partial),
@@ -187,30 +190,90 @@ impl Metrics {
                 "Gateways that an announcement asked and that did not answer.",
                 self.gateways_silent,
             ),
-        ] {
-            family(name, "counter", help, vec![(String::new(), count as f64)]);
+        ]
+    }
+
+    /// The times: name, help, buckets.
+    fn histograms(&self) -> [(&'static str, &'static str, &Histogram); 5] {
+        [
+            ("readiness_wait_seconds", "From the event to the port's readiness.", &self.readiness_wait),
+            ("first_frame_delay_seconds", "From the event to the first frame.", &self.first_frame_delay),
+            (
+                "departure_delay_seconds",
+                "From the event to the first frame's departure from the host.",
+                &self.departure_delay,
+            ),
+            (
+                "reply_delay_seconds",
+                "From the event to the first frame that came in for the guest.",
+                &self.reply_delay,
+            ),
+            (
+                "gateway_answer_seconds",
+                "From the event to the first answer to a question.",
+                &self.gateway_answer,
+            ),
+        ]
+    }
+}
+
+impl Gauges {
+    fn write(&self, text: &mut Exposition) {
+        let started = "When the daemon started, in seconds since 1970.";
+        text.one("start_time_seconds", "gauge", started, self.start_time as f64);
+        let reloaded = "Whether the last reload of the configuration succeeded.";
+        text.one("config_last_reload_successful", "gauge", reloaded, f64::from(!self.reload_failed));
+        let peers = [("libvirt", self.libvirt), ("ovsdb", self.ovsdb)];
+        let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(up)));
+        text.family("connected", "gauge", "Whether the peer is listened to.", peers);
+    }
+}
+
+fn label(name: &str, value: &str) -> String {
+    format!("{{{name}=\"{value}\"}}")
+}
+
+/// Families of samples in the exposition format. Each name goes without its prefix, `announced_`.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, f64)>,
+    ) {
+        self.head(name, kind, help);
+        for (labels, value) in samples {
+            let _ = writeln!(self.0, "announced_{name}{labels} {value}");
         }
-        let answers = by("by", &self.gateway_answers);
-        family("gateway_answers_total", "counter", "Announcements whose questions were answered.", answers);
-        let start = vec![(String::new(), gauges.start_time as f64)];
-        family("start_time_seconds", "gauge", "When the daemon started, in seconds since 1970.", start);
-        let current = vec![(String::new(), f64::from(u8::from(!gauges.reload_failed)))];
-        let help = "Whether the last reload of the configuration succeeded.";
-        family("config_last_reload_successful", "gauge", help, current);
-        let peers = [("libvirt", gauges.libvirt), ("ovsdb", gauges.ovsdb)];
-        let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(u8::from(up))));
-        family("connected", "gauge", "Whether the peer is listened to.", peers.into());
-        let wait = "From the event to the port's readiness.";
-        self.readiness_wait.write(&mut text, "readiness_wait_seconds", wait);
-        let delay = "From the event to the first frame.";
-        self.first_frame_delay.write(&mut text, "first_frame_delay_seconds", delay);
-        let departure = "From the event to the first frame's departure from the host.";
-        self.departure_delay.write(&mut text, "departure_delay_seconds", departure);
-        let reply = "From the event to the first frame that came in for the guest.";
-        self.reply_delay.write(&mut text, "reply_delay_seconds", reply);
-        let answer = "From the event to the first answer to a question.";
-        self.gateway_answer.write(&mut text, "gateway_answer_seconds", answer);
-        text
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.family(name, kind, help, [(String::new(), value)]);
+    }
+
+    fn counters(&mut self, name: &str, help: &str, by: &str, counts: &BTreeMap<String, u64>) {
+        let samples = counts.iter().map(|(value, count)| (label(by, value), *count as f64));
+        self.family(name, "counter", help, samples);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        let mut total = 0;
+        let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(histogram.buckets) {
+            total += count;
+            let _ = writeln!(self.0, "announced_{name}_bucket{{le=\"{bound}\"}} {total}");
+        }
+        let sum = histogram.sum;
+        let _ = writeln!(self.0, "announced_{name}_sum {sum}\nannounced_{name}_count {total}");
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP announced_{name} {help}\n# TYPE announced_{name} {kind}");
     }
 }
 
@@ -219,17 +282,6 @@ impl Histogram {
         let bucket = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[bucket] += 1;
         self.sum += seconds;
-    }
-
-    fn write(&self, text: &mut String, name: &str, help: &str) {
-        let _ = writeln!(text, "# HELP announced_{name} {help}\n# TYPE announced_{name} histogram");
-        let mut total = 0;
-        let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
-        for (bound, count) in bounds.zip(self.buckets) {
-            total += count;
-            let _ = writeln!(text, "announced_{name}_bucket{{le=\"{bound}\"}} {total}");
-        }
-        let _ = writeln!(text, "announced_{name}_sum {}\nannounced_{name}_count {total}", self.sum);
     }
 }
 

@@ -54,40 +54,46 @@ impl<'a> Walk<'a> {
             return self.dead_end(format!("{} of {}: {why}", interface.name, bridge.name));
         }
         step.via = Some(Via::of(&bridge.name, &port.name));
-        let link = self.links.named(&interface.name);
         match interface.kind.as_str() {
             "patch" => {
                 self.dead_end(format!("the patch port {} of {} has no peer", interface.name, bridge.name))
             }
-            "" | "system" => match link {
-                Some(link) => {
-                    self.bond(plugged, &mut step);
-                    let offloads = self.ovs.offloads() && link.has_hardware && !self.uplinks.are_named();
-                    match offloads {
-                        true => self.edge(Hop::of(link, Role::Upper), Edge::Offload, step),
-                        false => self.todo.push(Step { place: Place::Out(link), ..step }),
-                    }
-                }
-                None => self.dead_end(format!("{} of {} does not exist", interface.name, bridge.name)),
-            },
-            "internal" => match link {
-                Some(link) if link.name == bridge.name && link.master.is_none() => {}
-                Some(link) => {
-                    let is_port = link.master.is_some() || self.links.stacked_on(link.index).next().is_some();
-                    if is_port {
-                        self.todo.push(Step { place: Place::In(link), ..step });
-                    }
-                }
-                None if self.uplinks.are_named() => {}
-                None if interface.name == bridge.name => {}
-                None => self.edge(Hop::unseen(&interface.name, Role::Ovs), Edge::Namespace, step),
-            },
+            "" | "system" => self.device(plugged, step),
+            "internal" => self.internal(plugged, step),
             "dpdk" | "afxdp" | "afxdp-nonpmd" => {
                 self.bond(plugged, &mut step);
                 self.edge(Hop::unseen(&interface.name, Role::Ovs), Edge::Bypass, step);
             }
             _ if interface.is_tunnel() => self.tunnel(plugged, step),
             _ => {}
+        }
+    }
+
+    fn device(&mut self, plugged: Plugged<'a>, mut step: Step<'a>) {
+        let Plugged { bridge, interface, .. } = plugged;
+        let Some(link) = self.links.named(&interface.name) else {
+            return self.dead_end(format!("{} of {} does not exist", interface.name, bridge.name));
+        };
+        self.bond(plugged, &mut step);
+        if self.ovs.offloads() && link.has_hardware && !self.uplinks.are_named() {
+            self.edge(Hop::of(link, Role::Upper), Edge::Offload, step);
+        } else {
+            self.todo.push(Step { place: Place::Out(link), ..step });
+        }
+    }
+
+    /// An internal port leads on where it is a port of another bridge, or below a stacked device.
+    fn internal(&mut self, plugged: Plugged<'a>, step: Step<'a>) {
+        let Plugged { bridge, interface, .. } = plugged;
+        match self.links.named(&interface.name) {
+            Some(link) if link.name == bridge.name && link.master.is_none() => {}
+            Some(link) => {
+                if link.master.is_some() || self.links.stacked_on(link.index).next().is_some() {
+                    self.todo.push(Step { place: Place::In(link), ..step });
+                }
+            }
+            None if self.uplinks.are_named() || interface.name == bridge.name => {}
+            None => self.edge(Hop::unseen(&interface.name, Role::Ovs), Edge::Namespace, step),
         }
     }
 

@@ -210,6 +210,21 @@ fn pure_rooms_touch_nothing() {
     none(broken);
 }
 
+/// Below the programs, an error is a type of its own.
+#[test]
+fn no_text_is_an_error_below_the_programs() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| !["", "bin", "cli", "daemon"].contains(&source.room())) {
+        for (number, line) in (1..).zip(&source.lines) {
+            let is_text = |rest: &str| rest.trim_start().starts_with("String>");
+            if line.contains("Result<") && line.split(',').skip(1).any(is_text) {
+                broken.push(format!("{}: an error that is a text", source.at(number)));
+            }
+        }
+    }
+    none(broken);
+}
+
 #[test]
 fn no_file_imports_in_a_circle() {
     let sources = sources();

@@ -97,14 +97,16 @@ impl fmt::Display for Kind {
     }
 }
 
-impl std::str::FromStr for Kind {
-    type Err = String;
+/// A word that is no kind of frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected rarp, arp-request, arp-reply, na, ask or solicit")]
+pub struct UnknownKind;
 
-    fn from_str(word: &str) -> Result<Self, String> {
-        Kind::ALL
-            .into_iter()
-            .find(|kind| kind.word() == word)
-            .ok_or_else(|| "expected rarp, arp-request, arp-reply, na, ask or solicit".into())
+impl std::str::FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(word: &str) -> Result<Self, UnknownKind> {
+        Kind::ALL.into_iter().find(|kind| kind.word() == word).ok_or(UnknownKind)
     }
 }
 

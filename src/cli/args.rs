@@ -364,7 +364,7 @@ impl Sources {
     /// # Errors
     ///
     /// The file cannot be used.
-    pub(super) fn load(&self) -> Result<Config, config::Error> {
+    pub(super) fn load(&self) -> Result<Config, config::ConfigError> {
         let mut config = Config::load(self.config.as_deref())?;
         config.libvirt.uri = self.connect.clone().or(config.libvirt.uri);
         config.ovs.socket = self.ovsdb.clone().or(config.ovs.socket);

@@ -14,6 +14,7 @@ mod status;
 mod trace;
 mod values;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,70 +54,98 @@ pub fn main(linked: Option<Linked>, become_linked: fn() -> String) -> ExitCode {
         // --help and --version.
         Err(error) => error.exit(),
     };
-    let status = run(cli, linked, become_linked, began).unwrap_or_else(|(status, why)| {
+    let status = Program { linked, become_linked, began }.run(cli).unwrap_or_else(|(status, why)| {
         complain(&why);
         status
     });
     ExitCode::from(status.code())
 }
 
-fn run(
-    cli: Cli,
+/// This program: what it is linked with, and when it began.
+struct Program {
     linked: Option<Linked>,
     become_linked: fn() -> String,
     began: Instant,
-) -> Result<Status, Problem> {
-    let find = linked.map(|linked| linked.find);
-    let start = |nics, sources: &args::Sources, apply: &dyn Fn(&mut Config)| {
+}
+
+impl Program {
+    fn run(self, cli: Cli) -> Result<Status, Problem> {
+        match cli.command {
+            None => self.announce(&cli.announce),
+            Some(Command::Explain(args)) => self.explain(&args),
+            Some(Command::Trace(args)) => self.trace(&args),
+            Some(Command::Check { file, config, host: false }) => check::file(file.or(config).as_deref()),
+            Some(Command::Check { config: file, host: true, .. }) => self.check_host(file.as_deref()),
+            Some(Command::Status(args)) => status::run(&args),
+            Some(Command::Hook { guest, after }) => self.hook(guest, after),
+            Some(Command::Completions { shell }) => completions::print_script(shell),
+        }
+    }
+
+    /// The start of a command on `nics`, with the file's configuration as the options change it.
+    fn start(
+        &self,
+        nics: &args::Nics,
+        sources: &args::Sources,
+        apply: impl FnOnce(&mut Config),
+    ) -> Result<Start, Problem> {
         let mut config = sources.load().map_err(|error| (Status::Config, error.to_string()))?;
         apply(&mut config);
-        config.schedule().map_err(|why| (Status::Usage, why))?;
-        Start::new(nics, config, find, become_linked)
-    };
-    match cli.command {
-        None => {
-            let args = cli.announce;
-            let start = start(&args.nics, &args.sources, &|config| {
-                args.rounds.apply(config);
-                args.frames.apply(config);
-                config.ports.wait = args.wait.unwrap_or(config.ports.wait);
-            })?;
-            if !args.quiet {
-                crate::log::to_stderr(args.output.verbose);
-            }
-            block_on(announce::run(start, &args, began))
-        }
-        Some(Command::Explain(args)) => {
-            let start = start(&args.nics, &args.sources, &|config| {
-                args.rounds.apply(config);
-                args.frames.apply(config);
-            })?;
+        config.schedule().map_err(|why| (Status::Usage, why.to_string()))?;
+        self.start_with(nics, config)
+    }
+
+    fn start_with(&self, nics: &args::Nics, config: Config) -> Result<Start, Problem> {
+        Start::new(nics, config, self.linked.map(|linked| linked.find), self.become_linked)
+    }
+
+    fn announce(&self, args: &args::Announce) -> Result<Status, Problem> {
+        let start = self.start(&args.nics, &args.sources, |config| {
+            args.rounds.apply(config);
+            args.frames.apply(config);
+            config.ports.wait = args.wait.unwrap_or(config.ports.wait);
+        })?;
+        if !args.quiet {
             crate::log::to_stderr(args.output.verbose);
-            block_on(explain::run(start, &args.output))
         }
-        Some(Command::Trace(args)) if args.dry_run => {
-            let why = "trace always sends a round; announce explain shows what would be sent".into();
-            Err((Status::Usage, why))
+        block_on(announce::run(start, args, self.began))
+    }
+
+    fn explain(&self, args: &args::Explain) -> Result<Status, Problem> {
+        let start = self.start(&args.nics, &args.sources, |config| {
+            args.rounds.apply(config);
+            args.frames.apply(config);
+        })?;
+        crate::log::to_stderr(args.output.verbose);
+        block_on(explain::run(start, &args.output))
+    }
+
+    fn trace(&self, args: &args::Trace) -> Result<Status, Problem> {
+        if args.dry_run {
+            let why = "trace always sends a round; announce explain shows what would be sent";
+            return Err((Status::Usage, why.into()));
         }
-        Some(Command::Trace(args)) => {
-            let start = start(&args.nics, &args.sources, &|config| args.frames.apply(config))?;
-            crate::log::to_stderr(args.output.verbose);
-            block_on(trace::run(start, &args.output))
+        let start = self.start(&args.nics, &args.sources, |config| args.frames.apply(config))?;
+        crate::log::to_stderr(args.output.verbose);
+        block_on(trace::run(start, &args.output))
+    }
+
+    fn check_host(&self, file: Option<&Path>) -> Result<Status, Problem> {
+        let Ok(config) = Config::load(file) else { return check::file(file) };
+        let start = self.start_with(&args::Nics::all(), config)?;
+        let status = check::file(file)?;
+        crate::log::to_stderr(false);
+        block_on(async { Ok(status.max(check::host(start).await?)) })
+    }
+
+    /// libvirt must not notice any fault here: nothing is printed, and the status is always 0.
+    fn hook(&self, guest: String, after: i32) -> Result<Status, Problem> {
+        match (self.linked, Config::load(None)) {
+            (None, _) => drop((self.become_linked)()),
+            (Some(linked), Ok(config)) => drop((linked.hook)(guest, after, config)),
+            (Some(_), Err(_)) => {}
         }
-        Some(Command::Check { file, config, host: false }) => check::file(file.or(config).as_deref()),
-        Some(Command::Check { config: file, host: true, .. }) => {
-            let config = match Config::load(file.as_deref()) {
-                Ok(config) => config,
-                Err(_) => return check::file(file.as_deref()),
-            };
-            let start = Start::new(&args::Nics::all(), config, find, become_linked)?;
-            let status = check::file(file.as_deref())?;
-            crate::log::to_stderr(false);
-            block_on(async { Ok(status.max(check::host(start).await?)) })
-        }
-        Some(Command::Status(args)) => status::run(&args),
-        Some(Command::Hook { guest, after }) => hook(guest, after, linked, become_linked),
-        Some(Command::Completions { shell }) => completions::print_script(shell),
+        Ok(Status::Announced)
     }
 }
 
@@ -127,19 +156,4 @@ fn block_on(work: impl Future<Output = Result<Status, Problem>>) -> Result<Statu
     // A hanging libvirt does not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     status
-}
-
-/// libvirt must not notice any fault here: nothing is printed, and the status is always 0.
-fn hook(
-    guest: String,
-    after: i32,
-    linked: Option<Linked>,
-    become_linked: fn() -> String,
-) -> Result<Status, Problem> {
-    match (linked, Config::load(None)) {
-        (None, _) => drop(become_linked()),
-        (Some(linked), Ok(config)) => drop((linked.hook)(guest, after, config)),
-        (Some(_), Err(_)) => {}
-    }
-    Ok(Status::Announced)
 }

@@ -40,5 +40,5 @@ fn assignable(text: &str, host: &str) -> Result<IpAddr, String> {
 
 pub(super) fn vlan(text: &str) -> Result<u16, String> {
     let vlan = text.parse().map_err(|_| "expected a number from 1 to 4094")?;
-    config::vlan_id(vlan)
+    config::vlan_id(vlan).map_err(|why| why.to_string())
 }

@@ -93,13 +93,17 @@ impl<'de> Deserialize<'de> for Prefix {
 struct Gateways(IpNet);
 
 impl Gateways {
-    fn checked(&self, text: &str) -> Result<IpAddr, String> {
-        let ip = text.parse().map_err(|_| format!("{text:?} is not the address of a gateway"))?;
+    fn checked<E: Error>(&self, text: &str) -> Result<IpAddr, E> {
+        let ip =
+            text.parse().map_err(|_| E::custom(format_args!("{text:?} is not the address of a gateway")))?;
         if let Some(why) = unannounceable(ip) {
-            return Err(format!("{ip} {why}: no gateway has it"));
+            return Err(E::custom(format_args!("{ip} {why}: no gateway has it")));
         }
         if ip.is_ipv4() != self.0.addr().is_ipv4() {
-            return Err(format!("{ip} is not of the family of {}: such a gateway cannot be asked", self.0));
+            let prefix = self.0;
+            return Err(E::custom(format_args!(
+                "{ip} is not of the family of {prefix}: such a gateway cannot be asked"
+            )));
         }
         Ok(ip)
     }
@@ -121,13 +125,13 @@ impl<'de> Visitor<'de> for Gateways {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Vec<IpAddr>, E> {
-        self.checked(text).map(|ip| vec![ip]).map_err(E::custom)
+        self.checked(text).map(|ip| vec![ip])
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<IpAddr>, A::Error> {
         let mut gateways = Vec::new();
         while let Some(text) = list.next_element::<String>()? {
-            gateways.push(self.checked(&text).map_err(A::Error::custom)?);
+            gateways.push(self.checked(&text)?);
         }
         if gateways.is_empty() || gateways.len() > MAX_GATEWAYS {
             let count = gateways.len();

@@ -76,7 +76,7 @@ pub(crate) fn place_of(text: &str, advice: &str) -> Option<(usize, usize)> {
 
 /// Why a configuration cannot be used: one line with the place.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConfigError {
     /// The file cannot be opened.
     #[error("{0}: {1}")]
     Read(PathBuf, io::Error),
@@ -94,11 +94,11 @@ fn first(mistakes: &[Mistake]) -> String {
     }
 }
 
-impl Error {
+impl ConfigError {
     /// Every mistake on a line of its own.
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Error::Mistakes(file, mistakes) => {
+            ConfigError::Mistakes(file, mistakes) => {
                 mistakes.iter().map(|mistake| format!("{}:{mistake}", file.display())).collect()
             }
             other => vec![other.to_string()],
@@ -108,23 +108,23 @@ impl Error {
 
 impl Config {
     /// Reads the named file, else the default one if it exists.
-    pub fn load(named: Option<&Path>) -> Result<Config, Error> {
+    pub fn load(named: Option<&Path>) -> Result<Config, ConfigError> {
         let file = named.unwrap_or(Path::new(DEFAULT_FILE));
         match std::fs::read_to_string(file) {
             Ok(text) => Config::parse(file, &text),
             Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
-            Err(error) => Err(Error::Read(file.into(), error)),
+            Err(error) => Err(ConfigError::Read(file.into(), error)),
         }
     }
 
     /// Reads the text of `file`.
-    pub fn parse(file: &Path, text: &str) -> Result<Config, Error> {
+    pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         let config: Config =
-            mistakes::read(text).map_err(|mistakes| Error::Mistakes(file.into(), mistakes))?;
+            mistakes::read(text).map_err(|mistakes| ConfigError::Mistakes(file.into(), mistakes))?;
         let unusable = config.unusable().into_iter();
         let mistakes: Vec<Mistake> =
             unusable.map(|value| mistakes::at(text, &value.path, value.message)).collect();
-        if mistakes.is_empty() { Ok(config) } else { Err(Error::Mistakes(file.into(), mistakes)) }
+        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Mistakes(file.into(), mistakes)) }
     }
 
     /// The keys that take effect at the start only and have changed since the daemon started with `first`.
@@ -193,12 +193,14 @@ impl Config {
     }
 }
 
+/// No port can be in this VLAN.
+#[derive(Debug, thiserror::Error)]
+#[error("VLAN {0} is not between 1 and 4094")]
+pub(crate) struct BadVlan(u16);
+
 /// Checks that a port can be in this VLAN.
-pub(crate) fn vlan_id(vlan: u16) -> Result<u16, String> {
-    match vlan {
-        1..=4094 => Ok(vlan),
-        _ => Err(format!("VLAN {vlan} is not between 1 and 4094")),
-    }
+pub(crate) fn vlan_id(vlan: u16) -> Result<u16, BadVlan> {
+    if matches!(vlan, 1..=4094) { Ok(vlan) } else { Err(BadVlan(vlan)) }
 }
 
 #[cfg(test)]

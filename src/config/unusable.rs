@@ -12,12 +12,13 @@ use crate::guest::event::Cause;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A value that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unusable {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unusable {
     /// The key, from the root.
-    pub path: Vec<String>,
+    pub(super) path: Vec<String>,
     /// What is wrong, and the remedy.
-    pub message: String,
+    pub(super) message: String,
 }
 
 impl Unusable {
@@ -28,10 +29,10 @@ impl Unusable {
 
 impl Config {
     /// The schedule, or the first of its values that is out of range.
-    pub fn schedule(&self) -> Result<Schedule, String> {
+    pub fn schedule(&self) -> Result<Schedule, Unusable> {
         let ScheduleTable { count, interval, backoff, max_interval } = self.schedule;
         match self.schedule_out_of_range().into_iter().next() {
-            Some(unusable) => Err(unusable.message),
+            Some(unusable) => Err(unusable),
             None => Ok(Schedule { count, interval, backoff, max_interval }),
         }
     }

@@ -76,60 +76,10 @@ impl Publisher {
         self.board.count(|metrics| metrics.event(cause));
     }
 
-    /// Logs one line for an announcement that ended, and counts it.
+    /// Logs, counts and keeps an announcement that ended.
     pub(super) fn finished(&mut self, report: &Report) {
-        let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
-        let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
-        let mac = report.mac.map(|mac| mac.to_string());
-        let (line, evidence) = (report.line(), &report.evidence);
-        macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    domain,
-                    device,
-                    mac,
-                    outcome,
-                    cause,
-                    runs_after_ms = report.runs_after_ms,
-                    plugged_after_ms = report.plugged_after_ms,
-                    tagged_after_ms = report.tagged_after_ms,
-                    ready_after_ms = report.ready_after_ms,
-                    first_frame_after_ms = report.first_frame_after_ms,
-                    left_host_after_ms = evidence.left_host_after_ms,
-                    learned_after_ms = evidence.learned_after_ms,
-                    returned_after_ms = evidence.returned_after_ms,
-                    last_returned_after_ms = evidence.last_returned_after_ms,
-                    answered_after_ms = evidence.answered_after_ms,
-                    answered_by = evidence.answered_by.map(AnsweredBy::word),
-                    answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
-                    last_hop = evidence.last_hop,
-                    lost_rounds = evidence.lost_rounds,
-                    "{line}"
-                )
-            };
-        }
-        if report.is_a_failure() {
-            log!(warn)
-        } else {
-            log!(info)
-        }
-        for warning in report.warnings() {
-            tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
-        }
-        for notice in report.notices() {
-            tracing::info!(domain, device, mac, "{}: {notice}", report.subject());
-        }
-        for gateway in evidence.silent().into_iter().filter(|_| report.outcome == Outcome::Announced) {
-            if self.silences.is_due(gateway, Instant::now()) {
-                let subject = report.subject();
-                tracing::info!(
-                    domain,
-                    device,
-                    mac,
-                    "{subject}: the gateway {gateway} was asked, and has not answered"
-                );
-            }
-        }
+        log(report);
+        self.log_silent_gateways(report);
         self.board.count(|metrics| metrics.ended(report));
         let ended = history::ended(report);
         let kept = self.history.as_ref().map_or(Ok(()), |history| history.add(&ended));
@@ -137,6 +87,20 @@ impl Publisher {
             tracing::warn!("cannot keep the history of announcements: {error}");
         }
         self.board.remember(ended);
+    }
+
+    /// Each gateway that has not answered, at most once an hour.
+    fn log_silent_gateways(&mut self, report: &Report) {
+        let silent = report.evidence.silent();
+        for gateway in silent.into_iter().filter(|_| report.outcome == Outcome::Announced) {
+            if self.silences.is_due(gateway, Instant::now()) {
+                let (subject, device) = (report.subject(), report.device.as_deref());
+                let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+                let mac = report.mac.map(|mac| mac.to_string());
+                let words = "was asked, and has not answered";
+                tracing::info!(domain, device, mac, "{subject}: the gateway {gateway} {words}");
+            }
+        }
     }
 
     /// A NIC that the host cannot announce. Its arrival is no failure and needs no action.
@@ -185,6 +149,51 @@ impl Publisher {
     /// Tells systemd that the daemon ends.
     pub(super) fn stopping(&self) {
         self.systemd.mention(&NotifyState::Stopping);
+    }
+}
+
+/// One line for an announcement that ended, then its warnings and notices.
+fn log(report: &Report) {
+    let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+    let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
+    let mac = report.mac.map(|mac| mac.to_string());
+    let (line, evidence) = (report.line(), &report.evidence);
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                domain,
+                device,
+                mac,
+                outcome,
+                cause,
+                runs_after_ms = report.runs_after_ms,
+                plugged_after_ms = report.plugged_after_ms,
+                tagged_after_ms = report.tagged_after_ms,
+                ready_after_ms = report.ready_after_ms,
+                first_frame_after_ms = report.first_frame_after_ms,
+                left_host_after_ms = evidence.left_host_after_ms,
+                learned_after_ms = evidence.learned_after_ms,
+                returned_after_ms = evidence.returned_after_ms,
+                last_returned_after_ms = evidence.last_returned_after_ms,
+                answered_after_ms = evidence.answered_after_ms,
+                answered_by = evidence.answered_by.map(AnsweredBy::word),
+                answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
+                last_hop = evidence.last_hop,
+                lost_rounds = evidence.lost_rounds,
+                "{line}"
+            )
+        };
+    }
+    if report.is_a_failure() {
+        log!(warn)
+    } else {
+        log!(info)
+    }
+    for warning in report.warnings() {
+        tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
+    }
+    for notice in report.notices() {
+        tracing::info!(domain, device, mac, "{}: {notice}", report.subject());
     }
 }
 

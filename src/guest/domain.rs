@@ -113,7 +113,7 @@ pub struct NovaPort {
 
 /// Why a text is not the XML of a domain.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DomainError {
     /// It is not XML, or has a DTD.
     #[error("the domain's XML cannot be read: {}", in_one_line(.0))]
     Xml(#[from] roxmltree::Error),
@@ -130,16 +130,16 @@ pub enum Error {
 
 impl Domain {
     /// Reads the XML of `virDomainGetXMLDesc`.
-    pub fn parse(xml: &str) -> Result<Domain, Error> {
+    pub fn parse(xml: &str) -> Result<Domain, DomainError> {
         let xml = xml::bounded(xml)?;
         let document = roxmltree::Document::parse(&xml)?;
         let root = document.root_element();
         if !root.has_tag_name("domain") {
-            return Err(Error::NotADomain(root.tag_name().name().to_owned()));
+            return Err(DomainError::NotADomain(root.tag_name().name().to_owned()));
         }
         let text = |name| {
             let text = child(root, name).and_then(|n| n.text());
-            text.filter(|t| !t.trim().is_empty()).map(str::to_owned).ok_or(Error::Missing(name))
+            text.filter(|t| !t.trim().is_empty()).map(str::to_owned).ok_or(DomainError::Missing(name))
         };
         let metadata = child(root, "metadata");
         let nova = metadata.and_then(|n| n.children().find(|n| is_nova(*n, "instance")));

@@ -58,42 +58,10 @@ pub(crate) enum Stop {
 
 /// Carries out an order for an event at `began`, until it is announced or cannot be.
 pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instant) -> Report {
-    let order = signals.order.borrow_and_update().clone();
-    let mut run = Run {
-        frames: order.round(),
-        machine: Announcement::new(order.schedule.clone(), order.wait)
-            .insisting(order.proof.more_rounds)
-            .endless(order.endless),
-        order,
-        way: None,
-        offered: Vec::new(),
-        preparing: None,
-        lacking: None,
-        observer: None,
-        learned: None,
-        tally: Tally::default(),
-        asking: Asking::default(),
-        flows: None,
-        has_turn: false,
-        shown: Shown::default(),
-        lost_why: None,
-        link: None,
-        routes_at: None,
-        began,
-        supposed: None,
-    };
+    let mut run = Run::new(signals.order.borrow_and_update().clone(), began);
     run.must_have_frames();
     loop {
-        match *signals.stop.borrow_and_update() {
-            Some(Stop::Interrupted) => run.machine.cancel("interrupted"),
-            Some(Stop::Superseded) => run.machine.supersede(),
-            Some(Stop::LeftOut) => run.machine.cancel("the configuration excludes it (announce = false)"),
-            None => {}
-        }
-        if let Ok(true) = signals.order.has_changed() {
-            let order = signals.order.borrow_and_update().clone();
-            run.follow(order);
-        }
+        run.heed(&mut signals);
         let guest = *signals.guest.borrow_and_update();
         let seen = run.order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
@@ -158,6 +126,46 @@ struct Run {
 type Preparing = Pin<Box<dyn Future<Output = Result<Way, InjectorError>> + Send>>;
 
 impl Run {
+    fn new(order: Arc<Order>, began: Instant) -> Run {
+        Run {
+            frames: order.round(),
+            machine: Announcement::new(order.schedule.clone(), order.wait)
+                .insisting(order.proof.more_rounds)
+                .endless(order.endless),
+            order,
+            way: None,
+            offered: Vec::new(),
+            preparing: None,
+            lacking: None,
+            observer: None,
+            learned: None,
+            tally: Tally::default(),
+            asking: Asking::default(),
+            flows: None,
+            has_turn: false,
+            shown: Shown::default(),
+            lost_why: None,
+            link: None,
+            routes_at: None,
+            began,
+            supposed: None,
+        }
+    }
+
+    /// Takes a reason to end, or a new order.
+    fn heed(&mut self, signals: &mut Signals) {
+        match *signals.stop.borrow_and_update() {
+            Some(Stop::Interrupted) => self.machine.cancel("interrupted"),
+            Some(Stop::Superseded) => self.machine.supersede(),
+            Some(Stop::LeftOut) => self.machine.cancel("the configuration excludes it (announce = false)"),
+            None => {}
+        }
+        if let Ok(true) = signals.order.has_changed() {
+            let order = signals.order.borrow_and_update().clone();
+            self.follow(order);
+        }
+    }
+
     fn now(&self) -> Duration {
         self.supposed.unwrap_or_else(|| self.began.elapsed())
     }

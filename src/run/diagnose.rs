@@ -1,13 +1,14 @@
 //! Asks the host's bridges for facts that no frame shows: the port behind which they have learned the guest, and why they
 //! drop frames.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pnet_base::MacAddr;
 
 use crate::announcement::frame::{self, Frame};
 use crate::announcement::injection::Method;
-use crate::host::openvswitch::unixctl;
+use crate::host::openvswitch::unixctl::{self, UnixctlError};
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Hop, Role};
 use crate::path::link::{Links, PortState};
@@ -108,7 +109,10 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     for (number, _) in asked {
         why[number] = match verdicts.next() {
             Some(Ok(verdict)) => reason(host, seen, proof.path().hops(), &verdict),
-            Some(Err(error)) => Some(format!("the reason is unknown: {error}")),
+            Some(Err(error)) => Some(match &*error {
+                UnixctlError::NoAnswer(_) => "the reason is unknown: ovs-vswitchd does not answer".into(),
+                other => format!("the reason is unknown: {other}"),
+            }),
             None => None,
         };
     }
@@ -222,13 +226,12 @@ pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) ->
     lines.collect()
 }
 
+/// Open vSwitch's verdict on a frame, or why there is none.
+type Asked = Result<Verdict, Arc<UnixctlError>>;
+
 /// The verdicts on these frames, or why there are none. After a failed answer no more are asked for.
-async fn verdicts(
-    host: &Host,
-    seen: &Assessment,
-    frames: impl Iterator<Item = &Frame>,
-) -> Vec<Result<Verdict, String>> {
-    let mut verdicts: Vec<Result<Verdict, String>> = Vec::new();
+async fn verdicts(host: &Host, seen: &Assessment, frames: impl Iterator<Item = &Frame>) -> Vec<Asked> {
+    let mut verdicts: Vec<Asked> = Vec::new();
     for frame in frames {
         let next = match verdicts.last() {
             Some(Err(error)) => Some(Err(error.clone())),
@@ -246,13 +249,10 @@ pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame)
 }
 
 /// `None` if the frame does not reach Open vSwitch.
-async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Result<Verdict, String>> {
+async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Asked> {
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
-    Some(traced.map_err(|error| match error {
-        unixctl::UnixctlError::NoAnswer(_) => "ovs-vswitchd does not answer".into(),
-        other => other.to_string(),
-    }))
+    Some(traced.map_err(Arc::new))
 }
 
 /// Why none of these uplinks passes frames on, if none does.

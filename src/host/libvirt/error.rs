@@ -4,7 +4,7 @@ use std::io;
 
 use virt::error::Error;
 
-use crate::guest::domain;
+use crate::guest::domain::DomainError;
 use crate::host::sys::libvirt::EventLoopError;
 
 /// What we were doing, and libvirt's error.
@@ -41,5 +41,5 @@ pub enum LibvirtError {
     State,
     /// A guest's XML cannot be used.
     #[error(transparent)]
-    Domain(#[from] domain::Error),
+    Domain(#[from] DomainError),
 }

@@ -4,7 +4,8 @@
 pub mod frame;
 pub(crate) mod frame_names;
 pub mod injection;
-pub mod machine;
+pub(crate) mod machine;
+pub mod progress;
 pub(crate) mod question;
 pub(crate) mod quota;
 mod retry;

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::cli::args::{Announce, Whom};
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};

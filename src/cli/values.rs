@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use pnet_base::MacAddr;
 
-use crate::announcement::frame::Kind;
+use crate::announcement::frame::{self, Kind};
 use crate::config;
 use crate::guest::address;
 
 pub(super) fn kind(word: &str) -> Result<Kind, String> {
-    word.parse()
+    word.parse().map_err(|unknown: frame::UnknownKind| unknown.to_string())
 }
 
 pub(super) fn mac(text: &str) -> Result<MacAddr, String> {

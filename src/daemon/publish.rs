@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::board::{Board, Now};
 use super::history::{self, History};
 use super::systemd::Systemd;
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
 use crate::proof::answer::AnsweredBy;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::Kind;
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::guest::event::Cause;
 use crate::proof::answer::AnsweredBy;
 use crate::report::Report;

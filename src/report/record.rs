@@ -4,7 +4,7 @@ use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::injection::Method;
-use crate::announcement::machine::{Outcome, Progress};
+use crate::announcement::progress::{Outcome, Progress};
 use crate::guest::address::Address;
 use crate::guest::event::Cause;
 use crate::guest::target::{DomainId, Target, Unannounceable, subject};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::announcement::injection::Method;
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::report::evidence::{Evidence, Tally};
 use crate::report::note::Note;
 use crate::report::record::Report;

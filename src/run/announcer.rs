@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::{Method, Way};
-use crate::announcement::machine::{Announcement, Outcome, Round, Step};
+use crate::announcement::machine::{Announcement, Round, Step};
+use crate::announcement::progress::Outcome;
 use crate::guest::GuestState;
 use crate::host::injector::InjectorError;
 use crate::host::openvswitch::flow_monitor::Monitored;

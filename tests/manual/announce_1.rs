@@ -8,7 +8,7 @@ use announced::for_tests::args::Cli;
 use announced::for_tests::config::{AddressesTable, Config};
 use announced::for_tests::event::Cause;
 use announced::for_tests::injection::Method;
-use announced::for_tests::machine::Outcome;
+use announced::for_tests::progress::Outcome;
 use announced::for_tests::report::{Path, VERSION};
 use announced::for_tests::snapshot::Snapshot;
 use announced::for_tests::{attachment, frame};

@@ -6,8 +6,8 @@ use std::process::Command;
 use announced::for_tests::config::LibvirtTable;
 use announced::for_tests::event::Cause;
 use announced::for_tests::frame;
-use announced::for_tests::machine::Outcome;
 use announced::for_tests::metrics::{Gauges, Metrics};
+use announced::for_tests::progress::Outcome;
 use announced::for_tests::waiting::waited_for;
 
 use crate::page::{Page, assert_marked};

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::cli::args::{self, Output};
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::guest::target::printable;
 use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
 use crate::report::standing::UnderWay;

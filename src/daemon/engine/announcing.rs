@@ -8,7 +8,7 @@ use tokio::task;
 use tokio::time::Instant;
 
 use super::{Engine, Run, Running};
-use crate::announcement::machine::Outcome;
+use crate::announcement::progress::Outcome;
 use crate::daemon::board::Entry;
 use crate::daemon::reading::patiently;
 use crate::guest::event::Cause;

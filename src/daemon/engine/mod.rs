@@ -18,12 +18,9 @@ use crate::config::Config;
 use crate::daemon::history::History;
 use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
-use crate::guest::event::Change;
-use crate::guest::ledger::Present;
 use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::host::openvswitch::ovsdb;
-use crate::path::ovs::Unreachable;
 use crate::path::port_events::PortEvent;
 use crate::report::metrics::Gauges;
 use crate::report::snapshot::Peer;
@@ -31,9 +28,9 @@ use crate::report::{Report, count};
 use crate::run::announcer::Stop;
 use crate::run::order::{Host, Order};
 use crate::run::ports;
-use crate::run::wall_clock;
 
 mod announcing;
+mod listening;
 mod locating;
 mod reloading;
 #[cfg(test)]
@@ -146,7 +143,7 @@ impl Engine {
         let ovsdb = {
             let address = Some(host.ovs_socket.display().to_string());
             let unknown = Peer { peer: "ovsdb".into(), address, ..Peer::default() };
-            ovsdb_peer(&unknown, host.ovs.borrow_and_update().error.as_ref())
+            listening::ovsdb_peer(&unknown, host.ovs.borrow_and_update().error.as_ref())
         };
         Engine {
             file: None,
@@ -260,70 +257,11 @@ impl Engine {
         }
     }
 
-    /// OVSDB was lost, or is there again: what shows that is shown at once.
-    fn note_ovsdb(&mut self) {
-        let state = self.host.ovs.borrow();
-        self.ovsdb = ovsdb_peer(&self.ovsdb, state.error.as_ref());
-    }
-
     fn is_done(&self) -> bool {
         let idle = self.running.is_empty() && self.reads.is_empty();
         let settled =
             |connection: &Connection| connection.connected && !connection.ledger.is_anything_pending();
         self.only.is_some() && idle && (self.given_up || self.connections.iter().all(settled))
-    }
-
-    fn notice(&mut self, number: usize, notice: Notice) {
-        let connection = &mut self.connections[number];
-        match notice {
-            Notice::Listing => connection.listing = true,
-            Notice::Present(present) => {
-                self.present(number, present);
-                let early = std::mem::take(&mut self.connections[number].early);
-                early.into_iter().for_each(|notice| self.notice(number, notice));
-            }
-            Notice::Changed { .. } if connection.listing => connection.early.push(notice),
-            Notice::Changed { uuid, id, change, at } => self.changed(number, &uuid, id, &change, at),
-            Notice::Lost(why) => {
-                connection.heard = true;
-                connection.listing = false;
-                connection.early.clear();
-                if connection.connected || connection.peer.since.is_none() {
-                    connection.peer = peer(&connection.peer, Some(&why));
-                }
-                if std::mem::take(&mut connection.connected) || !self.publisher.is_ready() {
-                    tracing::warn!("{why}; trying again");
-                }
-            }
-        }
-    }
-
-    /// libvirt's list of guests.
-    fn present(&mut self, number: usize, mut present: Vec<Present>) {
-        present.retain(|guest| self.only.as_ref().is_none_or(|name| *name == guest.name));
-        let connection = &mut self.connections[number];
-        (connection.heard, connection.listing) = (true, false);
-        if !std::mem::replace(&mut connection.connected, true) {
-            connection.peer = peer(&connection.peer, None);
-            let guests = count(present.len(), "guest");
-            tracing::info!("listening to {}, with {guests}", connection.title());
-        }
-        let now = self.epoch.elapsed();
-        let events = &self.config.libvirt.events;
-        let actions = connection.ledger.reconcile(&present, connection.known, events, now);
-        connection.known = true;
-        self.changed = true;
-        self.act(number, actions);
-    }
-
-    fn changed(&mut self, number: usize, uuid: &str, id: Option<u32>, change: &Change, at: Instant) {
-        let ledger = &mut self.connections[number].ledger;
-        if self.only.is_some() && !ledger.knows(uuid) {
-            return;
-        }
-        let at = at.saturating_duration_since(self.epoch);
-        let actions = ledger.change(uuid, id, change, &self.config.libvirt.events, at);
-        self.act(number, actions);
     }
 
     /// Saves pending announcements if they have changed. The consequences of a change follow only after this.
@@ -372,20 +310,5 @@ async fn ends(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
 async fn changes(ovs: &mut watch::Receiver<ovsdb::State>, was_connected: bool) {
     if ovs.wait_for(|state| state.error.is_none() != was_connected).await.is_err() {
         std::future::pending().await
-    }
-}
-
-fn ovsdb_peer(before: &Peer, error: Option<&Unreachable>) -> Peer {
-    let absent = error.is_some_and(|error| error.is_absence);
-    Peer { absent, ..peer(before, error.map(|error| error.why.as_str())) }
-}
-
-/// The same peer from now on: connected, or not, and why.
-fn peer(before: &Peer, why: Option<&str>) -> Peer {
-    Peer {
-        connected: why.is_none(),
-        since: Some(wall_clock::now()),
-        why: why.map(str::to_owned),
-        ..before.clone()
     }
 }

@@ -20,7 +20,6 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::bytes::{changed, changes};
-use crate::server::Server;
 use crate::tree::{grafted, grafts};
 use crate::{always, ended, is_one_line};
 
@@ -230,7 +229,6 @@ fn names_are_unique(ovs: &Ovs) -> bool {
         && unique(ovs.interfaces.values().map(|row| &row.name).collect())
 }
 
-/// The messages go through a socket, one connection each, as they would on a host.
 #[test]
 fn ten_thousand_broken_messages_are_cut_or_refused() {
     let tap0 = listing()["Port"]["p0"].take();
@@ -239,11 +237,10 @@ fn ten_thousand_broken_messages_are_cut_or_refused() {
         "Bridge": {"b1": {"new": {"name": "br-int", "ports": ["uuid", "p0"]}}},
         "Interface": {"i0": {"old": {"ofport": 5}, "new": {"name": "tap0", "type": "", "ofport": -1}}}}]});
     let stream = format!("{reply}{update}{reply}").into_bytes();
-    let server = Server::start();
     always(10_000, changes(POISON), |changes| {
-        server.say(changed(&stream, &changes));
+        let bytes = changed(&stream, &changes);
         let ended = ended(async {
-            let mut connection = Connection::open(server.socket()).await.unwrap();
+            let mut connection = Connection::over(tokio::io::join(&bytes[..], tokio::io::sink()));
             let mut ovs = Ovs::default();
             loop {
                 match connection.receive().await {
@@ -263,10 +260,9 @@ fn ten_thousand_broken_messages_are_cut_or_refused() {
 /// A megabyte of the smallest messages: each costs its own bytes, not those of all that follow.
 #[test]
 fn a_flood_of_small_messages_is_cut_in_linear_time() {
-    let server = Server::start();
-    server.say(b"{}".repeat(500_000));
+    let flood = b"{}".repeat(500_000);
     let count = ended(async {
-        let mut connection = Connection::open(server.socket()).await.unwrap();
+        let mut connection = Connection::over(tokio::io::join(&flood[..], tokio::io::sink()));
         let mut count = 0;
         while connection.receive().await.is_ok() {
             count += 1;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// The maximum size of a message: a host with ten thousand ports has some megabytes.
@@ -13,21 +13,22 @@ const READ: usize = 64 << 10;
 
 /// A connection that carries JSON objects.
 #[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
+pub struct Connection<S = UnixStream> {
+    stream: S,
     framer: Framer,
-}
-
-impl From<UnixStream> for Connection {
-    fn from(stream: UnixStream) -> Self {
-        Connection { stream, framer: Framer::default() }
-    }
 }
 
 impl Connection {
     /// Connects to a server's unix socket.
     pub async fn open(socket: &Path) -> io::Result<Self> {
-        Ok(UnixStream::connect(socket).await?.into())
+        UnixStream::connect(socket).await.map(Connection::over)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// A connection over this stream.
+    pub fn over(stream: S) -> Self {
+        Connection { stream, framer: Framer::default() }
     }
 
     /// Sends one message.

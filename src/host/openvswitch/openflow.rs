@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 const V1_0: u8 = 1;
@@ -31,45 +31,25 @@ const VERSIONS: u32 = 1 << V1_0 | 1 << V1_3;
 /// The body of a request for a monitor, without a first listing and without actions: `struct nicira10_stats_msg` with the vendor's
 /// number and `NXST_FLOW_MONITOR`, then `struct nx_flow_monitor_request` with the flags `NXFMF_ADD`, `NXFMF_DELETE` and
 /// `NXFMF_MODIFY`, for every port (`OFPP_NONE`), every table (255) and every match (of length 0).
+#[rustfmt::skip]
 const MONITOR_REQUEST: [u8; 32] = [
-    0xff,
-    0xff,
-    0,
-    0,
-    0,
-    0,
-    0x23,
-    0x20,
-    0,
-    0,
-    0,
-    2,
-    0,
-    0,
-    0,
-    0, //
-    0,
-    0,
-    0,
-    1,
-    0,
-    2 | 4 | 8,
-    0xff,
-    0xff,
-    0,
-    0,
-    0xff,
-    0,
-    0,
-    0,
-    0,
-    0,
+    0xff, 0xff,                 // OFPST_VENDOR
+    0, 0,                       // flags
+    0, 0, 0x23, 0x20,           // NX_VENDOR_ID
+    0, 0, 0, 2,                 // NXST_FLOW_MONITOR
+    0, 0, 0, 0,
+    0, 0, 0, 1,                 // id
+    0, 2 | 4 | 8,               // flags
+    0xff, 0xff,                 // out_port
+    0, 0,                       // match_len
+    0xff,                       // table_id
+    0, 0, 0, 0, 0,
 ];
 
 /// A connection to a bridge's management socket.
 #[derive(Debug)]
-pub struct Connection {
-    stream: BufReader<UnixStream>,
+pub struct Connection<S = UnixStream> {
+    stream: BufReader<S>,
     version: u8,
     xid: u32,
 }
@@ -83,7 +63,7 @@ struct Message {
 impl Connection {
     /// Connects, and agrees on a version.
     pub async fn open(socket: &Path) -> io::Result<Self> {
-        Self::negotiate(socket, V1_3, VERSIONS).await
+        Self::over(UnixStream::connect(socket).await?).await
     }
 
     /// Connects, and asks for a notification of each change to the flow table: for [`Connection::flow_change`].
@@ -92,11 +72,29 @@ impl Connection {
     ///
     /// Where the bridge does not speak OpenFlow 1.0, too (its `protocols`).
     pub async fn open_for_monitor(socket: &Path) -> io::Result<Self> {
-        let mut connection = Self::negotiate(socket, V1_0, 1 << V1_0).await?;
+        let stream = UnixStream::connect(socket).await?;
+        let mut connection = Self::negotiate(stream, V1_0, 1 << V1_0).await?;
         let request = connection.message(STATS_REQUEST, &MONITOR_REQUEST);
         connection.stream.write_all(&request).await?;
         connection.flow_change().await?;
         Ok(connection)
+    }
+
+    /// Whether the bridge has not closed it, without asking the bridge.
+    pub fn is_open(&self) -> bool {
+        let unread = nix::sys::socket::recv(
+            self.stream.get_ref().as_raw_fd(),
+            &mut [0],
+            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+        );
+        matches!(unread, Ok(1..) | Err(Errno::EAGAIN))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Agrees on a version over this stream.
+    pub async fn over(stream: S) -> io::Result<Self> {
+        Self::negotiate(stream, V1_3, VERSIONS).await
     }
 
     /// The first time: the bridge has granted the monitor. Then: the flow table has changed.
@@ -113,8 +111,7 @@ impl Connection {
         }
     }
 
-    async fn negotiate(socket: &Path, version: u8, versions: u32) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket).await?;
+    async fn negotiate(stream: S, version: u8, versions: u32) -> io::Result<Self> {
         let mut connection = Connection { stream: BufReader::new(stream), version, xid: 0 };
         let mut bitmap = vec![0, 1, 0, 8];
         bitmap.extend(versions.to_be_bytes());
@@ -130,16 +127,6 @@ impl Connection {
                 _ => invalid("the bridge does not speak OpenFlow 1.0"),
             })?;
         Ok(connection)
-    }
-
-    /// Whether the bridge has not closed it, without asking the bridge.
-    pub fn is_open(&self) -> bool {
-        let unread = nix::sys::socket::recv(
-            self.stream.get_ref().as_raw_fd(),
-            &mut [0],
-            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
-        );
-        matches!(unread, Ok(1..) | Err(Errno::EAGAIN))
     }
 
     /// Sends frames to the bridge's flow table as received by port `in_port`, and waits until it has accepted them.

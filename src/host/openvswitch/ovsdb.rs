@@ -235,7 +235,7 @@ mod tests {
         let socket = directory.path().join("db.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let mut client = Connection::open(&socket).await.unwrap();
-        let mut server = Connection::from(listener.accept().await.unwrap().0);
+        let mut server = Connection::over(listener.accept().await.unwrap().0);
         let answers = async {
             let mut question = server.receive().await.unwrap();
             assert_eq!(question["method"], "echo");

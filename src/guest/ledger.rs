@@ -17,7 +17,7 @@ use crate::guest::target::{Nic, Target, Unannounceable};
 
 mod guest;
 
-use guest::{Guest, Life, Run};
+use guest::{Begin, Guest, Life, Run};
 
 /// libvirt's name for the state of a guest that may resume.
 const PAUSED: GuestState = GuestState::Paused("paused");
@@ -236,7 +236,8 @@ impl Ledger {
             life.reading == Some(reading) && life.state == GuestState::Running && !life.is_provisional
         };
         if let Some(guest) = self.guests.get_mut(uuid).filter(is_it) {
-            guest.announce_provisionally(uuid, nics, at, &mut self.last, &mut actions);
+            let mut begin = Begin { uuid, last: &mut self.last, actions: &mut actions };
+            guest.announce_provisionally(nics, at, &mut begin);
         }
         actions
     }
@@ -364,7 +365,7 @@ impl Ledger {
             actions.push(Action::Event(cause));
         }
         if let Some(known) = guest.life.known.take_if(|_| runs) {
-            guest.announce(uuid, known, now, &mut self.last, actions);
+            guest.announce(known, now, &mut Begin { uuid, last: &mut self.last, actions });
             self.changed = true;
         } else if guest.life.wants_reading() {
             self.last += 1;

@@ -11,12 +11,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::capture::Capture;
 use super::dissect::Frame;
 use super::guest::Nic;
 use super::host::{Host, Place};
 use super::rounds::{on_schedule, rounds, words};
 use super::running::{DEADLINE, Run, Running, eventually};
-use super::site::{IPV4, IPV6};
+use super::site::{IPV4, IPV6, Site};
 
 /// Three rounds, at 0, 50 and 150 ms.
 pub const QUICK: &str = "[schedule]\ncount = 3\n";
@@ -32,6 +33,17 @@ pub struct Daemon<'a> {
     systemd: UnixDatagram,
     told: RefCell<String>,
     config: PathBuf,
+}
+
+/// A daemon with this configuration, which sees the guest of `site` be saved and restored: with `how` for `virsh restore`. What
+/// arrives beyond the uplink is captured from before.
+pub fn restored<'a>(site: &'a Site, config: &str, how: &str) -> (Daemon<'a>, Capture) {
+    let daemon = Daemon::start(&site.host, config);
+    site.save();
+    daemon.knows(0);
+    let wire = site.wire();
+    site.restore(how);
+    (daemon, wire)
 }
 
 impl<'a> Daemon<'a> {

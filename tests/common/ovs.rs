@@ -11,6 +11,19 @@ pub fn bridge(host: &Host, name: &str) {
     ));
 }
 
+/// The bridge of a trunk, as neutron's agent makes it, with its patch to br-int.
+pub fn trunk_bridge(host: &Host, id: &str) {
+    let patch = |bridge: &str, own: &str, peer: &str| {
+        let (port, to) = (format!("{own}-{id}"), format!("options:peer={peer}-{id}"));
+        format!("-- add-port {bridge} {port} -- set Interface {port} type=patch {to}")
+    };
+    let trunk = format!("tbr-{id}");
+    let (parent, on_int) = (patch(&trunk, "tpt", "tpi"), patch("br-int", "tpi", "tpt"));
+    host.sh(&format!(
+        "ovs-vsctl add-br {trunk} -- set Bridge {trunk} datapath_type=netdev {parent} {on_int}"
+    ));
+}
+
 /// Ends ovsdb-server or ovs-vswitchd. It has let go of the database, and of its devices, only when its process has ended: that is
 /// later than it says so.
 pub fn stop(host: &Host, daemon: &str) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::daemon::{CALM, LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
+use crate::common::daemon::{self, CALM, LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
 use crate::common::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Guest, IPV4, IPV6, Nic, Place, Plug, Site, VLAN, guest,
     kinds, now, ovs, require, rounds, sent,
@@ -12,11 +12,7 @@ use crate::common::{
 fn a_restored_guest_is_announced_and_a_settled_one_is_not() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);
-    let daemon = Daemon::start(&site.host, QUICK);
-    site.save();
-    daemon.knows(0);
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, QUICK, "");
     let report = &daemon.reports(1)[0];
     is_announced(&site.nic, None, &wire.stop(), report, "restored");
 
@@ -69,11 +65,9 @@ fn a_guest_is_announced_when_neutron_has_bound_its_port() {
 fn a_network_has_settings_of_its_own() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::build(Attachment::Ovs);
-    let daemon = Daemon::start(&site.host, &format!("{QUICK}[network.br-int]\nin-charge = \"nobody\"\n"));
-    site.save();
-    let wire = site.wire();
     // Neutron, which would be in charge otherwise, binds nothing.
-    site.restore("");
+    let (daemon, wire) =
+        daemon::restored(&site, &format!("{QUICK}[network.br-int]\nin-charge = \"nobody\"\n"), "");
     let report = &daemon.reports(1)[0];
     is_announced(&site.nic, None, &wire.stop(), report, "restored");
 }
@@ -82,11 +76,7 @@ fn a_network_has_settings_of_its_own() {
 fn a_guest_that_is_restored_paused_is_announced_when_it_goes_on() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);
-    let daemon = Daemon::start(&site.host, QUICK);
-    site.save();
-    daemon.knows(0);
-    let wire = site.wire();
-    site.restore("--paused");
+    let (daemon, wire) = daemon::restored(&site, QUICK, "--paused");
     daemon.knows(1);
     assert_eq!(wire.count(), 0);
     site.host.sh("virsh resume web1");
@@ -229,10 +219,7 @@ fn a_guest_that_is_paused_for_a_moment_only_is_announced_all_the_same() {
 
 /// Restored, and already announced for some rounds.
 fn mid_burst(site: &Site) -> Daemon<'_> {
-    let daemon = Daemon::start(&site.host, LONG);
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, LONG, "");
     site.bind();
     assert!(wire.sees(8, DEADLINE), "{}", daemon.program.stderr.so_far());
     daemon
@@ -284,10 +271,7 @@ fn what_a_daemon_had_begun_the_next_one_finishes() {
 fn a_port_for_which_a_killed_daemon_waited_is_waited_for_by_the_next() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::build(Attachment::Ovs);
-    let daemon = Daemon::start(&site.host, QUICK);
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, QUICK, "");
     daemon.is_at(1);
     daemon.kill();
     let daemon = Daemon::start(&site.host, QUICK);
@@ -364,10 +348,7 @@ fn a_guest_that_came_paused_while_no_daemon_ran_is_announced_when_it_goes_on() {
 fn a_restarted_ovsdb_does_not_lose_an_announcement() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::build(Attachment::Ovs);
-    let daemon = Daemon::start(&site.host, QUICK);
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, QUICK, "");
     daemon.is_at(1);
     ovs::stop(&site.host, "ovsdb-server");
     daemon.comes_to("the loss of OVSDB", |status| status["gauges"]["ovsdb"] == false);

@@ -1,6 +1,6 @@
 //! What happens to the ports of guests that run, and of which libvirt tells nothing; and a libvirt that does not answer.
 
-use crate::common::daemon::{CALM, QUICK, has_announced_nothing, is_announced};
+use crate::common::daemon::{self, CALM, QUICK, has_announced_nothing, is_announced};
 use crate::common::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Host, Nic, Place, Plug, Site, VLAN, ovs, require,
 };
@@ -54,9 +54,7 @@ fn a_sub_port_that_is_wired_late_is_announced() {
     require!(lab, ovs, libvirt, tshark);
     let host = Host::build().ovs().libvirt().start();
     ovs::bridge(&host, "br-int");
-    host.sh("ovs-vsctl add-br tbr-567a450b -- set Bridge tbr-567a450b datapath_type=netdev \
-             -- add-port tbr-567a450b tpt-567a450b -- set Interface tpt-567a450b type=patch options:peer=tpi-567a450b \
-             -- add-port br-int tpi-567a450b -- set Interface tpi-567a450b type=patch options:peer=tpt-567a450b");
+    ovs::trunk_bridge(&host, "567a450b");
     let nic = Nic::new(11, Plug::Ovs("tbr-567a450b")).address("192.0.2.11");
     Guest::new("web1").nova().nic(&nic).start(&host);
     ovs::bind(&host, "tpi-567a450b", 42);
@@ -125,10 +123,7 @@ fn a_link_that_is_set_up_while_it_is_waited_for() {
     drop(wire);
 
     site.host.sh(&format!("virsh --quiet domif-setlink web1 {tap} down"));
-    let daemon = Daemon::start(&site.host, QUICK);
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, QUICK, "");
     daemon.is_at(1);
     site.host.sh(&format!("virsh --quiet domif-setlink web1 {tap} up"));
     let report = &daemon.reports(1)[0];

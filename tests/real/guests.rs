@@ -14,9 +14,7 @@ fn a_neutron_trunk_bridge() {
     require!(lab, ovs, libvirt, tshark);
     let host = Host::build().ovs().libvirt().start();
     ovs::bridge(&host, "br-int");
-    host.sh("ovs-vsctl add-br tbr-567a450b -- set Bridge tbr-567a450b datapath_type=netdev \
-             -- add-port tbr-567a450b tpt-567a450b -- set Interface tpt-567a450b type=patch options:peer=tpi-567a450b \
-             -- add-port br-int tpi-567a450b -- set Interface tpi-567a450b type=patch options:peer=tpt-567a450b");
+    ovs::trunk_bridge(&host, "567a450b");
     ovs::dead(&host, "tpi-567a450b");
     let nic = Nic::new(11, Plug::Ovs("tbr-567a450b")).address("192.0.2.11").address("2001:db8::11");
     Guest::new("web1").nova().nic(&nic).start(&host);

@@ -1,6 +1,6 @@
 //! Ways in that break: the next one is taken, and the broken one is made again where that can be.
 
-use crate::common::daemon::{LONG, QUICK};
+use crate::common::daemon::{self, LONG, QUICK};
 use crate::common::{Attachment, DEADLINE, Daemon, Place, Site, VLAN, ovs, report, require, rounds};
 
 /// Ten rounds, 100 ms apart.
@@ -10,10 +10,7 @@ const STEADY: &str = "[schedule]\ncount = 10\ninterval = \"100ms\"\nbackoff = 1\
 fn a_helper_tap_that_is_deleted_in_mid_burst_costs_no_round() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);
-    let daemon = Daemon::start(&site.host, STEADY);
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, STEADY, "");
     assert!(wire.sees(8, DEADLINE));
     site.host.sh("ip link delete announce0");
     let report = &daemon.reports(1)[0];
@@ -26,10 +23,7 @@ fn a_helper_tap_that_is_deleted_in_mid_burst_costs_no_round() {
 fn without_helper_taps_the_next_way_is_taken() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);
-    let daemon = Daemon::start(&site.host, STEADY);
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, STEADY, "");
     assert!(wire.sees(8, DEADLINE));
     site.host.sh("ip link delete announce0; ip link delete announce1");
     let report = &daemon.reports(1)[0];
@@ -43,10 +37,7 @@ fn without_any_way_the_daemon_ends_and_the_next_one_announces() {
     require!(lab, libvirt, tshark);
     let site = Site::build(Attachment::LinuxBridge);
     let only = "[ports]\ninject = \"redirect\"\n";
-    let daemon = Daemon::start(&site.host, &format!("{LONG}{only}"));
-    site.save();
-    let wire = site.wire();
-    site.restore("");
+    let (daemon, wire) = daemon::restored(&site, &format!("{LONG}{only}"), "");
     assert!(wire.sees(8, DEADLINE));
     site.host.sh("ip link delete announce0; ip link delete announce1");
     let said = daemon.terminated();

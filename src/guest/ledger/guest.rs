@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Action;
 use crate::guest::GuestState;
 use crate::guest::event::Cause;
-use crate::guest::target::Nic;
+use crate::guest::target::{Nic, Target};
 
 /// Before the number of a run that no NIC's alias names yet.
 const PROVISIONAL: &str = "unread/";
@@ -87,18 +87,11 @@ impl Guest {
     }
 
     /// Begins the pending announcement of each NIC.
-    pub(super) fn announce(
-        &mut self,
-        uuid: &str,
-        nics: Vec<Nic>,
-        now: Duration,
-        last: &mut u64,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn announce(&mut self, nics: Vec<Nic>, now: Duration, begin: &mut Begin<'_>) {
         let all = self.owed();
         let since = self.life.runs_since.take().unwrap_or(now);
         self.life.runs.retain(|_, run| {
-            actions.extend(run.is_provisional.then_some(Action::Supersede(run.number)));
+            begin.actions.extend(run.is_provisional.then_some(Action::Supersede(run.number)));
             !run.is_provisional
         });
         for (number, nic) in nics.into_iter().enumerate() {
@@ -112,14 +105,13 @@ impl Guest {
             };
             match nic.target {
                 Ok(target) => {
-                    *last += 1;
-                    let run = Run { number: *last, of_all: all.is_some(), is_provisional: false };
+                    let number = begin.next_number();
+                    let run = Run { number, of_all: all.is_some(), is_provisional: false };
                     let superseded = self.life.runs.insert(name, run);
-                    actions.extend(superseded.map(|run| Action::Supersede(run.number)));
-                    let (uuid, target, run) = (uuid.into(), Box::new(target), run.number);
-                    actions.push(Action::Announce { uuid, run, target, cause, at });
+                    begin.actions.extend(superseded.map(|run| Action::Supersede(run.number)));
+                    begin.announce(number, target, cause, at);
                 }
-                Err(nic) => actions.push(Action::CannotSpeakFor(nic)),
+                Err(nic) => begin.actions.push(Action::CannotSpeakFor(nic)),
             }
         }
         self.life.has_begun |= all.is_some();
@@ -131,24 +123,16 @@ impl Guest {
     }
 
     /// Begins announcements by what is known without the guest's XML; it is owed as before.
-    pub(super) fn announce_provisionally(
-        &mut self,
-        uuid: &str,
-        nics: Vec<Nic>,
-        now: Duration,
-        last: &mut u64,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn announce_provisionally(&mut self, nics: Vec<Nic>, now: Duration, begin: &mut Begin<'_>) {
         let (Some(cause), at) = (self.owed(), self.life.runs_since.unwrap_or(now)) else {
             return;
         };
-        for (number, target) in nics.into_iter().filter_map(|nic| nic.target.ok()).enumerate() {
-            *last += 1;
+        for (nth, target) in nics.into_iter().filter_map(|nic| nic.target.ok()).enumerate() {
             self.life.is_provisional = true;
-            let run = Run { number: *last, of_all: false, is_provisional: true };
-            self.life.runs.insert(format!("{PROVISIONAL}{number}"), run);
-            let (uuid, target, run) = (uuid.into(), Box::new(target), run.number);
-            actions.push(Action::Announce { uuid, run, target, cause, at });
+            let number = begin.next_number();
+            let run = Run { number, of_all: false, is_provisional: true };
+            self.life.runs.insert(format!("{PROVISIONAL}{nth}"), run);
+            begin.announce(number, target, cause, at);
         }
     }
 
@@ -158,6 +142,26 @@ impl Guest {
             self.pending = None;
             self.life.has_begun = false;
         }
+    }
+}
+
+/// Where announcements of a guest begin.
+pub(super) struct Begin<'a> {
+    pub uuid: &'a str,
+    /// The number of the ledger's last announcement or reading.
+    pub last: &'a mut u64,
+    pub actions: &'a mut Vec<Action>,
+}
+
+impl Begin<'_> {
+    fn next_number(&mut self) -> u64 {
+        *self.last += 1;
+        *self.last
+    }
+
+    fn announce(&mut self, run: u64, target: Target, cause: Cause, at: Duration) {
+        let (uuid, target) = (self.uuid.into(), Box::new(target));
+        self.actions.push(Action::Announce { uuid, run, target, cause, at });
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Delivery {
     /// By frame: Open vSwitch's verdict from `ofproto/trace`.
     verdicts: Vec<Option<Verdict>>,
     returned: Returned,
+    /// A round was sent, and the port is as it was then. Other frames with the same bytes are QEMU's or the guest's own.
+    is_under_way: bool,
 }
 
 impl Delivery {
@@ -73,6 +75,7 @@ impl Delivery {
             wrapped: None,
             verdicts: vec![None; frames.len()],
             returned: Returned::default(),
+            is_under_way: false,
             path,
         }
     }
@@ -131,14 +134,21 @@ impl Delivery {
 
     /// Begins a round of all frames.
     pub fn begin(&mut self) {
+        self.is_under_way = true;
         self.seen.iter_mut().flatten().for_each(|at| *at = None);
     }
 
     /// Begins a round of some of the frames; the others keep the sightings of their last round.
     pub fn begin_some(&mut self, round: &[Frame]) {
+        self.is_under_way = true;
         for (number, _) in self.frames.iter().enumerate().filter(|(_, frame)| round.contains(frame)) {
             self.seen.iter_mut().for_each(|seen| seen[number] = None);
         }
+    }
+
+    /// Until the next round begins, no frame that passes is ours.
+    pub fn suspend(&mut self) {
+        self.is_under_way = false;
     }
 
     /// Records a sighting.
@@ -166,7 +176,8 @@ impl Delivery {
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
         // IEEE 802.1Q reserves VLAN 4095, so no switch forwards such a frame: neutron's dead VLAN ends at the edge, too.
-        if sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_edge() {
+        let is_dead = sighting.vlan == Some(DEAD_VLAN) && self.path.hops()[at].role.is_edge();
+        if is_dead || !self.is_under_way {
             return;
         }
         let same = |frame: &Frame| frame.is(sighting.vlan, &sighting.frame);

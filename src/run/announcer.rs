@@ -66,6 +66,9 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         let guest = *signals.guest.borrow_and_update();
         let seen = run.order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
+        if !run.machine.is_ready() {
+            run.observer.iter_mut().for_each(|observer| observer.proof.suspend());
+        }
         run.suppose_now();
         run.show(&seen, &signals.standing);
         run.ask_for_the_link(&seen);

@@ -142,14 +142,23 @@ impl Observer {
 
     /// Called before a round is sent.
     pub(crate) fn begin(&mut self) {
+        self.catch_up();
         self.proof.begin();
         self.look_on();
     }
 
     /// Called before a round of some of the frames is sent.
     pub(crate) fn begin_some(&mut self, round: &[Frame]) {
+        self.catch_up();
         self.proof.begin_some(round);
         self.look_on();
+    }
+
+    /// Records what was captured until now: it belongs to an earlier round, or to none.
+    fn catch_up(&mut self) {
+        for sighting in self.watch.iter_mut().flat_map(Watch::so_far) {
+            take(&mut self.proof, &mut self.inquiry, &sighting);
+        }
     }
 
     /// Keeps capturing for the current round.

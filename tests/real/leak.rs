@@ -1,6 +1,15 @@
 //! A port without a tag is a trunk: what is sent between the tag's commit in OVSDB and its arrival in the datapath leaves
 //! untagged, into whatever network that is.
 
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use announced::for_tests::frame::rarp;
+use announced::for_tests::sys::packet;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::common::stand::inside;
 use crate::common::{
     Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, now, ovs, report, require,
 };
@@ -92,6 +101,38 @@ fn an_announcement_of_another_program_before_the_tag_is_no_departure_of_ours() {
         report["departures"].as_array().unwrap().iter().map(|departure| &departure["vlan"]).collect();
     assert_eq!(vlans, [100], "{report:#}");
     assert!(report["left_host_after_ms"].as_f64() >= report["tagged_after_ms"].as_f64(), "{report:#}");
+}
+
+/// QEMU announces a guest that arrives by the same RARP, perhaps just when the captures begin.
+#[test]
+fn what_leaves_while_the_captures_begin_is_no_departure_of_ours() {
+    require!(lab, ovs);
+    let host = a_port_of_neutron();
+    let rarp = rarp(MAC.parse().unwrap()).bytes;
+    let is_over = AtomicBool::new(false);
+    for _ in 0..10 {
+        is_over.store(false, Ordering::Relaxed);
+        let announce = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                inside(&host, || {
+                    let up0 = packet::sender(if_nametoindex("up0").unwrap()).unwrap();
+                    while !is_over.load(Ordering::Relaxed) {
+                        send(up0.as_raw_fd(), &rarp, MsgFlags::empty()).unwrap();
+                    }
+                });
+            });
+            let announce = host.start_announce(&[&PORT[..], &["--count", "1", "--json", "-v"]].concat());
+            announce.stderr.line_with("waiting:");
+            is_over.store(true, Ordering::Relaxed);
+            announce
+        });
+        host.sh("ovs-vsctl set Port tap0 tag=100");
+        let report = report(&announce.finish());
+        let departures = report["departures"].as_array().unwrap();
+        let vlans: Vec<_> = departures.iter().map(|departure| &departure["vlan"]).collect();
+        assert_eq!(vlans, [100], "{report:#}");
+        host.sh("ovs-vsctl clear Port tap0 tag");
+    }
 }
 
 /// What the first look of all finds may have been changed just before it.

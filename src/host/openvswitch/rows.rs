@@ -45,8 +45,13 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
     for (uuid, update) in rows("Port") {
         changed = true;
         let (next_cfg, old) = (ovs.next_cfg, ovs.ports.get(uuid));
-        let new = update["new"].as_object();
-        let new = new.map(|row| port(row).after(old, next_cfg != before, next_cfg, now));
+        let has_ofport = |uuid: &String| updates["Interface"][uuid]["new"]["ofport"].is_number();
+        let new = update["new"].as_object().map(port).map(|port| match old {
+            // One update for several changes, as ovsdb-server sends to a client that reads slowly: ovs-vswitchd had made the
+            // port before the last of them.
+            None if port.interfaces.iter().any(has_ofport) => port.listed(None, next_cfg, now),
+            _ => port.after(old, next_cfg != before, next_cfg, now),
+        });
         put(&mut ovs.ports, uuid, new);
     }
     for (uuid, update) in rows("Interface") {
@@ -189,11 +194,17 @@ mod tests {
         updates
     }
 
+    /// The same before ovs-vswitchd has made the port.
+    fn unmade(mut updates: Value) -> Value {
+        updates["Interface"]["i"]["new"]["ofport"] = json!(["set", []]);
+        updates
+    }
+
     #[test]
     fn a_port_whose_change_was_not_counted_settles() {
         let mut ovs = Ovs::default();
         let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
-        apply(&mut ovs, &tagged(json!(["set", []]), None), ms(0));
+        apply(&mut ovs, &unmade(tagged(json!(["set", []]), None)), ms(0));
         assert_eq!(settles(&ovs, 0), None, "a new port receives no frame before it is made");
         apply(&mut ovs, &tagged(json!(7), None), ms(100));
         assert_eq!((settles(&ovs, 101), settles(&ovs, 120)), (Some(ms(19)), None));
@@ -205,11 +216,20 @@ mod tests {
         assert_eq!(settles(&ovs, 200), None, "cur_cfg shows it");
     }
 
+    /// ovsdb-server sends a client that reads slowly one update for several changes.
+    #[test]
+    fn a_new_port_that_has_its_number_already_settles() {
+        let mut ovs = Ovs::default();
+        apply(&mut ovs, &tagged(json!(7), Some(8)), ms(100));
+        assert_eq!(ovs.ports["p"].settles_in(8, ms(101)), Some(ms(19)));
+        assert_eq!(ovs.ports["p"].settles_in(9, ms(101)), None);
+    }
+
     #[test]
     fn from_the_dead_vlan_a_port_settles_no_longer_than_it_did() {
         let mut ovs = Ovs::default();
         let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
-        apply(&mut ovs, &tagged(json!(4095), None), ms(0));
+        apply(&mut ovs, &unmade(tagged(json!(4095), None)), ms(0));
         apply(&mut ovs, &tagged(json!(7), None), ms(1));
         assert_eq!(settles(&ovs, 1), None);
         apply(&mut ovs, &tagged(json!(4095), None), ms(100));

@@ -19,10 +19,12 @@ pub fn sender(ifindex: u32) -> io::Result<OwnedFd> {
 }
 
 /// A non-blocking packet socket that receives the frames that pass one device in either direction and that `program`
-/// accepts; a VLAN tag that the kernel has removed is in PACKET_AUXDATA. Needs CAP_NET_RAW.
-pub fn listener(ifindex: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
+/// accepts; a VLAN tag that the kernel has removed is in PACKET_AUXDATA. With `incoming_only`, those that the device
+/// transmits are ignored from the start, as by [`ignore_outgoing`] where the kernel can. Needs CAP_NET_RAW.
+pub fn listener(ifindex: u32, program: &[Instruction], incoming_only: bool) -> io::Result<OwnedFd> {
     let fd = unbound(libc::SOCK_NONBLOCK)?;
     filter(&fd, program)?;
+    let _ = ignore_outgoing(&fd, incoming_only);
     set(&fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, &libc::c_int::from(true))?;
     bind(&fd, ifindex, libc::ETH_P_ALL as u16)?;
     Ok(fd)

@@ -170,11 +170,10 @@ impl Witness {
         }
         let is_guests = watched.is_guests;
         let watched = vec![watched];
-        let fd = packet::listener(ifindex, &program(&watched))?;
+        // Since Linux 4.20. Before, each frame that the host transmits is copied to the socket while it is open.
+        let fd = packet::listener(ifindex, &program(&watched), !is_guests)?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-        // Since Linux 4.20. Before, each frame that the host transmits is copied to the socket while it is open.
-        let _ = packet::ignore_outgoing(&fd, !is_guests);
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
         tokio::spawn(self.clone().read(ifindex, waiting, stopped));

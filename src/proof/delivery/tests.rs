@@ -122,6 +122,20 @@ fn only_our_outgoing_frames_count() {
     assert_eq!(proof.fate(), RoundFate::Partly);
 }
 
+/// QEMU's RARPs have the same bytes.
+#[test]
+fn what_leaves_before_the_first_round_or_while_the_port_is_not_ready_is_not_ours() {
+    let mut proof = on_br_int();
+    pass(&mut proof, "eth0", &ALL, ms(2), None);
+    proof.begin();
+    assert_eq!((proof.fate(), proof.departure()), (RoundFate::Lost, None));
+    pass(&mut proof, "eth0", &ALL, ms(47), Some(100));
+    proof.suspend();
+    pass(&mut proof, "eth0", &ALL, ms(60), None);
+    let vlans: Vec<_> = proof.departures().iter().map(|left| left.departure.vlan).collect();
+    assert_eq!(vlans, [Some(100)]);
+}
+
 #[test]
 fn the_fate_of_a_round_is_that_of_its_frames() {
     for (left, fate) in [

@@ -23,6 +23,8 @@ use crate::path::readiness::Assessment;
 
 /// An announcement that waits for a change only is looked at again after this time, which every clock can count to.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// The least time between two rounds that are added because another host uses the guest's MAC.
+const MIN_EXTRA_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What takes longer than it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub(crate) struct Announcement {
     warned: Vec<Overdue>,
     /// Rounds that may follow the schedule while the network does not answer.
     more: u32,
+    /// When a round was last added.
+    hurried: Option<Duration>,
     progress: Progress,
 }
 
@@ -96,6 +100,7 @@ impl Announcement {
             endless: false,
             warned: Vec::new(),
             more: 0,
+            hurried: None,
             schedule,
             patience,
             unmet_since: Duration::ZERO,
@@ -143,6 +148,17 @@ impl Announcement {
         if let (Some(lost), Some(due)) = (&mut self.lost, self.due.front_mut()) {
             *lost = lost.changed(now);
             *due = (*due).min(lost.due());
+        }
+    }
+
+    /// Another host used the guest's MAC at `now`: one more round is sent at once, and the schedule stays.
+    pub(crate) fn hurry(&mut self, now: Duration) {
+        let is_early = self.hurried.is_some_and(|last| now < last.saturating_add(MIN_EXTRA_INTERVAL));
+        // A lost round is sent again at once as it is.
+        let is_between_rounds = self.progress.rounds > 0 && self.lost.is_none() && !self.due.is_empty();
+        if is_between_rounds && !is_early {
+            self.hurried = Some(now);
+            self.due.push_front(now);
         }
     }
 

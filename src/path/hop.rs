@@ -109,11 +109,11 @@ impl Edge {
         matches!(self, Edge::Tunnel | Edge::Bypass | Edge::Offload)
     }
 
-    /// The explanation that follows the device's name, if the name alone is not enough.
-    pub fn remark(self) -> Option<&'static str> {
+    /// Where a frame goes that leaves by it, if that is not the network for certain.
+    pub fn beyond(self) -> Option<&'static str> {
         match self {
-            Edge::Namespace => Some("which leads into another network namespace"),
-            Edge::Program => Some("which leads into another program"),
+            Edge::Namespace => Some("into another network namespace"),
+            Edge::Program => Some("into another program"),
             Edge::Host => Some("to this host itself"),
             Edge::Nic | Edge::Uplink | Edge::Tunnel | Edge::Bypass | Edge::Offload => None,
         }

@@ -205,16 +205,25 @@ impl Delivery {
     }
 
     fn is_reply(&self, at: usize, sighting: &Sighting) -> bool {
+        let is_for_guest = sighting.frame.get(..6) == Some(&self.mac.octets());
+        is_for_guest && self.follows_departure(&self.path.hops()[at], sighting)
+    }
+
+    /// Whether the guest's MAC is the source.
+    pub fn is_from_guest(&self, sighting: &Sighting) -> bool {
+        sighting.frame.get(6..12) == Some(&self.mac.octets())
+    }
+
+    /// Whether it passes an edge after a frame has left by such an edge in its VLAN.
+    pub fn follows_departure(&self, hop: &Hop, sighting: &Sighting) -> bool {
         // In another VLAN, a different guest may have the same MAC. VLAN 0 carries only a priority.
         let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
         let is_answer =
             |left: &Departed| left.at <= sighting.at && vlan(left.departure.vlan) == vlan(sighting.vlan);
-        let hop = &self.path.hops()[at];
-        let has_left = match hop.edge() {
+        match hop.edge() {
             Some(Edge::Tunnel) => self.wrapped.is_some_and(|at| at <= sighting.at),
             _ => self.path.proves(hop) && self.departures.iter().any(is_answer),
-        };
-        has_left && sighting.frame.get(..6) == Some(&self.mac.octets())
+        }
     }
 
     fn has_left(&self, frame: usize) -> bool {

@@ -55,7 +55,7 @@ pub(super) fn note(departures: &mut Vec<Departed>, departure: Departure, at: Dur
 }
 
 impl fmt::Display for Departure {
-    /// `left br-int by bond0 (eth1) in VLAN 100`.
+    /// `left br-int by bond0 (eth1) in VLAN 100`, `left br0 by veth0 into another network namespace`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.bridge, &self.port) {
             (Some(bridge), Some(port)) if *port != self.device => {
@@ -64,12 +64,9 @@ impl fmt::Display for Departure {
             (Some(bridge), _) => write!(f, "left {bridge} by {}", self.device)?,
             (None, _) => write!(f, "left by {}", self.device)?,
         }
-        if let Some(vlan) = self.vlan {
-            write!(f, " in VLAN {vlan}")?;
+        if let Some(beyond) = self.edge.and_then(Edge::beyond) {
+            write!(f, " {beyond}")?;
         }
-        match self.edge.and_then(Edge::remark) {
-            Some(remark) => write!(f, ", {remark}"),
-            None => Ok(()),
-        }
+        self.vlan.map_or(Ok(()), |vlan| write!(f, " in VLAN {vlan}"))
     }
 }

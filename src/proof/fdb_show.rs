@@ -11,8 +11,17 @@ pub enum Port {
     Local,
 }
 
-/// The port behind which `mac` was last seen, in `vlan` or in any VLAN, from the answer to `fdb/show`.
-pub fn learned(table: &str, mac: MacAddr, vlan: Option<u16>) -> Option<Port> {
+/// An entry of a bridge's FDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The port.
+    pub port: Port,
+    /// The bridge has learned it from a frame: it is not static.
+    pub is_learned: bool,
+}
+
+/// The entry for `mac`, in `vlan` or the latest in any VLAN, from the answer to `fdb/show`.
+pub fn learned(table: &str, mac: MacAddr, vlan: Option<u16>) -> Option<Entry> {
     // The most recent entry is the last one.
     table.lines().rev().find_map(|line| {
         let mut columns = line.split_whitespace();
@@ -22,7 +31,8 @@ pub fn learned(table: &str, mac: MacAddr, vlan: Option<u16>) -> Option<Port> {
         };
         let of: u16 = columns.next()?.parse().ok()?;
         let address: MacAddr = columns.next()?.parse().ok()?;
-        (address == mac && vlan.is_none_or(|vlan| vlan == of)).then_some(port)
+        let is_learned = columns.next() != Some("static");
+        (address == mac && vlan.is_none_or(|vlan| vlan == of)).then_some(Entry { port, is_learned })
     })
 }
 
@@ -36,11 +46,12 @@ mod tests {
     #[test]
     fn the_most_recent_entry_counts() {
         let learned = |last, vlan| learned(TABLE, MacAddr(0xfa, 0x16, 0x3e, 0, 0, last), vlan);
-        assert_eq!(learned(0x0a, None), Some(Port::Number(5)));
-        assert_eq!(learned(0x0a, Some(7)), Some(Port::Number(5)));
-        assert_eq!(learned(0x0a, Some(0)), Some(Port::Local));
+        let behind = |port| Some(Entry { port, is_learned: true });
+        assert_eq!(learned(0x0a, None), behind(Port::Number(5)));
+        assert_eq!(learned(0x0a, Some(7)), behind(Port::Number(5)));
+        assert_eq!(learned(0x0a, Some(0)), behind(Port::Local));
         assert_eq!(learned(0x0a, Some(100)), None);
-        assert_eq!(learned(0x0c, None), Some(Port::Number(5)), "a static entry");
+        assert_eq!(learned(0x0c, None), Some(Entry { port: Port::Number(5), is_learned: false }));
         assert_eq!(learned(0x0d, None), None);
     }
 }

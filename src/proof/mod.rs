@@ -6,6 +6,7 @@ pub(crate) mod capture_point;
 pub(crate) mod delivery;
 pub(crate) mod departure;
 pub mod fdb_show;
+pub(crate) mod foreign;
 pub mod ofproto_flow;
 pub mod ofproto_trace;
 pub(crate) mod returned;

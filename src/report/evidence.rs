@@ -9,6 +9,7 @@ use crate::announcement::frame::{self, Frame, Kind};
 use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
 use crate::proof::delivery::Delivery;
 use crate::proof::departure::{Departed, Departure};
+use crate::proof::foreign::Foreign;
 use crate::report::inquiry::{self, Answer, Inquired};
 
 /// The keys of a report that depend on captured frames.
@@ -23,6 +24,8 @@ pub struct Evidence {
     pub departures: Vec<Departures>,
     /// Frames seen at an edge in the wrong VLAN.
     pub astray: Vec<Departures>,
+    /// Frames from the guest's MAC that are no copies of ours, by the way they entered.
+    pub seen_elsewhere: Vec<Departures>,
     /// The last hop at which a frame of the last round was seen.
     pub last_hop: Option<String>,
     /// Frames that left the host; `None` if that cannot be seen.
@@ -161,6 +164,24 @@ impl Evidence {
         }
     }
 
+    /// Adds the frames of other hosts.
+    pub fn with_foreign(self, foreign: &Foreign) -> Evidence {
+        let seen_elsewhere = foreign.seen().iter().map(Departures::from).collect();
+        Evidence { seen_elsewhere, ..self }
+    }
+
+    /// That other hosts have sent frames from the guest's MAC, one line for each way they entered.
+    pub fn lines_of_foreign(&self) -> impl Iterator<Item = String> {
+        self.seen_elsewhere.iter().map(|Departures { departure, after_ms, frames }| {
+            let vlan = departure.vlan.map(|vlan| format!(" in VLAN {vlan}")).unwrap_or_default();
+            let device = &departure.device;
+            format!(
+                "frames from its MAC have come in by {device}{vlan}, {frames} since {after_ms} ms: another host sends them, \
+                 or the network returns them"
+            )
+        })
+    }
+
     /// An address was not announced, or no frame left at all. A RARP alone is not missed if other frames announce the MAC:
     /// OVN's port security drops every RARP.
     pub fn is_lacking(&self) -> bool {
@@ -248,6 +269,7 @@ impl Evidence {
             .into_iter()
             .chain(others)
             .chain(astray)
+            .chain(self.lines_of_foreign())
             .chain(answers)
             .chain(self.by_design.clone())
             .chain(self.stuck.iter().chain(&self.stale).cloned())

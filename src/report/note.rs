@@ -13,10 +13,11 @@ pub struct Note {
 
 impl Note {
     /// The codes of all kinds.
-    pub const CODES: [&'static str; 9] = [
+    pub const CODES: [&'static str; 10] = [
         "stuck",
         "not-left",
         "stuck-question",
+        "seen-elsewhere",
         "by-design",
         "unseen",
         "stale",

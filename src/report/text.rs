@@ -30,7 +30,7 @@ impl Report {
 
     /// What is worth a line, and no warning: most VMs that are quiet have it.
     pub fn notices(&self) -> Vec<String> {
-        self.unanswered().into_iter().collect()
+        self.unanswered().into_iter().chain(self.evidence.lines_of_foreign()).collect()
     }
 
     /// Everything that is worth knowing about it.
@@ -46,6 +46,7 @@ impl Report {
             each("stuck", &evidence.stuck),
             each("not-left", &not_left),
             each("stuck-question", &evidence.stuck_questions),
+            each("seen-elsewhere", &evidence.lines_of_foreign().collect::<Vec<_>>()),
         ]
         .into_iter()
         .flatten()

@@ -70,6 +70,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
             run.observer.iter_mut().for_each(|observer| observer.proof.suspend());
         }
         run.suppose_now();
+        run.heed_foreign(&host, &seen).await;
         run.show(&seen, &signals.standing);
         run.ask_for_the_link(&seen);
         run.look_for_routes(&host, &seen).await;
@@ -232,6 +233,27 @@ impl Run {
         }
     }
 
+    /// Considers frames from the guest's MAC that another host has sent. Where a guest is, libvirt decides; a device without
+    /// libvirt has moved if its bridge has moved the MAC, too. Open vSwitch may do that half a second later, so that it is asked
+    /// before each round.
+    async fn heed_foreign(&mut self, host: &Host, seen: &Assessment) {
+        let now = self.now();
+        let Some(observer) = self.observer.as_mut().filter(|_| !self.machine.has_ended()) else { return };
+        let is_new = observer.settle_foreign();
+        if self.order.target.domain.is_some() {
+            if is_new {
+                self.machine.hurry(now);
+            }
+            return;
+        }
+        let by = observer.foreign.moved().filter(|_| is_new || self.has_turn).map(|by| by.device.clone());
+        let was_here = matches!(self.learned, Some((Learned::Here(_), _)));
+        let (Some(device), true) = (by, was_here) else { return };
+        if diagnose::has_moved(host, seen, self.order.target.mac).await {
+            self.machine.cancel(&format!("{} has been seen on {device}", self.order.target.mac));
+        }
+    }
+
     /// Looks up the guest's FDB entry. Open vSwitch may learn half a second later from a frame that hits a cached flow, and
     /// may lose an entry made by the first frame, so the look-up at the end decides.
     async fn look_up_learned(&mut self, host: &Host, seen: &Assessment) {
@@ -367,12 +389,14 @@ async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorEr
     }
 }
 
-/// Lets the observer record frames between two rounds, for as long as that matters.
+/// Lets the observer record frames between two rounds; returns when one may be of another host.
 async fn see(observer: &mut Option<Observer>) {
     match observer {
-        Some(observer) => loop {
-            observer.see().await;
-        },
+        Some(observer) => {
+            while !observer.foreign.is_pending() {
+                observer.see().await;
+            }
+        }
         None => std::future::pending().await,
     }
 }

@@ -14,6 +14,7 @@ use crate::path::readiness::Assessment;
 use crate::proof::answer::{AnsweredBy, Inquiry};
 use crate::proof::capture_point::{CapturePath, Direction};
 use crate::proof::delivery::{Delivery, RoundFate};
+use crate::proof::foreign::Foreign;
 use crate::proof::sighting::Sighting;
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
@@ -42,6 +43,8 @@ pub(crate) struct Observer {
     blind: Option<String>,
     /// What is proved so far.
     pub proof: Delivery,
+    /// The frames of other hosts from the guest's MAC.
+    pub foreign: Foreign,
     /// Captures answers at the guest's device, once a question was sent.
     guests_device: Option<Watch>,
     /// The questions and their answers.
@@ -69,6 +72,7 @@ impl Observer {
             watch: None,
             blind: None,
             proof,
+            foreign: Foreign::default(),
             guests_device: None,
             inquiry: None,
             rearm_at: began,
@@ -129,7 +133,7 @@ impl Observer {
                 *unseen += &format!("; Open vSwitch's verdict: {words}");
             }
         }
-        let evidence = Evidence::of(&self.proof, unseen, &why);
+        let evidence = Evidence::of(&self.proof, unseen, &why).with_foreign(&self.foreign);
         let Some(inquiry) = &self.inquiry else {
             return evidence;
         };
@@ -157,8 +161,23 @@ impl Observer {
     /// Records what was captured until now: it belongs to an earlier round, or to none.
     fn catch_up(&mut self) {
         for sighting in self.watch.iter_mut().flat_map(Watch::so_far) {
-            take(&mut self.proof, &mut self.inquiry, &sighting);
+            take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting);
         }
+    }
+
+    /// Decides about frames from the guest's MAC that entered; returns whether another host has sent some.
+    pub(crate) fn settle_foreign(&mut self) -> bool {
+        if !self.foreign.is_pending() {
+            return false;
+        }
+        // A frame that left may be read after the copy of it that came back.
+        self.catch_up();
+        let is_foreign = self.foreign.settle();
+        if is_foreign {
+            // From now on, what leaves is compared with what enters.
+            self.look_on();
+        }
+        is_foreign
     }
 
     /// Keeps capturing for the current round.
@@ -188,14 +207,14 @@ impl Observer {
         };
         loop {
             for sighting in watch.so_far() {
-                take(&mut self.proof, &mut self.inquiry, &sighting);
+                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting);
             }
             let is_under_way = |inquiry: &Inquiry| inquiry.passage.fate() != RoundFate::Left;
             if !self.inquiry.as_ref().is_some_and(is_under_way) || Instant::now() >= deadline {
                 return;
             }
             tokio::select! {
-                sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
+                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
@@ -221,7 +240,7 @@ impl Observer {
         let deadline = Instant::now() + if has_exits { timeout } else { Duration::ZERO };
         let fate = loop {
             for sighting in watch.so_far() {
-                take(&mut self.proof, &mut self.inquiry, &sighting);
+                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting);
             }
             let fate = self.proof.fate();
             // When the time is up, sightings recorded in the meantime are checked once more.
@@ -230,7 +249,7 @@ impl Observer {
                 break fate;
             }
             tokio::select! {
-                sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
+                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
@@ -257,7 +276,7 @@ impl Observer {
             }
         };
         tokio::select! {
-            sighting = watch.next() => take(&mut self.proof, &mut self.inquiry, &sighting),
+            sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting),
             sighting = on_guests_device => take_answer(&self.proof, &mut self.inquiry, &sighting),
             () = tokio::time::sleep_until(self.rearm_at), if self.proof.returned().is_some() => {
                 watch.rearm();
@@ -270,7 +289,8 @@ impl Observer {
 }
 
 /// Records a frame captured on its way or at an edge.
-fn take(proof: &mut Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
+fn take(proof: &mut Delivery, foreign: &mut Foreign, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
+    foreign.saw(proof, sighting);
     if let Some(inquiry) = inquiry {
         let by = proof.came_in(sighting).map(|edge| match edge {
             Edge::Host => AnsweredBy::Host,

@@ -133,6 +133,11 @@ impl Stand {
         })
     }
 
+    /// The guest sends this frame.
+    pub fn says(&self, frame: &[u8]) {
+        nix::unistd::write(&self.guest[0], frame).unwrap();
+    }
+
     /// Runs `announce` with `command`, for the guest with its two addresses.
     pub fn announce(&self, command: &[&str]) -> Run {
         self.start_announce(command).finish()

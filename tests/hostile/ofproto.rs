@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use announced::for_tests::fdb_show::{self, Port};
+use announced::for_tests::fdb_show::{self, Entry};
 use announced::for_tests::ofproto_trace;
 use announced::for_tests::unixctl;
 use pnet_base::MacAddr;
@@ -143,7 +143,7 @@ fn nonsense_from_ovs_vswitchd_is_reported_in_one_line() {
                 let directory = daemon(manner);
                 let ask = || {
                     let asked = unixctl::learned(directory.path(), "br-int", MAC, None);
-                    let learned: Option<Result<Option<Port>, _>> = ended(asked);
+                    let learned: Option<Result<Option<Entry>, _>> = ended(asked);
                     learned.expect("it hangs").expect_err(words).to_string()
                 };
                 // On a slow machine an answer may come too late.

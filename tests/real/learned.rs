@@ -25,11 +25,11 @@ fn run<F: Future>(future: F) -> F::Output {
 }
 
 fn on_linux_bridge(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
-    run(fdb::on_linux_bridge(bridge, mac, vlan))
+    run(fdb::on_linux_bridge(bridge, mac, vlan)).map(|entry| entry.map(|entry| entry.port))
 }
 
 fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
-    run(fdb::walk(bridge, mac, vlan))
+    run(fdb::walk(bridge, mac, vlan)).map(|entry| entry.map(|entry| entry.port))
 }
 
 /// A bridge with the uplink, and `tap0` as OpenFlow port 5.
@@ -53,7 +53,8 @@ impl Bridge {
     }
 
     fn learned(&self, vlan: Option<u16>) -> Option<Port> {
-        answered(|| run(unixctl::learned(&self.directory, "br-int", MAC, vlan))).unwrap()
+        let entry = answered(|| run(unixctl::learned(&self.directory, "br-int", MAC, vlan))).unwrap();
+        entry.map(|entry| entry.port)
     }
 
     fn call(&self, command: &str, arguments: &[&str]) -> Result<String, String> {

@@ -315,6 +315,25 @@ fn a_long_lost_round_leaves_when_the_host_changes() {
 }
 
 #[test]
+fn another_host_that_uses_the_mac_brings_one_round_more_in_ten_seconds() {
+    let mut it = Announcement::new(Schedule { count: 3, ..Schedule::default() }, ms(1000));
+    it.hurry(ms(0));
+    it.observe(ms(0), &ready());
+    it.sent(left(0));
+    it.hurry(ms(20));
+    assert_eq!(it.step(ms(20)), Step::Send);
+    it.sent(left(20));
+    it.hurry(ms(30));
+    assert_eq!(it.step(ms(30)), Step::WaitUntil(ms(50)), "the schedule stays");
+    it.sent(left(50));
+    it.sent(lost(150));
+    it.hurry(ms(10_100));
+    assert_eq!(it.step(ms(150)), Step::WaitUntil(ms(151)), "a lost round is sent again as it is");
+    it.sent(left(10_100));
+    assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 4));
+}
+
+#[test]
 fn it_continues_while_the_network_does_not_answer_if_configured() {
     let mut it = two_rounds().insisting(2);
     it.observe(ms(0), &ready());

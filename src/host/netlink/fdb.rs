@@ -14,6 +14,8 @@ const NDA_LLADDR: u16 = 2;
 const NDA_VLAN: u16 = 5;
 const NDA_MASTER: u16 = 9;
 const NUD_PERMANENT: u16 = 0x80;
+const NUD_NOARP: u16 = 0x40;
+const NTF_EXT_LEARNED: u8 = 0x10;
 /// The length of `struct ndmsg`, and of `struct ifinfomsg`.
 const NDMSG: usize = 12;
 const IFINFOMSG: usize = 16;
@@ -37,6 +39,15 @@ pub enum FdbError {
     NoThread,
 }
 
+/// An entry of an FDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The ifindex of the port.
+    pub port: u32,
+    /// The bridge has learned it from a frame: it is neither static nor another program's (`extern_learn`).
+    pub is_learned: bool,
+}
+
 /// Look-ups on a thread of their own: the kernel takes its lock on all devices for an answer, inside send(2). While other
 /// programs delete devices, this takes up to 14 ms.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +58,7 @@ struct Lookup {
     bridge: u32,
     mac: MacAddr,
     vlan: Option<u16>,
-    answer: oneshot::Sender<Result<Option<u32>, FdbError>>,
+    answer: oneshot::Sender<Result<Option<Entry>, FdbError>>,
 }
 
 impl Lookups {
@@ -59,7 +70,7 @@ impl Lookups {
         bridge: u32,
         mac: MacAddr,
         vlan: Option<u16>,
-    ) -> Result<Option<u32>, FdbError> {
+    ) -> Result<Option<Entry>, FdbError> {
         let (answer, answered) = oneshot::channel();
         let _ = self.0.get_or_init(start).send(Lookup { bridge, mac, vlan, answer });
         answered.await.unwrap_or(Err(FdbError::NoThread))
@@ -86,7 +97,7 @@ fn start() -> mpsc::UnboundedSender<Lookup> {
     sender
 }
 
-/// The ifindex of the port behind which the bridge has learned `mac`. Addresses of the host itself do not count as learned.
+/// The entry for `mac` in the bridge's FDB. Addresses of the host itself do not count.
 ///
 /// A bridge that filters VLANs has a table per VLAN, so `vlan` is required; any other bridge has one table without a VLAN.
 ///
@@ -95,7 +106,11 @@ fn start() -> mpsc::UnboundedSender<Lookup> {
 /// # Errors
 ///
 /// The kernel does not answer.
-pub async fn on_linux_bridge(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
+pub async fn on_linux_bridge(
+    bridge: u32,
+    mac: MacAddr,
+    vlan: Option<u16>,
+) -> Result<Option<Entry>, FdbError> {
     let mut header = [0; NDMSG];
     header[0] = libc::AF_BRIDGE as u8;
     let mut request = Request::new(libc::RTM_GETNEIGH, 0)
@@ -121,7 +136,7 @@ pub async fn on_linux_bridge(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Re
 /// # Errors
 ///
 /// The kernel does not answer, or the table changes during each dump.
-pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<u32>, FdbError> {
+pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option<Entry>, FdbError> {
     let mut header = [0; IFINFOMSG];
     header[0] = libc::AF_BRIDGE as u8;
     // The form of the request that kernels of any age restrict to one bridge.
@@ -142,10 +157,11 @@ pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option
     Err(FdbError::Changes(bridge))
 }
 
-/// The port of an entry for this address, if it is in this bridge's table (its ports have tables of their own).
-fn entry(message: &Message<'_>, bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Option<u32> {
-    let port = u32_at(message.body, 4)?;
-    let local = u16_at(message.body, 8)? & NUD_PERMANENT != 0;
+/// An entry for this address, if it is in this bridge's table (its ports have tables of their own).
+fn entry(message: &Message<'_>, bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Option<Entry> {
+    let (port, state) = (u32_at(message.body, 4)?, u16_at(message.body, 8)?);
+    let is_external = message.body.get(10)? & NTF_EXT_LEARNED != 0;
+    let local = state & NUD_PERMANENT != 0;
     let (mut whose, mut master, mut of) = (None, None, None);
     for (kind, value) in attributes(message.body.get(NDMSG..)?) {
         match kind {
@@ -158,5 +174,5 @@ fn entry(message: &Message<'_>, bridge: u32, mac: MacAddr, vlan: Option<u16>) ->
     let is_it = message.kind == libc::RTM_NEWNEIGH
         && !local
         && (whose, master, of) == (Some(&mac.octets()), Some(bridge), vlan);
-    is_it.then_some(port)
+    is_it.then_some(Entry { port, is_learned: state & NUD_NOARP == 0 && !is_external })
 }

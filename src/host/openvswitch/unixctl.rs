@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::jsonrpc::Connection;
-use crate::proof::fdb_show::{self, Port};
+use crate::proof::fdb_show::{self, Entry};
 use crate::proof::ofproto_flow;
 use crate::proof::ofproto_trace::{self, Verdict};
 
@@ -80,13 +80,13 @@ pub async fn trace(
         .ok_or_else(|| UnixctlError::Answer(directory.join(DAEMON), "ofproto/trace".into()))
 }
 
-/// The port behind which the bridge has learned `mac`, in `vlan`, or else in the VLAN of its most recent entry.
+/// The entry for `mac` in the bridge's FDB, in `vlan`, or else the most recent one.
 pub async fn learned(
     directory: &Path,
     bridge: &str,
     mac: MacAddr,
     vlan: Option<u16>,
-) -> Result<Option<Port>, UnixctlError> {
+) -> Result<Option<Entry>, UnixctlError> {
     let table = call(directory, "fdb/show", &[name(bridge)?]).await?;
     Ok(fdb_show::learned(&table, mac, vlan))
 }

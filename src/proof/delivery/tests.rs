@@ -245,7 +245,7 @@ fn of_several_ends_on_this_host_none_proves_a_departure() {
     proof.begin();
     pass(&mut proof, "veth0", &ALL, ms(1), None);
     assert_eq!(proof.fate(), RoundFate::Left);
-    assert_eq!(departed(&proof), "left br0 by veth0, which leads into another network namespace");
+    assert_eq!(departed(&proof), "left br0 by veth0 into another network namespace");
 
     let mut proof = nothing_seen(veths(2), &Ovs::default(), Method::Redirect);
     proof.begin();

@@ -1,18 +1,20 @@
 //! Frames as text.
 
-use crate::announcement::frame::Frame;
+use std::collections::HashSet;
+
+use crate::announcement::frame::{Frame, Kind};
 
 /// Some frames of a round as text: their kinds, with the address unless all of a kind are included.
 pub(crate) fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for (_, frame) in round.iter().enumerate().filter(|(number, _)| is_one(*number)) {
-        let all = round.iter().enumerate().all(|(number, other)| other.kind != frame.kind || is_one(number));
-        let name = if all { frame.kind.to_string() } else { name(frame) };
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
+    let excluded = round.iter().enumerate().filter(|(number, _)| !is_one(*number));
+    let partial: HashSet<Kind> = excluded.map(|(_, frame)| frame.kind).collect();
+    let included = round.iter().enumerate().filter(|(number, _)| is_one(*number));
+    let names = included.map(|(_, frame)| match partial.contains(&frame.kind) {
+        true => name(frame),
+        false => frame.kind.to_string(),
+    });
+    let mut known = HashSet::new();
+    names.filter(|name| known.insert(name.clone())).collect()
 }
 
 /// `arp-request 192.0.2.10`, or `ask 192.0.2.1 from 192.0.2.10`.

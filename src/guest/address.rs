@@ -3,6 +3,7 @@
 //! An address is announced only if a source other than the guest names it: a guest may claim its gateway's address, and the
 //! host would then spoof for it. [`Source::GuestAgent`] is therefore off unless the configuration enables it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -70,17 +71,14 @@ impl fmt::Display for Source {
 ///
 /// The order is kept. An address that has two sources keeps the first one.
 pub fn believed(candidates: impl IntoIterator<Item = Address>, sources: &[Source]) -> Vec<Address> {
-    let mut kept: Vec<Address> = Vec::new();
-    for address in candidates {
+    let mut known = HashSet::new();
+    let is_believed = |address: &Address| {
         let by_operator = matches!(address.source, Source::Operator | Source::Configuration);
-        if (by_operator || sources.contains(&address.source))
+        (by_operator || sources.contains(&address.source))
             && unannounceable(address.ip).is_none()
-            && kept.iter().all(|k| k.ip != address.ip)
-        {
-            kept.push(address);
-        }
-    }
-    kept
+            && known.insert(address.ip)
+    };
+    candidates.into_iter().filter(is_believed).collect()
 }
 
 /// The link-local address that a MAC implies: the modified EUI-64 of RFC 4291 appendix A.

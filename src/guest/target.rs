@@ -1,5 +1,6 @@
 //! One guest NIC to announce.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use pnet_base::MacAddr;
@@ -161,18 +162,15 @@ pub fn of(
 /// macvtaps have neither id nor name.
 fn join(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Option<&NovaPort>> {
     let ports = domain.nova_ports.as_deref().unwrap_or_default();
-    let by_mark = |nic: &Interface| {
-        let id = marked(nic.mac?)?;
-        ports.iter().find(|port| port.uuid.eq_ignore_ascii_case(&id))
-    };
-    let by_name = |nic: &Interface| ports.iter().find(|port| is_port_of(port, nic));
+    let known = NovaPorts::of(ports);
+    let by_mark = |nic: &Interface| known.with_id(&marked(nic.mac?)?);
     let mut joined: Vec<_> =
-        domain.interfaces.iter().map(|nic| by_name(nic).or_else(|| by_mark(nic))).collect();
+        domain.interfaces.iter().map(|nic| known.named_by(nic).or_else(|| by_mark(nic))).collect();
     // A NIC with another interface id belongs to another port, or to none of nova's.
     let is_open =
         |(nic, port): &(&Interface, &mut Option<&NovaPort>)| port.is_none() && nic.interface_id.is_none();
-    let taken: Vec<&str> = joined.iter().flatten().map(|port| port.uuid.as_str()).collect();
-    let mut left_ports = ports.iter().filter(|port| !taken.contains(&port.uuid.as_str()));
+    let taken: HashSet<&str> = joined.iter().flatten().map(|port| port.uuid.as_str()).collect();
+    let mut left_ports = ports.iter().filter(|port| !taken.contains(port.uuid.as_str()));
     let mut left_nics = domain.interfaces.iter().zip(&mut joined).filter(is_open);
     if let (Some(port), None, Some((_, joined)), None) =
         (left_ports.next(), left_ports.next(), left_nics.next(), left_nics.next())
@@ -182,12 +180,45 @@ fn join(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<Opti
     joined
 }
 
+/// Nova's ports, by what a NIC may have of them.
+struct NovaPorts<'a> {
+    /// By UUID, in lower case.
+    by_id: HashMap<String, &'a NovaPort>,
+    /// By the part of the UUID that neutron puts into device names.
+    by_name: HashMap<&'a str, &'a NovaPort>,
+}
+
+impl<'a> NovaPorts<'a> {
+    fn of(ports: &'a [NovaPort]) -> Self {
+        // The first of several with one name.
+        let by_id = ports.iter().rev().map(|port| (port.uuid.to_ascii_lowercase(), port));
+        let by_name = ports.iter().rev().filter_map(|port| Some((port.uuid.get(..NEUTRON_NAME)?, port)));
+        NovaPorts { by_id: by_id.collect(), by_name: by_name.collect() }
+    }
+
+    fn with_id(&self, id: &str) -> Option<&'a NovaPort> {
+        self.by_id.get(&id.to_ascii_lowercase()).copied()
+    }
+
+    /// By the NIC's interface id; without one, by the name of its device or socket.
+    fn named_by(&self, nic: &Interface) -> Option<&'a NovaPort> {
+        if let Some(id) = &nic.interface_id {
+            return self.with_id(id);
+        }
+        let socket = nic.socket.as_deref().and_then(|path| path.rsplit('/').next());
+        nic.device.as_deref().into_iter().chain(socket).find_map(|name| {
+            let part = name.strip_prefix("tap").or_else(|| name.strip_prefix("vhu"))?;
+            self.by_name.get(part).copied()
+        })
+    }
+}
+
 /// The UUIDs of nova's ports that no NIC could be joined with.
 pub fn unmatched(domain: &Domain, marked: impl Fn(MacAddr) -> Option<String>) -> Vec<&str> {
-    let joined = join(domain, marked);
-    let is_joined = |port: &NovaPort| joined.iter().flatten().any(|of_nic| of_nic.uuid == port.uuid);
-    let ports = domain.nova_ports.iter().flatten().filter(|port| !is_joined(port));
-    ports.map(|port| port.uuid.as_str()).collect()
+    let joined: HashSet<&str> =
+        join(domain, marked).into_iter().flatten().map(|port| port.uuid.as_str()).collect();
+    let ports = domain.nova_ports.iter().flatten().map(|port| port.uuid.as_str());
+    ports.filter(|uuid| !joined.contains(uuid)).collect()
 }
 
 fn target(
@@ -203,8 +234,12 @@ fn target(
         reason,
         by_representor,
     };
-    let Some(mac) = nic.mac else {
-        let reason = obstacle(nic).unwrap_or_else(|| "the domain's XML gives it no MAC address".into());
+    let Some(mac) = nic.mac.filter(|mac| !mac.is_zero()) else {
+        let lacks = match nic.mac {
+            Some(zero) => format!("the domain's XML gives it the MAC address {zero}, which no NIC has"),
+            None => "the domain's XML gives it no MAC address".into(),
+        };
+        let reason = obstacle(nic).unwrap_or(lacks);
         return Err(refused(reason, None));
     };
     let nova = port.into_iter().flat_map(|port| &port.fixed_ips).map(|ip| (*ip, Source::Nova));
@@ -257,18 +292,6 @@ fn obstacle(nic: &Interface) -> Option<String> {
     }
 }
 
-fn is_port_of(port: &NovaPort, nic: &Interface) -> bool {
-    if let Some(id) = &nic.interface_id {
-        return id.eq_ignore_ascii_case(&port.uuid);
-    }
-    let named = |device: &str| {
-        let suffix = device.strip_prefix("tap").or_else(|| device.strip_prefix("vhu"));
-        suffix.is_some_and(|s| s.len() == NEUTRON_NAME && port.uuid.get(..NEUTRON_NAME) == Some(s))
-    };
-    let socket = nic.socket.as_deref().and_then(|path| path.rsplit('/').next());
-    nic.device.as_deref().is_some_and(named) || socket.is_some_and(named)
-}
-
 #[cfg(test)]
 mod corpus;
 
@@ -294,6 +317,14 @@ mod tests {
     fn ips(target: &Target) -> Vec<String> {
         let addresses = target.addresses.iter().filter(|a| a.source != Source::Implied);
         addresses.map(|a| format!("{} {}", a.ip, a.source)).collect()
+    }
+
+    #[test]
+    fn a_mac_of_zeros_is_no_nics() {
+        let xml = "<domain type='kvm'><name>web1</name><uuid>u</uuid><devices><interface type='bridge'>\
+                   <mac address='00:00:00:00:00:00'/><source bridge='br0'/><target dev='tap0'/></interface></devices></domain>";
+        let told = of(&Domain::parse(xml).unwrap())[0].clone().unwrap_err().reason;
+        assert_eq!(told, "the domain's XML gives it the MAC address 00:00:00:00:00:00, which no NIC has");
     }
 
     #[test]

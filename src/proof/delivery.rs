@@ -45,6 +45,8 @@ pub struct Delivery {
     seen: Vec<Vec<Option<Duration>>>,
     /// The tag of the last sighting at each hop.
     vlans: Vec<Option<u16>>,
+    /// By hop: the number after that of the last frame that was seen there.
+    next: Vec<usize>,
     /// How often each frame has left, in all rounds.
     left: Vec<u64>,
     /// The ways by which frames left, in the order of their first use.
@@ -69,6 +71,7 @@ impl Delivery {
             frames: frames.to_vec(),
             seen: vec![vec![None; frames.len()]; hops],
             vlans: vec![None; hops],
+            next: vec![0; hops],
             left: vec![0; frames.len()],
             departures: Vec::new(),
             astray: Vec::new(),
@@ -90,6 +93,7 @@ impl Delivery {
         if path.hops() != self.path.hops() {
             self.seen = vec![vec![None; self.frames.len()]; path.hops().len()];
             self.vlans = vec![None; path.hops().len()];
+            self.next = vec![0; path.hops().len()];
             self.forget_verdicts();
         }
         self.path = path;
@@ -180,8 +184,7 @@ impl Delivery {
         if is_dead || !self.is_under_way {
             return;
         }
-        let same = |frame: &Frame| frame.is(sighting.vlan, &sighting.frame);
-        let Some(which) = self.frames.iter().position(same) else {
+        let Some(which) = self.which(at, sighting) else {
             return;
         };
         self.vlans[at] = sighting.vlan;
@@ -202,6 +205,15 @@ impl Delivery {
             self.left[which] += 1;
             note(&mut self.departures, departure, sighting.at);
         }
+    }
+
+    /// The number of the frame. Frames pass a hop in the order of the round, so the search begins after the last one that did.
+    fn which(&mut self, at: usize, sighting: &Sighting) -> Option<usize> {
+        let same = |number: &usize| self.frames[*number].is(sighting.vlan, &sighting.frame);
+        let next = self.next[at].min(self.frames.len());
+        let which = (next..self.frames.len()).chain(0..next).find(same)?;
+        self.next[at] = which + 1;
+        Some(which)
     }
 
     fn is_reply(&self, at: usize, sighting: &Sighting) -> bool {

@@ -42,7 +42,7 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
         match line.strip_prefix("Datapath actions: ") {
             Some(list) => {
                 actions = Some(list);
-                outputs.extend(leaves_by(list, &names));
+                leaves_by(list, &names, &mut outputs);
             }
             None => walk.line(line),
         }

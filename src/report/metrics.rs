@@ -265,7 +265,8 @@ impl Exposition {
         let mut total = 0;
         let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(histogram.buckets) {
-            total += count;
+            // The snapshot may be another program's.
+            total = u64::saturating_add(total, count);
             let _ = writeln!(self.0, "announced_{name}_bucket{{le=\"{bound}\"}} {total}");
         }
         let sum = histogram.sum;

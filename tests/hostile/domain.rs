@@ -141,3 +141,31 @@ fn four_thousand_namespaces_of_metadata_are_not_read() {
     assert_eq!((domain.name, domain.interfaces), (plain.name, plain.interfaces));
     assert_eq!(domain.nova_ports, None);
 }
+
+/// The cost grows with the sum of NICs and ports, not with their product.
+#[test]
+fn ten_thousand_nics_find_their_ports() {
+    let id = |n: usize| format!("{n:08x}-0000-4000-8000-000000000000");
+    let ports: String = (0..10_000).map(|n| format!("<nova:port uuid='{}'/>", id(n))).collect();
+    let nic = |n: usize| {
+        let device = format!("tap{}", &id(n)[..11]);
+        let mac = format!("52:54:00:00:{:02x}:{:02x}", n >> 8, n & 0xff);
+        format!(
+            "<interface type='bridge'><mac address='{mac}'/><source bridge='br-int'/><target dev='{device}'/></interface>"
+        )
+    };
+    let nics: String = (0..10_000).rev().map(nic).collect();
+    let xml = format!(
+        "<domain type='kvm'><name>web1</name><uuid>u</uuid><metadata>\
+         <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'><nova:ports>{ports}</nova:ports></nova:instance>\
+         </metadata><devices>{nics}</devices></domain>"
+    );
+    let domain = Domain::parse(&xml).unwrap();
+    let began = cpu_time();
+    let targets = target::of(&domain, |_| None);
+    let took = cpu_time() - began;
+    println!("it took {took:?}");
+    let joined = targets.iter().flatten().filter(|target| target.plug.interface_id.is_some()).count();
+    assert_eq!(joined, 10_000);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}

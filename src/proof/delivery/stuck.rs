@@ -53,7 +53,11 @@ impl Delivery {
         let stuck = places.into_iter().map(|(reached, why, frames)| {
             let all = frames.len() == self.frames.len();
             Stuck {
-                frames: if all { Vec::new() } else { names(&self.frames, |number| frames.contains(&number)) },
+                frames: if all {
+                    Vec::new()
+                } else {
+                    names(&self.frames, |number| frames.binary_search(&number).is_ok())
+                },
                 reached: reached.map(|at| self.path.hops()[at].name.clone()),
                 held_by: self.held_by(reached),
                 why: why.cloned(),

@@ -136,6 +136,21 @@ fn what_leaves_before_the_first_round_or_while_the_port_is_not_ready_is_not_ours
     assert_eq!(vlans, [Some(100)]);
 }
 
+/// A NIC with many addresses: each frame is looked for where it is expected, and found elsewhere, too.
+#[test]
+fn frames_count_in_whichever_order_they_pass() {
+    let mut proof = on_br_int();
+    let ips: Vec<_> = (0..5_000_u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0001 + n).into()).collect();
+    proof.add(round(GUEST, &ips, &Style::default()).into_iter());
+    let (mut numbers, at) = ((0..proof.frames.len()).collect::<Vec<_>>(), proof.path.hops().len() - 1);
+    for _ in 0..2 {
+        proof.begin();
+        pass(&mut proof, "eth0", &numbers, ms(1), None);
+        assert_eq!((proof.fate(), proof.next[at]), (RoundFate::Left, numbers.last().unwrap() + 1));
+        numbers[5_000..5_100].reverse();
+    }
+}
+
 #[test]
 fn the_fate_of_a_round_is_that_of_its_frames() {
     for (left, fate) in [

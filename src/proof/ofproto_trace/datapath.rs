@@ -48,11 +48,9 @@ pub(super) fn names<'a>(ports: &'a str, bridge: &str) -> BTreeMap<&'a str, &'a s
     if is_it { names } else { BTreeMap::new() }
 }
 
-/// The ports in a list of datapath actions, each with the frame's VLAN at that point.
-pub(super) fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
-    let mut outputs = Vec::new();
-    carry_out(actions, names, Frame::default(), MAX_DEPTH, &mut outputs);
-    outputs
+/// Adds the ports in a list of datapath actions to `outputs`, each with the frame's VLAN at that point.
+pub(super) fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>, outputs: &mut Vec<Output>) {
+    carry_out(actions, names, Frame::default(), MAX_DEPTH, outputs);
 }
 
 /// The frame as the actions have changed it.

@@ -137,6 +137,12 @@ fn the_provider_bridge_does_not_know_the_vlan() {
     passes(answer!("provider-without-flows"), &format!("{line}; {BR_TUN}; {own}"));
 }
 
+fn leaves_by(actions: &str, names: &BTreeMap<&str, &str>) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    datapath::leaves_by(actions, names, &mut outputs);
+    outputs
+}
+
 #[test]
 fn ports_are_distinguished_from_other_actions() {
     let outputs = leaves_by(

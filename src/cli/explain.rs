@@ -19,12 +19,13 @@ use crate::guest::gateway::{Gateway, Source};
 use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
-use crate::report::Path;
 use crate::report::snapshot::MissingInjector;
 use crate::report::unmet::Unmet;
+use crate::report::{Path, TRUNK};
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::diagnose;
 use crate::run::order::{Host, Order};
+use crate::run::routed;
 
 /// Explains each selected NIC.
 ///
@@ -41,6 +42,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
         let explanation = Explanation {
             missing_injectors: missing_injectors(order, &host, &seen).await,
             held: held(order, &seen, kept_in),
+            error: routed::by_host(&host, order, &seen).await,
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };
@@ -66,11 +68,16 @@ pub(super) struct Explanation {
     unmet: Vec<String>,
     /// The same, with codes and remedies.
     conditions: Vec<Unmet>,
+    /// Why it cannot be announced on this host at all.
+    error: Option<String>,
     /// The settings that keep frames from every edge, by kinds of frames.
     held: Vec<String>,
     addresses: Vec<Address>,
     /// Known addresses that are not announced: their source is not trusted, or the configuration excludes them.
     disbelieved: Vec<Address>,
+    /// Its port is a trunk without a native VLAN.
+    #[serde(skip)]
+    is_trunk: bool,
     /// The sources of addresses that were asked.
     sources: Vec<address::Source>,
     gateways: Vec<Asks>,
@@ -114,10 +121,12 @@ impl Explanation {
             evidence: seen.in_charge.1.clone(),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
             conditions: Unmet::all(&seen.unmet, target, seen),
+            error: None,
             sources: order.sources.clone(),
             held: Vec::new(),
             addresses: order.addresses.clone(),
             disbelieved: claimed.copied().collect(),
+            is_trunk: order.is_tagged_only(),
             gateways: asks.collect(),
             router_settings: BTreeMap::new(),
             frames: frames.collect(),
@@ -146,6 +155,9 @@ impl Explanation {
     }
 
     fn rarp_only(&self) -> String {
+        if self.is_trunk {
+            return format!("none: {TRUNK}");
+        }
         let sources: Vec<&str> = self.sources.iter().map(|source| source.word()).collect();
         let (asked, mac) = (sources.join(", "), self.mac);
         format!("none: RARP only; asked: {asked}; give one with --ip, or as addresses under [nic.\"{mac}\"]")
@@ -206,9 +218,13 @@ impl fmt::Display for Explanation {
         let vlan = self.attachment.as_ref().and_then(|path| path.vlan);
         let ready = vlan.map_or("yes".to_owned(), |vlan| format!("yes, in VLAN {vlan}"));
         let unmet = self.conditions.iter().map(|unmet| format!("no: {}", unmet.text));
+        let unmet: Vec<String> = match &self.error {
+            Some(why) => vec![format!("no: {why}")],
+            None => unmet.collect(),
+        };
         let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
         next.dedup();
-        row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet.collect() })?;
+        row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet })?;
         row("next", next)?;
         row("held", self.held.clone())?;
         let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));

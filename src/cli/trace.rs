@@ -27,6 +27,7 @@ use crate::run::asking::gateways_here;
 use crate::run::diagnose;
 use crate::run::observer::Observer;
 use crate::run::order::{Host, Order};
+use crate::run::routed;
 
 /// How long to wait for frames from the network to the guest, and for late frames of a busy host.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -118,7 +119,8 @@ impl Trace {
             seen = order.look(host, guest);
         }
         let mut trace = Trace::new(order, &seen);
-        if Condition::all_keep_frames_in(&seen.unmet) {
+        trace.error = routed::by_host(host, order, &seen).await;
+        if trace.error.is_none() && Condition::all_keep_frames_in(&seen.unmet) {
             trace.error = trace.send(order, host, &seen).await.err();
         }
         trace
@@ -154,7 +156,7 @@ impl Trace {
         observer.look_everywhere();
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
-        if !matches!(observer.judge().await, RoundFate::Left | RoundFate::Lost) {
+        if !matches!(observer.judge_by_verdicts(host, seen).await, RoundFate::Left | RoundFate::Lost) {
             // A trace sends no second round, but late frames are shown.
             observer.look_on();
         }

@@ -6,7 +6,7 @@ use crate::guest::target::Plug;
 use crate::path::condition::Condition;
 use crate::path::hop::Tag;
 use crate::path::link::{Link, Links};
-use crate::path::ovs::{Bridge, Ovs, Plugged};
+use crate::path::ovs::{Bridge, Interface, Ovs, Plugged};
 use crate::path::uplinks::Uplinks;
 use crate::path::walk::{self, Start};
 use crate::path::way_out::WayOut;
@@ -161,19 +161,40 @@ pub fn resolve(
 /// The NIC's row in OVSDB: by its name, by its interface id, or by its vhost-user socket.
 fn find<'a>(plug: &Plug, ovs: &'a Ovs) -> Option<Plugged<'a>> {
     let by_name = plug.device.as_deref().and_then(|name| ovs.named(name));
-    by_name.or_else(|| {
-        ovs.vhost_user().find(|p| {
-            let ids = &p.interface.external_ids;
-            let id = plug.interface_id.as_ref();
-            let path = plug.socket.as_ref();
-            // A hybrid plug's qvo carries the iface-id as well; there the path begins at the tap.
-            (id.is_some() && ids.get("iface-id") == id)
-                || path.is_some_and(|path| {
-                    p.interface.options.get("vhost-server-path") == Some(path)
-                        || path.ends_with(&format!("/{}", p.interface.name))
-                })
-        })
-    })
+    // A hybrid plug's qvo carries the iface-id as well; there the path begins at the tap.
+    by_name.or_else(|| ovs.vhost_user().find(|port| is_vhost_user_of(plug.into(), port.interface)))
+}
+
+/// The names by which a vhost-user NIC is known.
+#[derive(Debug, Clone, Copy)]
+pub struct VhostUser<'a> {
+    /// The SDN's id of the port.
+    pub interface_id: Option<&'a str>,
+    /// The path of the socket.
+    pub socket: Option<&'a str>,
+}
+
+impl<'a> From<&'a Plug> for VhostUser<'a> {
+    fn from(plug: &'a Plug) -> Self {
+        VhostUser { interface_id: plug.interface_id.as_deref(), socket: plug.socket.as_deref() }
+    }
+}
+
+/// Whether a vhost-user interface is this NIC's.
+pub fn is_vhost_user_of(nic: VhostUser<'_>, interface: &Interface) -> bool {
+    let has_id = nic.interface_id.is_some()
+        && interface.external_ids.get("iface-id").map(String::as_str) == nic.interface_id;
+    let is_its = |path: &str| {
+        interface.options.get("vhost-server-path").is_some_and(|known| known == path)
+            || path.ends_with(&format!("/{}", interface.name))
+    };
+    has_id || nic.socket.is_some_and(is_its)
+}
+
+/// The far end of the veth by which a Linux bridge leads into Open vSwitch: the port of a hybrid plug there.
+pub fn beyond<'a>(bridge: &Link, links: &'a Links, ovs: &'a Ovs) -> Option<Plugged<'a>> {
+    let veths = links.leading_on(bridge.index).filter(|port| port.is("veth"));
+    veths.filter_map(|veth| links.get(veth.link?)).find_map(|far| ovs.named(&far.name))
 }
 
 /// The snapshots over which a path is followed.
@@ -321,7 +342,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::path::hop::{Edge, Role, Via};
     use crate::path::link;
-    use crate::path::ovs::{Interface, Port};
+    use crate::path::ovs::Port;
 
     /// The attachment of this device's NIC on a host without configured uplinks.
     pub(crate) fn find(device: &str, links: &Links, ovs: &Ovs) -> Result<Attachment, Condition> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::guest::event::Cause;
 use crate::path::attachment;
 use crate::path::link::{Link, Links};
-use crate::path::ovs::Ovs;
+use crate::path::ovs::{Ovs, Plugged};
 
 /// Something that happened to a guest's port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +22,42 @@ pub(crate) struct PortEvent {
 #[derive(Debug, Default)]
 pub(crate) struct Ports(BTreeMap<String, Seen>);
 
+/// A vhost-user port whose row is gone is forgotten after so many looks: it is moved by more than one transaction.
+const MAX_LOOKS_WITHOUT_ROW: u32 = 1000;
+
 #[derive(Debug)]
 struct Seen {
+    /// 0 for a vhost-user port, which has no device.
     ifindex: u32,
-    /// The last one that it was on.
-    bridge: Option<String>,
+    place: Place,
     link: LinkState,
     sub_ports: BTreeSet<String>,
+    /// Looks since its row was seen, for a vhost-user port.
+    looks_without_row: u32,
+}
+
+/// Where a port was seen last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Place {
+    /// The bridge that it is on, of either kind.
+    bridge: Option<String>,
+    /// The bridge of Open vSwitch to which that one, a Linux bridge, is linked by a veth: a hybrid plug.
+    beyond: Option<String>,
+}
+
+impl Place {
+    /// Whether a port has moved from `before` to here. Between two bridges it may be on none.
+    fn is_another_than(&self, before: &Place) -> bool {
+        let differ = |now: &Option<String>, before: &Option<String>| {
+            now.is_some() && before.is_some() && now != before
+        };
+        differ(&self.bridge, &before.bridge) || differ(&self.beyond, &before.beyond)
+    }
+
+    /// Where it was seen last, if it is on no bridge now.
+    fn or(self, before: Place) -> Place {
+        Place { bridge: self.bridge.or(before.bridge), beyond: self.beyond.or(before.beyond) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +75,7 @@ impl Ports {
         let mut events = Vec::new();
         let mut known = std::mem::take(&mut self.0);
         for link in links.all().filter(|link| link.is("tun") || link.is("macvtap")) {
-            let (bridge, is_up) = (bridge_of(link, links, ovs), link.up && link.lower_up);
+            let (place, is_up) = (place_of(link, links, ovs), link.up && link.lower_up);
             let before = known.remove(&link.name).filter(|before| before.ifindex == link.index);
             let sub_ports: BTreeSet<String> = attachment::sub_ports(&link.name, ovs)
                 .filter(|port| port.interface.external_ids.contains_key("attached-mac"))
@@ -54,14 +83,14 @@ impl Ports {
                 .collect();
             let Some(before) = before else {
                 let state = if is_up { LinkState::Up } else { LinkState::New };
-                self.0
-                    .insert(link.name.clone(), Seen { ifindex: link.index, bridge, link: state, sub_ports });
+                let seen = Seen { ifindex: link.index, place, link: state, sub_ports, looks_without_row: 0 };
+                self.0.insert(link.name.clone(), seen);
                 continue;
             };
             let mut tell = |cause, sub_port| {
                 events.push(PortEvent { device: link.name.clone(), sub_port, cause });
             };
-            let has_moved = bridge.is_some() && before.bridge.is_some() && bridge != before.bridge;
+            let has_moved = place.is_another_than(&before.place);
             match (has_moved, is_up, before.link) {
                 (true, ..) => tell(Cause::Moved, None),
                 (false, true, LinkState::Down) => tell(Cause::LinkUp, None),
@@ -74,18 +103,53 @@ impl Ports {
                 (false, LinkState::New) => LinkState::New,
                 (false, _) => LinkState::Down,
             };
-            let bridge = bridge.or(before.bridge);
-            self.0.insert(link.name.clone(), Seen { ifindex: link.index, bridge, link: state, sub_ports });
+            let place = place.or(before.place);
+            let seen = Seen { ifindex: link.index, place, link: state, sub_ports, looks_without_row: 0 };
+            self.0.insert(link.name.clone(), seen);
+        }
+        known.retain(|_, seen| seen.ifindex == 0);
+        events.extend(self.look_at_vhost_user(known, ovs));
+        events
+    }
+
+    /// The same for vhost-user ports, which have only a row in OVSDB.
+    fn look_at_vhost_user(&mut self, mut known: BTreeMap<String, Seen>, ovs: &Ovs) -> Vec<PortEvent> {
+        let mut events = Vec::new();
+        for port in ovs.vhost_user() {
+            let name = port.interface.name.clone();
+            let place = Place { bridge: Some(port.bridge.name.clone()), beyond: None };
+            let before = known.remove(&name);
+            if before.is_some_and(|before| place.is_another_than(&before.place)) {
+                events.push(PortEvent { device: name.clone(), sub_port: None, cause: Cause::Moved });
+            }
+            let seen = Seen {
+                ifindex: 0,
+                place,
+                link: LinkState::New,
+                sub_ports: BTreeSet::new(),
+                looks_without_row: 0,
+            };
+            self.0.insert(name, seen);
+        }
+        for (name, seen) in known {
+            let looks_without_row = seen.looks_without_row + 1;
+            if looks_without_row < MAX_LOOKS_WITHOUT_ROW {
+                self.0.entry(name).or_insert(Seen { looks_without_row, ..seen });
+            }
         }
         events
     }
 }
 
-/// The bridge that a device is on, of either kind.
-fn bridge_of(link: &Link, links: &Links, ovs: &Ovs) -> Option<String> {
-    let master = link.master.and_then(|index| links.get(index)).filter(|master| master.is("bridge"));
-    let of_ovs = || ovs.named(&link.name).map(|plugged| plugged.bridge.name.clone());
-    master.map(|master| master.name.clone()).or_else(of_ovs)
+fn place_of(link: &Link, links: &Links, ovs: &Ovs) -> Place {
+    let name = |plugged: Plugged<'_>| plugged.bridge.name.clone();
+    match link.master.and_then(|index| links.get(index)).filter(|master| master.is("bridge")) {
+        Some(master) => Place {
+            bridge: Some(master.name.clone()),
+            beyond: attachment::beyond(master, links, ovs).map(name),
+        },
+        None => Place { bridge: ovs.named(&link.name).map(name), beyond: None },
+    }
 }
 
 #[cfg(test)]
@@ -123,6 +187,36 @@ mod tests {
         let mut look = |bridges: &[(&str, &[&str])]| causes(ports.look(&host(0, true, 5), &ovs(bridges)));
         assert_eq!(look(&[("br-a", &["tap0"]), ("br-b", &[])]), [""; 0]);
         assert_eq!(look(&[("br-a", &[]), ("br-b", &["tap0"])]), ["moved"]);
+    }
+
+    #[test]
+    fn a_hybrid_plug_moves_when_its_far_end_comes_to_another_bridge() {
+        let links = Links::from_iter([
+            link(1, "qbr0", "bridge", 0, 0),
+            link(2, "tap0", "tun", 1, 0),
+            link(3, "qvb0", "veth", 1, 4),
+            link(4, "qvo0", "veth", 0, 3),
+        ]);
+        let mut ports = Ports::default();
+        let mut look = |bridges: &[(&str, &[&str])]| causes(ports.look(&links, &ovs(bridges)));
+        assert_eq!(look(&[("br-a", &[]), ("br-b", &[])]), [""; 0]);
+        assert_eq!(look(&[("br-a", &["qvo0"]), ("br-b", &[])]), [""; 0], "it is plugged in");
+        assert_eq!(look(&[("br-a", &[]), ("br-b", &["qvo0"])]), ["moved"]);
+        assert_eq!(look(&[("br-a", &[]), ("br-b", &[])]), [""; 0]);
+        assert_eq!(look(&[("br-a", &["qvo0"]), ("br-b", &[])]), ["moved"], "by way of nowhere");
+    }
+
+    #[test]
+    fn a_vhost_user_port_moves_with_its_row() {
+        let mut ports = Ports::default();
+        let mut look = |bridges: &[(&str, &[&str])]| causes(ports.look(&host(0, true, 5), &ovs(bridges)));
+        let vhu: &[&str] = &["vhu0:dpdkvhostuserclient"];
+        assert_eq!(look(&[("br-a", vhu), ("br-b", &[])]), [""; 0]);
+        assert_eq!(look(&[("br-a", &[]), ("br-b", vhu)]), ["moved"]);
+        assert_eq!(look(&[("br-a", &[]), ("br-b", &[])]), [""; 0]);
+        assert_eq!(look(&[("br-a", vhu), ("br-b", &[])]), ["moved"], "by way of nowhere");
+        (0..MAX_LOOKS_WITHOUT_ROW).for_each(|_| assert_eq!(look(&[]), [""; 0]));
+        assert_eq!(look(&[("br-b", vhu)]), [""; 0], "it is forgotten");
     }
 
     #[test]

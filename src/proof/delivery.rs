@@ -322,6 +322,12 @@ impl Delivery {
         never.into_iter().find_map(|number| self.unseen_way(number))
     }
 
+    /// The first frame whose departure cannot be seen; the first frame if all were seen to leave or are held.
+    pub fn first_unseen(&self) -> Option<&Frame> {
+        let is_unseen = |number: &usize| self.left[*number] == 0 && self.unseen_way(*number).is_some();
+        self.frames.get((0..self.frames.len()).find(is_unseen).unwrap_or_default())
+    }
+
     /// The ways by which frames left the host, in the order of their first use.
     pub fn departures(&self) -> &[Departed] {
         &self.departures

@@ -49,10 +49,10 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
     }
     let dropped = actions? == "drop";
     let ends = walk.ends();
-    Some(Verdict { dropped, deciding: deciding(&ends, &outputs), ends, outputs })
+    Some(Verdict { dropped, deciding: deciding(&ends, &outputs, None), ends, outputs })
 }
 
-fn deciding(ends: &[End], outputs: &[Output]) -> String {
+fn deciding(ends: &[End], outputs: &[Output], entry: Option<&str>) -> String {
     let mut words: Vec<String> =
         ends.iter().filter(|end| end.dropped).map(|end| end.line.clone()).take(MAX_NAMES).collect();
     if words.is_empty() {
@@ -60,7 +60,10 @@ fn deciding(ends: &[End], outputs: &[Output]) -> String {
     }
     let (own, others): (Vec<&Output>, Vec<&Output>) =
         outputs.iter().partition(|output| ends.iter().any(|end| end.bridge == output.port));
-    if !others.is_empty() {
+    let is_entry = |output: &&Output| entry == Some(output.port.as_str());
+    if let (Some(entry), false, true) = (entry, others.is_empty(), others.iter().all(is_entry)) {
+        words.push(format!("goes to {entry} itself"));
+    } else if !others.is_empty() {
         words.push(format!("goes to {}", list(&others)));
     } else if !own.is_empty() {
         words.push(format!("goes to no port but the bridge's own, {}", list(&own)));
@@ -77,6 +80,11 @@ fn list(outputs: &[&Output]) -> String {
 }
 
 impl Verdict {
+    /// The same for a frame that came in by this port: a flow may answer it, or send it back.
+    pub fn entered_by(self, port: &str) -> Verdict {
+        Verdict { deciding: deciding(&self.ends, &self.outputs, Some(port)), ..self }
+    }
+
     /// The deciding line with port names in place of OpenFlow numbers, each number in its own bridge, as far as `name` knows
     /// them.
     pub fn deciding_by_name(&self, name: impl Fn(&str, u32) -> Option<String>) -> String {

@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::announcement::frame::{self, Frame, Kind};
 use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
 use crate::proof::delivery::Delivery;
+use crate::proof::delivery::stuck::Stuck;
 use crate::proof::departure::{Departed, Departure};
 use crate::proof::foreign::Foreign;
 use crate::report::inquiry::{self, Answer, Inquired};
+
+/// The subject of a line about all questions.
+const ALL_QUESTIONS: &str = "the questions ";
 
 /// The keys of a report that depend on captured frames.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -141,12 +145,13 @@ pub enum Learned {
 }
 
 impl Evidence {
-    /// The evidence of `proof`; `why` has the reasons for stuck frames by frame number.
-    pub fn of(proof: &Delivery, unseen: Option<String>, why: &[Option<String>]) -> Evidence {
+    /// The evidence of `proof`; `why` has the reasons for stuck frames by frame number. `blind` is why nothing can be captured.
+    pub fn of(proof: &Delivery, blind: Option<String>, why: &[Option<String>]) -> Evidence {
         let departure = proof.departure();
-        // If departures cannot be seen, no frame can be called stuck.
-        let stuck = if unseen.is_none() { proof.stuck(why) } else { Vec::new() };
-        let not_left = if unseen.is_none() { not_left(proof) } else { Vec::new() };
+        // Without captures, no frame can be called stuck.
+        let stuck = if blind.is_none() { proof.stuck(why) } else { Vec::new() };
+        let not_left = if blind.is_none() { not_left(proof) } else { Vec::new() };
+        let unseen = blind.or_else(|| proof.unseen());
         Evidence {
             left_host_after_ms: departure.map(|left| millis(left.at)),
             departure: departure.map(|left| left.departure.clone()),
@@ -185,7 +190,8 @@ impl Evidence {
     /// An address was not announced, or no frame left at all. A RARP alone is not missed if other frames announce the MAC:
     /// OVN's port security drops every RARP.
     pub fn is_lacking(&self) -> bool {
-        !self.not_left.is_empty() || (self.departure.is_none() && !self.stuck.is_empty())
+        let may_have_left = self.departure.is_some() || self.unseen.is_some();
+        !self.not_left.is_empty() || (!may_have_left && !self.stuck.is_empty())
     }
 
     /// Adds the questions, as they stand at `now`; `why` has the reasons for stuck questions by frame number.
@@ -206,8 +212,11 @@ impl Evidence {
         self.ceased = proof.all_returned().has_ceased(now) && inquiry.is_unanswered();
         if self.unseen.is_none() {
             let open = |number: &usize| inquiry.is_open(*number);
-            self.stuck_questions =
-                inquiry.passage.stuck_of(why, open).iter().map(ToString::to_string).collect();
+            let words = |stuck: &Stuck| match stuck.frames.is_empty() {
+                true => format!("{ALL_QUESTIONS}{stuck}"),
+                false => stuck.to_string(),
+            };
+            self.stuck_questions = inquiry.passage.stuck_of(why, open).iter().map(words).collect();
             let left = self.frames_left.iter().flat_map(Tally::by_kind);
             self.frames_left = inquiry.passage.left().map(|questions| left.chain(questions).collect());
         }
@@ -216,7 +225,10 @@ impl Evidence {
 
     /// The lines about stuck questions, without those that the announcements have, too.
     pub fn lines_of_questions(&self) -> impl Iterator<Item = &String> {
-        self.stuck_questions.iter().filter(|line| !self.stuck.contains(line))
+        let is_known = |line: &str| {
+            self.stuck.iter().any(|known| known == line.strip_prefix(ALL_QUESTIONS).unwrap_or(line))
+        };
+        self.stuck_questions.iter().filter(move |line| !is_known(line))
     }
 
     /// The gateways that certainly are gateways and have not answered.

@@ -13,4 +13,4 @@ pub(crate) mod unmet;
 pub mod waiting;
 
 pub(crate) use record::{Path, Report, VERSION};
-pub(crate) use text::count;
+pub(crate) use text::{TRUNK, count};

@@ -78,6 +78,9 @@ pub struct Report {
     /// Rounds that could not be sent.
     #[serde(default)]
     pub send_errors: u32,
+    /// The port is a trunk without a native VLAN.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trunk: bool,
     /// The guest was paused during the announcement.
     #[serde(skip)]
     pub held_up_by_pause: bool,
@@ -146,6 +149,7 @@ impl Report {
             notes: Vec::new(),
             error: progress.error.clone(),
             send_errors: progress.send_errors,
+            trunk: target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some()),
             held_up_by_pause: matches!(progress.outcome, Some(Outcome::Cancelled | Outcome::NotReady))
                 && progress.unmet.iter().any(|condition| matches!(condition, Condition::Paused(_))),
         }
@@ -179,6 +183,7 @@ impl Report {
             notes: Vec::new(),
             error: Some(nic.reason.clone()),
             send_errors: 0,
+            trunk: false,
             held_up_by_pause: false,
         }
     }

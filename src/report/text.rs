@@ -12,6 +12,9 @@ use crate::report::unmet;
 /// The guest is quiet, or the network has not heard: both look the same from here.
 const UNANSWERED: &str = "no frame for it has come in since it was announced: no host sends it any, or the network has not learned where it is";
 
+/// Why no address is announced on a trunk without a native VLAN.
+pub(crate) const TRUNK: &str = "RARP only: its port is a trunk without a native VLAN, and no source tells in which of the VLANs an address is";
+
 /// `1 guest`, `2 guests`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -74,6 +77,9 @@ impl Report {
 
     /// That no address is known, and the remedy.
     pub fn rarp_only(&self) -> String {
+        if self.trunk {
+            return TRUNK.into();
+        }
         let mac = self.mac.map(|mac| mac.to_string()).unwrap_or_default();
         format!("RARP only: no address is known; give it with --ip, or as addresses under [nic.{mac:?}]")
     }

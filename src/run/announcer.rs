@@ -202,18 +202,7 @@ impl Run {
         let Some(observer) = &mut self.observer else {
             return Round { at, left: true, answered: true };
         };
-        let mut fate = observer.judge().await;
-        // Open vSwitch is asked after the frames were sent: its answer must not delay them.
-        let unjudged: Vec<Frame> = observer.proof.unjudged().into_iter().cloned().collect();
-        for frame in unjudged.iter().filter(|_| fate != RoundFate::Left) {
-            let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await else {
-                break;
-            };
-            observer.proof.judged(frame, &verdict);
-        }
-        if !unjudged.is_empty() {
-            fate = observer.proof.fate();
-        }
+        let fate = observer.judge_by_verdicts(host, seen).await;
         if fate == RoundFate::Lost {
             return Round { at, left: false, answered: false };
         }
@@ -317,10 +306,10 @@ impl Run {
         }
     }
 
-    async fn report(self, host: &Host, seen: &Assessment) -> Report {
+    async fn report(mut self, host: &Host, seen: &Assessment) -> Report {
         let (order, progress) = (&self.order, self.machine.progress());
         let sent = progress.first_frame_at.is_some();
-        let evidence = match self.observer.as_ref().filter(|_| sent) {
+        let evidence = match self.observer.as_mut().filter(|_| sent) {
             Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
             None => Evidence::default(),
         };

@@ -11,7 +11,7 @@ use crate::announcement::injection::Method;
 use crate::host::openvswitch::unixctl::{self, UnixctlError};
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Hop, Role};
-use crate::path::link::{Links, PortState};
+use crate::path::link::{BridgePort, Links, PortState};
 use crate::path::ovs::{Ovs, Plugged};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
@@ -136,7 +136,8 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     for (number, frame) in &filtered {
         let holds = proof.path().way().holds(frame.kind.cast());
         let words: Vec<String> = holds.iter().map(ToString::to_string).collect();
-        why[*number] = Some(if words.is_empty() { FILTER.into() } else { words.join("; ") });
+        let unknown = || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| FILTER.into());
+        why[*number] = Some(if words.is_empty() { unknown() } else { words.join("; ") });
     }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, _) in asked {
@@ -285,7 +286,23 @@ pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame)
 async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Asked> {
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
+    let traced = traced.map(|verdict| verdict.entered_by(&entry.interface));
     Some(traced.map_err(Arc::new))
+}
+
+/// The port of a Linux bridge that is locked, where the frames enter the bridge: it drops those whose source it has not been told
+/// (`BR_PORT_LOCKED`, `net/bridge/br_input.c`).
+fn locked(links: &Links, hops: &[Hop]) -> Option<String> {
+    let entries = hops.iter().filter(|hop| matches!(hop.role, Role::Nic | Role::VethPeer));
+    let port = entries.filter_map(|hop| links.get(hop.ifindex?)).find(|link| {
+        let is_locked = |port: BridgePort| port.locked;
+        link.port.is_some_and(is_locked)
+    })?;
+    let bridge = &links.get(port.master?)?.name;
+    Some(format!(
+        "the port {} of {bridge} is locked: it takes frames only from a MAC that the FDB has there (bridge fdb show dev {0})",
+        port.name
+    ))
 }
 
 /// Why none of these uplinks passes frames on, if none does.

@@ -11,6 +11,7 @@ pub(crate) mod observer;
 pub(crate) mod order;
 pub(crate) mod pacer;
 pub(crate) mod ports;
+pub(crate) mod routed;
 mod showing;
 pub(crate) mod solicitor;
 pub(crate) mod targets;

@@ -120,20 +120,20 @@ impl Observer {
     }
 
     /// The evidence so far, with facts from the host's bridges.
-    pub(crate) async fn evidence(&self, host: &Host, seen: &Assessment) -> Evidence {
-        let mut unseen = self.unseen();
-        let why = match unseen {
+    pub(crate) async fn evidence(&mut self, host: &Host, seen: &Assessment) -> Evidence {
+        self.judge_held(host, seen).await;
+        let why = match self.blind {
             None => diagnose::why(host, seen, &self.proof).await,
             Some(_) => Vec::new(),
         };
+        let mut evidence = Evidence::of(&self.proof, self.blind.clone(), &why).with_foreign(&self.foreign);
         if let (Some(unseen), None, Some(frame)) =
-            (&mut unseen, self.proof.departure(), self.proof.frames().first())
+            (&mut evidence.unseen, &evidence.departure, self.proof.first_unseen())
         {
             if let Some(words) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop() {
                 *unseen += &format!("; Open vSwitch's verdict: {words}");
             }
         }
-        let evidence = Evidence::of(&self.proof, unseen, &why).with_foreign(&self.foreign);
         let Some(inquiry) = &self.inquiry else {
             return evidence;
         };
@@ -142,6 +142,26 @@ impl Observer {
             Some(_) => Vec::new(),
         };
         evidence.with_inquiry(inquiry, &self.proof, &why, self.began.elapsed())
+    }
+
+    /// Asks Open vSwitch again about frames that left by no visible edge and, by its verdict on an earlier round, by no blind
+    /// one either: its flows may have changed since.
+    async fn judge_held(&mut self, host: &Host, seen: &Assessment) {
+        if self.blind.is_some() || self.proof.unseen().is_none() {
+            return;
+        }
+        // A verdict is of all frames of a kind.
+        let mut held: Vec<Frame> = Vec::new();
+        for (_, frame) in self.proof.held() {
+            if held.iter().all(|known| (known.kind, known.vlan) != (frame.kind, frame.vlan)) {
+                held.push(frame.clone());
+            }
+        }
+        for frame in &held {
+            if let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await {
+                self.proof.judged(frame, &verdict);
+            }
+        }
     }
 
     /// Called before a round is sent.
@@ -262,6 +282,23 @@ impl Observer {
             self.look_on();
         }
         fate
+    }
+
+    /// The same, with Open vSwitch's verdicts on frames that were not seen to leave. It is asked after the frames were sent: its
+    /// answer must not delay them.
+    pub(crate) async fn judge_by_verdicts(&mut self, host: &Host, seen: &Assessment) -> RoundFate {
+        let fate = self.judge().await;
+        let unjudged: Vec<Frame> = self.proof.unjudged().into_iter().cloned().collect();
+        if unjudged.is_empty() || self.watch.is_none() {
+            return fate;
+        }
+        for frame in unjudged.iter().filter(|_| fate != RoundFate::Left) {
+            let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await else {
+                break;
+            };
+            self.proof.judged(frame, &verdict);
+        }
+        self.proof.fate()
     }
 
     /// Records the next sighting, between two rounds.

@@ -214,7 +214,7 @@ impl Order {
         if let Some(vlan) = vlan {
             target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
         }
-        if target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some()) {
+        if is_tagged_only(&target) {
             // In which of the trunk's VLANs an address is, nothing says.
             addresses.clear();
         }
@@ -223,7 +223,7 @@ impl Order {
         let style = config.style(&target);
         // Checked when the configuration was settled.
         let mut schedule = config.schedule().unwrap_or_default();
-        if target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some()) {
+        if is_tagged_only(&target) {
             schedule.count = schedule.count.min(MAX_TRUNK_ROUNDS);
         }
         Order {
@@ -255,6 +255,11 @@ impl Order {
         let named = gateways.iter().map(|ip| Gateway::of_all(*ip, gateway::Source::Operator));
         self.gateways.splice(..0, named);
         self
+    }
+
+    /// The port is a trunk without a native VLAN: it is announced by RARP in each VLAN, and no address is.
+    pub(crate) fn is_tagged_only(&self) -> bool {
+        is_tagged_only(&self.target)
     }
 
     /// The announcements of each round.
@@ -312,6 +317,10 @@ impl Order {
         };
         assess(&self.target, &facts)
     }
+}
+
+fn is_tagged_only(target: &Target) -> bool {
+    target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some())
 }
 
 #[cfg(test)]

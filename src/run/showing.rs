@@ -74,7 +74,7 @@ impl Shown {
             self.since = view.now;
         }
         to.send_replace(self.standing(view));
-        self.log(view, last.as_ref());
+        self.lines(view, last.as_ref()).iter().for_each(|words| self.tell(view, words));
     }
 
     fn standing(&self, view: &View<'_>) -> Standing {
@@ -94,7 +94,9 @@ impl Shown {
         }
     }
 
-    fn log(&mut self, view: &View<'_>, last: Option<&Stage>) {
+    /// What the log gets of it.
+    fn lines(&mut self, view: &View<'_>, last: Option<&Stage>) -> Vec<String> {
+        let mut lines = Vec::new();
         let progress = view.machine.progress();
         let (unmet, rounds) = (&view.seen.unmet, progress.rounds);
         let had = |is: &dyn Fn(&Stage) -> bool| last.is_some_and(is);
@@ -109,22 +111,23 @@ impl Shown {
             let left = view.machine.deadline().map(|end| end.saturating_sub(view.now));
             let left = left.map(|left| format!("; at most {left:.0?}")).unwrap_or_default();
             self.has_waited = true;
-            self.tell(view, &format!("{cause}waiting: {words}{left}"));
+            lines.push(format!("{cause}waiting: {words}{left}"));
         }
         if view.order.dry_run {
-            return;
+            return lines;
         }
         if rounds > 0 && !had(&|last| last.rounds > 0) {
-            self.tell(view, &self.first_round(view));
+            lines.push(self.first_round(view));
         }
         if rounds == 0 && progress.lost > 0 && !had(&|last| last.lost > 0) {
-            self.tell(view, "the first round did not leave the host; it is sent again");
+            lines.push("the first round did not leave the host; it is sent again".into());
         }
         // Of one that has ended, it is why it has.
         let is_tried = unmet.is_empty() && progress.outcome.is_none();
         if let (true, Some(why), false) = (is_tried, view.why, had(&|last| last.why.as_deref() == view.why)) {
-            self.tell(view, &format!("nothing leaves the host: {why}; it is tried again"));
+            lines.push(format!("nothing leaves the host: {why}; it is tried again"));
         }
+        lines
     }
 
     /// `ready after 3002.5 ms, first round left br-int by up0 in VLAN 100 after 3002.9 ms; 9 more rounds within 9.15s`.
@@ -157,5 +160,51 @@ impl Shown {
             (target.domain.as_ref().map(|domain| domain.name.as_str()), view.seen.device(target));
         let (mac, subject) = (target.mac.to_string(), target.subject(device.clone()));
         tracing::info!(target: WAITING, domain, device, mac, "{subject}: {words}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::announcement::machine::Round;
+    use crate::announcement::schedule::Schedule;
+    use crate::config::Config;
+    use crate::guest::target::{Plug, Target};
+    use crate::path::owner::Owner;
+
+    #[test]
+    fn an_announcement_that_has_ended_is_not_tried_again() {
+        let target = Target::of_device(Plug::default(), pnet_base::MacAddr(2, 0, 0, 0, 0, 1));
+        let order = Order::new(target, &Config::default(), &[], None);
+        let seen = Assessment {
+            attachment: None,
+            ofport: None,
+            settles_in: None,
+            in_charge: (Owner::Nobody, String::new()),
+            vlan: None,
+            unmet: Vec::new(),
+        };
+        let mut machine = Announcement::new(Schedule::default(), Duration::ZERO);
+        machine.observe(Duration::ZERO, &seen);
+        machine.sent(Round { at: Duration::ZERO, left: false, answered: false });
+        let lines = |shown: &mut Shown, machine: &Announcement, why: &str| {
+            let view = View {
+                order: &order,
+                seen: &seen,
+                machine,
+                condition: None,
+                departure: None,
+                why: Some(why),
+                began: Instant::now(),
+                now: Duration::ZERO,
+            };
+            shown.lines(&view, None)
+        };
+        let mut shown = Shown::default();
+        let under_way = lines(&mut shown, &machine, "up0 is down");
+        assert_eq!(under_way.last().unwrap(), "nothing leaves the host: up0 is down; it is tried again");
+        machine.cancel("interrupted");
+        let ended = lines(&mut shown, &machine, "interrupted (after 0 of 10 rounds)");
+        assert!(ended.iter().all(|line| !line.contains("tried again")), "{ended:?}");
     }
 }

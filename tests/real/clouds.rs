@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::common::{
-    Capture, DEADLINE, Direction, Frame, Guest, Host, Nic, Place, Plug, guest, linux_bridge, ovs, report,
-    require, stand,
+    Capture, DEADLINE, Direction, Frame, Guest, Host, IPV4, Nic, Place, Plug, Stand, guest, linux_bridge,
+    ovs, report, require, stand,
 };
 
 const TRUNK: &str = "<vlan trunk='yes'><tag id='42'/><tag id='43'/><tag id='4094'/></vlan>";
@@ -37,6 +37,7 @@ fn a_trunk_without_a_native_vlan_gets_a_tagged_rarp_in_each() {
         assert_eq!(rarps(&wire.stop()), [42, 43, 4094].map(|vlan| (Some(vlan), 3)).into(), "{method}");
         let report = report(&run);
         assert_eq!((&report["rounds"], &report["lost_rounds"]), (&3.into(), &0.into()), "{report:#}");
+        assert_eq!(report["trunk"], true);
         assert_eq!((&report["frames"]["rarp"], &report["frames_left"]["rarp"]), (&9.into(), &9.into()));
         let vlans: Vec<_> =
             report["departures"].as_array().unwrap().iter().map(|left| left["vlan"].as_u64()).collect();
@@ -47,6 +48,94 @@ fn a_trunk_without_a_native_vlan_gets_a_tagged_rarp_in_each() {
     host.sh("ovs-ofctl add-flow br-int priority=9,dl_vlan=43,actions=drop");
     let run = host.announce(&[&["--vm", "router"], &ROUNDS[..]].concat());
     assert!(report(&run)["stuck"][0].as_str().unwrap().starts_with("rarp in VLAN 43 "), "{run:#?}");
+}
+
+/// A setting of a bridge's port that holds frames back is named, and which frames it holds.
+#[test]
+fn a_setting_of_a_linux_bridge_is_named() {
+    require!(lab, tshark);
+    let stand = Stand::linux_bridge();
+    let tap = stand.nic.tap();
+    for (set, unset, told) in [
+        // Before the bridge has learned where the guest is.
+        ("{tap} locked on", "{tap} locked off", "the port {tap} of br0 is locked"),
+        (
+            "{tap} isolated on; bridge link set dev up0 isolated on",
+            "{tap} isolated off",
+            "up0 of br0 is isolated",
+        ),
+        (
+            "up0 mcast_flood off",
+            "up0 mcast_flood on",
+            "na did not leave br0: the port up0 of br0 has mcast_flood off",
+        ),
+        (
+            "up0 bcast_flood off",
+            "up0 bcast_flood on",
+            "arp-request, arp-reply, rarp did not leave br0: the port up0 of br0 has bcast_flood off",
+        ),
+    ] {
+        let bridge = |change: &str| {
+            stand.host.sh(&format!("bridge link set dev {}", change.replace("{tap}", &tap)));
+        };
+        bridge(set);
+        let run = stand.announce(&["--count", "2", "--wait", "1s"]);
+        let told = told.replace("{tap}", &tap);
+        assert!(run.code == Some(1) && run.stderr.contains(&told), "{told}: {run:#?}");
+        bridge(unset);
+    }
+    // A locked port takes frames from a MAC that the operator has put there.
+    let entry = format!("{} dev {tap} master static", stand.nic.mac);
+    stand.host.sh(&format!("bridge link set dev {tap} locked on; bridge fdb replace {entry}"));
+    let run = stand.announce(&["--count", "2"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+}
+
+/// As neutron's l2population answers ARP for a guest that it still has at another host.
+#[test]
+fn a_verdict_is_of_each_kind_of_frame() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::open_vswitch();
+    let (host, tap) = (&stand.host, stand.nic.tap());
+    host.sh(&format!(
+        "ovs-vsctl del-port br-int up0 -- set Port {tap} other_config:network_type=vxlan
+         ovs-vsctl add-br br-phy -- set Bridge br-phy datapath_type=netdev -- add-port br-phy up0 \
+             -- add-br br-tun -- set Bridge br-tun datapath_type=netdev \
+             -- add-port br-int patch-tun -- set Interface patch-tun type=patch options:peer=patch-int \
+             -- add-port br-tun patch-int -- set Interface patch-int type=patch options:peer=patch-tun \
+             -- add-port br-tun vxlan0 \
+             -- set Interface vxlan0 type=vxlan options:remote_ip=198.51.100.2 options:local_ip=198.51.100.1 options:key=flow
+         ip address add 198.51.100.1/24 dev br-phy; ip link set br-phy up
+         ovs-appctl tnl/neigh/set br-phy 198.51.100.2 02:00:00:00:00:02
+         ovs-ofctl del-flows br-tun
+         ovs-ofctl add-flow br-tun 'priority=2,arp,arp_tpa={IPV4},actions=in_port'
+         ovs-ofctl add-flow br-tun 'priority=1,in_port=patch-int,actions=strip_vlan,set_tunnel:1001,output:vxlan0'"
+    ));
+    let wire = Capture::start(&host.wire(), "wire0", Direction::In, "udp port 4789");
+    let given = Capture::start(host, &tap, Direction::Out, "arp");
+    let target = ["--dev", &tap, "--mac", &stand.nic.mac, "--ip", IPV4];
+    let run = host.announce(&[&target[..], &["--count", "2", "--wait", "5s", "--json"]].concat());
+    let report = report(&run);
+    // RARP entered the tunnel, unseen; both forms of ARP did not.
+    assert_eq!(
+        (run.code, &report["outcome"], &report["lost_rounds"]),
+        (Some(1), &"announced".into(), &0.into())
+    );
+    assert_eq!(report["not_left"], serde_json::json!([IPV4]), "{report:#}");
+    let stuck = report["stuck"][0].as_str().unwrap();
+    assert!(stuck.starts_with("arp-request, arp-reply did not leave"), "{stuck}");
+    assert!(report["unseen"].as_str().unwrap().contains("; goes to up0 "), "{report:#}");
+    assert!(stuck.contains(&format!("; goes to {tap} itself")), "{stuck}");
+    assert!(wire.sees(2, DEADLINE) && given.sees(4, DEADLINE), "{report:#}");
+    let traced = host.announce(&[&["trace"], &target[..]].concat());
+    assert!(
+        traced.code == Some(1) && traced.stdout.contains("ofproto/trace: arp-request, arp-reply: "),
+        "{traced:#?}"
+    );
+
+    host.sh("ovs-ofctl del-flows br-tun arp");
+    let run = host.announce(&[&target[..], &["--count", "2"]].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
 }
 
 /// As Calico and Ganeti plug a guest: a host route by the tap, and no bridge.
@@ -65,6 +154,11 @@ fn a_tap_that_this_host_routes_to_is_told_at_once() {
             "192.0.2.43" => {
                 let words = "is on no bridge, and this host routes to 192.0.2.43 by it";
                 assert!(run.code == Some(1) && run.stderr.contains(words), "{run:#?}");
+                let explained = host.announce(&[&["explain"], &target[..]].concat());
+                let ready = format!("ready       no: {tap} {words}");
+                assert!(explained.stdout.contains(&ready), "{}", explained.stdout);
+                let traced = host.announce(&[&["trace"], &target[..]].concat());
+                assert!(traced.code == Some(1) && traced.stdout.contains(words), "{traced:#?}");
             }
             _ => assert_eq!(run.code, Some(3), "another address may yet be plugged: {run:#?}"),
         }

@@ -34,6 +34,62 @@ fn a_nic_that_comes_to_another_bridge_is_announced() {
     }
 }
 
+/// The tap stays in its `qbr`: only the row of the far end of its veth changes its bridge.
+#[test]
+fn a_hybrid_plug_that_comes_to_another_bridge_is_announced() {
+    require!(lab, ovs, libvirt, tshark);
+    let site = Site::ready(Attachment::Hybrid);
+    let daemon = Daemon::start(&site.host, CALM);
+    let qvo = site.port();
+    site.host.sh(&format!(
+        "ovs-vsctl add-br br-new -- set Bridge br-new datapath_type=netdev
+         ovs-vsctl del-port br-int up0 -- add-port br-new up0
+         ovs-vsctl del-port br-int {qvo}"
+    ));
+    let wire = site.wire();
+    site.host.sh(&format!("ovs-vsctl add-port br-new {qvo} tag=7"));
+    let report = &daemon.reports(1)[0];
+    assert_eq!(
+        (&report["outcome"], &report["cause"], &report["departure"]["vlan"]),
+        (&"announced".into(), &"moved".into(), &7.into()),
+        "{report:#}"
+    );
+    assert!(wire.sees(12, DEADLINE));
+}
+
+/// It has no device: OVSDB alone says where it is. Open vSwitch without DPDK makes the row, and no port.
+#[test]
+fn a_vhost_user_port_that_comes_to_another_bridge_is_announced() {
+    require!(lab, ovs, libvirt);
+    let host = Host::build().ovs().start();
+    let plug = |bridge: &str| {
+        format!(
+            "add-port {bridge} vhu567a450a-b0 -- set Interface vhu567a450a-b0 type=dpdkvhostuserclient \
+                 options:vhost-server-path=/run/vhu567a450a-b0"
+        )
+    };
+    host.sh(&format!(
+        "for bridge in br-a br-b; do ovs-vsctl add-br $bridge -- set Bridge $bridge datapath_type=netdev; done
+         ovs-vsctl {} || true",
+        plug("br-a")
+    ));
+    let nic = "<interface type='vhostuser'><mac address='fa:16:3e:00:00:10'/>\
+               <source type='unix' path='/run/vhu567a450a-b0' mode='server'/><model type='virtio'/></interface>";
+    let file = host.directory().join("node.xml");
+    let guest = Guest::new("web1").of_test_driver().device(nic).xml();
+    std::fs::write(&file, format!("<node>{guest}</node>")).unwrap();
+    let uri = format!("test://{}", file.display());
+    let daemon = Daemon::start(&host, &format!("{CALM}[libvirt]\nuri = \"{uri}\"\n"));
+    daemon.knows(1);
+    host.sh(&format!("ovs-vsctl del-port vhu567a450a-b0 -- {} || true", plug("br-b")));
+    let status = daemon.is_at(1);
+    assert_eq!(
+        (&status["announcements"][0]["cause"], &status["announcements"][0]["unmet"][0]["code"]),
+        (&"moved".into(), &"no-ofport".into()),
+        "{status:#}"
+    );
+}
+
 #[test]
 fn a_guest_that_boots_is_no_link_that_comes_up() {
     require!(lab, libvirt, tshark);

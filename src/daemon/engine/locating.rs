@@ -2,7 +2,9 @@
 
 use super::Engine;
 use crate::guest::Known;
+use crate::guest::domain::Interface;
 use crate::guest::event::{Cause, Change};
+use crate::path::attachment::{self, VhostUser};
 use crate::path::port_events::PortEvent;
 
 /// A guest that was read for port events: the connection, its UUID, the events, what was read.
@@ -40,8 +42,20 @@ impl Engine {
             Err(why) => return tracing::debug!("cannot read the VM {uuid}: {why}"),
         };
         for PortEvent { device, sub_port, cause } in events {
-            let is_it = |device_of: &Option<String>| device_of.as_deref() == Some(&device);
-            let Some(nic) = domain.interfaces.iter().find(|nic| is_it(&nic.device)) else {
+            let nic = {
+                let ovs = &self.host.ovs.borrow().ovs;
+                let row = ovs.named(&device).map(|port| port.interface).filter(|row| row.is_vhost_user());
+                let is_its = |nic: &&Interface| {
+                    let names = VhostUser {
+                        interface_id: nic.interface_id.as_deref(),
+                        socket: nic.socket.as_deref(),
+                    };
+                    nic.device.as_deref() == Some(&device)
+                        || row.is_some_and(|row| attachment::is_vhost_user_of(names, row))
+                };
+                domain.interfaces.iter().find(is_its)
+            };
+            let Some(nic) = nic else {
                 continue;
             };
             let Some(name) = sub_port.or_else(|| nic.alias.clone()).or_else(|| nic.device.clone()) else {

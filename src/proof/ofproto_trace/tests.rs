@@ -16,7 +16,7 @@ fn a_port_number_belongs_to_its_bridge() {
     let line = |bridge: &str| format!("{bridge} table 0: priority=2,in_port=2 actions=drop");
     let end = |bridge: &str| End { bridge: bridge.into(), dropped: true, line: line(bridge) };
     let ends = vec![end("br-int"), end("br-ex")];
-    let verdict = Verdict { dropped: true, deciding: deciding(&ends, &[]), ends, outputs: Vec::new() };
+    let verdict = Verdict { dropped: true, deciding: deciding(&ends, &[], None), ends, outputs: Vec::new() };
     let name = |bridge: &str, ofport| Some(format!("{bridge}-{ofport}"));
     let named = "br-int table 0: priority=2,in_port=br-int-2 actions=drop; \
                  br-ex table 0: priority=2,in_port=br-ex-2 actions=drop";
@@ -51,6 +51,15 @@ fn drops(answer: &str, deciding: &str) {
 fn outputs_have_their_vlan() {
     passes(answer!("healthy"), "br-int table 0: priority=0 actions=NORMAL; goes to up0 in VLAN 100");
     passes(answer!("pipeline-arp"), "br-int table 94: priority=1 actions=NORMAL; goes to up0 in VLAN 100");
+}
+
+/// As by the ARP responder of neutron's l2population.
+#[test]
+fn a_frame_that_a_flow_answers_goes_back() {
+    let verdict = read(answer!("healthy"));
+    let passes = "br-int table 0: priority=0 actions=NORMAL; goes to";
+    assert_eq!(verdict.clone().entered_by("tap0").deciding, format!("{passes} up0 in VLAN 100"));
+    assert_eq!(verdict.entered_by("up0").deciding, format!("{passes} up0 itself"));
 }
 
 /// Open vSwitch forwards in neutron's dead VLAN as in any other, and ignores an access port's trunks.

@@ -7,13 +7,13 @@ use tokio::sync::watch;
 
 use super::Run;
 use crate::announcement::machine::Overdue;
-use crate::host::netlink::routes;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 use crate::report::standing::Standing;
 use crate::report::unmet::{self, Unmet};
 use crate::report::waiting::{DEPARTURE, INJECTOR};
 use crate::run::order::{Host, Order};
+use crate::run::routed;
 use crate::run::showing::View;
 
 /// The least time between two questions why nothing leaves.
@@ -21,7 +21,6 @@ const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is looked for a route to a guest that is on no bridge.
 const ROUTES_PAUSE: Duration = Duration::from_millis(500);
-const ROUTES_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Run {
     /// Shows how it stands, where that has changed.
@@ -57,7 +56,7 @@ impl Run {
         }
         let now = self.now();
         let is_due = self.lost_why.as_ref().is_none_or(|(_, at)| now.saturating_sub(*at) >= EXPLAIN_INTERVAL);
-        if let (true, Some(observer)) = (is_due, &self.observer) {
+        if let (true, Some(observer)) = (is_due, &mut self.observer) {
             let stuck = observer.evidence(host, seen).await.stuck.join("; ");
             self.lost_why = Some((stuck, now));
         }
@@ -80,26 +79,12 @@ impl Run {
     pub(super) async fn look_for_routes(&mut self, host: &Host, seen: &Assessment) {
         let now = self.now();
         let is_due = self.routes_at.is_none_or(|at| now.saturating_sub(at) >= ROUTES_PAUSE);
-        let lone = seen.unmet.iter().find_map(|unmet| match unmet {
-            Condition::NotPlugged { device } => Some(device),
-            _ => None,
-        });
-        let Some(name) = lone.filter(|_| is_due && !self.machine.has_ended()) else {
+        if !is_due || self.machine.has_ended() || routed::lone(seen).is_none() {
             return;
-        };
+        }
         self.routes_at = Some(now);
-        let Some(device) = host.links.borrow().named(name).map(|link| link.index) else {
-            return;
-        };
-        for ip in self.order.ips() {
-            let asked = tokio::time::timeout(ROUTES_TIMEOUT, routes::is_host_route(device, ip)).await;
-            if let Ok(Ok(true)) = asked {
-                self.machine.give_up(format!(
-                    "{name} is on no bridge, and this host routes to {ip} by it: there is no network to announce it on \
-                     (announce = false in the configuration leaves it out)"
-                ));
-                return;
-            }
+        if let Some(why) = routed::by_host(host, &self.order, seen).await {
+            self.machine.give_up(why);
         }
     }
 
@@ -118,7 +103,7 @@ impl Run {
                 self.warn_of(&format!("{why}; still waiting after {:?}", self.order.wait));
             }
             Overdue::NotLeft => {
-                let evidence = match &self.observer {
+                let evidence = match &mut self.observer {
                     Some(observer) => observer.evidence(host, seen).await,
                     None => return,
                 };

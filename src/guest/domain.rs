@@ -45,6 +45,8 @@ pub struct Interface {
     pub device: Option<String>,
     /// `<source path>`: the socket of a vhostuser NIC.
     pub socket: Option<String>,
+    /// `<backend type='passt'>`: a process of the user's connects the NIC, by whatever `type`.
+    pub by_passt: bool,
     /// `<source network>`: the libvirt network.
     pub network: Option<String>,
     /// `<source bridge>`, or the `<source dev>` of a direct NIC.
@@ -178,6 +180,7 @@ fn interface(node: Node<'_, '_>) -> Interface {
         alias: child(node, "alias").and_then(|n| owned(n, "name")),
         device: child(node, "target").and_then(|n| owned(n, "dev")),
         socket: source.and_then(|n| owned(n, "path")),
+        by_passt: child(node, "backend").is_some_and(|n| n.attribute("type") == Some("passt")),
         network: source.and_then(|n| owned(n, "network")),
         bridge: source.and_then(|n| owned(n, "bridge").or_else(|| owned(n, "dev"))),
         virtualport: virtualport.and_then(|n| owned(n, "type")),

@@ -282,6 +282,7 @@ fn manager(domain: &Domain, nic: &Interface) -> Option<Manager> {
 /// Why the host cannot inject frames for this NIC.
 fn obstacle(nic: &Interface) -> Option<String> {
     match nic.kind.as_str() {
+        _ if nic.by_passt => Some("a NIC of passt's is on no network that can be announced".into()),
         "bridge" | "network" | "ethernet" | "direct" | "vhostuser" => None,
         "hostdev" | "vdpa" => Some(format!(
             "a NIC of type {} bypasses the host, and no port of Open vSwitch stands for it: only the guest or its switch can \

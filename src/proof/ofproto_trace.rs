@@ -22,7 +22,7 @@ const MAX_NAMES: usize = 8;
 pub struct Verdict {
     /// The datapath's actions are "drop". A frame that is flooded to no port but the bridge's own is not dropped.
     pub dropped: bool,
-    /// Where and why the frame ends, in one line: in the bridges that do not pass it on, else in the last one.
+    /// Where and why the frame ends, in one line: in the last bridge that passes it on, else in those that do not.
     pub deciding: String,
     /// How it ends in each bridge that it reaches, in order.
     pub ends: Vec<End>,
@@ -53,13 +53,18 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
 }
 
 fn deciding(ends: &[End], outputs: &[Output], entry: Option<&str>) -> String {
-    let mut words: Vec<String> =
-        ends.iter().filter(|end| end.dropped).map(|end| end.line.clone()).take(MAX_NAMES).collect();
+    let (own, others): (Vec<&Output>, Vec<&Output>) =
+        outputs.iter().partition(|output| ends.iter().any(|end| end.bridge == output.port));
+    // Of a frame that leaves, a bridge for other networks drops a copy: that decides nothing.
+    let is_deciding = |end: &&End| end.dropped == others.is_empty();
+    let lines = ends.iter().filter(is_deciding).map(|end| end.line.clone());
+    let mut words: Vec<String> = match others.is_empty() {
+        true => lines.take(MAX_NAMES).collect(),
+        false => lines.last().into_iter().collect(),
+    };
     if words.is_empty() {
         words.push(ends.last().map_or_else(|| "no flow is named".into(), |end| end.line.clone()));
     }
-    let (own, others): (Vec<&Output>, Vec<&Output>) =
-        outputs.iter().partition(|output| ends.iter().any(|end| end.bridge == output.port));
     let is_entry = |output: &&Output| entry == Some(output.port.as_str());
     if let (Some(entry), false, true) = (entry, others.is_empty(), others.iter().all(is_entry)) {
         words.push(format!("goes to {entry} itself"));

@@ -16,9 +16,11 @@ pub(crate) fn of(known: Known, config: &Config, ovs: &Ovs) -> Vec<Nic> {
     let marked = |mac| ovs.of_mac(mac).find_map(|port| port.interface.external_ids.get("iface-id").cloned());
     let unmatched: Vec<String> =
         target::unmatched(&known.domain, marked).into_iter().map(str::to_owned).collect();
+    // The transient NIC of a team has the MAC of the one that stays, and none of its ports.
+    let taken: Vec<String> = known.domain.interfaces.iter().filter_map(|nic| nic.device.clone()).collect();
     let mut all = Vec::new();
     for nic in target::nics(known, marked) {
-        let target = nic.target.or_else(|refused| by_representor(refused, ovs));
+        let target = nic.target.or_else(|refused| by_representor(refused, &taken, ovs));
         let of_trunk: Vec<Target> = target.iter().flat_map(|parent| sub_ports(parent, ovs)).collect();
         target.iter().for_each(|target| advise(target, &unmatched, config));
         all.push(Nic { name: nic.name, target: target.and_then(|target| unless_left_out(target, config)) });
@@ -59,12 +61,13 @@ pub(crate) fn unless_left_out(target: Target, config: &Config) -> Result<Target,
 }
 
 /// A NIC that bypasses the host may have a representor on a bridge: frames injected there appear as the guest's.
-fn by_representor(refused: Unannounceable, ovs: &Ovs) -> Result<Target, Unannounceable> {
+fn by_representor(refused: Unannounceable, taken: &[String], ovs: &Ovs) -> Result<Target, Unannounceable> {
     let Some(target) = &refused.by_representor else {
         return Err(refused);
     };
     let by_id = target.plug.interface_id.as_deref().and_then(|id| ovs.of_interface_id(id).next());
-    match by_id.or_else(|| ovs.of_mac(target.mac).next()) {
+    let is_free = |port: &Plugged<'_>| !taken.contains(&port.interface.name);
+    match by_id.or_else(|| ovs.of_mac(target.mac).find(is_free)) {
         Some(port) => Ok(Target { plug: plug_of(port), ..(**target).clone() }),
         None => Err(refused),
     }
@@ -172,6 +175,18 @@ mod tests {
             mark(&mut ovs, "rep0", "iface-id", "0A1B2C3D-4E");
             assert_eq!(all(&ovs), ["web1 rep0 02:00:00:00:00:01 192.0.2.7"]);
         }
+    }
+
+    #[test]
+    fn the_transient_nic_of_a_team_is_not_announced_by_the_port_of_the_other() {
+        let team = "<interface type='bridge'><mac address='02:00:00:00:00:01'/><target dev='tap0'/></interface>\
+                    <interface type='hostdev'><mac address='02:00:00:00:00:01'/></interface>";
+        let mut ovs = ovs(&[("br-int", &["tap0", "rep0"])]);
+        mark(&mut ovs, "tap0", "attached-mac", "02:00:00:00:00:01");
+        let all = |ovs: &Ovs| told(known(team, ""), &Config::default(), ovs);
+        assert!(all(&ovs)[1].contains("no port of Open vSwitch stands for it"), "{:?}", all(&ovs));
+        mark(&mut ovs, "rep0", "attached-mac", "02:00:00:00:00:01");
+        assert_eq!(all(&ovs)[1], "web1 rep0 02:00:00:00:00:01 ");
     }
 
     #[test]

@@ -47,6 +47,8 @@ impl Neutron {
              echo 10.1.1.2 >{RUN}/remotes"
         ));
         host.wire().sh("ip link set far0 up; ip address add 10.1.1.2/24 dev far0");
+        // What enters a tunnel before Open vSwitch knows the MAC at its other end is lost, whatever it is.
+        host.sh("until busybox ping -c 1 -W 1 10.1.1.2; do :; done");
         let stand = Stand::new(host);
         let release = stand.host.sh(&format!(
             "{} -c 'from importlib.metadata import version; print(version(\"neutron\").split(\".\")[0])'",
@@ -122,8 +124,13 @@ impl Neutron {
     /// Waits until the agent has nothing more to do for the port: flows are the last.
     pub fn has_wired(&self, nic: &Nic) {
         let events = self.run().join("events");
-        let words = format!("update_device_list up=['{}']", nic.port);
-        eventually(&words, || std::fs::read_to_string(&events).unwrap().contains(&words).then_some(()));
+        let wired = |line: &str| {
+            let (up, _) = line.split_once("update_device_list up=")?.1.split_once(" down=")?;
+            up.contains(&nic.port).then_some(())
+        };
+        eventually("update_device_list", || {
+            std::fs::read_to_string(&events).unwrap().lines().find_map(wired)
+        });
     }
 
     pub fn tag(&self, port: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Left out of `contrib/test`, as `neutron` is.
 
-use crate::common::neutron::{Neutron, PROVIDER};
+use crate::common::neutron::{Neutron, PROVIDER, VXLAN};
 use crate::common::site::CALM;
 use crate::common::{DEADLINE, eventually, has_all, kinds, report, require, rounds_sent};
 use serde_json::json;
@@ -13,6 +13,14 @@ use serde_json::json;
 fn a_port_that_is_dead_and_alive_again() {
     require!(lab, ovs, neutron, tshark);
     is_announced_when_alive_again(&["openvswitch"]);
+}
+
+/// The same on a host that has tunnels, too, where nothing can be seen of what goes into them.
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn a_port_that_is_alive_again_beside_tunnels() {
+    require!(lab, ovs, neutron, tshark);
+    is_announced_when_alive_again(&VXLAN);
 }
 
 fn is_announced_when_alive_again(arguments: &[&str]) {

@@ -196,3 +196,47 @@ fn a_port_that_no_chassis_may_bind() {
     let explained = ovn.start_announce(&ovn.second, &["explain"]).finish();
     assert!(explained.stdout.contains("ovn"), "{explained:#?}");
 }
+
+/// What `ovn-installed` comes with are the patch ports to the provider's bridge; the flows through them come some milliseconds
+/// later, and what is sent meanwhile dies. It is sent again.
+#[test]
+fn the_first_port_of_its_network_on_a_chassis() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = Ovn::build();
+    assert!(!ovn.second.sh("ovs-vsctl list-ports br-ex").contains("patch"));
+    let (run, frames) = is_announced_when_bound(&ovn);
+    let report = report(&run);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    all_rounds_came(&frames, &report);
+}
+
+/// Port security lets no RARP pass, ours or QEMU's: what is said of it is that, and not that it has left.
+#[test]
+fn a_rarp_that_port_security_drops() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = Ovn::build();
+    ovn.port("provider", &ovn.nic, "h2");
+    plug(&ovn.second, &ovn.nic);
+    is_installed(&ovn.second, &ovn.nic);
+    ovn.settle();
+    let trace = ovn.start_announce(&ovn.second, &["trace", "--json"]).finish();
+    let stuck = report(&trace)["stuck"].to_string();
+    assert!(stuck.contains("rarp did not leave") && stuck.contains("actions=drop"), "{trace:#?}");
+
+    let run = ovn.start_announce(&ovn.second, &[&CALM[..], &["--json"]].concat()).finish();
+    let report = report(&run);
+    assert_eq!((run.code, &report["frames_left"]["rarp"]), (Some(0), &0.into()), "{report:#}");
+    assert!(report["frames_left"]["arp_request"].as_u64() >= Some(3), "{report:#}");
+}
+
+/// The tunnels of the host are no part of the way of a provider network.
+#[test]
+fn a_path_beside_tunnels() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = Ovn::build();
+    ovn.port("provider", &ovn.nic, "h2");
+    plug(&ovn.second, &ovn.nic);
+    is_installed(&ovn.second, &ovn.nic);
+    let explained = ovn.start_announce(&ovn.second, &["explain"]).finish();
+    assert!(explained.stdout.contains("br-int -> br-ex -> up0"), "{}", explained.stdout);
+}

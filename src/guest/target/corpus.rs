@@ -61,7 +61,7 @@ fn virt_manager() {
             "vnet0",
             "vnet1 VLAN [42, 47]",
             "macvtap0",
-            "a NIC of type user is on no network that can be announced"
+            "a NIC of passt's is on no network that can be announced"
         ]
     );
 }
@@ -87,4 +87,68 @@ fn hosting_panels() {
 fn cloud_hypervisor() {
     let xml = include_str!("../../../tests/data/domains/cloud-hypervisor.xml");
     assert_eq!(told(xml), ["chtap0", "vnet21"]);
+}
+
+#[test]
+fn cloudstack() {
+    assert_eq!(
+        told(include_str!("../../../tests/data/domains/cloudstack.xml")),
+        ["vnet20", "vnet21 down", "vnet22 VLAN [2102]"]
+    );
+}
+
+#[test]
+fn vagrant() {
+    assert_eq!(
+        told(include_str!("../../../tests/data/domains/vagrant.xml")),
+        ["vnet4", "vnet5", "macvtap1", "a NIC of type udp is on no network that can be announced"]
+    );
+}
+
+#[test]
+fn terraform() {
+    assert_eq!(
+        told(include_str!("../../../tests/data/domains/terraform.xml")),
+        ["vnet9", "vnet10", "macvtap4", "macvtap5", "a NIC of type hostdev bypasses the host"]
+    );
+}
+
+/// Of a user's session: no NIC but the last is on a network of the host.
+#[test]
+fn cockpit() {
+    let passt = "a NIC of passt's is on no network that can be announced";
+    assert_eq!(
+        told(include_str!("../../../tests/data/domains/cockpit.xml")),
+        [passt, "a NIC of type user is on no network that can be announced", passt, "tap0"]
+    );
+}
+
+#[test]
+fn multipass() {
+    assert_eq!(
+        told(include_str!("../../../tests/data/domains/multipass.xml")),
+        ["vnet7", "tap4d5e6f70", "veth-tap3"]
+    );
+}
+
+#[test]
+fn passed_through() {
+    assert_eq!(
+        told(include_str!("../../../tests/data/domains/passed-through.xml")),
+        [
+            "vnet31",
+            "a NIC of type hostdev bypasses the host",
+            "macvtap9",
+            "a NIC of type vdpa bypasses the host",
+            "vhu31"
+        ]
+    );
+}
+
+#[test]
+fn other_drivers() {
+    let none = |kind: &str| format!("a NIC of type {kind} is on no network that can be announced");
+    let kinds = ["mcast", "server", "client", "internal", "vds", "null"];
+    let expected: Vec<String> = kinds.map(none).into_iter().chain(["vif9.0".to_owned()]).collect();
+    assert_eq!(told(include_str!("../../../tests/data/domains/other-drivers.xml")), expected);
 }

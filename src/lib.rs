@@ -48,7 +48,7 @@ pub use host::sys::name_process;
 /// What the tests under `tests/` and the lab's programs use. No other program may rely on it.
 #[doc(hidden)]
 pub mod for_tests {
-    pub use crate::announcement::{frame, injection, progress};
+    pub use crate::announcement::{failure, frame, injection, progress};
     pub use crate::cli::args;
     pub use crate::config::duration;
     pub use crate::guest::{GuestState, address, domain, event, target};

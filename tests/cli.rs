@@ -23,7 +23,8 @@ const KEYS: &str = "version domain device mac attachment addresses cause event_a
                     departures astray by_design last_hop frames_left not_left lost_rounds stuck \
                     unseen seen_elsewhere returned_after_ms last_returned_after_ms ceased gateways \
                     answered_after_ms answered_by answered_from stuck_questions learned_after_ms \
-                    learned_on stale notes injector dry_run error";
+                    learned_on stale notes injector dry_run error \
+                    vm uuid event departure_after_ms reply_after_ms rounds_lost error_code";
 
 /// Guests of libvirt's test driver, some with `=` and nova's name; a state is a number of `virDomainState`.
 const GUESTS: &str = "

@@ -1,8 +1,30 @@
-//! Frames as text.
+//! Frames as text, and as objects of JSON.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
+
+use serde::Serialize;
 
 use crate::announcement::frame::{Frame, Kind};
+
+/// A frame of a round, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Named {
+    kind: Kind,
+    /// The address that it announces, or from which it asks.
+    ip: Option<IpAddr>,
+    /// The gateway that it asks.
+    gateway: Option<IpAddr>,
+    /// The tag that it has already: that of a trunk without a native VLAN.
+    vlan: Option<u16>,
+}
+
+impl Named {
+    /// The names of `frame`.
+    pub(crate) fn of(frame: &Frame) -> Named {
+        Named { kind: frame.kind, ip: frame.ip, gateway: frame.asked, vlan: frame.vlan }
+    }
+}
 
 /// Some frames of a round as text: their kinds, with the address unless all of a kind are included.
 pub(crate) fn names(round: &[Frame], is_one: impl Fn(usize) -> bool) -> Vec<String> {

@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::announcement::failure::Failure;
 use crate::announcement::progress::{Outcome, Progress};
 use crate::announcement::retry::{self, Lost};
 use crate::announcement::schedule::Schedule;
@@ -176,7 +177,7 @@ impl Announcement {
         self.progress.unmet.clone_from(&seen.unmet);
         if seen.has_left() || (self.progress.ready_at.is_some() && seen.is_gone()) {
             let unmet: Vec<String> = seen.unmet.iter().map(ToString::to_string).collect();
-            return self.cancel(&unmet.join("; "));
+            return self.cancel(None, &unmet.join("; "));
         }
         let port = match seen.settles_in {
             _ if !seen.unmet.is_empty() => Port::Unmet,
@@ -308,20 +309,23 @@ impl Announcement {
             0 => (Outcome::Failed, self.progress.error.take()),
             _ => (Outcome::Announced, None),
         };
+        let failure = if error.is_some() { Failure::Injector } else { Failure::Departure };
+        self.progress.failure = (outcome == Outcome::Failed).then_some(failure);
         (self.progress.outcome, self.progress.error) = (Some(outcome), error);
     }
 
     /// No round can ever be sent.
-    pub(crate) fn give_up(&mut self, why: String) {
+    pub(crate) fn give_up(&mut self, failure: Failure, why: String) {
         if self.progress.outcome.is_none() {
-            self.progress.error = Some(why);
+            (self.progress.failure, self.progress.error) = (Some(failure), Some(why));
             self.progress.outcome = Some(Outcome::Failed);
         }
     }
 
-    /// The guest left, or the announcement is stopped.
-    pub(crate) fn cancel(&mut self, why: &str) {
+    /// The guest left, or the announcement is stopped, which is a `failure`.
+    pub(crate) fn cancel(&mut self, failure: Option<Failure>, why: &str) {
         if self.progress.outcome.is_none() {
+            self.progress.failure = failure;
             let rounds = (self.progress.rounds, self.schedule.count);
             self.progress.error = Some(format!("{why} (after {} of {} rounds)", rounds.0, rounds.1));
             self.progress.outcome = Some(Outcome::Cancelled);

@@ -1,6 +1,7 @@
 //! What is sent and when: the frames of a round, the schedule of rounds, the injection methods, and one announcement as a
 //! state machine.
 
+pub mod failure;
 pub mod frame;
 pub(crate) mod frame_names;
 pub mod injection;

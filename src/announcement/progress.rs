@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::announcement::failure::Failure;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 
@@ -63,6 +64,8 @@ pub struct Progress {
     pub unmet: Vec<Condition>,
     /// The error, if any.
     pub error: Option<String>,
+    /// Its kind, where it is none of the unmet conditions.
+    pub failure: Option<Failure>,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
 }

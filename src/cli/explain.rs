@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use pnet_base::MacAddr;
 use serde::Serialize;
 
-use crate::announcement::frame::Kind;
+use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::{frame_names, injection};
 use crate::cli::args::Output;
 use crate::cli::exit::{Problem, Status};
@@ -38,11 +38,12 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     for (order, _) in &orders.orders {
         let seen = order.look(&mut host, GuestState::Running);
         let here = gateways_here(order, &host, &seen).await;
-        let kept_in = diagnose::kept_in(&host, &seen, order).await;
+        let holds = held(order, &seen, diagnose::kept_in(&host, &seen, order).await);
         let explanation = Explanation {
             missing_injectors: missing_injectors(order, &host, &seen).await,
-            held: held(order, &seen, kept_in),
             error: routed::by_host(&host, order, &seen).await,
+            held: holds.iter().map(Held::words).collect(),
+            holds,
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };
@@ -60,10 +61,13 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
 pub(super) struct Explanation {
     version: u32,
     domain: Option<DomainId>,
+    vm: Option<String>,
+    uuid: Option<String>,
     device: Option<String>,
     mac: MacAddr,
     attachment: Option<Path>,
     in_charge: Owner,
+    owner: Owner,
     evidence: String,
     unmet: Vec<String>,
     /// The same, with codes and remedies.
@@ -72,18 +76,23 @@ pub(super) struct Explanation {
     error: Option<String>,
     /// The settings that keep frames from every edge, by kinds of frames.
     held: Vec<String>,
+    /// The same, as objects.
+    holds: Vec<Held>,
     addresses: Vec<Address>,
     /// Known addresses that are not announced: their source is not trusted, or the configuration excludes them.
     disbelieved: Vec<Address>,
     /// Its port is a trunk without a native VLAN.
     #[serde(skip)]
     is_trunk: bool,
+    ignored_addresses: Vec<Address>,
     /// The sources of addresses that were asked.
     sources: Vec<address::Source>,
     gateways: Vec<Asks>,
     /// Where this host is the router: the settings for announcements.
     router_settings: BTreeMap<String, String>,
     frames: Vec<String>,
+    /// The same, as objects.
+    round: Vec<frame_names::Named>,
     schedule_ms: Vec<u128>,
     injectors: Vec<&'static str>,
     /// Those of them that this process cannot use, each with the reason.
@@ -106,30 +115,37 @@ impl Explanation {
         // Every MAC implies an address, which no source has named.
         let claims = target.addresses.iter().filter(|a| a.source != address::Source::Implied);
         let claimed = claims.filter(|a| order.addresses.iter().all(|b| b.ip != a.ip));
+        let claimed: Vec<Address> = claimed.copied().collect();
         let questions = order.questions(here);
         let asked = questions.iter().filter_map(|question| question.frame(target.mac));
-        let frames = order.round().into_iter().chain(asked).map(|frame| frame_names::name(&frame));
+        let round: Vec<Frame> = order.round().into_iter().chain(asked).collect();
         let asks = questions.iter().map(|q| Asks { gateway: q.to, guest: q.from, source: q.source });
         let ways = injection::ways(seen, order.inject);
         Explanation {
             version: crate::report::VERSION,
             domain: target.domain.clone(),
+            vm: target.domain.as_ref().map(|domain| domain.name.clone()),
+            uuid: target.domain.as_ref().map(|domain| domain.uuid.clone()),
             device: seen.device(target),
             mac: target.mac,
             attachment: Path::of(seen),
             in_charge: seen.in_charge.0,
+            owner: seen.in_charge.0,
             evidence: seen.in_charge.1.clone(),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
             conditions: Unmet::all(&seen.unmet, target, seen),
             error: None,
             sources: order.sources.clone(),
             held: Vec::new(),
+            holds: Vec::new(),
             addresses: order.addresses.clone(),
-            disbelieved: claimed.copied().collect(),
             is_trunk: order.is_tagged_only(),
+            disbelieved: claimed.clone(),
+            ignored_addresses: claimed,
             gateways: asks.collect(),
             router_settings: BTreeMap::new(),
-            frames: frames.collect(),
+            frames: round.iter().map(frame_names::name).collect(),
+            round: round.iter().map(frame_names::Named::of).collect(),
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
             missing_injectors: Vec::new(),
@@ -176,29 +192,46 @@ async fn missing_injectors(order: &Order, host: &Host, seen: &Assessment) -> Vec
     missing
 }
 
+/// Why frames of some kinds would not leave.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Held {
+    /// `no-way-out`, `setting` or `flow`.
+    code: &'static str,
+    /// The kinds; empty for all.
+    kinds: Vec<Kind>,
+    text: String,
+}
+
+impl Held {
+    fn words(&self) -> String {
+        let kinds: Vec<String> = self.kinds.iter().map(ToString::to_string).collect();
+        if kinds.is_empty() { self.text.clone() } else { format!("{}: {}", kinds.join(", "), self.text) }
+    }
+}
+
 /// Why frames would not leave, as far as known beforehand: no edge, settings of bridges, or Open vSwitch's flows, which have
 /// kept these kinds in.
-fn held(order: &Order, seen: &Assessment, kept_in: Vec<(Kind, String)>) -> Vec<String> {
+fn held(order: &Order, seen: &Assessment, kept_in: Vec<(Kind, String)>) -> Vec<Held> {
     let Some(way) = seen.attachment.as_ref().map(|attachment| &attachment.way) else {
         return Vec::new();
     };
-    if let Some(why) = way.nowhere() {
-        return vec![why];
+    if let Some(text) = way.nowhere() {
+        return vec![Held { code: "no-way-out", kinds: Vec::new(), text }];
     }
     let round = order.round();
     let by_settings = round.iter().flat_map(|frame| {
-        way.holds(frame.kind.cast()).into_iter().map(|hold| (frame.kind, hold.to_string()))
+        way.holds(frame.kind.cast()).into_iter().map(|hold| (frame.kind, "setting", hold.to_string()))
     });
-    let mut held: Vec<(String, Vec<String>)> = Vec::new();
-    for (kind, hold) in by_settings.chain(kept_in) {
-        let kind = kind.to_string();
-        match held.iter_mut().find(|(known, _)| *known == hold) {
-            Some((_, kinds)) if kinds.contains(&kind) => {}
-            Some((_, kinds)) => kinds.push(kind),
-            None => held.push((hold, vec![kind])),
+    let by_flows = kept_in.into_iter().map(|(kind, why)| (kind, "flow", why));
+    let mut all: Vec<Held> = Vec::new();
+    for (kind, code, text) in by_settings.chain(by_flows) {
+        match all.iter_mut().find(|known| known.text == text) {
+            Some(known) if known.kinds.contains(&kind) => {}
+            Some(known) => known.kinds.push(kind),
+            None => all.push(Held { code, kinds: vec![kind], text }),
         }
     }
-    held.into_iter().map(|(hold, kinds)| format!("{}: {hold}", kinds.join(", "))).collect()
+    all
 }
 
 impl fmt::Display for Explanation {

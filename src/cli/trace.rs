@@ -21,6 +21,7 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::{Delivery, RoundFate};
 use crate::report::evidence::Evidence;
 use crate::report::evidence::millis;
+use crate::report::note::Note;
 use crate::report::unmet::{self, Unmet};
 use crate::report::{Path, VERSION};
 use crate::run::asking::gateways_here;
@@ -59,6 +60,8 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
 pub(super) struct Trace {
     version: u32,
     domain: Option<DomainId>,
+    vm: Option<String>,
+    uuid: Option<String>,
     device: Option<String>,
     mac: MacAddr,
     attachment: Option<Path>,
@@ -67,12 +70,15 @@ pub(super) struct Trace {
     injector: Option<&'static str>,
     /// The frames of the round, in order.
     frames: Vec<String>,
+    /// The same, as objects.
+    round: Vec<frame_names::Named>,
     /// The point of injection, and the hops that frames reached from there.
     path: Vec<Passage>,
     /// Open vSwitch's verdicts on them.
     ofproto: Vec<Verdict>,
     #[serde(flatten)]
     evidence: Evidence,
+    notes: Vec<Note>,
     error: Option<String>,
 }
 
@@ -95,6 +101,8 @@ struct Verdict {
     frames: Vec<String>,
     /// The deciding flow with its actions.
     deciding: String,
+    /// The flows drop them.
+    dropped: bool,
 }
 
 /// The end of a trace, for the exit status.
@@ -130,6 +138,8 @@ impl Trace {
         Trace {
             version: VERSION,
             domain: order.target.domain.clone(),
+            vm: order.target.domain.as_ref().map(|domain| domain.name.clone()),
+            uuid: order.target.domain.as_ref().map(|domain| domain.uuid.clone()),
             device: seen.device(&order.target),
             mac: order.target.mac,
             attachment: Path::of(seen),
@@ -137,9 +147,11 @@ impl Trace {
             conditions: Unmet::all(&seen.unmet, &order.target, seen),
             injector: None,
             frames: order.round().iter().map(frame_names::name).collect(),
+            round: order.round().iter().map(frame_names::Named::of).collect(),
             path: Vec::new(),
             ofproto: Vec::new(),
             evidence: Evidence::default(),
+            notes: Vec::new(),
             error: None,
         }
     }
@@ -166,6 +178,7 @@ impl Trace {
             observer.ask(&questions, attachment.entry.ifindex);
             host.injectors.send(&way, &asked).await.map_err(|error| error.to_string())?;
             self.frames.extend(asked.iter().map(frame_names::name));
+            self.round.extend(asked.iter().map(frame_names::Named::of));
         }
         let learned = match frames.first() {
             Some(frame) => diagnose::learned(host, seen, mac, frame).await,
@@ -181,6 +194,7 @@ impl Trace {
             let _ = tokio::time::timeout(REPLY_TIMEOUT, all).await;
         }
         self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
+        self.notes = self.evidence.notes();
         self.path = passages(&observer);
         self.ofproto = verdicts(host, seen, &[frames, asked].concat()).await;
         Ok(())
@@ -198,10 +212,11 @@ impl Trace {
 
 async fn verdicts(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<Verdict> {
     let lines = diagnose::ofproto(host, seen, frames).await;
-    let is_new = |(number, line): &(usize, &String)| !lines[..*number].contains(line);
+    let is_new = |(number, line): &(usize, &(String, bool))| !lines[..*number].contains(line);
     let verdicts = lines.iter().enumerate().filter(is_new).map(|(_, line)| Verdict {
         frames: frame_names::names(frames, |number| lines.get(number) == Some(line)),
-        deciding: line.clone(),
+        deciding: line.0.clone(),
+        dropped: line.1,
     });
     verdicts.collect()
 }
@@ -249,7 +264,7 @@ impl fmt::Display for Trace {
         let not_ready =
             (!self.unmet.is_empty()).then(|| format!("not ready: {}", unmet::words(&self.conditions)));
         // An unmet condition explains stuck frames.
-        for Verdict { frames, deciding } in &self.ofproto {
+        for Verdict { frames, deciding, .. } in &self.ofproto {
             write!(f, "\n  ofproto/trace: {}: {deciding}", frames.join(", "))?;
         }
         self.evidence.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;

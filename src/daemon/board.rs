@@ -1,8 +1,8 @@
 //! The daemon's public state: written by its loop, read by the thread that serves it.
 
 use std::collections::VecDeque;
-use std::mem::replace;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pnet_base::MacAddr;
 use tokio::sync::watch;
@@ -17,13 +17,33 @@ use crate::report::waiting::Waiting;
 
 /// The number of reports that `announce status` shows.
 const MAX_REPORTS: usize = 50;
+/// How long the status may lag behind how announcements stand: each of hundreds changes several times a second.
+const STANDING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The daemon's present state. The loop writes only what changes; text is made when a client asks.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     shown: Mutex<Shown>,
-    /// The status as it was sent last with nothing under way, and of which change.
-    text: Mutex<(u64, Arc<[u8]>)>,
+    text: Mutex<Text>,
+}
+
+/// The status as it was sent last.
+#[derive(Debug, Default)]
+struct Text {
+    json: Arc<[u8]>,
+    /// Of which change; 0 for none.
+    change: u64,
+    made_at: Option<Instant>,
+    /// How the announcements stood then.
+    standings: Vec<watch::Receiver<Standing>>,
+}
+
+impl Text {
+    /// Whether an announcement stands otherwise than the text says, which is looked at once per [`STANDING_PAUSE`].
+    fn is_outdated(&self, now: Instant) -> bool {
+        let is_young = self.made_at.is_some_and(|at| now.saturating_duration_since(at) < STANDING_PAUSE);
+        !is_young && self.standings.iter().any(|standing| standing.has_changed().unwrap_or(false))
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -81,6 +101,7 @@ impl Entry {
             uuid: self.domain.as_ref().map(|domain| domain.uuid.clone()),
             mac: self.mac,
             cause: self.cause,
+            event: Some(self.cause),
             event_at: self.event_at.clone(),
             standing: self.standing.borrow().clone(),
         }
@@ -123,18 +144,21 @@ impl Board {
         change(&mut shown.daemon);
     }
 
-    /// The status as JSON: made when it is asked for, and kept until something changes. What is under way changes all the time.
-    pub(super) fn status(&self) -> Arc<[u8]> {
+    /// The status as JSON at `now`: made when it is asked for, and kept until something changes. How announcements stand changes all
+    /// the time, and is up to [`STANDING_PAUSE`] old.
+    pub(super) fn status(&self, now: Instant) -> Arc<[u8]> {
         let mut text = lock(&self.text);
-        let shown = lock(&self.shown).clone();
-        if !shown.now.entries.is_empty() {
-            return serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
-        }
+        let shown = lock(&self.shown);
         let change = shown.changes + 1;
-        if replace(&mut text.0, change) != change {
-            text.1 = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
+        if text.change == change && !text.is_outdated(now) {
+            return text.json.clone();
         }
-        text.1.clone()
+        let shown = shown.clone();
+        let mut standings: Vec<_> = shown.now.entries.iter().map(|entry| entry.standing.clone()).collect();
+        standings.iter_mut().for_each(|standing| drop(standing.borrow_and_update()));
+        let json = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
+        *text = Text { json, change, made_at: Some(now), standings };
+        text.json.clone()
     }
 
     /// The metrics in Prometheus's format.
@@ -151,7 +175,17 @@ fn waiting(entries: &[Arc<Entry>]) -> Vec<Waiting> {
     let of = |entry: &Arc<Entry>| {
         let standing = entry.standing.borrow();
         let condition = standing.condition.clone()?;
-        Some(Waiting { subject: entry.subject.clone(), condition, reason: standing.reason() })
+        let reason = standing.reason();
+        Some(Waiting {
+            subject: entry.subject.clone(),
+            code: condition.clone(),
+            condition,
+            text: reason.clone(),
+            reason,
+            vm: entry.domain.as_ref().map(|domain| domain.name.clone()),
+            device: standing.device.clone(),
+            mac: Some(entry.mac),
+        })
     };
     entries.iter().filter_map(of).collect()
 }
@@ -173,6 +207,7 @@ impl From<Shown> for Snapshot {
         Snapshot {
             version: VERSION,
             guests: shown.now.guests,
+            vms: shown.now.guests,
             gauges: shown.gauges(),
             waiting: waiting(&shown.now.entries),
             in_progress: shown.now.entries.iter().map(|entry| entry.subject.clone()).collect(),
@@ -196,17 +231,29 @@ mod tests {
     use super::*;
 
     fn read(board: &Board) -> Snapshot {
-        serde_json::from_slice(&board.status()).unwrap()
+        serde_json::from_slice(&board.status(Instant::now())).unwrap()
+    }
+
+    fn entry(subject: &str, standing: watch::Receiver<Standing>) -> Arc<Entry> {
+        Arc::new(Entry {
+            subject: subject.into(),
+            domain: None,
+            mac: MacAddr(2, 0, 0, 0, 0, 1),
+            cause: Cause::Migrated,
+            event_at: String::new(),
+            standing,
+        })
     }
 
     #[test]
     fn the_status_is_made_once_per_change() {
-        let board = Board::default();
+        let (board, at) = (Board::default(), Instant::now());
+        let status = || board.status(at);
         assert_eq!(read(&board).version, VERSION);
-        assert!(Arc::ptr_eq(&board.status(), &board.status()));
-        let before = board.status();
+        assert!(Arc::ptr_eq(&status(), &status()));
+        let before = status();
         board.count(|metrics| metrics.event(Cause::Migrated));
-        assert!(!Arc::ptr_eq(&before, &board.status()));
+        assert!(!Arc::ptr_eq(&before, &status()));
         let now = Now { guests: 1, ..Now::default() };
         assert!(board.show(now.clone()));
         assert!(!board.show(now));
@@ -214,21 +261,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_is_shown_as_it_is_when_it_is_asked_for() {
+    fn what_is_under_way_is_shown_as_it_stands_ten_milliseconds_later_at_most() {
         let (standing, shown) = watch::channel(Standing::default());
-        let entry = Entry {
-            subject: "web1 tap0".into(),
-            domain: None,
-            mac: MacAddr(2, 0, 0, 0, 0, 1),
-            cause: Cause::Migrated,
-            event_at: String::new(),
-            standing: shown,
-        };
         let board = Board::default();
-        board.show(Now { entries: vec![Arc::new(entry)], ..Now::default() });
-        assert_eq!(read(&board).in_progress, ["web1 tap0"]);
-        assert_eq!(read(&board).announcements[0].standing.round, 0);
+        board.show(Now { entries: vec![entry("web1 tap0", shown)], ..Now::default() });
+        let began = Instant::now();
+        let round = |ms: u64| {
+            let status = board.status(began + Duration::from_millis(ms));
+            let status: Snapshot = serde_json::from_slice(&status).unwrap();
+            (status.in_progress.concat(), status.announcements[0].standing.round)
+        };
+        assert_eq!(round(0), ("web1 tap0".into(), 0));
         standing.send_modify(|standing| standing.round = 3);
-        assert_eq!(read(&board).announcements[0].standing.round, 3);
+        assert_eq!((round(9).1, round(10).1), (0, 3));
+        let at = |ms: u64| board.status(began + Duration::from_millis(ms));
+        assert!(Arc::ptr_eq(&at(10), &at(10_000)), "nothing has changed since");
+        let before = at(10_000);
+        standing.send_modify(|standing| standing.round = 4);
+        board.count(|metrics| metrics.event(Cause::Migrated));
+        assert!(!Arc::ptr_eq(&before, &at(10_000)), "another change shows at once");
+        assert_eq!(round(10_000).1, 4);
     }
 }

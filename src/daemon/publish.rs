@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::board::{Board, Now};
 use super::history::{self, History};
 use super::systemd::Systemd;
+use crate::announcement::injection::Method;
 use crate::announcement::progress::Outcome;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
@@ -98,7 +99,7 @@ impl Publisher {
                 let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
                 let mac = report.mac.map(|mac| mac.to_string());
                 let words = "was asked, and has not answered";
-                tracing::info!(domain, device, mac, "{subject}: the gateway {gateway} {words}");
+                tracing::info!(domain, vm = domain, device, mac, "{subject}: the gateway {gateway} {words}");
             }
         }
     }
@@ -108,7 +109,7 @@ impl Publisher {
         let (domain, device) = (nic.domain.as_ref().map(|d| d.name.as_str()), nic.device.as_deref());
         let mac = nic.mac.map(|mac| mac.to_string());
         let subject = subject(nic.domain.as_ref(), device, nic.mac);
-        tracing::info!(domain, device, mac, "{subject}: not announced: {}", nic.reason);
+        tracing::info!(domain, vm = domain, device, mac, "{subject}: not announced: {}", nic.reason);
     }
 
     /// How things stand.
@@ -118,7 +119,7 @@ impl Publisher {
         let lost: String = peers.map(|peer| format!("; {} NOT connected", peer.peer)).collect();
         let has_changed = self.board.show(now);
         if has_changed || !std::mem::replace(&mut self.has_shown, true) {
-            let (guests, under_way) = (count(guests, "guest"), count(under_way, "announcement"));
+            let (guests, under_way) = (count(guests, "VM"), count(under_way, "announcement"));
             let words = format!("watching {guests}; {under_way} under way{lost}");
             self.systemd.mention(&NotifyState::Status(&words));
         }
@@ -162,10 +163,14 @@ fn log(report: &Report) {
         ($level:ident) => {
             tracing::$level!(
                 domain,
+                vm = domain,
                 device,
                 mac,
                 outcome,
+                error_code = report.names.error_code,
                 cause,
+                event = cause,
+                injector = report.injector.map(Method::word),
                 runs_after_ms = report.runs_after_ms,
                 plugged_after_ms = report.plugged_after_ms,
                 tagged_after_ms = report.tagged_after_ms,
@@ -180,6 +185,9 @@ fn log(report: &Report) {
                 answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
                 last_hop = evidence.last_hop,
                 lost_rounds = evidence.lost_rounds,
+                rounds_lost = evidence.lost_rounds,
+                departure_after_ms = evidence.left_host_after_ms,
+                reply_after_ms = evidence.returned_after_ms,
                 "{line}"
             )
         };
@@ -190,10 +198,10 @@ fn log(report: &Report) {
         log!(info)
     }
     for warning in report.warnings() {
-        tracing::warn!(domain, device, mac, "{}: {warning}", report.subject());
+        tracing::warn!(domain, vm = domain, device, mac, "{}: {warning}", report.subject());
     }
     for notice in report.notices() {
-        tracing::info!(domain, device, mac, "{}: {notice}", report.subject());
+        tracing::info!(domain, vm = domain, device, mac, "{}: {notice}", report.subject());
     }
 }
 

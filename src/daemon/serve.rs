@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -68,7 +68,7 @@ async fn status(directory: &Path, board: &Arc<Board>) {
     let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
     let send = |mut stream: tokio::net::UnixStream| {
         let board = board.clone();
-        async move { drop(stream.write_all(&board.status()).await) }
+        async move { drop(stream.write_all(&board.status(Instant::now())).await) }
     };
     clients(accept, STATUS_TIMEOUT, send).await
 }

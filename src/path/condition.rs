@@ -288,7 +288,7 @@ impl Condition {
 fn pvid_words(pvid: Option<u16>, wanted: Option<u16>) -> String {
     match (pvid, wanted) {
         (None, None) => "no PVID: its bridge drops untagged frames".into(),
-        (None, Some(wanted)) => format!("no PVID, not {wanted}"),
+        (None, Some(wanted)) => format!("no PVID (wants {wanted})"),
         (Some(pvid), wanted) => format!("PVID {pvid}, not {}", wanted.unwrap_or_default()),
     }
 }
@@ -304,7 +304,7 @@ fn vlans_words(vlans: &[u16]) -> String {
 fn tag_words(tag: Option<u16>, wanted: Option<u16>) -> String {
     match (tag, wanted) {
         (None, None) => "no VLAN tag yet".into(),
-        (None, Some(wanted)) => format!("no VLAN tag yet, not {wanted}"),
+        (None, Some(wanted)) => format!("no VLAN tag yet (wants {wanted})"),
         (Some(DEAD_VLAN), _) => format!("tag {DEAD_VLAN}, neutron's dead VLAN"),
         (Some(tag), Some(wanted)) => format!("tag {tag}, not {wanted}"),
         (Some(0), None) => "tag 0, which is no VLAN".into(),
@@ -343,6 +343,49 @@ mod tests {
             (vec![Condition::Down { device: "up0".into() }, tag(None)], false),
         ] {
             assert_eq!(Condition::all_keep_frames_in(&unmet), keep, "{unmet:?}");
+        }
+    }
+
+    /// One message costs one test: others compare values. announce(1) quotes how each begins, which tests/manual holds.
+    #[test]
+    fn the_words_of_what_takes_values() {
+        let [tap0, br0] = ["tap0", "br0"].map(str::to_owned);
+        let tag = |tag, wanted| Condition::Tag { port: "tap0".into(), tag, wanted };
+        let pvid = |pvid, wanted| Condition::Pvid { device: "tap0".into(), pvid, wanted };
+        let vlans = |vlans: &[u16]| Condition::NotInVlans { device: "tap0".into(), vlans: vlans.to_vec() };
+        let mode = |mode: Option<&str>| Condition::VlanMode {
+            port: "tap0".into(),
+            mode: mode.map(str::to_owned),
+            wanted: "access",
+        };
+        let state = PortState::Learning;
+        for (condition, words) in [
+            (tag(None, None), "the port tap0 has no VLAN tag yet"),
+            (tag(None, Some(100)), "the port tap0 has no VLAN tag yet (wants 100)"),
+            (tag(Some(DEAD_VLAN), None), "the port tap0 has tag 4095, neutron's dead VLAN"),
+            (tag(Some(7), Some(100)), "the port tap0 has tag 7, not 100"),
+            (tag(Some(0), None), "the port tap0 has tag 0, which is no VLAN"),
+            (tag(Some(100), None), "the port tap0 has tag 100, where none is wanted"),
+            (mode(Some("trunk")), "the port tap0 has vlan_mode trunk, not access"),
+            (mode(None), "the port tap0 has vlan_mode unset, not access"),
+            (
+                Condition::Trunks { port: tap0.clone(), trunks: vec![4095], wanted: vec![] },
+                "the port tap0 has trunks [4095], not []",
+            ),
+            (pvid(None, None), "tap0 has no PVID: its bridge drops untagged frames"),
+            (pvid(Some(1), Some(100)), "tap0 has PVID 1, not 100"),
+            (vlans(&[43]), "tap0 is not in VLAN 43"),
+            (vlans(&[42, 43]), "tap0 is not in the VLANs 42, 43"),
+            (
+                Condition::NotForwarding { device: tap0.clone(), bridge: br0, state },
+                "the bridge br0 does not forward from tap0 yet: the port is learning",
+            ),
+            (
+                Condition::NoOfport { port: tap0, error: Some("No such device".into()) },
+                "Open vSwitch has no OpenFlow port for tap0: No such device",
+            ),
+        ] {
+            assert_eq!(condition.to_string(), words);
         }
     }
 }

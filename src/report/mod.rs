@@ -3,6 +3,7 @@
 pub(crate) mod evidence;
 pub(crate) mod inquiry;
 pub mod metrics;
+pub(crate) mod names;
 pub(crate) mod note;
 pub(crate) mod record;
 pub mod snapshot;

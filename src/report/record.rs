@@ -3,6 +3,7 @@
 use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
+use crate::announcement::failure::Failure;
 use crate::announcement::injection::Method;
 use crate::announcement::progress::{Outcome, Progress};
 use crate::guest::address::Address;
@@ -13,6 +14,7 @@ use crate::path::readiness::Assessment;
 use crate::proof::answer::AnsweredBy;
 use crate::report::evidence::{Evidence, Tally, millis};
 use crate::report::inquiry::Inquired;
+use crate::report::names::Names;
 use crate::report::note::Note;
 use crate::report::unmet::Unmet;
 
@@ -75,6 +77,9 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// The error, if any.
     pub error: Option<String>,
+    /// The same things under the names that they have elsewhere.
+    #[serde(flatten)]
+    pub names: Names,
     /// Rounds that could not be sent.
     #[serde(default)]
     pub send_errors: u32,
@@ -148,6 +153,7 @@ impl Report {
             dry_run: false,
             notes: Vec::new(),
             error: progress.error.clone(),
+            names: Names::default(),
             send_errors: progress.send_errors,
             trunk: target.vlan.as_ref().is_some_and(|vlan| vlan.tagged_only().is_some()),
             held_up_by_pause: matches!(progress.outcome, Some(Outcome::Cancelled | Outcome::NotReady))
@@ -157,7 +163,7 @@ impl Report {
 
     /// The report of a NIC that the host cannot announce.
     pub fn refused(nic: &Unannounceable, cause: Cause) -> Report {
-        Report {
+        let report = Report {
             version: VERSION,
             domain: nic.domain.clone(),
             device: nic.device.clone(),
@@ -182,10 +188,26 @@ impl Report {
             dry_run: false,
             notes: Vec::new(),
             error: Some(nic.reason.clone()),
+            names: Names::default(),
             send_errors: 0,
             trunk: false,
             held_up_by_pause: false,
-        }
+        };
+        report.named(Some(Failure::Unannounceable.code()))
+    }
+
+    /// The same, with its other names; `error_code` is the kind of its error.
+    pub fn named(self, error_code: Option<&str>) -> Report {
+        let names = Names {
+            vm: self.domain.as_ref().map(|domain| domain.name.clone()),
+            uuid: self.domain.as_ref().map(|domain| domain.uuid.clone()),
+            event: Some(self.cause),
+            departure_after_ms: self.evidence.left_host_after_ms,
+            reply_after_ms: self.evidence.returned_after_ms,
+            rounds_lost: self.evidence.lost_rounds,
+            error_code: error_code.map(str::to_owned),
+        };
+        Report { names, ..self }
     }
 
     /// It left the host, but no frame for the guest and no answer entered while the schedule lasted. A single round is over

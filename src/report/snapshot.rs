@@ -14,6 +14,9 @@ pub struct Snapshot {
     pub version: u32,
     /// The number of guests of this host.
     pub guests: usize,
+    /// The same.
+    #[serde(default)]
+    pub vms: usize,
     /// The gauges.
     pub gauges: Gauges,
     /// The NICs whose announcement is under way.

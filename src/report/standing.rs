@@ -17,6 +17,9 @@ pub struct UnderWay {
     pub mac: MacAddr,
     /// Why it is announced.
     pub cause: Cause,
+    /// The same.
+    #[serde(default)]
+    pub event: Option<Cause>,
     /// When that happened, by the wall clock (RFC 3339, UTC, milliseconds).
     pub event_at: String,
     /// What it has come to.

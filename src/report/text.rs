@@ -38,28 +38,13 @@ impl Report {
 
     /// Everything that is worth knowing about it.
     pub fn notes(&self) -> Vec<Note> {
-        let evidence = &self.evidence;
-        let note = |code: &str, text: String| Note { code: code.into(), text };
-        let each = |code: &'static str, texts: &[String]| -> Vec<Note> {
-            texts.iter().map(|text| note(code, text.clone())).collect()
-        };
-        let not_left: Vec<String> = evidence.not_left.iter().map(ToString::to_string).collect();
-        let one = |code: &'static str, text: Option<String>| text.map(|text| note(code, text));
-        [
-            each("stuck", &evidence.stuck),
-            each("not-left", &not_left),
-            each("stuck-question", &evidence.stuck_questions),
-            each("seen-elsewhere", &evidence.lines_of_foreign().collect::<Vec<_>>()),
-        ]
-        .into_iter()
-        .flatten()
-        .chain(one("by-design", evidence.by_design.clone()))
-        .chain(one("unseen", evidence.unseen.clone()))
-        .chain(one("stale", evidence.stale.clone()))
-        .chain(one("ceased", self.ceased()))
-        .chain(one("unanswered", self.unanswered()))
-        .chain(one("rarp-only", self.is_rarp_only().then(|| self.rarp_only())))
-        .collect()
+        let one = |code: &str, text: Option<String>| text.map(|text| Note { code: code.into(), text });
+        let of_all = [
+            one("ceased", self.ceased()),
+            one("unanswered", self.unanswered()),
+            one("rarp-only", self.is_rarp_only().then(|| self.rarp_only())),
+        ];
+        self.evidence.notes().into_iter().chain(of_all.into_iter().flatten()).collect()
     }
 
     /// That frames for the guest have ceased.
@@ -133,6 +118,26 @@ impl Report {
     /// What the port lacks, with the remedies.
     pub fn why_not_ready(&self) -> String {
         if self.conditions.is_empty() { self.unmet.join("; ") } else { unmet::words(&self.conditions) }
+    }
+}
+
+impl Evidence {
+    /// What is worth knowing about the frames.
+    pub fn notes(&self) -> Vec<Note> {
+        let note = |code: &str, text: &String| Note { code: code.into(), text: text.clone() };
+        let not_left: Vec<String> = self.not_left.iter().map(ToString::to_string).collect();
+        let elsewhere: Vec<String> = self.lines_of_foreign().collect();
+        let of_each = [
+            ("stuck", &self.stuck),
+            ("not-left", &not_left),
+            ("stuck-question", &self.stuck_questions),
+            ("seen-elsewhere", &elsewhere),
+        ];
+        let of_each =
+            of_each.into_iter().flat_map(|(code, texts)| texts.iter().map(move |text| note(code, text)));
+        let of_all = [("by-design", &self.by_design), ("unseen", &self.unseen), ("stale", &self.stale)];
+        let of_all = of_all.into_iter().filter_map(|(code, text)| Some(note(code, text.as_ref()?)));
+        of_each.chain(of_all).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What announcements wait for, as the status and the metrics tell it.
 
+use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::path::condition::Condition;
@@ -13,6 +14,21 @@ pub struct Waiting {
     pub condition: String,
     /// The same in words.
     pub reason: String,
+    /// `condition`.
+    #[serde(default)]
+    pub code: String,
+    /// `reason`.
+    #[serde(default)]
+    pub text: String,
+    /// The VM's name, if libvirt knows it.
+    #[serde(default)]
+    pub vm: Option<String>,
+    /// The host's end of the NIC.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// The NIC's MAC.
+    #[serde(default)]
+    pub mac: Option<MacAddr>,
 }
 
 /// Every kind of what announcements wait for: conditions of the port, a way into the bridge, and that frames leave the host.

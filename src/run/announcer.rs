@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::announcement::failure::Failure;
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::{Method, Way};
 use crate::announcement::machine::{Announcement, Round, Step};
@@ -19,6 +20,7 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
 use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally};
+use crate::report::names::error_code;
 use crate::report::standing::Standing;
 use crate::run::asking::Asking;
 use crate::run::diagnose;
@@ -160,9 +162,11 @@ impl Run {
     /// Takes a reason to end, or a new order.
     fn heed(&mut self, signals: &mut Signals) {
         match *signals.stop.borrow_and_update() {
-            Some(Stop::Interrupted) => self.machine.cancel("interrupted"),
+            Some(Stop::Interrupted) => self.machine.cancel(Some(Failure::Interrupted), "interrupted"),
             Some(Stop::Superseded) => self.machine.supersede(),
-            Some(Stop::LeftOut) => self.machine.cancel("the configuration excludes it (announce = false)"),
+            Some(Stop::LeftOut) => self
+                .machine
+                .cancel(Some(Failure::Excluded), "the configuration excludes it (announce = false)"),
             None => {}
         }
         if let Ok(true) = signals.order.has_changed() {
@@ -239,7 +243,8 @@ impl Run {
         let was_here = matches!(self.learned, Some((Learned::Here(_), _)));
         let (Some(device), true) = (by, was_here) else { return };
         if diagnose::has_moved(host, seen, self.order.target.mac).await {
-            self.machine.cancel(&format!("{} has been seen on {device}", self.order.target.mac));
+            let why = format!("{} has been seen on {device}", self.order.target.mac);
+            self.machine.cancel(Some(Failure::Moved), &why);
         }
     }
 
@@ -302,7 +307,7 @@ impl Run {
             self.machine.changed(now);
         }
         if lost {
-            self.machine.give_up("lost sight of the host's devices".into());
+            self.machine.give_up(Failure::Netlink, "lost sight of the host's devices".into());
         }
     }
 
@@ -330,7 +335,7 @@ impl Run {
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
         };
         let notes = report.notes();
-        Report { notes, ..report }
+        Report { notes, ..report }.named(error_code(progress))
     }
 }
 

@@ -249,14 +249,14 @@ fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged
     ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
 }
 
-/// Open vSwitch's verdict on each of these frames, in one line; `None` if they do not reach it, or it does not answer.
-pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<String> {
+/// Open vSwitch's verdict on each of these frames, in one line, and whether that is to drop it; none if they do not reach it, or it
+/// does not answer.
+pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<(String, bool)> {
     let verdicts = verdicts(host, seen, frames.iter()).await;
     let ovs = &host.ovs.borrow().ovs;
-    let lines = verdicts
-        .iter()
-        .flatten()
-        .map(|verdict| verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)));
+    let lines = verdicts.iter().flatten().map(|verdict| {
+        (verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)), verdict.dropped)
+    });
     lines.collect()
 }
 

@@ -130,7 +130,7 @@ impl Observer {
         if let (Some(unseen), None, Some(frame)) =
             (&mut evidence.unseen, &evidence.departure, self.proof.first_unseen())
         {
-            if let Some(words) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop() {
+            if let Some((words, _)) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop() {
                 *unseen += &format!("; Open vSwitch's verdict: {words}");
             }
         }

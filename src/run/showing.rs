@@ -159,7 +159,7 @@ impl Shown {
         let (domain, device) =
             (target.domain.as_ref().map(|domain| domain.name.as_str()), view.seen.device(target));
         let (mac, subject) = (target.mac.to_string(), target.subject(device.clone()));
-        tracing::info!(target: WAITING, domain, device, mac, "{subject}: {words}");
+        tracing::info!(target: WAITING, domain, vm = domain, device, mac, "{subject}: {words}");
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         let mut shown = Shown::default();
         let under_way = lines(&mut shown, &machine, "up0 is down");
         assert_eq!(under_way.last().unwrap(), "nothing leaves the host: up0 is down; it is tried again");
-        machine.cancel("interrupted");
+        machine.cancel(None, "interrupted");
         let ended = lines(&mut shown, &machine, "interrupted (after 0 of 10 rounds)");
         assert!(ended.iter().all(|line| !line.contains("tried again")), "{ended:?}");
     }

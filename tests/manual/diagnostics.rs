@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use announced::for_tests::condition::Condition;
+use announced::for_tests::failure::Failure;
 use announced::for_tests::link::PortState;
 use announced::for_tests::report::Note;
 
@@ -70,10 +71,20 @@ fn every_note_is_there_with_its_code() {
 }
 
 #[test]
+fn every_failure_is_there_with_its_code() {
+    let items = items("Why an announcement ended");
+    let heads: BTreeSet<&str> = items.iter().filter_map(|(head, _)| head.strip_prefix("Cm ")).collect();
+    assert_eq!(heads, Failure::ALL.map(Failure::code).into());
+    PAGE.assert_marked("Cm", Failure::ALL.map(Failure::code));
+}
+
+#[test]
 fn other_messages_are_in_the_code() {
     let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let (items, notes) = (items("Other messages"), items("What is worth knowing about an announcement"));
-    let of_notes = notes.iter().filter_map(|(_, text)| text.lines().next()?.strip_prefix(".Dq "));
+    let failures = self::items("Why an announcement ended");
+    let of_notes =
+        notes.iter().chain(&failures).filter_map(|(_, text)| text.lines().next()?.strip_prefix(".Dq "));
     let messages: Vec<String> = items
         .iter()
         .filter_map(|(head, _)| head.strip_prefix("Dq "))

@@ -9,5 +9,6 @@ mod announce_1;
 mod announced_8;
 mod announced_toml_5;
 mod diagnostics;
+mod names;
 mod page;
 mod unit;

@@ -20,7 +20,7 @@ fn systemd_receives_the_state() {
     let host = Host::build().libvirt().start();
     let daemon = Daemon::launch(&host, QUICK, &[("WATCHDOG_USEC", "100000")]);
     daemon.tells("READY=1");
-    daemon.tells("STATUS=watching 0 guests; 0 announcements under way");
+    daemon.tells("STATUS=watching 0 VMs; 0 announcements under way");
     daemon.tells("WATCHDOG=1");
     daemon.forgets();
     daemon.tells("WATCHDOG=1");
@@ -281,7 +281,7 @@ fn every_user_may_read_the_status() {
     assert!(
         lines[0].starts_with("libvirt connected since 20")
             && lines[0].contains(", no Open vSwitch; ")
-            && lines[0].contains("1 guest; 0 announcements"),
+            && lines[0].contains("1 VM; 0 announcements"),
         "{run:#?}"
     );
     assert!(lines[1].starts_with("TIME ") && lines[1].contains(" VM    DEVICE "), "{run:#?}");

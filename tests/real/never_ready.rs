@@ -74,7 +74,7 @@ fn on_an_open_vswitch_port_that_is_to_be_in_a_vlan() {
     require!(lab, ovs, libvirt, tshark);
     let site = Site::build(Attachment::Ovs);
     let wire = site.wire();
-    for (tag, words) in [("100", "has tag 100, not 300"), ("[]", "has no VLAN tag yet, not 300")] {
+    for (tag, words) in [("100", "has tag 100, not 300"), ("[]", "has no VLAN tag yet (wants 300)")] {
         site.host.sh(&format!("ovs-vsctl set Port {} tag={tag}", site.port()));
         let run = site.announce(&["--wait", "0", "--vlan", "300"]);
         assert!(run.code == Some(3) && run.stderr.contains(words), "{run:#?}");

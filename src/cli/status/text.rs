@@ -13,13 +13,13 @@ use crate::report::standing::UnderWay;
 use crate::report::{Report, count, timeline, unmet};
 use crate::run::wall_clock;
 
-const HEAD: [&str; 8] = ["TIME", "VM", "DEVICE", "CAUSE", "OUTCOME", "READY", "FRAME", ""];
+const HEAD: [&str; 8] = ["TIME", "VM", "DEVICE", "EVENT", "OUTCOME", "READY", "FRAME", ""];
 
 /// The daemon and its configuration; its peers and what it does now.
 pub(super) fn head(status: &Snapshot) -> Vec<String> {
     let peers: Vec<String> = status.peers.iter().map(peer).collect();
     let (guests, under_way) = (status.guests, status.announcements.len());
-    let now = format!("{}; {} under way", count(guests, "guest"), count(under_way, "announcement"));
+    let now = format!("{}; {} under way", count(guests, "VM"), count(under_way, "announcement"));
     vec![daemon(&status.daemon), format!("{}; {now}", peers.join(", "))]
 }
 
@@ -210,7 +210,7 @@ mod tests {
         let told = |standing: Standing| {
             let (mac, cause) = (pnet_base::MacAddr(2, 0, 0, 0, 0, 1), Cause::Restored);
             let (vm, event_at) = (Some("web1".to_owned()), event_at.clone());
-            under_way(&UnderWay { vm, uuid: None, mac, cause, event_at, standing })
+            under_way(&UnderWay { vm, uuid: None, mac, cause, event: None, event_at, standing })
         };
         let waiting = told(standing.clone());
         assert!(waiting.starts_with("web1 tap0 02:00:00:00:00:01: restored at "), "{waiting}");

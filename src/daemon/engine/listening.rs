@@ -44,7 +44,7 @@ impl Engine {
         (connection.heard, connection.listing) = (true, false);
         if !std::mem::replace(&mut connection.connected, true) {
             connection.peer = peer(&connection.peer, None);
-            let guests = count(present.len(), "guest");
+            let guests = count(present.len(), "VM");
             tracing::info!("listening to {}, with {guests}", connection.title());
         }
         let now = self.epoch.elapsed();

@@ -95,8 +95,8 @@ impl World {
         )
     }
 
-    fn unmet(&self) -> Vec<String> {
-        self.seen().unmet.iter().map(ToString::to_string).collect()
+    fn unmet(&self) -> Vec<Condition> {
+        self.seen().unmet
     }
 
     fn asks_for(&mut self, vlan: Vlan) {
@@ -108,18 +108,22 @@ fn access(tag: u16) -> Vlan {
     Vlan { tags: vec![tag], ..Vlan::default() }
 }
 
-const READY: [&str; 0] = [];
+const READY: [Condition; 0] = [];
+
+fn tag(port: &str, tag: Option<u16>, wanted: Option<u16>) -> Condition {
+    Condition::Tag { port: port.into(), tag, wanted }
+}
 
 #[test]
 fn the_guest_must_run_here_with_its_link_up() {
     let mut world = World::on_linux_bridge();
     world.guest = GuestState::Paused("paused");
-    assert_eq!(world.unmet(), ["the guest does not run: it is paused"]);
+    assert_eq!(world.unmet(), [Condition::Paused("paused")]);
     world.guest = GuestState::Left("shut off");
-    assert_eq!(world.unmet(), ["the guest has left this host: it is shut off"]);
+    assert_eq!(world.unmet(), [Condition::Left("shut off")]);
     world.guest = GuestState::Running;
     world.target.link_up = false;
-    assert_eq!(world.unmet(), ["the guest's link is down in the domain's XML"]);
+    assert_eq!(world.unmet(), [Condition::GuestLinkDown]);
 }
 
 #[test]
@@ -141,8 +145,8 @@ fn a_change_that_is_not_counted_settles_before_the_port_is_ready() {
 fn a_ready_port_stays_so_while_ovsdb_is_restarted_and_no_other_gets_ready() {
     let mut world = World::neutron();
     world.ovsdb_error = Some(Unreachable { why: "closed".into(), since: world.now, is_absence: false });
-    let lost = "OVSDB cannot be reached: closed";
-    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet", lost]);
+    let lost = Condition::NoOvsdb { why: "closed".into() };
+    assert_eq!(world.unmet(), [tag("tap0", None, None), lost.clone()]);
     world.port("tap0").tag = Some(100);
     assert_eq!(world.unmet(), READY);
     world.now += OUTAGE_TOLERANCE + Duration::from_millis(1);
@@ -156,7 +160,10 @@ fn a_host_without_open_vswitch_needs_no_ovsdb() {
         Some(Unreachable { why: "no such file".into(), since: Duration::ZERO, is_absence: true });
     assert_eq!(world.unmet(), READY);
     world.link(2).master = None;
-    assert_eq!(world.unmet(), ["tap0 is not plugged into a bridge", "OVSDB cannot be reached: no such file"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::NotPlugged { device: "tap0".into() }, Condition::NoOvsdb { why: "no such file".into() }]
+    );
 }
 
 #[test]
@@ -164,18 +171,17 @@ fn without_ovsdb_nothing_is_said_of_a_port_that_only_ovsdb_knows() {
     let mut world = World::new([link(2, "tap0", "tun", 0, 0)], Ovs::default());
     let why = "permission denied".to_owned();
     world.ovsdb_error = Some(Unreachable { why, since: Duration::ZERO, is_absence: false });
-    assert_eq!(world.unmet(), ["OVSDB cannot be reached: permission denied"]);
+    assert_eq!(world.unmet(), [Condition::NoOvsdb { why: "permission denied".into() }]);
     assert_eq!(world.seen().in_charge.1, "it cannot be told without OVSDB");
 }
 
 /// Like nova's `brq`, to which the agent adds the VLAN device after the tap.
 #[test]
 fn a_port_that_an_agent_makes_waits_for_its_way_out() {
-    let words = ["br0 has no uplink"];
     let mut world = World::on_linux_bridge();
     assert_eq!(world.unmet(), READY, "without an agent the missing uplink is a failure");
     world.target.manager = Some(Manager::Nova);
-    assert_eq!(world.unmet(), words);
+    assert_eq!(world.unmet(), [Condition::NoWayOut { why: "br0 has no uplink".into() }]);
     world.links.change(90, |eth0| eth0.master = Some(1));
     assert_eq!(world.unmet(), READY);
 
@@ -184,6 +190,7 @@ fn a_port_that_an_agent_makes_waits_for_its_way_out() {
     assert_eq!(world.unmet(), READY);
     let row = world.interface("eth0");
     (row.ofport, row.error) = (Some(-1), Some("could not open network device eth0 (No such device)".into()));
-    let words = "br-int has no uplink: eth0 of br-int: could not open network device eth0 (No such device)";
-    assert_eq!(world.unmet(), [words]);
+    let why =
+        "br-int has no uplink: eth0 of br-int: could not open network device eth0 (No such device)".into();
+    assert_eq!(world.unmet(), [Condition::NoWayOut { why }]);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Run;
+use crate::announcement::failure::Failure;
 use crate::announcement::machine::Overdue;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
@@ -84,7 +85,7 @@ impl Run {
         }
         self.routes_at = Some(now);
         if let Some(why) = routed::by_host(host, &self.order, seen).await {
-            self.machine.give_up(why);
+            self.machine.give_up(Failure::NoNetwork, why);
         }
     }
 
@@ -122,7 +123,7 @@ impl Run {
         let domain = target.domain.as_ref().map(|domain| domain.name.as_str());
         let (device, mac) = (target.plug.device.as_deref(), target.mac.to_string());
         let subject = target.subject(target.plug.device.clone());
-        tracing::warn!(domain, device, mac, "{subject}: not announced yet: {why}");
+        tracing::warn!(domain, vm = domain, device, mac, "{subject}: not announced yet: {why}");
     }
 
     /// Applies a new order. Once frames have left, they and their schedule stay.
@@ -146,7 +147,7 @@ impl Run {
     pub(super) fn must_have_frames(&mut self) {
         if self.frames.is_empty() {
             let why = "there is nothing to send: the NIC has no address for the kinds of --send";
-            self.machine.give_up(why.into());
+            self.machine.give_up(Failure::NothingToSend, why.into());
         }
     }
 }

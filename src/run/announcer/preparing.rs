@@ -4,6 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Run;
+use crate::announcement::failure::Failure;
 use crate::announcement::injection::{self, Way};
 use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
@@ -22,7 +23,8 @@ impl Run {
             let others = injection::ways(seen, None);
             let others: Vec<&str> = others.iter().map(|way| way.method().word()).collect();
             let why = InjectorError::NoSuchWay(method);
-            return self.machine.give_up(format!("{why}; it takes {}", others.join(", ")));
+            let why = format!("{why}; it takes {}", others.join(", "));
+            return self.machine.give_up(Failure::Injector, why);
         }
         if self.order.dry_run || self.frames.is_empty() {
             return;
@@ -91,7 +93,7 @@ impl Run {
         }
         let is_late = now.saturating_sub(lacking.since) >= self.order.wait;
         if !error.is_transient() || (is_late && !self.order.endless) {
-            self.machine.give_up(why);
+            self.machine.give_up(Failure::Injector, why);
         } else if is_late && !std::mem::replace(&mut lacking.is_warned_of, true) {
             self.warn_of(&format!("{why}; still trying"));
         }

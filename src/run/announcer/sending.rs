@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::{Run, Signals, must_stop, order_changed};
+use crate::announcement::failure::Failure;
 use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::quota::Part;
 use crate::host::injector::InjectorError;
@@ -55,7 +56,7 @@ impl Run {
                     self.machine.lacks_a_way(error.to_string());
                     self.lack(&error);
                 } else if error.is_refused() {
-                    self.machine.give_up(error.to_string());
+                    self.machine.give_up(Failure::Injector, error.to_string());
                 } else {
                     self.machine.failed(self.now(), error.to_string());
                 }

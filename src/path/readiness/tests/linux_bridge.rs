@@ -7,23 +7,33 @@ fn a_linux_bridge_must_be_up_and_forward_from_a_port_with_a_carrier() {
     let mut world = World::on_linux_bridge();
     assert_eq!(world.unmet(), READY);
     world.link(2).port.as_mut().unwrap().state = PortState::Listening;
-    assert_eq!(world.unmet(), ["the bridge br0 does not forward from tap0 yet: the port is listening"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::NotForwarding {
+            device: "tap0".into(),
+            bridge: "br0".into(),
+            state: PortState::Listening
+        }]
+    );
     world.link(2).lower_up = false;
-    assert_eq!(world.unmet(), ["tap0 has no carrier"]);
+    assert_eq!(world.unmet(), [Condition::NoCarrier { device: "tap0".into() }]);
     world.link(2).up = false;
     world.link(1).up = false;
-    assert_eq!(world.unmet(), ["br0 is down", "tap0 is down"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::Down { device: "br0".into() }, Condition::Down { device: "tap0".into() }]
+    );
 }
 
 #[test]
 fn a_filtering_bridge_must_have_the_required_pvid() {
     let mut world = World::on_linux_bridge();
     world.link(1).bridge.as_mut().unwrap().vlan_filtering = true;
-    assert_eq!(world.unmet(), ["tap0 has no PVID: its bridge drops untagged frames"]);
+    assert_eq!(world.unmet(), [Condition::Pvid { device: "tap0".into(), pvid: None, wanted: None }]);
     world.link(2).pvid = Some(1);
     assert_eq!(world.unmet(), READY, "no VLAN is required");
     world.asks_for(access(100));
-    assert_eq!(world.unmet(), ["tap0 has PVID 1, not 100"]);
+    assert_eq!(world.unmet(), [Condition::Pvid { device: "tap0".into(), pvid: Some(1), wanted: Some(100) }]);
     world.link(2).pvid = Some(100);
     assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)));
 }
@@ -32,7 +42,10 @@ fn a_filtering_bridge_must_have_the_required_pvid() {
 fn a_bridge_without_vlan_filtering_cannot_have_the_required_one() {
     let mut world = World::on_linux_bridge();
     world.asks_for(access(100));
-    assert_eq!(world.unmet(), ["the bridge br0 does not filter VLANs, so tap0 is not in VLAN 100"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::NoVlanFiltering { device: "tap0".into(), bridge: "br0".into(), wanted: 100 }]
+    );
 }
 
 #[test]
@@ -41,7 +54,7 @@ fn a_macvtap_and_its_lower_device_must_be_up() {
     let mut world = World::new(links, Ovs::default());
     assert_eq!(world.unmet(), READY);
     world.link(4).lower_up = false;
-    assert_eq!(world.unmet(), ["eth0 has no carrier"]);
+    assert_eq!(world.unmet(), [Condition::NoCarrier { device: "eth0".into() }]);
 }
 
 /// tap0 → fwbr0 → fwln0 ═ fwpr0 → vmbr0, which filters VLANs, as Proxmox builds it.
@@ -62,15 +75,18 @@ fn behind_a_firewalls_bridge() -> World {
 #[test]
 fn a_pvid_is_waited_for_on_the_first_bridge_that_filters() {
     let mut world = behind_a_firewalls_bridge();
-    assert_eq!(world.unmet(), ["fwpr0 has no PVID: its bridge drops untagged frames"]);
+    assert_eq!(world.unmet(), [Condition::Pvid { device: "fwpr0".into(), pvid: None, wanted: None }]);
     world.link(4).pvid = Some(30);
     assert_eq!((world.unmet(), world.seen().vlan), (vec![], None), "fwbr0 knows no VLANs");
     world.asks_for(access(31));
-    assert_eq!(world.unmet(), ["fwpr0 has PVID 30, not 31"]);
+    assert_eq!(world.unmet(), [Condition::Pvid { device: "fwpr0".into(), pvid: Some(30), wanted: Some(31) }]);
     world.asks_for(access(30));
     assert_eq!(world.unmet(), READY);
     world.link(5).bridge.as_mut().unwrap().vlan_filtering = false;
-    assert_eq!(world.unmet(), ["the bridge fwbr0 does not filter VLANs, so tap0 is not in VLAN 30"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::NoVlanFiltering { device: "tap0".into(), bridge: "fwbr0".into(), wanted: 30 }]
+    );
 }
 
 #[test]
@@ -80,10 +96,10 @@ fn a_trunk_without_a_native_vlan_is_in_each_of_its_vlans() {
     world.asks_for(trunk.clone());
     assert_eq!(world.unmet(), READY, "without filtering all tags pass");
     world.link(1).bridge.as_mut().unwrap().vlan_filtering = true;
-    assert_eq!(world.unmet(), ["tap0 is not in the VLANs 42, 43"]);
+    assert_eq!(world.unmet(), [Condition::NotInVlans { device: "tap0".into(), vlans: vec![42, 43] }]);
     let range = |vlan| crate::path::link::PortVlans { first: vlan, last: vlan, untagged: false };
     world.link(2).vlans = vec![range(42)];
-    assert_eq!(world.unmet(), ["tap0 is not in VLAN 43"]);
+    assert_eq!(world.unmet(), [Condition::NotInVlans { device: "tap0".into(), vlans: vec![43] }]);
     world.link(2).vlans = vec![range(42), range(43)];
     assert_eq!(world.unmet(), READY, "a PVID does not matter");
 

@@ -8,7 +8,10 @@ fn a_port_without_an_owner_is_ready_when_plugged() {
     assert_eq!(world.unmet(), READY);
     world.interface("tap0").ofport = Some(-1);
     world.interface("tap0").error = Some("No such device".into());
-    assert_eq!(world.unmet(), ["Open vSwitch has no OpenFlow port for tap0: No such device"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::NoOfport { port: "tap0".into(), error: Some("No such device".into()) }]
+    );
     world.interface("tap0").ofport = None;
     assert_eq!(world.unmet().len(), 1);
 }
@@ -16,7 +19,7 @@ fn a_port_without_an_owner_is_ready_when_plugged() {
 #[test]
 fn neutron_is_ready_when_the_port_is_an_access_port_of_a_real_vlan() {
     let mut world = World::neutron();
-    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
+    assert_eq!(world.unmet(), [tag("tap0", None, None)]);
     world.port("tap0").tag = Some(100);
     assert_eq!(world.unmet(), READY);
     assert_eq!(world.seen().vlan, Some(100));
@@ -28,7 +31,7 @@ fn neutron_is_ready_when_the_port_is_an_access_port_of_a_real_vlan() {
 fn neutrons_dead_vlan_is_not_ready() {
     let mut world = World::neutron();
     world.port("tap0").tag = Some(4095);
-    assert_eq!(world.unmet(), ["the port tap0 has tag 4095, neutron's dead VLAN"]);
+    assert_eq!(world.unmet(), [tag("tap0", Some(4095), None)]);
     assert_eq!(world.seen().vlan, None);
 }
 
@@ -39,16 +42,23 @@ fn leftover_trunks_count_only_if_open_vswitch_uses_them() {
     port.tag = Some(7);
     port.vlan_mode = Some("trunk".into());
     port.trunks = vec![4095];
-    let mode = "the port tap0 has vlan_mode trunk, not access";
-    assert_eq!(world.unmet(), [mode, "the port tap0 has trunks [4095], not []"]);
+    let mode = Condition::VlanMode { port: "tap0".into(), mode: Some("trunk".into()), wanted: "access" };
+    assert_eq!(
+        world.unmet(),
+        [mode, Condition::Trunks { port: "tap0".into(), trunks: vec![4095], wanted: vec![] }]
+    );
     for ignores in [None, Some("access"), Some("dot1q-tunnel")] {
         world.port("tap0").vlan_mode = ignores.map(str::to_owned);
         assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(7)), "{ignores:?}");
     }
     world.port("tap0").vlan_mode = None;
     world.port("tap0").tag = None;
-    let tag = "the port tap0 has no VLAN tag yet";
-    assert_eq!(world.unmet(), [tag, "the port tap0 has trunks [4095], not []"], "a trunk port");
+    let tag = tag("tap0", None, None);
+    assert_eq!(
+        world.unmet(),
+        [tag, Condition::Trunks { port: "tap0".into(), trunks: vec![4095], wanted: vec![] }],
+        "a trunk port"
+    );
 }
 
 #[test]
@@ -57,7 +67,7 @@ fn a_tag_that_ovs_vswitchd_has_not_carried_out_is_not_ready() {
     world.port("tap0").tag = Some(100);
     world.port("tap0").changed_in = 8;
     (world.ovs.next_cfg, world.ovs.cur_cfg) = (9, 7);
-    assert_eq!(world.unmet(), ["ovs-vswitchd has not carried out the last change of the port tap0 yet"]);
+    assert_eq!(world.unmet(), [Condition::NotApplied { port: "tap0".into() }]);
     world.ovs.cur_cfg = 8;
     assert_eq!(world.unmet(), READY, "change 9 is not of this port");
 }
@@ -91,7 +101,7 @@ fn other_config_tag_proves_the_owner_only() {
     config.insert("tag".into(), "100".into());
     config.insert("net_uuid".into(), "n".into());
     assert_eq!(world.seen().in_charge, (Owner::Neutron, "other_config:net_uuid on tap0".into()));
-    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
+    assert_eq!(world.unmet(), [tag("tap0", None, None)]);
 }
 
 #[test]
@@ -99,10 +109,10 @@ fn ovn_is_ready_when_ovn_installed_is_set() {
     let mut world = World::neutron();
     world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
     assert_eq!(world.seen().in_charge.0, Owner::Ovn, "before nova's metadata");
-    let missing = "ovn-controller has not installed the flows of tap0: ovn-installed is not set";
-    assert_eq!(world.unmet(), [missing]);
+    let missing = Condition::NotInstalled { port: "tap0".into() };
+    assert_eq!(world.unmet(), [missing.clone()]);
     world.interface("tap0").external_ids.insert("ovn-installed".into(), "false".into());
-    assert_eq!(world.unmet(), [missing]);
+    assert_eq!(world.unmet(), [missing.clone()]);
     world.interface("tap0").external_ids.insert("ovn-installed".into(), "true".into());
     assert_eq!(world.unmet(), READY);
 }
@@ -129,9 +139,7 @@ fn opennebula_is_ready_when_its_driver_has_set_anything() {
     let mut world = World::on_ovs();
     world.target.manager = Some(Manager::OpenNebula);
     assert_eq!(world.seen().in_charge.0, Owner::Agent);
-    let unset = "the agent in charge of the port tap0 has set neither tag nor vlan_mode nor trunks (a network that never \
-                 gets a VLAN needs untagged = true in the configuration)";
-    assert_eq!(world.unmet(), [unset]);
+    assert_eq!(world.unmet(), [Condition::NoVlanSetting { port: "tap0".into() }]);
     for (tag, mode, trunks, vlan) in [
         (Some(5), None, vec![], Some(5)),
         (Some(5), Some("native-untagged"), vec![7, 8], Some(5)),
@@ -143,7 +151,7 @@ fn opennebula_is_ready_when_its_driver_has_set_anything() {
         assert_eq!((world.unmet(), world.seen().vlan), (vec![], vlan), "{tag:?} {mode:?}");
     }
     world.port("tap0").tag = Some(4095);
-    assert_eq!(world.unmet(), ["the port tap0 has tag 4095, neutron's dead VLAN"]);
+    assert_eq!(world.unmet(), [tag("tap0", Some(4095), None)]);
 }
 
 #[test]
@@ -163,9 +171,12 @@ fn a_network_without_vlan_never_gets_one() {
         world.untagged = true;
         assert_eq!(world.unmet(), READY);
         world.port("tap0").trunks = vec![4095];
-        assert_eq!(world.unmet(), ["the port tap0 has trunks [4095], not []"]);
+        assert_eq!(
+            world.unmet(),
+            [Condition::Trunks { port: "tap0".into(), trunks: vec![4095], wanted: vec![] }]
+        );
         world.port("tap0").tag = Some(4095);
-        assert_eq!(world.unmet(), ["the port tap0 has tag 4095, neutron's dead VLAN"]);
+        assert_eq!(world.unmet(), [tag("tap0", Some(4095), None)]);
         world.port("tap0").tag = Some(5);
         assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(5)));
     }
@@ -180,11 +191,14 @@ fn the_required_vlan_may_be_the_native_one_of_a_trunk() {
         (port.tag, port.vlan_mode, port.trunks) = (Some(100), Some(mode.into()), vec![200]);
         assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)), "{mode}");
         world.port("tap0").tag = Some(7);
-        assert_eq!(world.unmet(), ["the port tap0 has tag 7, not 100"], "{mode}");
+        assert_eq!(world.unmet(), [tag("tap0", Some(7), Some(100))], "{mode}");
     }
     world.port("tap0").tag = Some(100);
     world.port("tap0").vlan_mode = Some("trunk".into());
-    assert_eq!(world.unmet()[0], "the port tap0 has vlan_mode trunk, not access");
+    assert_eq!(
+        world.unmet()[0],
+        Condition::VlanMode { port: "tap0".into(), mode: Some("trunk".into()), wanted: "access" }
+    );
 }
 
 #[test]
@@ -193,16 +207,16 @@ fn the_hosts_end_of_a_nic_on_open_vswitch_must_be_up() {
     world.link(2).lower_up = false;
     assert_eq!(world.unmet(), READY, "a tap has no carrier while no program has it open");
     world.link(2).up = false;
-    assert_eq!(world.unmet(), ["tap0, the host's end of the NIC, is down"]);
+    assert_eq!(world.unmet(), [Condition::NicDown { device: "tap0".into() }]);
 }
 
 #[test]
 fn a_vlan_in_the_domains_xml_must_be_on_the_port() {
     let mut world = World::on_ovs();
     world.asks_for(access(100));
-    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet, not 100"]);
+    assert_eq!(world.unmet(), [tag("tap0", None, Some(100))]);
     world.port("tap0").tag = Some(7);
-    assert_eq!(world.unmet(), ["the port tap0 has tag 7, not 100"]);
+    assert_eq!(world.unmet(), [tag("tap0", Some(7), Some(100))]);
     world.port("tap0").tag = Some(100);
     assert_eq!(world.unmet(), READY);
 }
@@ -215,13 +229,16 @@ fn a_trunk_in_the_domains_xml_must_be_on_the_port() {
     let port = world.port("tap0");
     port.tag = Some(100);
     port.trunks = vec![100, 200];
-    assert_eq!(world.unmet(), ["the port tap0 has vlan_mode unset, not native-untagged"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::VlanMode { port: "tap0".into(), mode: None, wanted: "native-untagged" }]
+    );
     world.port("tap0").vlan_mode = Some("native-untagged".into());
     assert_eq!(world.unmet(), READY);
 
     world.asks_for(Vlan { trunk: true, tags: vec![100, 200], native: None });
     world.port("tap0").vlan_mode = None;
-    assert_eq!(world.unmet(), ["the port tap0 has tag 100, where none is wanted"]);
+    assert_eq!(world.unmet(), [tag("tap0", Some(100), None)]);
     world.port("tap0").tag = None;
     assert_eq!(world.unmet(), READY);
 }
@@ -237,27 +254,34 @@ fn the_configuration_may_name_the_owner() {
 #[test]
 fn a_hybrid_plug_needs_its_bridge_to_forward_and_its_qvo_to_be_ready() {
     let mut world = World::hybrid();
-    assert_eq!(world.unmet(), ["the port qvo0 has no VLAN tag yet"]);
+    assert_eq!(world.unmet(), [tag("qvo0", None, None)]);
     world.port("qvo0").tag = Some(200);
     assert_eq!(world.unmet(), READY);
     assert_eq!((world.seen().vlan, world.seen().ofport), (Some(200), Some(1)));
     world.link(2).port.as_mut().unwrap().state = PortState::Learning;
-    assert_eq!(world.unmet(), ["the bridge qbr0 does not forward from tap0 yet: the port is learning"]);
+    assert_eq!(
+        world.unmet(),
+        [Condition::NotForwarding {
+            device: "tap0".into(),
+            bridge: "qbr0".into(),
+            state: PortState::Learning
+        }]
+    );
     world.link(2).port.as_mut().unwrap().state = PortState::Forwarding;
     world.link(3).up = false;
-    assert_eq!(world.unmet(), ["qvb0 is down"]);
+    assert_eq!(world.unmet(), [Condition::Down { device: "qvb0".into() }]);
 }
 
 /// Neutron 24 gives the trunk's own patch tag 0.
 #[test]
 fn the_parent_of_a_trunk_follows_the_rule_of_its_patch_port() {
-    for tag in [None, Some(0)] {
+    for patch in [None, Some(0)] {
         let trunk: &[&str] = &["tap0", "spt-2:patch:spi-2", "tpt-1:patch:tpi-1"];
         let ovs = ovs(&[("tbr-1", trunk), ("br-int", &["eth0", "spi-2:patch:spt-2", "tpi-1:patch:tpt-1"])]);
         let mut world = World::new([link(2, "tap0", "tun", 0, 0)], ovs);
         world.target.manager = Some(Manager::Nova);
-        world.port("tpt-1").tag = tag;
-        assert_eq!(world.unmet(), ["the port tpi-1 has no VLAN tag yet"]);
+        world.port("tpt-1").tag = patch;
+        assert_eq!(world.unmet(), [tag("tpi-1", None, None)]);
         world.port("tpi-1").tag = Some(100);
         assert_eq!((world.unmet(), world.seen().vlan), (vec![], Some(100)));
         assert_eq!(world.seen().ofport, Some(1), "of tap0 on tbr-1, where the guest's frames enter");
@@ -277,10 +301,7 @@ fn a_port_with_a_bridge_of_its_own_follows_the_rule_of_its_patch_port() {
     world.interface("ibp1").external_ids.insert("iface-id".into(), "0a1b2c3d".into());
     world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
     assert_eq!(world.seen().in_charge.0, Owner::Ovn);
-    assert_eq!(
-        world.unmet(),
-        ["ovn-controller has not installed the flows of ibp1: ovn-installed is not set"]
-    );
+    assert_eq!(world.unmet(), [Condition::NotInstalled { port: "ibp1".into() }]);
     world.interface("ibp1").external_ids.insert("ovn-installed".into(), "true".into());
     assert_eq!(world.unmet(), READY);
     let seen = world.seen();
@@ -289,7 +310,7 @@ fn a_port_with_a_bridge_of_its_own_follows_the_rule_of_its_patch_port() {
     assert_eq!((attachment.kind, attachment.bridge.as_str()), (Kind::PerPortBridge, "br-int"));
 
     world.ovs.ports.remove("p-pbp1");
-    assert_eq!(world.unmet(), ["the bridge pb0a1b2c3d-4e has no patch port to the integration bridge"]);
+    assert_eq!(world.unmet(), [Condition::NoPatch { bridge: "pb0a1b2c3d-4e".into() }]);
 }
 
 #[test]
@@ -311,7 +332,7 @@ fn an_integration_bridge_with_a_single_guest_is_no_port_s_own_bridge() {
 fn a_vhost_user_port_follows_the_rules_of_open_vswitch_without_a_device() {
     let mut world = World::new([], ovs(&[("br-int", &["tap0:dpdkvhostuserclient", "eth0"])]));
     world.target.manager = Some(Manager::Nova);
-    assert_eq!(world.unmet(), ["the port tap0 has no VLAN tag yet"]);
+    assert_eq!(world.unmet(), [tag("tap0", None, None)]);
     world.port("tap0").tag = Some(100);
     assert_eq!(world.unmet(), READY);
 }

@@ -257,7 +257,7 @@ impl Delivery {
     }
 
     /// Whether bridges hold a frame back by design, and its content reaches the network by other means.
-    fn is_kept_by_design(&self, number: usize) -> bool {
+    pub fn is_kept_by_design(&self, number: usize) -> bool {
         let holds = self.path.way().holds(self.frames[number].kind.cast());
         !holds.is_empty() && holds.iter().all(|hold| hold.setting.is_by_design())
     }
@@ -266,13 +266,30 @@ impl Delivery {
     pub fn kept_by_design(&self) -> Option<String> {
         let is_kept = |number| self.left[number] == 0 && self.is_kept_by_design(number);
         let kept = (0..self.frames.len()).find(|number| is_kept(*number))?;
-        let holds = self.path.way().holds(self.frames[kept].kind.cast());
+        Some(format!("{}: {}", names(&self.frames, is_kept).join(", "), self.kept_by(kept)?))
+    }
+
+    /// The settings of bridges that hold this frame back, as text.
+    pub fn kept_by(&self, number: usize) -> Option<String> {
+        let holds = self.path.way().holds(self.frames[number].kind.cast());
         let holds: Vec<String> = holds.iter().map(ToString::to_string).collect();
-        Some(format!("{}: {}", names(&self.frames, is_kept).join(", "), holds.join("; ")))
+        (!holds.is_empty()).then(|| holds.join("; "))
+    }
+
+    /// How often this frame has left.
+    pub fn times_left(&self, number: usize) -> u64 {
+        self.left[number]
+    }
+
+    /// Open vSwitch's verdicts on frames that may have left unseen, by number, as far as they were asked for.
+    pub fn verdicts_on_unseen(&self) -> impl Iterator<Item = (usize, &Verdict)> {
+        let verdicts = self.verdicts.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
+        let verdicts = verdicts.filter_map(|(number, verdict)| Some((number, verdict.as_ref()?)));
+        verdicts.filter(|(number, _)| self.unseen_way(*number).is_some())
     }
 
     /// Why a frame that was not seen to leave may have left.
-    fn unseen_way(&self, number: usize) -> Option<String> {
+    pub fn unseen_way(&self, number: usize) -> Option<String> {
         if self.path.way().is_alone {
             return Some("its network uses tunnels, and none exists: no other host has a port of it".into());
         }

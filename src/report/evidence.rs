@@ -12,6 +12,7 @@ use crate::proof::delivery::stuck::Stuck;
 use crate::proof::departure::{Departed, Departure};
 use crate::proof::foreign::Foreign;
 use crate::report::inquiry::{self, Answer, Inquired};
+use crate::report::kind_fate::KindFate;
 
 /// The subject of a line about all questions.
 const ALL_QUESTIONS: &str = "the questions ";
@@ -42,6 +43,8 @@ pub struct Evidence {
     pub not_left: Vec<IpAddr>,
     /// The frames that bridges hold back by design, and the settings that do.
     pub by_design: Option<String>,
+    /// What became of each kind of frame.
+    pub kinds: Vec<KindFate>,
     /// Why departures from the host cannot be seen.
     pub unseen: Option<String>,
     /// From the event to the first frame for the guest that entered after that and answers no question.
@@ -151,6 +154,7 @@ impl Evidence {
         // Without captures, no frame can be called stuck.
         let stuck = if blind.is_none() { proof.stuck(why) } else { Vec::new() };
         let not_left = if blind.is_none() { not_left(proof) } else { Vec::new() };
+        let kinds = KindFate::all(proof, blind.as_deref(), why);
         let unseen = blind.or_else(|| proof.unseen());
         Evidence {
             left_host_after_ms: departure.map(|left| millis(left.at)),
@@ -162,6 +166,7 @@ impl Evidence {
             stuck: stuck.iter().map(ToString::to_string).collect(),
             not_left,
             by_design: proof.kept_by_design(),
+            kinds,
             unseen,
             returned_after_ms: proof.returned().map(millis),
             last_returned_after_ms: proof.all_returned().last.map(millis),
@@ -199,6 +204,7 @@ impl Evidence {
         mut self,
         inquiry: &Inquiry,
         proof: &Delivery,
+        blind: Option<&str>,
         why: &[Option<String>],
         now: Duration,
     ) -> Evidence {
@@ -209,6 +215,7 @@ impl Evidence {
             (self.answered_after_ms, self.answered_by, self.answered_from) =
                 (Some(after_ms), by, Some(gateway));
         }
+        self.kinds.extend(KindFate::all(&inquiry.passage, blind, why));
         self.ceased = proof.all_returned().has_ceased(now) && inquiry.is_unanswered();
         if self.unseen.is_none() {
             let open = |number: &usize| inquiry.is_open(*number);

@@ -2,6 +2,7 @@
 
 pub(crate) mod evidence;
 pub(crate) mod inquiry;
+pub(crate) mod kind_fate;
 pub mod metrics;
 pub(crate) mod names;
 pub(crate) mod note;

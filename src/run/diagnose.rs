@@ -117,6 +117,10 @@ async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> 
 pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec<Option<String>> {
     let held: Vec<(usize, &Frame)> = proof.held().collect();
     let mut why = vec![None; proof.frames().len()];
+    for (number, verdict) in proof.verdicts_on_unseen() {
+        let ovs = &host.ovs.borrow().ovs;
+        why[number] = Some(verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)));
+    }
     let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let of_all = match unmet.is_empty() {
         true => proof

@@ -141,7 +141,7 @@ impl Observer {
             None => diagnose::why(host, seen, &inquiry.passage).await,
             Some(_) => Vec::new(),
         };
-        evidence.with_inquiry(inquiry, &self.proof, &why, self.began.elapsed())
+        evidence.with_inquiry(inquiry, &self.proof, self.blind.as_deref(), &why, self.began.elapsed())
     }
 
     /// Asks Open vSwitch again about frames that left by no visible edge and, by its verdict on an earlier round, by no blind

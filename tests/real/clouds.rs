@@ -124,6 +124,11 @@ fn a_verdict_is_of_each_kind_of_frame() {
     assert_eq!(report["not_left"], serde_json::json!([IPV4]), "{report:#}");
     let stuck = report["stuck"][0].as_str().unwrap();
     assert!(stuck.starts_with("arp-request, arp-reply did not leave"), "{stuck}");
+    let kinds = report["kinds"].as_array().unwrap().iter();
+    let fates: Vec<_> = kinds.map(|kind| (&kind["kind"], &kind["fate"])).collect();
+    let expected = [("arp-request", "not-left"), ("arp-reply", "not-left"), ("rarp", "unseen")];
+    let expected = expected.map(|(kind, fate)| (kind.into(), fate.into()));
+    assert_eq!(fates, expected.each_ref().map(|(kind, fate)| (kind, fate)), "{report:#}");
     assert!(report["unseen"].as_str().unwrap().contains("; goes to up0 "), "{report:#}");
     assert!(stuck.contains(&format!("; goes to {tap} itself")), "{stuck}");
     assert!(wire.sees(2, DEADLINE) && given.sees(4, DEADLINE), "{report:#}");

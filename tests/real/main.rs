@@ -26,6 +26,7 @@ mod libvirts;
 mod lifecycle;
 mod migration;
 mod monitoring;
+mod nestings;
 mod netlink;
 mod neutron;
 mod neutron_outage;

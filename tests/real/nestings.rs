@@ -1,0 +1,99 @@
+//! Bridges behind bridges: the path to the real edge, what is said when it is down or gone, and what the wire heard.
+
+use crate::common::{Capture, Direction, Host, Place, Stand, require};
+
+const CHAIN: &str = "bridge lan1 TAP a1; bridge lan2 b1 b2; bridge lan3 c1 up0; pair a1 b1; pair b2 c1";
+const INTO_LINUX: &str = "ovs br-int TAP; internal br-int leg; bridge lan leg up0";
+const INTO_OVS: &str = "bridge lan TAP leg; ovs br-ex up0; internal br-ex leg; bridge lan leg";
+const TWO: &str = "uplink up1; bridge br0 TAP up0 up1";
+
+#[test]
+fn frames_leave_by_the_edge_behind_the_last_bridge_or_it_is_told_why_not() {
+    require!(lab, ovs, tshark);
+    for (script, expected) in [
+        (CHAIN.to_owned(), Ok("left lan3 by up0")),
+        (format!("{CHAIN}; ip link set up0 down"), Err("did not leave lan3: up0 is down")),
+        (format!("{CHAIN}; ip link set c1 nomaster"), Err("c1 is a port of no bridge")),
+        (format!("{CHAIN}; ip link set b2 down"), Err("b2 is down")),
+        (
+            format!("{CHAIN}; bridge link set dev c1 locked on"),
+            Err("did not leave lan3: the port c1 of lan3 is locked"),
+        ),
+        (
+            format!("{CHAIN}; bridge link set dev TAP locked on"),
+            Err("did not leave lan1: the port TAP of lan1 is locked"),
+        ),
+        (
+            format!("{CHAIN}; bridge link set dev c1 isolated on; bridge link set dev up0 isolated on"),
+            Err(
+                "did not leave lan3: the port up0 of lan3 is isolated, and so is the one that the frame comes from",
+            ),
+        ),
+        (INTO_LINUX.to_owned(), Ok("left lan by up0")),
+        (format!("{INTO_LINUX}; ip link set up0 down"), Err("up0 is down")),
+        (format!("{INTO_LINUX}; ip link set leg nomaster"), Err("br-int has no uplink")),
+        (INTO_OVS.to_owned(), Ok("left br-ex by up0")),
+        (format!("{INTO_OVS}; ip link set up0 down"), Err("up0 is down")),
+        (format!("{INTO_OVS}; ovs-vsctl del-port up0"), Err("br-ex has no uplink")),
+        (TWO.to_owned(), Ok("left br0 by up0")),
+        (format!("{TWO}; ip link set up0 down"), Ok("left br0 by up1")),
+        (format!("{TWO}; ip link set up0 down; ip link set up1 down"), Err("up0 is down; up1 is down")),
+    ] {
+        tried(&script, expected);
+    }
+}
+
+fn tried(script: &str, expected: Result<&str, &str>) {
+    let stand = Stand::new(Host::build().ovs().start());
+    let tap = stand.nic.tap();
+    stand.host.sh(&format!("{HELPERS}\n{}", script.replace("TAP", &tap)));
+    let up1 =
+        script.starts_with(TWO).then(|| Capture::start(&stand.host.wire(), "wire1", Direction::In, "arp"));
+    let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, "arp");
+
+    let run = stand.announce(&["--count", "1", "--wait", "0"]);
+
+    let heard = wire.stop().len() + up1.map_or(0, |wire| wire.stop().len());
+    match expected {
+        Ok(left) => {
+            assert!(run.code == Some(0) && run.stdout.contains(left), "{script}: {run:#?}");
+            assert!(heard > 0, "{script}: {run:#?}");
+        }
+        Err(why) => {
+            assert!(
+                run.code == Some(1) && run.stderr.contains(&why.replace("TAP", &tap)),
+                "{script}: {run:#?}"
+            );
+            assert_eq!(heard, 0, "{script}: {run:#?}");
+        }
+    }
+}
+
+const HELPERS: &str = r#"
+bridge() { # NAME PORT...; else bridge(8)
+    case $1 in link) command bridge "$@"; return ;; esac
+    name=$1; shift
+    [ -e /sys/class/net/$name ] || ip link add "$name" type bridge forward_delay 0 mcast_snooping 0
+    ip link set "$name" up
+    for port; do [ ! -e "/sys/class/net/$port" ] || ip link set "$port" master "$name" up; done
+    echo "$name $*" >>/run/bridges
+}
+pair() { # A B: a veth; each end goes to the bridge that has named it
+    ip link add "$1" type veth peer name "$2"
+    for end in "$1" "$2"; do
+        ip link set "$end" master "$(awk -v end="$end" '{ for (i = 2; i <= NF; i++) if ($i == end) print $1 }' /run/bridges)" up
+    done
+}
+ovs() { # NAME PORT...
+    name=$1; shift
+    ovs-vsctl add-br "$name" -- set Bridge "$name" datapath_type=netdev
+    for port; do ovs-vsctl add-port "$name" "$port"; done
+}
+internal() { # BRIDGE PORT
+    ovs-vsctl add-port "$1" "$2" -- set Interface "$2" type=internal
+    ip link set "$2" up
+}
+uplink() { # NAME: beside up0
+    ip link add "$1" type veth peer name wire1 netns wire
+    ip link set "$1" up; ip -n wire link set wire1 up
+}"#;

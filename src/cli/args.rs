@@ -60,6 +60,15 @@ pub enum Command {
         #[arg(long, conflicts_with = "file")]
         host: bool,
     },
+    /// When nothing works: check all that announcements need on this host, each with its remedy; send nothing
+    Doctor {
+        /// The configuration [default: /etc/announced/announced.toml, if it is there]
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+        /// The output.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Show what the daemon did and is doing
     Status(Status),
     /// Announce a VM once it runs here, unless the daemon does; for the libvirt hook

@@ -6,6 +6,7 @@ mod candidates;
 mod check;
 mod command_first;
 mod completions;
+mod doctor;
 mod exit;
 mod explain;
 mod output;
@@ -76,6 +77,7 @@ impl Program {
             Some(Command::Trace(args)) => self.trace(&args),
             Some(Command::Check { file, config, host: false }) => check::file(file.or(config).as_deref()),
             Some(Command::Check { config: file, host: true, .. }) => self.check_host(file.as_deref()),
+            Some(Command::Doctor { config, output }) => self.doctor(config.as_deref(), &output),
             Some(Command::Status(args)) => status::run(&args),
             Some(Command::Hook { guest, after }) => self.hook(guest, after),
             Some(Command::Completions { shell }) => completions::print_script(shell),
@@ -135,7 +137,15 @@ impl Program {
         let start = self.start_with(&args::Nics::all(), config)?;
         let status = check::file(file)?;
         crate::log::to_stderr(false);
-        block_on(async { Ok(status.max(check::host(start).await?)) })
+        let output = args::Output { json: false, pretty: false, verbose: false };
+        block_on(async { Ok(status.max(doctor::run(start, &output, Vec::new()).await?)) })
+    }
+
+    fn doctor(&self, file: Option<&Path>, output: &args::Output) -> Result<Status, Problem> {
+        let (config, findings) = doctor::configuration(file);
+        let start = self.start_with(&args::Nics::all(), config)?;
+        crate::log::to_stderr(output.verbose);
+        block_on(doctor::run(start, output, findings))
     }
 
     /// libvirt must not notice any fault here: nothing is printed, and the status is always 0.

@@ -77,6 +77,16 @@ impl Start {
     ///
     /// The host's devices or libvirt cannot be read, or the options do not fit the result.
     pub(super) async fn gather(self) -> Result<(Host, Selection), Problem> {
+        let (host, selection) = self.look_around().await?;
+        Ok((host, selection?))
+    }
+
+    /// The same, where the host is of use even without libvirt.
+    ///
+    /// # Errors
+    ///
+    /// The host's devices cannot be read, or the device of `--dev` is no guest's.
+    pub(super) async fn look_around(self) -> Result<(Host, Result<Selection, Problem>), Problem> {
         let Start { nics, config, find } = &self;
         let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
         let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
@@ -92,8 +102,8 @@ impl Start {
                 Err((Status::Failed, format!("--dev {device} is {what}, not a guest's port")))
             })?;
         }
-        let mut selection = choose(nics, config, found?, &ovs.borrow().ovs)?;
-        for (order, _) in &mut selection.orders {
+        let mut selection = found.and_then(|found| choose(nics, config, found, &ovs.borrow().ovs));
+        for (order, _) in selection.iter_mut().flat_map(|selection| &mut selection.orders) {
             order.link_query = find.and_then(|find| link_query(find, config, &order.target));
         }
         let host = Host {

@@ -15,6 +15,7 @@ mod daemon_many;
 mod daemon_service;
 mod daemon_touched;
 mod daemon_waits;
+mod doctor;
 mod elsewhere;
 mod explain;
 mod guests;

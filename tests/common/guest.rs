@@ -238,6 +238,11 @@ impl Guest {
         )
     }
 
+    /// It is there, and does not run.
+    pub fn start_paused(&self, host: &Host) {
+        virsh(host, "create --paused", &self.xml());
+    }
+
     /// Returns when it runs.
     pub fn start(&self, host: &Host) {
         virsh(host, "create", &self.xml());

@@ -96,6 +96,37 @@ fn a_live_migration_with_an_activation_strategy() {
     );
 }
 
+/// The flows of a port are there, and `ovn-installed` says so, before the guest runs on the new host: what is sent then would
+/// activate the port on the wrong host. That the guest runs here is the only sign.
+#[test]
+fn a_guest_that_does_not_run_yet_activates_nothing() {
+    require!(lab, ovs, ovn, libvirt, tshark);
+    let ovn = Ovn::with_libvirt();
+    ovn.port("provider", &ovn.nic, "h1");
+    let guest = Guest::new("web1").nova().nic(&ovn.nic);
+    guest.start(&ovn.first);
+    is_installed(&ovn.first, &ovn.nic);
+    ovn.request("h1,h2 activation-strategy=rarp");
+    ovn.settle();
+    // As an incoming guest is, for as long as its memory comes.
+    guest.start_paused(&ovn.second);
+    is_installed(&ovn.second, &ovn.nic);
+    let wire = ovn.wire("up2");
+    let announced =
+        Daemon::start(&ovn.second, &format!("{}[libvirt]\nevents = [\"started\"]\n", daemon::CALM));
+    let run = ovn.second.announce(&["--vm", "web1", "--wait", "1s"]);
+    assert!(run.code == Some(4) && run.stderr.contains("paused"), "{run:#?}");
+    assert_eq!(wire.count(), 0);
+    binding(&ovn, "options", |options| !options.contains("additional-chassis-activated"));
+
+    ovn.second.sh("virsh --quiet resume web1");
+    let run = ovn.second.announce(&[&["--vm", "web1", "--json"], &CALM[..]].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    binding(&ovn, "options", |options| options.contains("additional-chassis-activated=h2"));
+    assert!(wire.sees_of(0x86dd, 1, DEADLINE));
+    drop(announced);
+}
+
 /// Until the first RARP on the new host, nothing else leaves it; ours activates the port just as QEMU's does.
 #[test]
 fn a_port_that_our_own_rarp_activates() {

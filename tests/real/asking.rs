@@ -67,6 +67,23 @@ fn a_router_that_ignores_announcements_learns_from_being_asked() {
 }
 
 #[test]
+fn a_router_with_an_old_entry_learns_from_announcements_and_from_questions() {
+    require!(lab, tshark);
+    let stand = beside_a_router();
+    for send in [ANNOUNCEMENTS, "ask,solicit"] {
+        for ip in [IPV4, IPV6] {
+            let old = format!("ip neighbour replace {ip} lladdr 02:00:00:00:00:99 dev wire0 nud stale");
+            stand.host.wire().sh(&old);
+        }
+        announce(&stand, &["--send", send, "--ask", ROUTER]);
+        for ip in [IPV4, IPV6] {
+            let entry = entry(&stand, ip);
+            assert!(entry.contains(&stand.nic.mac), "{send}: {entry}");
+        }
+    }
+}
+
+#[test]
 fn questions_are_what_the_guest_would_ask() {
     require!(lab, tshark);
     let stand = beside_a_router();
@@ -142,4 +159,23 @@ fn silence_and_a_filter_change_no_outcome() {
         trace.stdout.contains("ask reached") || trace.stdout.contains("ask did not leave br0"),
         "{trace:#?}"
     );
+}
+
+#[test]
+fn a_flow_that_drops_a_question_is_named() {
+    require!(lab, ovs, tshark);
+    let stand = Stand::open_vswitch();
+    let flows = [
+        ("ask", format!("priority=110,arp,arp_tpa={ROUTER},arp_op=1")),
+        ("solicit", format!("priority=110,icmp6,icmp_type=135,nd_target={ANYCAST}")),
+    ];
+    for (_, flow) in &flows {
+        stand.host.sh(&format!("ovs-ofctl add-flow br-int {flow},actions=drop"));
+    }
+    let trace = stand.announce(&["trace", "--ask", ROUTER]);
+    assert_eq!(trace.code, Some(0), "the announcements have left: {trace:#?}");
+    for (kind, flow) in flows {
+        let line = format!("  {kind} did not leave br-int: br-int table 0: {flow} actions=drop\n");
+        assert!(trace.stdout.contains(&line), "no {line:?} in {trace:#?}");
+    }
 }

@@ -12,6 +12,8 @@ class Ovs:
     # The port whose tag decides.
     port = device("tap")
     tags = {100: 100, 200: 200}
+    # Whether the guest has IPv6.
+    ipv6 = False
 
     def connect(self):
         """Brings up what is between the hosts."""

@@ -8,6 +8,7 @@ CURES = {
     "nova": "nova's workaround",
     "announced": "announced",
     "hook": "the libvirt hook alone",
+    "no-questions": "announced without questions",
 }
 LATE = (0.0, 0.3, 3.0)
 VENDORS = {
@@ -16,6 +17,13 @@ VENDORS = {
 }
 MODES = ("pre-copy", "post-copy")
 TENANTS = ("vm2", "vm3")
+# Of FRR, in the place of the switch model: neither a vendor nor a VLAN.
+FABRICS = {
+    "evpn": "EVPN of FRR: symmetric IRB, ARP suppression",
+    "evpn-asymmetric": "EVPN of FRR: asymmetric IRB, ARP suppression",
+    "evpn-flooding": "EVPN of FRR: symmetric IRB, no ARP suppression",
+    "evpn-leaf": "EVPN of FRR: symmetric IRB, ARP suppression, the hypervisor is the leaf",
+}
 ATTACHMENTS = {
     "ovs": "tap on br-int",
     "hybrid": "tap, qbr, qvb, qvo on br-int",
@@ -23,9 +31,11 @@ ATTACHMENTS = {
     "ovn": "the real OVN, both hosts have the port, activation-strategy=rarp",
     "ovn-anew": "the real OVN, the port is bound anew after the migration",
     "neutron": "the real neutron agent, openvswitch firewall",
+    **FABRICS,
 }
 # If no agent can delay the port's VLAN.
 REAL = ("ovn", "ovn-anew", "neutron")
+UNDELAYED = (*REAL, *FABRICS)
 # What the matrix varies, the slowest first: an option's name and the values.
 AXES = {
     "attachments": list(ATTACHMENTS), "modes": list(MODES), "lates": list(LATE),
@@ -54,12 +64,19 @@ class Case:
     def slug(self):
         """A file name."""
         words = [self.cure, f"late-{self.late:g}", f"vendor-{self.vendor}", self.mode, self.attachment]
+        if self.attachment in FABRICS:
+            words = [self.cure, self.mode, self.attachment]
         words += ["since-port"] * (self.since == "port") + ["guest-announce"] * self.guest_announce
         return "_".join(words)
 
     def is_scenario(self, other):
-        """The same, and with one of the two cures that scenarios are shown with."""
-        return dataclasses.replace(self, cure=other.cure) == other and self.cure in ("qemu", "announced")
+        """The same, and with one of the cures that scenarios are shown with."""
+        return dataclasses.replace(self, cure=other.cure) == other and self.cure in other.shown_cures
+
+    @property
+    def shown_cures(self):
+        """Those that it is shown with as a scenario."""
+        return ("qemu", "no-questions", "announced") if self.attachment in FABRICS else ("qemu", "announced")
 
     @property
     def rank(self):
@@ -71,6 +88,8 @@ class Case:
     @property
     def tag_words(self):
         """When the tag comes, in words."""
+        if self.attachment in FABRICS:
+            return "none"
         if self.attachment in REAL:
             return "when it comes"
         if not self.late:
@@ -78,29 +97,35 @@ class Case:
         return f"{self.late:g} s late" + (", from the port's creation" if self.since == "port" else "")
 
 
-# Scenario 1 and 2 of the analysis, and what a real cloud does.
+# Scenario 1 and 2 of the analysis, what a real cloud does, and what a real fabric does.
 SCENARIOS = {
     1: Case(vendor="B", late=0.0),
     2: Case(vendor="A", late=3.0),
     3: Case(vendor="B", attachment="ovn"),
     4: Case(vendor="A", attachment="neutron"),
+    5: Case(attachment="evpn"),
 }
 
 
 def scenarios(numbers, window):
-    """Each with QEMU alone and with announced."""
+    """Each with QEMU alone and with announced; where questions matter, without them, too."""
     return [
         dataclasses.replace(SCENARIOS[number], cure=cure, window=window)
         for number in numbers
-        for cure in ("qemu", "announced")
+        for cure in SCENARIOS[number].shown_cures
     ]
 
 
 def matrix(attachments, modes, lates, vendors, cures, window):
-    """All combinations, in the order of the table."""
+    """All combinations that make a difference, in the order of the table."""
     product = itertools.product(attachments, modes, lates, vendors, cures)
-    return [
-        Case(cure, 0.0 if attachment in REAL else late, vendor, mode, attachment, window=window)
-        for attachment, mode, late, vendor, cure in product
-        if attachment not in REAL or late == lates[0]
-    ]
+    chosen = []
+    for attachment, mode, late, vendor, cure in product:
+        if attachment in UNDELAYED:
+            late = 0.0
+        if attachment in FABRICS:
+            vendor = Case.vendor
+        elif cure == "no-questions": # the switch model answers none
+            continue
+        chosen.append(Case(cure, late, vendor, mode, attachment, window=window))
+    return list(dict.fromkeys(chosen))

@@ -27,14 +27,14 @@ def nic(mac, tap, source=None, alias=None):
         </interface>"""
 
 
-def nova(port, address):
-    """Nova's metadata: the UUID of neutron's port, and its fixed IPv4 address."""
+def nova(port, *addresses):
+    """Nova's metadata: the UUID of neutron's port, and its fixed addresses."""
+    versions = {address: 6 if ":" in address else 4 for address in addresses}
+    ips = "".join(f"<nova:ip type='fixed' address='{address}' ipVersion='{of}'/>" for address, of in versions.items())
     return f"""
       <metadata>
         <nova:instance xmlns:nova='{NOVA}'>
-          <nova:ports><nova:port uuid='{port}'>
-            <nova:ip type='fixed' address='{address}' ipVersion='4'/>
-          </nova:port></nova:ports>
+          <nova:ports><nova:port uuid='{port}'>{ips}</nova:port></nova:ports>
         </nova:instance>
       </metadata>"""
 

@@ -8,6 +8,9 @@ from . import domain
 MAC = "fa:16:3e:00:00:11"
 PORT = "6f7d3c1a-1111-4222-8333-444455556666"
 ADDRESS, GATEWAY, NEIGHBOUR = "1.1.1.1", "1.1.1.254", "1.1.1.2"
+SUBNET = "1.1.1.0/24"
+# Where the network has IPv6, too.
+ADDRESS6, GATEWAY6, NEIGHBOUR6 = "2001:db8:1::1", "2001:db8:1::fe", "2001:db8:1::2"
 NEIGHBOUR_MAC, GATEWAY_MAC = "fa:16:3e:00:00:22", "00:00:5e:00:53:fe"
 MEMORY_MIB = 128
 
@@ -18,15 +21,29 @@ def device(prefix):
 
 
 # Neighbours are permanent: an ARP request by the guest would heal what is to be seen here, by luck. IPv6 is off for the
-# same reason.
+# same reason; where it is on, busybox cannot make a neighbour permanent, but the guest believes for an hour what it has heard.
+# There it pings once, when it boots, so that the fabric knows of it.
 INIT = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 for module in $(/bin/busybox cat /modules); do /bin/busybox insmod /$module; done
+ipv6=/proc/sys/net/ipv6
+if [ -e $ipv6/conf/eth0 ]; then
+    echo 0 >$ipv6/conf/eth0/accept_dad
+    echo 0 >$ipv6/conf/eth0/router_solicitations
+    echo 3600000 >$ipv6/neigh/eth0/base_reachable_time_ms
+fi
 /bin/busybox ip link set eth0 up
 /bin/busybox ip address add {ADDRESS}/24 dev eth0
 /bin/busybox ip route add default via {GATEWAY}
 /bin/busybox arp -s {GATEWAY} {GATEWAY_MAC}
 /bin/busybox arp -s {NEIGHBOUR} {NEIGHBOUR_MAC}
+if [ -e $ipv6/conf/eth0 ]; then
+    /bin/busybox ip address add {ADDRESS6}/64 dev eth0
+    /bin/busybox ip -6 route add default via {GATEWAY6}
+    for ask in "{GATEWAY}" "-6 {GATEWAY6}" "-6 {NEIGHBOUR6}"; do
+        until /bin/busybox ping -c 1 -W 1 $ask; do :; done
+    done
+fi
 while :; do /bin/busybox sleep 1000; done
 """
 
@@ -63,13 +80,14 @@ def _output(*command):
 
 def xml(attachment, guest_announce, files):
     """VM1 as nova describes it; `files` is where `build` has left kernel and initramfs."""
+    ipv6 = "" if attachment.ipv6 else "ipv6.disable=1 "
     boot = f"""
         <kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd>
-        <cmdline>quiet ipv6.disable=1 no_timer_check</cmdline>"""
+        <cmdline>quiet {ipv6}no_timer_check</cmdline>"""
     silent = "" if guest_announce else """
       <qemu:override><qemu:device alias='ua-net0'><qemu:frontend>
         <qemu:property name='guest_announce' type='bool' value='false'/>
       </qemu:frontend></qemu:device></qemu:override>"""
     nic = domain.nic(MAC, device("tap"), attachment.source, alias="ua-net0")
-    metadata = domain.nova(PORT, ADDRESS)
+    metadata = domain.nova(PORT, ADDRESS, *[ADDRESS6] * attachment.ipv6)
     return domain.xml("vm1", nic, memory_mib=MEMORY_MIB, metadata=metadata, boot=boot, more=silent)

@@ -9,36 +9,36 @@ import time
 
 from . import witness
 from .events import Events
-from .case import TENANTS
-from .rack import LAB, PATIENCE, Rack
+from .evpn import KINDS, Fabric
+from .rack import ATTACHMENTS, LAB, PATIENCE, Rack
 
 # Pings before the migration, for the picture.
 BEFORE_S = 0.5
 # For how long QEMU may stop the guest: as nova begins ([libvirt] live_migration_downtime, divided by its steps). QEMU's own
 # default is 300, and it makes use of that: it stops the guest as soon as it expects to send the rest in this time.
 DOWNTIME_MS = 50
+# An answer that takes longer has waited for something.
+SLOW_S = 0.05
 
 
 def measure(case, site):
     """Builds everything, migrates, watches, and returns the record."""
-    lab = _Lab(Rack(case, site))
+    lab = _Lab(_rack(case, site))
     lab.prepare()
     moments = lab.migrate()
     lab.watch()
-    return record(case, moments, lab.end())
+    return record(case, moments, lab.end(), lab.rack.vlan)
 
 
 def shell(case, site):
     """Builds everything, and gives the user a shell between the hosts until that ends."""
-    lab = _Lab(Rack(case, site))
+    lab = _Lab(_rack(case, site))
     lab.prepare()
     directory = site.directory
     print(f"""VM1 runs on h1, and VM2 and VM3 reach it. From here, between the hosts:
-  l3switch show fdb                     or arp: what the switch knows
-  on h1 virsh list                      a command on a hypervisor; VM2 and VM3 are namespaces of h2
-  on h2 ip netns exec vm3 busybox ping 1.1.1.1
-  on h1 virsh migrate --live --p2p vm1 qemu+tcp://10.77.0.3/system
-  tail $LAB/switch.log                  what the switch has noticed""", flush=True)
+{lab.rack.hints}
+  on h1 virsh list                      a command on a hypervisor
+  on h1 virsh migrate --live --p2p vm1 qemu+tcp://10.77.0.3/system""", flush=True)
     functions = directory / "functions"
     functions.write_text(f"""
         on() {{ local host=$1; shift; {LAB}/enter {directory}/"$host" "$@"; }}
@@ -48,12 +48,19 @@ def shell(case, site):
     return subprocess.call(["bash", "--rcfile", functions, "-i"])
 
 
+def _rack(case, site):
+    """The hosts with what is between them: the switch model, or a fabric."""
+    if case.attachment in KINDS:
+        return Fabric(case, site, KINDS[case.attachment])
+    return Rack(case, site, ATTACHMENTS[case.attachment])
+
+
 class _Lab:
     """The people in the rack: the agents, the announcers, the witnesses."""
 
     def __init__(self, rack):
         self.rack, self.case, self.directory = rack, rack.case, rack.directory
-        self.logs = {name: self.directory / f"{name}.log" for name in TENANTS}
+        self.logs = {name: self.directory / f"{name}.log" for name in rack.probes}
 
     def prepare(self):
         """VM1 runs on host 1, and both tenants reach it; host 3 expects it."""
@@ -61,13 +68,13 @@ class _Lab:
         self.left, self.arrived = Events(rack.source), Events(rack.destination)
         at_home = rack.attachment.agent(rack.source)
         rack.boot()
-        if self.case.cure == "announced":
+        if self.case.cure in ("announced", "no-questions"):
             rack.start_daemon()
         at_home.bound.wait(PATIENCE)
         for name in self.logs:
             if not rack.is_answered(name):
                 raise RuntimeError(f"VM1 does not answer {name}, before anything happens")
-        self.uplink = witness.Uplink(self.directory / "p3.pcap")
+        self.uplink = rack.uplink(self.directory / "p3.pcap")
         self.port = witness.Port(rack.destination, self.directory / "tap.pcap")
         self.agent = rack.attachment.agent(rack.destination, self.case, self.arrived.resumed)
         rack.attachment.expect(rack.destination)
@@ -79,7 +86,8 @@ class _Lab:
         options = ["--postcopy", "--bandwidth", "30"] if self.case.mode == "post-copy" else []
         self.rack.source.sh(f"virsh --quiet migrate-setmaxdowntime vm1 {DOWNTIME_MS}")
         self.rack.attachment.migrating()
-        called = time.time()
+        self.rack.mark()
+        self.called = called = time.time()
         virsh = self.rack.source.start(
             "virsh", "migrate", "--live", "--p2p", *options, "vm1", "qemu+tcp://10.77.0.3/system"
         )
@@ -138,23 +146,25 @@ class _Lab:
         patience = time.monotonic() + 20
         while True:
             frames = self.uplink.frames(self.window_end)
-            switch = witness.switch_log(self.directory / "switch.log", self.window_end)
-            announcements = sorted(kind for _, vlan, kind in frames if vlan == 100)
-            if announcements == sorted(switch["announcements"]) or time.monotonic() > patience:
+            switch = self.rack.noticed(self.called, self.window_end)
+            announcements = sorted(kind for _, vlan, kind in frames if vlan == self.rack.vlan)
+            heard = switch["announcements"]
+            if heard is None or announcements == sorted(heard) or time.monotonic() > patience:
                 return frames, switch
             time.sleep(0.05)
 
 
-def record(case, moments, seen):
+def record(case, moments, seen, of_vlan):
     """All of a run, in milliseconds since the guest ran on host 3."""
     zero = seen["resumed"]
 
     def ms(at):
         return None if at is None else round((at - zero) * 1000, 1)
 
-    vlan = [(at, kind) for at, vlan, kind in seen["frames"] if vlan == 100]
+    vlan = [(at, kind) for at, vlan, kind in seen["frames"] if vlan == of_vlan]
     begin = max(zero, seen["tag"])
     first_frame = min((at for at, _ in vlan), default=None)
+    heard = seen["switch"]["announcements"]
     return {
         "case": dataclasses.asdict(case),
         "resumed_at": zero,
@@ -170,13 +180,17 @@ def record(case, moments, seen):
             "first_frame": ms(first_frame),
             "first_frame_after": None if first_frame is None else round((first_frame - begin) * 1000, 1),
             "switch_fdb_moved": ms(seen["switch"]["fdb_at"]),
+            "switch_arp_withdrawn": ms(seen["switch"].get("withdrawn_at")),
             "switch_arp_moved": ms(seen["switch"]["arp_at"]),
         },
         "switch_arp_moved_by": seen["switch"]["arp_by"],
         "probes": {name: outage(probes, begin, moments["called"], ms) for name, probes in seen["probes"].items()},
         "frames": dict(collections.Counter(kind for _, kind in vlan)),
-        "frames_astray": sum(vlan != 100 for _, vlan, _ in seen["frames"]),
-        "frames_seen_by_the_switch": dict(collections.Counter(seen["switch"]["announcements"])),
+        "frames_astray": sum(vlan != of_vlan for _, vlan, _ in seen["frames"]),
+        # None: it is a fabric, which does not say.
+        "frames_seen_by_the_switch": heard if heard is None else dict(collections.Counter(heard)),
+        # Of each leaf, if it is a fabric: how many it has sent since the migration was called.
+        "bgp_updates": seen["switch"].get("updates"),
         "timeline": {
             "port": [[ms(at), kind] for at, kind in seen["port"]],
             "frames": [[ms(at), kind] for at, kind in vlan],
@@ -206,18 +220,25 @@ def outage(probes, begin, called, ms):
     `back_after_ms` are the latter two counted from `begin`, when the guest ran and its port had its tag. The first answer takes
     some 15 ms, all of it in the guest, whose code TCG has to translate anew in the new QEMU: after one ping that was written
     to its tap beforehand, and took 18 ms, the tenants' first one was answered in 1 ms.
+
+    `lost_until_ms` is when the last ping of all was sent that was never answered, `slow_until_ms` the last one that was not
+    answered within 50 ms; `None`: none since `begin`.
     """
     lost = [spell for spell in spells(probes) if not spell[2] and spell[1] >= called]
     since, to, _ = max(lost, key=lambda spell: spell[1] - spell[0], default=(begin, begin, False))
     last_lost = max((sent for sent, answered in probes if answered is None and since <= sent <= to), default=None)
     answers = [(sent, answered) for sent, answered in probes if answered is not None and sent >= to]
     asked, first = answers[0] if answers else (None, None)
+    slow = [sent for sent, answered in probes if sent >= begin and (answered is None or answered - sent > SLOW_S)]
+    missed = [sent for sent, answered in probes if sent >= begin and answered is None]
     calm = [answered - sent for sent, answered in probes if answered is not None and sent < called]
     return {
         "rtt_ms": round(statistics.median(calm) * 1000, 1) if calm else None,
         "outage_ms": None if first is None else round((to - since) * 1000, 1),
         "lost": sum(answered is None for sent, answered in probes if sent >= called),
         "last_lost_ms": ms(last_lost),
+        "lost_until_ms": ms(max(missed, default=None)),
+        "slow_until_ms": ms(max(slow, default=None)),
         "first_answered_ms": ms(asked),
         "first_reply_ms": ms(first),
         "asked_after_ms": None if first is None else round((asked - begin) * 1000, 1),

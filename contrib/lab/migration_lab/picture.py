@@ -3,7 +3,7 @@
 import collections
 from xml.sax.saxutils import escape
 
-from .case import ATTACHMENTS, CURES, VENDORS, Case
+from .case import ATTACHMENTS, CURES, FABRICS, VENDORS, Case
 
 WIDTH, LEFT, RIGHT = 1000, 150, 180
 PLOT = WIDTH - LEFT - RIGHT
@@ -19,17 +19,20 @@ STYLE = """
   .host { fill: #59636e } .new { fill: #0969da } .dead { fill: #afb8c1 } .well { fill: #2da44e } .lost { fill: #cf222e }
   .good { fill: #1a7f37; font-weight: 600 } .bad { fill: #cf222e; font-weight: 600 }
   .rarp { fill: #bc4c00 } .arp-request { fill: #0b7285 } .arp-reply { fill: #8250df } .na { fill: #bf3989 }
+  .ask { fill: #0969da } .solicit { fill: #6f4e00 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .muted { fill: #9198a1 } .inside { fill: #ffffff }
     .paper { fill: #0d1117 } .panel { fill: #161b22 } .grid { stroke: #30363d } .mark { stroke: #9198a1 }
     .host { fill: #656c76 } .new { fill: #1f6feb } .dead { fill: #484f58 } .well { fill: #238636 } .lost { fill: #da3633 }
     .good { fill: #3fb950 } .bad { fill: #ff7b72 }
     .rarp { fill: #f0883e } .arp-request { fill: #39c5cf } .arp-reply { fill: #bc8cff } .na { fill: #f778ba }
+    .ask { fill: #58a6ff } .solicit { fill: #d29922 }
   }
 """
 
 FRAMES = {"rarp": "RARP (a MAC, no IP address)", "arp-request": "gratuitous ARP request",
-          "arp-reply": "gratuitous ARP reply", "na": "neighbour advertisement"}
+          "arp-reply": "gratuitous ARP reply", "na": "neighbour advertisement",
+          "ask": "ARP request for the gateway", "solicit": "neighbour solicitation for the router"}
 
 TITLES = {
     1: ("Scenario 1: after a live migration, the other subnet still sends to the old host",
@@ -40,17 +43,21 @@ TITLES = {
         "OVN 23.03, both hosts have the port, activation-strategy=rarp. Only ARP moves the switch's ARP entry (vendor B)."),
     4: ("Neutron's real agent: its firewall drops RARP, and no host learns of the guest",
         "Neutron 21, openvswitch firewall. The port gets its VLAN when the agent looks the next time, up to 2 s after the plug."),
+    5: ("An EVPN fabric: other subnets come back when the new leaf is asked",
+        "FRR, symmetric IRB, ARP suppression, Linux's own settings on the leaves: an announcement makes no neighbour entry there."),
 }
 
 
-def of_scenario(number, alone, announced):
-    """Both cures of a scenario, one above the other."""
-    return _document(*TITLES[number], [alone, announced])
+def of_scenario(number, records):
+    """All cures of a scenario, one above the other."""
+    return _document(*TITLES[number], records)
 
 
 def of_case(record):
     """One run."""
     case = Case(**record["case"])
+    if case.attachment in FABRICS:
+        return _document(f"{_who(case)}, {case.mode}", ATTACHMENTS[case.attachment], [record])
     title = f"{_who(case)}, tag {case.tag_words}, vendor {case.vendor}, {case.mode}"
     below = f"{ATTACHMENTS[case.attachment]}; vendor {case.vendor}: {VENDORS[case.vendor]}"
     return _document(title, below, [record])
@@ -90,7 +97,9 @@ class _Panel:
         self.record, self.top, self.end = record, top, end
         self.moments = record["moments_ms"]
         self.lanes_top = top + 34
-        self.lanes = (self._runs, self._tag, self._at_port, self._leaves, self._fdb, self._arp, self._vm2, self._vm3)
+        self.lanes = (self._runs, self._tag, self._at_port, self._leaves, self._fdb, self._arp, *self._tenants())
+        if Case(**record["case"]).attachment in FABRICS:
+            self.lanes = (self._runs, self._at_port, self._leaves, self._mac, self._mac_ip, *self._tenants())
         self.axis = self.lanes_top + len(self.lanes) * LANE
         self.bottom = self.axis + 34
 
@@ -106,14 +115,15 @@ class _Panel:
 
     def _heading(self):
         case = Case(**self.record["case"])
-        back = {name: probe["asked_after_ms"] for name, probe in self.record["probes"].items()}
-        if None not in back.values():
+        away = {name.split("-")[0].upper() for name, probe in self.record["probes"].items() if probe["asked_after_ms"] is None}
+        if not away:
             since = "its port has its VLAN" if self.moments["tag"] > 0 else "it runs"
-            what = f"both reach VM1 again {max(0, *back.values()):.0f} ms after {since}"
-        elif all(value is None for value in back.values()):
+            back = max(0, *(probe["asked_after_ms"] for probe in self.record["probes"].values()))
+            what = f"both reach VM1 again {back:.0f} ms after {since}"
+        elif len(away) == 2:
             what = "no host reaches VM1 any more"
         else:
-            lucky, other = ("VM2", "VM3") if back["vm3"] is None else ("VM3", "VM2")
+            lucky, other = ("VM2", "VM3") if "VM3" in away else ("VM3", "VM2")
             what = f"{lucky} reaches VM1 again, {other} does not"
         return f"{_who(case)}: {what}"
 
@@ -172,11 +182,27 @@ class _Panel:
             return [self._bar(FROM_MS, self.end, "host", "to host 1")]
         return [self._bar(FROM_MS, moved, "host", "to host 1"), self._bar(moved, self.end, "new", "to host 3")]
 
-    def _vm2(self):
-        return [self._label("VM2, same subnet"), *self._pings("vm2")]
+    def _mac(self):
+        return [self._label("leaf 2: VM1's MAC"), *self._port(self.moments["switch_fdb_moved"])]
 
-    def _vm3(self):
-        return [self._label("VM3, other subnet"), *self._pings("vm3")]
+    def _mac_ip(self):
+        gone, back = self.moments["switch_arp_withdrawn"], self.moments["switch_arp_moved"]
+        label = self._label("leaf 2: VM1's IPv4")
+        if gone is None:
+            return [label, *self._port(back)]
+        bars = [self._bar(FROM_MS, gone, "host", "to host 1"),
+                self._bar(gone, self.end if back is None else back, "dead", "withdrawn")]
+        return [label, *bars, *([] if back is None else [self._bar(back, self.end, "new", "to host 3")])]
+
+    def _tenants(self):
+        """The lanes of the pings."""
+        subnets = {"vm2": "same subnet", "vm3": "other subnet"}
+
+        def lane(name):
+            tenant, _, family = name.partition("-")
+            words = f"{tenant.upper()}, {'IPv6' if family else subnets[tenant]}"
+            return lambda: [self._label(words), *self._pings(name)]
+        return [lane(name) for name in sorted(self.record["probes"])]
 
     def _pings(self, name):
         parts = []

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 
-from . import guest
+from . import guest, witness
 from .attachment import Hybrid, Ovs, Provider
 from .sdn import Neutron, Ovn, OvnBoundAnew
 
@@ -43,11 +43,11 @@ class Site:
 class Host:
     """A hypervisor of contrib/lab/host."""
 
-    def __init__(self, number, site):
+    def __init__(self, number, site, ovs):
         self.name, self.directory = f"h{number}", site.directory / f"h{number}"
         outside = "/proc/1/ns/net"
         self.process = subprocess.Popen(
-            [LAB / "host", "--ovs", "--libvirt", "--name", self.name,
+            [LAB / "host", *["--ovs"] * ovs, "--libvirt", "--name", self.name,
              "--cable", f"up0=p{number}@{outside}", "--cable", f"mg0=mg{number}@{outside}",
              "--listen", f"mg0=10.77.0.{number}/24", self.directory],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -81,27 +81,41 @@ class Host:
 class Rack:
     """VM1 runs on host 1, and VM2 and VM3 reach it, when this is built."""
 
-    def __init__(self, case, site):
+    # What of VM1's frames counts on the uplink.
+    vlan = 100
+    numbers = (1, 2, 3)
+    # For a user between the hosts.
+    hints = """  l3switch show fdb                     or arp: what the switch knows
+  tail $LAB/switch.log                  what the switch has noticed
+  on h2 ip netns exec vm3 busybox ping 1.1.1.1"""
+    # By the name of a probe: the tenant, its address, and VM1's.
+    probes = {name: (name, address, guest.ADDRESS) for name, _, address, _ in TENANTS}
+
+    def __init__(self, case, site, attachment):
         self.case, self.site, self.directory = case, site, site.directory
-        self.attachment = ATTACHMENTS[case.attachment]
+        self.attachment = attachment
         if case.cure == "hook":
             self._install_hook("h3")
-        self.hosts = [Host(number, site) for number in (1, 2, 3)]
+        self.hosts = [Host(number, site, self.vlan is not None) for number in self.numbers]
         for host in self.hosts:
             host.await_ready()
-        self.source, self.tenants, self.destination = self.hosts
-        outer("""
+        self.source, self.destination = self.hosts[0], self.hosts[-1]
+        outer(f"""
             ip link add mg type bridge forward_delay 0 mcast_snooping 0
             ip link set mg up
-            for number in 1 2 3; do ip link set mg$number master mg; done
+            for number in {" ".join(map(str, self.numbers))}; do ip link set mg$number master mg; done
         """)
-        self.switch = self._start_switch()
-        self.attachment.connect()
+        self._connect()
         for host in self.hosts:
             self.attachment.build(host)
         for tenant in TENANTS:
             self._add_tenant(*tenant)
-        self.tenants.sh(f"ip -n vm2 neighbour replace {guest.ADDRESS} lladdr {guest.MAC} dev eth0")
+
+    def _connect(self):
+        """Builds what is between the hosts."""
+        self.tenants = self.hosts[1]
+        self.switch = self._start_switch()
+        self.attachment.connect()
 
     def _install_hook(self, name):
         # libvirtd looks for hooks when it starts.
@@ -137,6 +151,8 @@ class Rack:
             ip -n {name} neighbour replace {gateway} lladdr {guest.GATEWAY_MAC} dev eth0
             ovs-vsctl add-port br-int tap-{name} tag={self.attachment.tags[vlan]}
         """)
+        if vlan == 100:
+            self.tenants.sh(f"ip -n {name} neighbour replace {guest.ADDRESS} lladdr {guest.MAC} dev eth0")
 
     def boot(self):
         """Starts VM1 on host 1."""
@@ -147,21 +163,35 @@ class Rack:
 
     def probe(self, name, log):
         """Pings VM1 every 10 ms from there; in the end it waits for the answer to the last ping."""
-        address = next(address for tenant, _, address, _ in TENANTS if tenant == name)
-        probe = [self.site.programs / "examples/probe", "--source", address, "--to", guest.ADDRESS]
-        process = self.tenants.start("ip", "netns", "exec", name, *probe, "--every", "10ms", "--linger", "5s", "--log", log)
+        tenant, source, target = self.probes[name]
+        probe = [self.site.programs / "examples/probe", "--source", source, "--to", target]
+        process = self.tenant(tenant, *probe, "--every", "10ms", "--linger", "5s", "--log", log, stdin=subprocess.PIPE)
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"probe: {process.communicate()}")
         return process
 
     def is_answered(self, name):
-        """Waits until VM1 answers that tenant; whether it did."""
-        ping = f"until busybox ping -c 1 -W 1 {guest.ADDRESS}; do busybox usleep 20000; done"
-        process = self.tenants.start(
-            "timeout", PATIENCE, "ip", "netns", "exec", name, "busybox", "sh", "-c", ping, stdin=subprocess.DEVNULL
-        )
+        """Waits until VM1 answers that probe's tenant; whether it did."""
+        tenant, _, target = self.probes[name]
+        ping = f"until busybox ping -c 1 -W 1 {target}; do busybox usleep 20000; done"
+        process = self.tenant(tenant, "timeout", PATIENCE, "busybox", "sh", "-c", ping, stdin=subprocess.DEVNULL)
         process.communicate()
         return process.returncode == 0
+
+    def tenant(self, name, *command, **options):
+        """A program in that tenant."""
+        return self.tenants.start("ip", "netns", "exec", name, *command, **options)
+
+    def uplink(self, file):
+        """The witness on the far end of host 3's uplink."""
+        return witness.Uplink(file)
+
+    def mark(self):
+        """The migration is about to begin."""
+
+    def noticed(self, called, end):
+        """What the network has made of VM1's frames until then."""
+        return witness.switch_log(self.directory / "switch.log", end)
 
     def start_daemon(self):
         """Starts announced on host 3; returns when it hears libvirt."""
@@ -171,9 +201,9 @@ class Rack:
         until(lambda: '"libvirt":true' in self.destination.sh(status), "announced does not hear libvirt")
 
 
-def outer(script):
+def outer(script, *arguments):
     """Runs a shell script out there, between the hosts."""
-    subprocess.run(["sh", "-euc", script], check=True)
+    subprocess.run(["sh", "-euc", script, "sh", *arguments], check=True)
 
 
 def until(look, complaint, patience=PATIENCE):

@@ -7,7 +7,7 @@ import os
 import statistics
 
 from . import picture
-from .case import CURES, SCENARIOS, Case
+from .case import CURES, FABRICS, SCENARIOS, TENANTS, Case
 
 NEVER = math.inf
 
@@ -17,15 +17,16 @@ class NoRecords(Exception):
 
 
 def write(directory, records):
-    """records.json, table.md and one picture of each case, of its worst run; of each scenario both cures in one."""
+    """records.json, table.md and one picture of each case, of its worst run; of each scenario all its cures in one."""
     write_records(directory, records)
     (directory / "table.md").write_text(table(records))
     for case, runs in by_case(records).items():
         (directory / f"{case.slug}.svg").write_text(picture.of_case(worst(runs)))
     for number, case in SCENARIOS.items():
-        pair = [worst(runs) for of, runs in by_case(records).items() if of.is_scenario(case)]
-        if len(pair) == 2:
-            (directory / f"scenario-{number}.svg").write_text(picture.of_scenario(number, *pair))
+        shown = {of.cure: worst(runs) for of, runs in by_case(records).items() if of.is_scenario(case)}
+        if len(shown) == len(case.shown_cures):
+            drawing = picture.of_scenario(number, [shown[cure] for cure in case.shown_cures])
+            (directory / f"scenario-{number}.svg").write_text(drawing)
 
 
 def write_records(directory, records):
@@ -66,7 +67,12 @@ def by_case(records):
 
 def worst(runs):
     """The run whose outages are the longest."""
-    return max(runs, key=lambda run: [never_or(run["probes"][name]["outage_ms"]) for name in ("vm3", "vm2")])
+    return max(runs, key=lambda run: [slowest(run, name, "outage_ms") for name in reversed(TENANTS)])
+
+
+def slowest(run, tenant, what):
+    """The larger one of what its probes have measured, if it pings by IPv6, too."""
+    return max(never_or(probe[what]) for name, probe in run["probes"].items() if name.split("-")[0] == tenant)
 
 
 def never_or(value):
@@ -87,17 +93,51 @@ def table(records):
     """In Markdown, one row per case: the median and the worst of its runs."""
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     for case, runs in by_case(records).items():
-        cells = [case.attachment, case.mode, case.tag_words, case.vendor, CURES[case.cure], str(len(runs))]
+        cells = [case.attachment, case.mode, case.tag_words, "FRR" if case.attachment in FABRICS else case.vendor, CURES[case.cure], str(len(runs))]
         cells.append(median_and_worst([still(run) for run in runs]))
-        cells += [median_and_worst([run["probes"][name]["outage_ms"] for run in runs]) for name in ("vm2", "vm3")]
+        cells += [median_and_worst([slowest(run, name, "outage_ms") for run in runs]) for name in TENANTS]
         cells.append(median_and_worst([run["moments_ms"]["first_frame_after"] for run in runs]))
-        for name in ("vm2", "vm3"):
+        for name in TENANTS:
             for what in ("asked_after_ms", "back_after_ms"):
-                cells.append(median_and_worst([run["probes"][name][what] for run in runs]))
+                cells.append(median_and_worst([slowest(run, name, what) for run in runs]))
         cells.append(frames(runs))
         lines.append("| " + " | ".join(cells) + " |")
     lines += [f"\n{Case(**record['case']).slug} failed: {record['error']}" for record in records if "error" in record]
-    return "\n".join(lines) + "\n" + NOTE
+    return "\n".join(lines) + "\n" + NOTE + fabrics(records)
+
+
+FABRIC_HEAD = ["attachment", "announced by", "runs", "VM2 loses", "VM3 loses", "VM2 slow", "VM3 slow", "MAC-IP route back",
+               "BGP UPDATEs per leaf", "load"]
+FABRIC_NOTE = """
+In a fabric, median / worst, in ms since the guest runs, of IPv4 and IPv6. Loses: when the last ping was sent that was never
+answered; "never": to the end of the window. Slow: the last one that was not answered within 50 ms. MAC-IP route: VM1's IPv4 address,
+as leaf 2 sees it. BGP UPDATEs: of the leaf that sends the most, from the migration to the end of the window. Load: the machine's, worst.
+"""
+
+
+def fabrics(records):
+    """What counts in a fabric, and the switch model has nothing of; empty without any."""
+    cases = [(case, runs) for case, runs in by_case(records).items() if case.attachment in FABRICS]
+    if not cases:
+        return ""
+    lines = ["", "| " + " | ".join(FABRIC_HEAD) + " |", "|" + "---|" * len(FABRIC_HEAD)]
+    for case, runs in cases:
+        cells = [case.attachment, CURES[case.cure], str(len(runs))]
+        for what in ("lost_until_ms", "slow_until_ms"):
+            cells += [median_and_worst([until(run, name, what) for run in runs]) for name in TENANTS]
+        cells.append(median_and_worst([run["moments_ms"]["switch_arp_moved"] for run in runs]))
+        cells.append(median_and_worst([max(run["bgp_updates"].values()) for run in runs]))
+        cells.append(f"{max(run['load'] for run in runs):.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + FABRIC_NOTE
+
+
+def until(run, tenant, what):
+    """The later one of what its probes have measured; 0 without any such ping, never if it goes on to the window's end."""
+    probes = [probe for name, probe in run["probes"].items() if name.split("-")[0] == tenant]
+    if any(probe["outage_ms"] is None for probe in probes):
+        return NEVER
+    return max(probe[what] or 0 for probe in probes)
 
 
 def still(record):

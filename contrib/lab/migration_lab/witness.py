@@ -10,16 +10,20 @@ from .guest import ADDRESS, MAC, device
 UPLINK = "p3"
 # PACKET_OUTGOING of packet(7).
 OUTGOING = 4
+# The type of ICMPv6, RFC 4443 section 4.2.
+ECHO_REPLY = 129
 
 
 class Uplink:
-    """What VM1 says of itself on host 3's uplink: ARP, RARP and IPv6."""
+    """What VM1 says of itself on host 3's uplink: ARP, RARP, and IPv6 but for echoes. `start` starts a program at `device`."""
 
-    def __init__(self, file):
+    def __init__(self, file, device=UPLINK, start=None):
         self.file = file
         # Without the word vlan: the kernel strips tags before filters look.
-        command = tcpdump(file, "-i", UPLINK, "-Q", "in", "ether", "src", MAC, "and", "(arp or rarp or ip6)")
-        self.tcpdump = listening(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        kinds = f"(arp or rarp or ip6) and not (ip6[6] = 58 and ip6[40] = {ECHO_REPLY})"
+        command = tcpdump(file, "-i", device, "-Q", "in", "ether", "src", MAC, "and", kinds)
+        start = start or (lambda *command: subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        self.tcpdump = listening(start(*command))
 
     def frames(self, end):
         """The frames until then: when, in which VLAN (None: untagged), of what kind."""
@@ -75,7 +79,7 @@ def packets(file):
 
 
 def dissect(frame):
-    """The frame's VLAN and its kind; a kind of its own, "other", is what is no announcement."""
+    """The frame's VLAN and its kind; a kind of its own, "other", is what is neither announcement nor question."""
     vlan, offset = None, 12
     if frame[12:14] == b"\x81\x00":
         vlan, offset = struct.unpack_from(">H", frame, 14)[0] & 0xFFF, 16
@@ -87,6 +91,10 @@ def dissect(frame):
         return vlan, "arp-request" if payload[7] == 1 else "arp-reply"
     if ethertype == 0x86DD and payload[6] == 58 and payload[40] == 136:
         return vlan, "na"
+    if ethertype == 0x0806 and payload[7] == 1:
+        return vlan, "ask"
+    if ethertype == 0x86DD and payload[6] == 58 and payload[40] in (133, 135):
+        return vlan, "solicit"
     return vlan, "other"
 
 

@@ -13,7 +13,7 @@ mod record;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use record::{Probe, Summary, summary};
 struct Arguments {
     /// Our own address
     #[arg(long)]
-    source: Option<Ipv4Addr>,
+    source: Option<IpAddr>,
     #[arg(long)]
-    to: Ipv4Addr,
+    to: IpAddr,
     #[arg(long, default_value = "10ms", value_parser = announced::for_tests::duration::parse)]
     every: Duration,
     /// End after so many requests

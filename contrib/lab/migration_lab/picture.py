@@ -70,8 +70,8 @@ def _document(title, below, records):
         drawn.append(_Panel(record, top, end))
         top = drawn[-1].bottom + 10
     frames = [frame for record in records for lane in ("port", "frames") for frame in record["timeline"][lane]]
-    legend = _legend(top + 14, _kinds(frames))
-    height = top + 30
+    legend, bottom = _legend(top + 14, _kinds(frames))
+    height = bottom + 16
     drawing = "".join(panel.draw() for panel in drawn)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
@@ -242,10 +242,13 @@ def _legend(y, kinds):
     entries = [("well", "ping answered"), ("lost", "ping lost")] + [(kind, FRAMES[kind]) for kind in kinds]
     parts, x = [], LEFT
     for kind, words in entries:
+        width = 36 + 6.2 * len(words)
+        if x + width > WIDTH:
+            x, y = LEFT, y + 18
         parts.append(f'<rect class="{kind}" x="{x:g}" y="{y - 9}" width="10" height="10"/>\n')
         parts.append(_text(x + 15, y, words, "small"))
-        x += 36 + 6.2 * len(words)
-    return "".join(parts)
+        x += width
+    return "".join(parts), y
 
 
 def _who(case):

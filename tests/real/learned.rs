@@ -362,6 +362,22 @@ fn a_linux_bridge_is_asked_for_the_port() {
     });
 }
 
+/// A MAC moves to where a bridge has learned it, and not to where an operator or another program has put it.
+#[test]
+fn only_an_entry_that_the_bridge_made_is_a_learned_one() {
+    require!(lab, bridge);
+    in_a_network_of_its_own(|| {
+        let bridge = linux_bridge();
+        for (how, is_learned) in [("dynamic", true), ("static", false), ("extern_learn", false)] {
+            sh(&format!("bridge fdb replace {MAC} dev port1 master {how}"));
+            for entry in [run(fdb::on_linux_bridge(bridge, MAC, None)), run(fdb::walk(bridge, MAC, None))] {
+                let entry = entry.unwrap().unwrap();
+                assert_eq!((entry.port, entry.is_learned), (index("port1"), is_learned), "{how}");
+            }
+        }
+    });
+}
+
 /// The kernel at hand may not filter VLANs; then the test runs itself once more in a virtual machine whose kernel does.
 #[test]
 fn a_bridge_that_filters_vlans_has_a_table_for_each() {

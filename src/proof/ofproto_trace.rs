@@ -57,10 +57,10 @@ fn deciding(ends: &[End], outputs: &[Output], entry: Option<&str>) -> String {
         outputs.iter().partition(|output| ends.iter().any(|end| end.bridge == output.port));
     // Of a frame that leaves, a bridge for other networks drops a copy: that decides nothing.
     let is_deciding = |end: &&End| end.dropped == others.is_empty();
-    let lines = ends.iter().filter(is_deciding).map(|end| end.line.clone());
+    let mut lines = ends.iter().filter(is_deciding).map(|end| end.line.clone());
     let mut words: Vec<String> = match others.is_empty() {
         true => lines.take(MAX_NAMES).collect(),
-        false => lines.last().into_iter().collect(),
+        false => lines.next_back().into_iter().collect(),
     };
     if words.is_empty() {
         words.push(ends.last().map_or_else(|| "no flow is named".into(), |end| end.line.clone()));

@@ -1,3 +1,5 @@
+//! Random and chosen histories of guests: what is announced, what stays owed, what the next daemon takes over.
+
 use super::*;
 use crate::guest::Known;
 use crate::guest::domain::{Domain, Interface};

@@ -110,9 +110,9 @@ fn ovn_is_ready_when_ovn_installed_is_set() {
     world.ovs.external_ids.insert("ovn-remote".into(), "ssl:192.0.2.1:6642".into());
     assert_eq!(world.seen().in_charge.0, Owner::Ovn, "before nova's metadata");
     let missing = Condition::NotInstalled { port: "tap0".into() };
-    assert_eq!(world.unmet(), [missing.clone()]);
+    assert_eq!(world.unmet(), std::slice::from_ref(&missing));
     world.interface("tap0").external_ids.insert("ovn-installed".into(), "false".into());
-    assert_eq!(world.unmet(), [missing.clone()]);
+    assert_eq!(world.unmet(), std::slice::from_ref(&missing));
     world.interface("tap0").external_ids.insert("ovn-installed".into(), "true".into());
     assert_eq!(world.unmet(), READY);
 }

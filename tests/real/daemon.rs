@@ -219,7 +219,7 @@ fn a_guest_that_is_paused_for_a_moment_only_is_announced_all_the_same() {
 
 /// Restored, and already announced for some rounds.
 fn mid_burst(site: &Site) -> Daemon<'_> {
-    let (daemon, wire) = daemon::restored(&site, LONG, "");
+    let (daemon, wire) = daemon::restored(site, LONG, "");
     site.bind();
     assert!(wire.sees(8, DEADLINE), "{}", daemon.program.stderr.so_far());
     daemon

@@ -57,6 +57,8 @@ pub struct Delivery {
     wrapped: Option<Duration>,
     /// By frame: Open vSwitch's verdict from `ofproto/trace`.
     verdicts: Vec<Option<Verdict>>,
+    /// By frame: the verdict is of the present path.
+    is_current: Vec<bool>,
     returned: Returned,
     /// A round was sent, and the port is as it was then. Other frames with the same bytes are QEMU's or the guest's own.
     is_under_way: bool,
@@ -77,6 +79,7 @@ impl Delivery {
             astray: Vec::new(),
             wrapped: None,
             verdicts: vec![None; frames.len()],
+            is_current: vec![false; frames.len()],
             returned: Returned::default(),
             is_under_way: false,
             path,
@@ -94,29 +97,28 @@ impl Delivery {
             self.seen = vec![vec![None; self.frames.len()]; path.hops().len()];
             self.vlans = vec![None; path.hops().len()];
             self.next = vec![0; path.hops().len()];
-            self.forget_verdicts();
+            // A verdict holds until another one: few are asked for in a second, and without one a lost frame counts as unseen.
+            self.is_current.fill(false);
         }
         self.path = path;
     }
 
     /// Records Open vSwitch's verdict for frames of this one's kind and VLAN.
     pub fn judged(&mut self, like: &Frame, verdict: &Verdict) {
-        let frames = self.frames.iter().zip(&mut self.verdicts);
-        let are_alike = |frame: &Frame| (frame.kind, frame.vlan) == (like.kind, like.vlan);
-        frames.filter(|(frame, _)| are_alike(frame)).for_each(|(_, known)| *known = Some(verdict.clone()));
+        for (number, frame) in self.frames.iter().enumerate() {
+            if (frame.kind, frame.vlan) == (like.kind, like.vlan) {
+                self.verdicts[number] = Some(verdict.clone());
+                self.is_current[number] = true;
+            }
+        }
     }
 
-    /// Open vSwitch's flows may have changed.
-    pub fn forget_verdicts(&mut self) {
-        self.verdicts.fill(None);
-    }
-
-    /// The first frame of each kind and VLAN for which a verdict would show whether it was lost. After a lost round, earlier verdicts
-    /// are asked for again, since they may have changed.
+    /// The first frame of each kind and VLAN for which a verdict would show whether it was lost. After a lost round, and on
+    /// another path, earlier verdicts are asked for again, since they may have changed.
     pub fn unjudged(&self) -> Vec<&Frame> {
         let mut frames: Vec<&Frame> = Vec::new();
         let is_lost = self.fate() == RoundFate::Lost;
-        let is_open = |number: usize| (is_lost || self.verdicts[number].is_none()) && !self.has_left(number);
+        let is_open = |number: usize| (is_lost || !self.is_current[number]) && !self.has_left(number);
         let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
         if is_in_ovs && self.path.blind().next().is_some() {
             for (_, frame) in self.frames.iter().enumerate().filter(|(number, _)| is_open(*number)) {
@@ -132,6 +134,7 @@ impl Delivery {
     pub fn add(&mut self, frames: impl Iterator<Item = Frame>) {
         self.frames.extend(frames);
         self.verdicts.resize(self.frames.len(), None);
+        self.is_current.resize(self.frames.len(), false);
         self.left.resize(self.frames.len(), 0);
         self.seen.iter_mut().for_each(|seen| seen.resize(self.frames.len(), None));
     }

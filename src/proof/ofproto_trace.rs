@@ -47,8 +47,9 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
             None => walk.line(line),
         }
     }
-    let dropped = actions? == "drop";
     let ends = walk.ends();
+    let is_nowhere = outputs.is_empty() && !ends.is_empty() && ends.iter().all(|end| end.dropped);
+    let dropped = actions? == "drop" || is_nowhere;
     Some(Verdict { dropped, deciding: deciding(&ends, &outputs, None), ends, outputs })
 }
 

@@ -1,7 +1,7 @@
 //! The real OVN while something of it restarts, ends or goes, in the midst of an announcement.
 
 use crate::common::ovn::{is_installed, plug, rounds_without_rarp, start_controller};
-use crate::common::{DEADLINE, Ovn, Place, has_all, kinds, report, require, rounds_sent};
+use crate::common::{DEADLINE, Ovn, Place, has_all, kinds, ovs, report, require, rounds_sent};
 
 /// So long that whatever happens happens within it.
 const LONG: [&str; 6] = ["--count", "8", "--interval", "500ms", "--backoff", "1"];
@@ -51,4 +51,20 @@ fn bound() -> Ovn {
     is_installed(&ovn.second, &ovn.nic);
     ovn.settle();
     ovn
+}
+
+/// `ovn-installed` outlives the flows of which it speaks: nothing leaves, and that is what is told, tunnels or not.
+#[test]
+fn flows_that_are_gone() {
+    require!(lab, ovs, ovn, tshark);
+    let ovn = bound();
+    ovn.second.sh("kill -KILL $(cat /run/ovn/ovn-controller.pid)");
+    ovs::stop(&ovn.second, "ovs-vswitchd");
+    ovs::start_vswitchd(&ovn.second);
+    let wire = ovn.wire("up2");
+    let run = ovn.start_announce(&ovn.second, &["--count", "3", "--wait", "5s", "--json"]).finish();
+    let report = report(&run);
+    assert_eq!((run.code, &report["outcome"]), (Some(1), &"failed".into()), "{report:#}");
+    assert!(report["error"].as_str().unwrap().contains("actions=drop"), "{report:#}");
+    assert_eq!(wire.stop(), []);
 }

@@ -243,8 +243,11 @@ fn a_verdict_decides_what_is_lost_on_a_host_with_tunnels() {
         }
         let again = if fate == RoundFate::Lost { 3 } else { 0 };
         assert_eq!((proof.unjudged().len(), proof.fate()), (again, fate), "{outputs:?}");
-        proof.forget_verdicts();
-        assert_eq!(proof.fate(), RoundFate::Unseen);
+        let elsewhere = [links(), vec![link(5, "eth1", "", 0, 0)]].concat();
+        let ovs = self::ovs(&[("br-int", &["tap0", "eth0", "vxlan-1:vxlan", "eth1"])]);
+        proof.follow(nothing_seen(elsewhere, &ovs, Method::PacketOut).path);
+        let words = "on another path it is asked for again, and holds until then";
+        assert_eq!((proof.unjudged().len(), proof.fate()), (3, fate), "{outputs:?}: {words}");
     }
 }
 

@@ -103,6 +103,7 @@ fn a_catch_all_drop_names_the_flow_before_it() {
 #[test]
 fn no_flow_matches_it() {
     drops(answer!("no-flows"), "br-int table 0: no flow matches, actions=drop");
+    drops(answer!("no-flows-packet-in"), "br-int table 0: no flow matches, actions=drop");
     drops(answer!("conntrack"), "br-int table 5: no flow matches, actions=drop");
 }
 

@@ -119,6 +119,9 @@ impl Walk {
             return;
         };
         let visit = &mut self.visits[visit];
+        // While some client speaks OpenFlow below 1.3, Open vSwitch offers it the packets that no flow matches (`packet-in`).
+        let is_miss = line.ends_with(NO_MATCH) && action.starts_with("controller");
+        let action = if is_miss { "drop".into() } else { action };
         let line = format!("{line} actions={}", quoted(&action));
         match (why_not, from) {
             (Some(why), _) => visit.dropped = Some(format!("{line}: {why}")),
@@ -152,7 +155,7 @@ fn table_and_flow(text: &str) -> Option<(u8, String)> {
     let (table, rule) = text.split_once(". ")?;
     let table = table.parse().ok()?;
     // The second is Open vSwitch's own flow for packets that match no other (`no_packet_in_rule`, ofproto-dpif.c).
-    if rule == "No match." || rule == "reg0=0x2, priority 0" {
+    if rule.starts_with("No match") || rule == "reg0=0x2, priority 0" {
         return Some((table, NO_MATCH.into()));
     }
     let mut words = rule.split(", ");

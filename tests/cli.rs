@@ -382,7 +382,8 @@ fn what_does_not_reach_its_network_is_not_announced() {
     let host = bridge();
     for (options, code, words) in [
         ("--inject packet-out --dry-run", 1, "--inject packet-out"),
-        ("--ip 192.0.2.10 --send na", 1, "nothing to send"),
+        ("--ip 192.0.2.10 --send na", 1, "nothing to send: the NIC has no address for"),
+        ("--ip 192.0.2.10 --ask 192.0.2.1 --send ask", 1, "nothing to send: questions go with announcements"),
         ("--vlan 100 --wait 0", 3, "VLAN"),
     ] {
         let run =

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::Run;
 use crate::announcement::failure::Failure;
+use crate::announcement::frame::Kind;
 use crate::announcement::machine::Overdue;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
@@ -146,7 +147,12 @@ impl Run {
 
     pub(super) fn must_have_frames(&mut self) {
         if self.frames.is_empty() {
-            let why = "there is nothing to send: the NIC has no address for the kinds of --send";
+            let has_announcements =
+                self.order.style.send.iter().any(|kind| Kind::ANNOUNCEMENTS.contains(kind));
+            let why = match has_announcements {
+                true => "there is nothing to send: the NIC has no address for the kinds of --send",
+                false => "there is nothing to send: questions go with announcements; add rarp to --send",
+            };
             self.machine.give_up(Failure::NothingToSend, why.into());
         }
     }

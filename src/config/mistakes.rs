@@ -29,10 +29,13 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Reads `text`, or returns every mistake in it, in the order of the text.
+/// Reads `text`, or returns every mistake in it, in the order of the text; `check` finds those in what can be read.
 ///
-/// An unusable value is removed and the rest is read again, until no mistake remains.
-pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Mistake>> {
+/// A value that cannot be read is removed and the rest is read again, until no such mistake remains.
+pub(super) fn read<T: DeserializeOwned>(
+    text: &str,
+    check: impl FnOnce(&T) -> Vec<Mistake>,
+) -> Result<T, Vec<Mistake>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(errors.iter().take(MAX_MISTAKES).map(|error| mistake(text, &[], error)).collect());
@@ -40,8 +43,13 @@ pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Mistake>> {
     let (mut document, mut mistakes) = (document, Vec::new());
     loop {
         match T::deserialize(toml::Deserializer::from(document.clone())) {
-            Ok(config) if mistakes.is_empty() => return Ok(config),
-            Ok(_) => break,
+            Ok(config) => {
+                mistakes.extend(check(&config));
+                if mistakes.is_empty() {
+                    return Ok(config);
+                }
+                break;
+            }
             Err(error) => {
                 let mut path = Vec::new();
                 let at = error.span().unwrap_or_default();
@@ -172,13 +180,13 @@ mod tests {
     use crate::config::Config;
 
     fn mistakes(text: &str) -> Vec<String> {
-        read::<Config>(text).unwrap_err().iter().map(ToString::to_string).collect()
+        read::<Config>(text, |_| Vec::new()).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn every_mistake_is_named_with_its_place() {
         let text = "[schedule]\ncuont = 3\ninterval = 50\n\n[frames]\nsend = [\"garp\"]\n[vm.web1]\nrouter = \"yes\"\n";
-        let found = read::<Config>(text).unwrap_err();
+        let found = read::<Config>(text, |_| Vec::new()).unwrap_err();
         let places: Vec<(usize, usize)> =
             found.iter().map(|mistake| (mistake.line, mistake.column)).collect();
         assert_eq!(places, [(2, 1), (3, 12), (6, 9), (8, 10)], "{found:#?}");

@@ -119,12 +119,11 @@ impl Config {
 
     /// Reads the text of `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
-        let config: Config =
-            mistakes::read(text).map_err(|mistakes| ConfigError::Mistakes(file.into(), mistakes))?;
-        let unusable = config.unusable().into_iter();
-        let mistakes: Vec<Mistake> =
-            unusable.map(|value| mistakes::at(text, &value.path, value.message)).collect();
-        if mistakes.is_empty() { Ok(config) } else { Err(ConfigError::Mistakes(file.into(), mistakes)) }
+        let check = |config: &Config| {
+            let unusable = config.unusable().into_iter();
+            unusable.map(|value| mistakes::at(text, &value.path, value.message)).collect()
+        };
+        mistakes::read(text, check).map_err(|mistakes| ConfigError::Mistakes(file.into(), mistakes))
     }
 
     /// The keys that take effect at the start only and have changed since the daemon started with `first`.

@@ -68,6 +68,16 @@ fn every_value_out_of_range_is_named_with_its_place() {
     assert_eq!(lines.len(), 5, "{lines:#?}");
 }
 
+/// What cannot be read does not hide what cannot be used.
+#[test]
+fn mistakes_of_both_kinds_are_named_at_once() {
+    let text = "[schedule]\ncuont = 3\n\n[nic.\"52:54:00:12:34\"]\nrouter = true\n\n[ports]\nwait = 5\n";
+    let error = Config::parse(Path::new("a.toml"), text).unwrap_err();
+    let places: Vec<String> =
+        error.lines().iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(places, ["a.toml:2:1:", "a.toml:4:6:", "a.toml:8:8:"], "{:#?}", error.lines());
+}
+
 #[test]
 fn a_nics_entry_precedes_its_vms_and_that_its_networks() {
     let mut text = String::new();

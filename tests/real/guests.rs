@@ -27,6 +27,8 @@ fn a_neutron_trunk_bridge() {
 
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
+    let told = run.stderr.lines().filter(|line| line.contains(" frames by packet-out: sent")).count();
+    assert_eq!(told, 3, "--verbose names each round: {run:#?}");
     assert!(wire.sees(12, DEADLINE));
     let frames = wire.stop();
     assert_eq!(rounds(&frames, Some(42)).len(), 3);

@@ -373,7 +373,7 @@ fn a_dry_run_looks_at_nothing() {
 }
 
 #[test]
-fn who_may_not_look_announces_all_the_same() {
+fn without_the_right_to_capture_frames_leave_all_the_same() {
     require!(lab, ovs, tshark);
     let stand = Stand::open_vswitch();
     let run = |command: &[&str]| {

@@ -6,9 +6,12 @@ use std::time::Duration;
 use super::{Run, Signals, must_stop, order_changed};
 use crate::announcement::failure::Failure;
 use crate::announcement::frame::{Frame, Kind};
+use crate::announcement::machine::Round;
 use crate::announcement::quota::Part;
 use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
+use crate::report::count;
+use crate::report::evidence::millis;
 use crate::run::lacking::Lacking;
 use crate::run::observer::Observer;
 use crate::run::order::Host;
@@ -43,6 +46,7 @@ impl Run {
                 frames.iter().for_each(|frame| self.tally.add(frame.kind));
                 self.record(at, &frames);
                 let round = self.judge(at, host, seen).await;
+                self.log_round(&frames, round);
                 self.machine.sent(round);
                 self.monitor_flows(host);
                 self.explain_loss(host, seen).await;
@@ -63,6 +67,17 @@ impl Run {
                 false
             }
         }
+    }
+
+    /// For `--verbose`.
+    fn log_round(&self, frames: &[Frame], round: Round) {
+        let target = &self.order.target;
+        let subject = target.subject(target.plug.device.clone());
+        let number = self.machine.progress().attempts() + 1;
+        let by = self.way.as_ref().map_or("", |way| way.method().word());
+        let frames = count(frames.len(), "frame");
+        let (ms, fate) = (millis(round.at), if round.left { "sent" } else { "lost, and sent again" });
+        tracing::debug!("{subject}: round {number} at {ms} ms, {frames} by {by}: {fate}");
     }
 
     /// Sends the round by the prepared method, or by the next one that works.

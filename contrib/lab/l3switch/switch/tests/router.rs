@@ -59,7 +59,7 @@ fn what_follows_a_packet_is_not_routed() {
 }
 
 #[test]
-fn who_is_not_known_is_asked_for_and_the_packet_waits() {
+fn an_unknown_neighbour_is_asked_for_and_the_packet_waits() {
     let mut lab = Lab::new(Vendor::B);
     let sent = lab.receive("p2", 200, &echo((VM3.0, SWITCH), (VM3.1, VM1.1), 64));
     let question = arp(BROADCAST, ArpOperations::Request, (SWITCH, GATEWAY1), (MacAddr::zero(), VM1.1));

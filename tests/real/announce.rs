@@ -200,6 +200,6 @@ fn the_process_of_the_one_shot_is_called_announce() {
         let has = |wanted: &str| names.lines().any(|name| name == wanted);
         (has("announce") && !has("announced")).then_some(())
     });
-    announce.signal(Signal::SIGINT);
+    announce.signal(Signal::SIGTERM);
     announce.finish();
 }

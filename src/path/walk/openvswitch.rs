@@ -29,7 +29,9 @@ impl<'a> Walk<'a> {
         let own = id.into_iter().flat_map(|id| self.ovs.of_interface_id(id));
         let own = own.filter(|port| port.bridge.name == bridge.name && port.interface.kind == "patch");
         let onward = self.ovs.leading_on(bridge).chain(own);
-        let onward: Vec<Plugged<'_>> = onward.filter(|plugged| plugged.interface.name != by).collect();
+        let mut onward: Vec<Plugged<'_>> = onward.filter(|plugged| plugged.interface.name != by).collect();
+        // OVSDB's order is random; provider networks are named before the tunnels beside them.
+        onward.sort_by_key(|plugged| plugged.interface.is_tunnel());
         for plugged in onward.into_iter().rev() {
             let (place, tag) = match self.ovs.peer_of(plugged.interface) {
                 Some(peer) => (Place::Ovs(peer.bridge, &peer.interface.name), beyond),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{
     Capture, DEADLINE, Direction, Frame, Guest, Host, IPV4, Nic, Place, Plug, Stand, guest, linux_bridge,
-    ovs, report, require, stand,
+    ovs, report, require, rounds_sent, stand,
 };
 
 const TRUNK: &str = "<vlan trunk='yes'><tag id='42'/><tag id='43'/><tag id='4094'/></vlan>";
@@ -33,12 +33,14 @@ fn a_trunk_without_a_native_vlan_gets_a_tagged_rarp_in_each() {
         let run = host
             .announce(&[&["--vm", "router", "--ip", "192.0.2.41", "--inject", method], &ROUNDS[..]].concat());
         assert_eq!(run.code, Some(0), "{method}: {run:#?}");
-        assert!(wire.sees(9, DEADLINE), "{method}");
-        assert_eq!(rarps(&wire.stop()), [42, 43, 4094].map(|vlan| (Some(vlan), 3)).into(), "{method}");
         let report = report(&run);
-        assert_eq!((&report["rounds"], &report["lost_rounds"]), (&3.into(), &0.into()), "{report:#}");
-        assert_eq!(report["trunk"], true);
-        assert_eq!((&report["frames"]["rarp"], &report["frames_left"]["rarp"]), (&9.into(), &9.into()));
+        // On a busy machine a round may count as lost, and is sent again.
+        let sent = rounds_sent(&report);
+        assert!(wire.sees(3 * sent, DEADLINE), "{method}");
+        assert_eq!(rarps(&wire.stop()), [42, 43, 4094].map(|vlan| (Some(vlan), sent)).into(), "{method}");
+        assert_eq!((&report["rounds"], &report["trunk"]), (&3.into(), &true.into()), "{report:#}");
+        assert_eq!(report["frames"]["rarp"], 3 * sent, "{report:#}");
+        assert!(report["frames_left"]["rarp"].as_u64() >= Some(9), "{report:#}");
         let vlans: Vec<_> =
             report["departures"].as_array().unwrap().iter().map(|left| left["vlan"].as_u64()).collect();
         assert_eq!(vlans, [42, 43, 4094].map(Some), "{report:#}");

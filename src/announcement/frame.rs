@@ -10,6 +10,7 @@
 //! | neighbour solicitation for a router | RFC 4861 section 7.2.2 |
 //! | router solicitation | RFC 4861 section 6.3.7 |
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -163,6 +164,12 @@ impl Frame {
             && self.bytes.get(..ADDRESSES) == seen.get(..ADDRESSES)
             && rest == seen.get(ADDRESSES..length)
     }
+}
+
+/// The first frame of each kind and VLAN: flows treat the others like it.
+pub fn one_of_each<'a>(frames: impl Iterator<Item = &'a Frame>) -> Vec<&'a Frame> {
+    let mut known = HashSet::new();
+    frames.filter(|frame| known.insert((frame.kind, frame.vlan))).collect()
 }
 
 /// A RARP in each of these VLANs, of a guest whose port is a trunk. What it says of its addresses would have to name their VLANs.

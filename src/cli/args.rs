@@ -61,6 +61,7 @@ pub enum Command {
         host: bool,
     },
     /// When nothing works: check all that announcements need on this host, each with its remedy; send nothing
+    #[command(mut_arg("json", |json| json.help("Print one JSON object")))]
     Doctor {
         /// The configuration [default: /etc/announced/announced.toml, if it is there]
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

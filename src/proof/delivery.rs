@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 
-use crate::announcement::frame::{Frame, Kind};
+use crate::announcement::frame::{self, Frame, Kind};
 use crate::announcement::frame_names::names;
 use crate::path::hop::{Edge, Hop, Role};
 use crate::path::ovs::DEAD_VLAN;
@@ -116,18 +116,14 @@ impl Delivery {
     /// The first frame of each kind and VLAN for which a verdict would show whether it was lost. After a lost round, and on
     /// another path, earlier verdicts are asked for again, since they may have changed.
     pub fn unjudged(&self) -> Vec<&Frame> {
-        let mut frames: Vec<&Frame> = Vec::new();
         let is_lost = self.fate() == RoundFate::Lost;
         let is_open = |number: usize| (is_lost || !self.is_current[number]) && !self.has_left(number);
         let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
-        if is_in_ovs && self.path.blind().next().is_some() {
-            for (_, frame) in self.frames.iter().enumerate().filter(|(number, _)| is_open(*number)) {
-                if frames.iter().all(|known| (known.kind, known.vlan) != (frame.kind, frame.vlan)) {
-                    frames.push(frame);
-                }
-            }
+        if !is_in_ovs || self.path.blind().next().is_none() {
+            return Vec::new();
         }
-        frames
+        let open = self.frames.iter().enumerate().filter(|(number, _)| is_open(*number));
+        frame::one_of_each(open.map(|(_, frame)| frame))
     }
 
     /// Adds frames to the rounds from now on.

@@ -199,21 +199,21 @@ pub(crate) async fn kept_in(host: &Host, seen: &Assessment, order: &Order) -> Ve
     let path = CapturePath::of(attachment, Method::PacketOut);
     let proof = Delivery::new(order.target.mac, &frames, path);
     let mut kept: Vec<(frame::Kind, String)> = Vec::new();
-    let mut kinds: Vec<frame::Kind> = Vec::new();
-    for frame in &frames {
-        if kinds.contains(&frame.kind) {
-            continue;
-        }
-        kinds.push(frame.kind);
+    let mut leaving: Vec<frame::Kind> = Vec::new();
+    for frame in frame::one_of_each(frames.iter()) {
         let Ok(Some(Ok(verdict))) = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await
         else {
             break;
         };
-        if !proof.is_bound_out(&verdict) {
+        if proof.is_bound_out(&verdict) {
+            leaving.push(frame.kind);
+        } else if kept.iter().all(|(kind, _)| *kind != frame.kind) {
             let why = reason(host, seen, proof.path().hops(), &verdict);
             kept.extend(why.map(|why| (frame.kind, why)));
         }
     }
+    // Of a trunk, a kind is kept in if it is in each VLAN.
+    kept.retain(|(kind, _)| !leaving.contains(kind));
     kept
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pnet_base::MacAddr;
 use tokio::time::Instant;
 
-use crate::announcement::frame::Frame;
+use crate::announcement::frame::{self, Frame};
 use crate::announcement::injection::Method;
 use crate::announcement::question::Question;
 use crate::host::witness::Watch;
@@ -150,13 +150,8 @@ impl Observer {
         if self.blind.is_some() || self.proof.unseen().is_none() {
             return;
         }
-        // A verdict is of all frames of a kind.
-        let mut held: Vec<Frame> = Vec::new();
-        for (_, frame) in self.proof.held() {
-            if held.iter().all(|known| (known.kind, known.vlan) != (frame.kind, frame.vlan)) {
-                held.push(frame.clone());
-            }
-        }
+        let held = frame::one_of_each(self.proof.held().map(|(_, frame)| frame));
+        let held: Vec<Frame> = held.into_iter().cloned().collect();
         for frame in &held {
             if let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await {
                 self.proof.judged(frame, &verdict);

@@ -296,9 +296,12 @@ impl Ledger {
         actions: &mut Vec<Action>,
     ) {
         if let Some(known) = self.guests.get_mut(uuid).filter(|known| known.is_of(id)) {
-            // The list, which is newer, named it already; or libvirt reports the boot after the resume.
-            self.changed |= known.pending.is_none() && pending.is_some();
-            known.pending = known.pending.or(pending);
+            // The list, which is newer, named it already; or libvirt reports the boot after the resume. The event is exact. A
+            // list's reason is not: while libvirt restores a guest, it is "paused, migration".
+            if !known.life.has_begun {
+                self.changed |= known.pending != pending;
+                known.pending = pending;
+            }
             return;
         }
         self.leave(uuid, actions);

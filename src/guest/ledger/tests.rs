@@ -265,6 +265,29 @@ fn a_list_that_is_newer_than_the_arrival_changes_nothing() {
 }
 
 #[test]
+fn the_arrival_is_more_exact_than_a_list_in_the_middle_of_it() {
+    let restored_so_far = [(1, false, Some(Cause::Migrated))];
+    let mut desk = Desk::default();
+    assert_eq!(desk.list(&restored_so_far, true), ["read"]);
+    assert_eq!(desk.event(2, 2), NOTHING);
+    assert_eq!(desk.event(4, 2), ["event restored"]);
+    assert_eq!(desk.read(&["net0"]), ["restored net0 since 3"]);
+
+    let mut ledger = Ledger::default();
+    let present = Present {
+        uuid: "u".into(),
+        name: "web1".into(),
+        id: Some(1),
+        runs: false,
+        cause: Some(Cause::Migrated),
+    };
+    ledger.reconcile(&[present], true, &[Cause::Migrated], ms(1));
+    assert!(ledger.is_anything_pending());
+    ledger.change("u", Some(1), &Change::Arriving(Cause::Restored), &[Cause::Migrated], ms(2));
+    assert!(!ledger.is_anything_pending(), "a restored guest is not asked for");
+}
+
+#[test]
 fn the_next_daemon_finishes_what_was_under_way() {
     let mut desk = Desk::announcing().restarted();
     assert_eq!(desk.list(&[(1, true, Some(Cause::Migrated))], true), ["event migrated", "read"]);

@@ -20,6 +20,7 @@ use crate::announcement::failure::Failure;
 use crate::announcement::progress::{Outcome, Progress};
 use crate::announcement::retry::{self, Lost};
 use crate::announcement::schedule::Schedule;
+use crate::announcement::spell;
 use crate::path::readiness::Assessment;
 
 /// An announcement that waits for a change only is looked at again after this time, which every clock can count to.
@@ -241,6 +242,7 @@ impl Announcement {
     pub(crate) fn sent(&mut self, round: Round) {
         self.progress.first_frame_at.get_or_insert(round.at);
         self.progress.error = None;
+        spell::add(&mut self.progress.spells, round.at, round.left);
         if !round.left {
             self.progress.lost += 1;
             return self.lost(round.at);

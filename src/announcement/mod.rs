@@ -11,3 +11,4 @@ pub(crate) mod question;
 pub(crate) mod quota;
 mod retry;
 pub(crate) mod schedule;
+pub(crate) mod spell;

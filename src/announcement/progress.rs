@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::failure::Failure;
+use crate::announcement::spell::Spell;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 
@@ -58,6 +59,8 @@ pub struct Progress {
     pub rounds: u32,
     /// Rounds of which no frame left the host.
     pub lost: u32,
+    /// When these were sent.
+    pub spells: Vec<Spell>,
     /// Rounds that could not be sent.
     pub send_errors: u32,
     /// The unmet conditions at the last observation.

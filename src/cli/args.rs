@@ -187,6 +187,9 @@ pub struct Status {
     /// As text for Prometheus
     #[arg(long, conflicts_with_all = ["json", "vm", "of"])]
     pub prometheus: bool,
+    /// As a picture (SVG) of the timelines; for a VM, of the last announcement of each NIC
+    #[arg(long, conflicts_with_all = ["json", "prometheus"])]
+    pub svg: bool,
 }
 
 /// The selected NICs.

@@ -16,6 +16,7 @@ use crate::report::evidence::{Evidence, Tally, millis};
 use crate::report::inquiry::Inquired;
 use crate::report::names::Names;
 use crate::report::note::Note;
+use crate::report::round_time::RoundTime;
 use crate::report::unmet::Unmet;
 
 /// The version of the JSON form. It changes if a key changes its meaning or is removed.
@@ -63,6 +64,9 @@ pub struct Report {
     pub first_frame_after_ms: Option<f64>,
     /// Rounds that were sent.
     pub rounds: u32,
+    /// When these and lost ones were sent.
+    #[serde(default)]
+    pub round_times: Vec<RoundTime>,
     /// Frames that were sent.
     pub frames: Tally,
     /// The proof of their departure.
@@ -147,6 +151,7 @@ impl Report {
             ready_after_ms: progress.ready_at.map(millis),
             first_frame_after_ms: progress.first_frame_at.map(millis),
             rounds: progress.rounds,
+            round_times: progress.spells.iter().map(RoundTime::from).collect(),
             frames: Tally::default(),
             evidence: Evidence::default(),
             injector: None,
@@ -182,6 +187,7 @@ impl Report {
             ready_after_ms: None,
             first_frame_after_ms: None,
             rounds: 0,
+            round_times: Vec::new(),
             frames: Tally::default(),
             evidence: Evidence::default(),
             injector: None,

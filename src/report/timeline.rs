@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use crate::report::record::Report;
 
-/// A line for each moment of a report that has come, in their order: when it came, and how long after the one before.
-pub(crate) fn draw(report: &Report) -> String {
+/// What happened in an announcement, and how many milliseconds after the event, in the order of time.
+pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
     let moments = [
         ("guest runs", report.runs_after_ms),
         ("port plugged", report.plugged_after_ms),
@@ -21,8 +21,13 @@ pub(crate) fn draw(report: &Report) -> String {
     let moments = moments.into_iter().filter_map(|(what, at)| Some((what, at?)));
     let mut moments: Vec<(&str, f64)> = moments.collect();
     moments.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+    moments
+}
+
+/// A line for each moment of a report that has come, in their order: when it came, and how long after the one before.
+pub(crate) fn draw(report: &Report) -> String {
     let (mut text, mut before) = (String::new(), None);
-    for (what, at) in moments {
+    for (what, at) in moments(report) {
         let _ = write!(text, "\n  {what:<16} {at:>12.3} ms");
         if let Some(before) = before.replace(at) {
             let _ = write!(text, "  {:+.3}", at - before);

@@ -211,8 +211,9 @@ impl Run {
             return Round { at, left: false, answered: false };
         }
         let answered = fate == RoundFate::Unseen || observer.is_answered();
-        // A frame may leave before the injector returns.
-        let at = observer.proof.departure().map_or(at, |left| at.min(left.at));
+        // The first frame to leave may have done so before the injector returned.
+        let first = observer.proof.departure().filter(|_| self.machine.progress().rounds == 0);
+        let at = first.map_or(at, |left| at.min(left.at));
         Round { at, left: true, answered }
     }
 

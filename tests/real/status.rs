@@ -83,6 +83,19 @@ fn the_history_outlives_the_daemon_and_has_announcements_by_hand() {
     let causes: Vec<Value> =
         told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["cause"].clone()).collect();
     assert_eq!(causes, ["restored", "asked"]);
+    for line in told.lines() {
+        let report: Value = serde_json::from_str(line).unwrap();
+        let left = report["round_times"].as_array().unwrap().iter().filter(|round| round["left"] == true);
+        let left: Vec<f64> = left.map(|round| round["after_ms"].as_f64().unwrap()).collect();
+        assert_eq!(Some(left.len() as u64), report["rounds"].as_u64(), "{report:#}");
+        assert!(left.windows(2).all(|pair| pair[0] < pair[1]), "each at its own time: {report:#}");
+    }
+    let pictures = |arguments: &[&str]| {
+        let svg = site.host.announce(&[&["status", "web1", "--svg"], arguments].concat()).stdout;
+        roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{error}: {svg}"));
+        svg.matches("class=\"announcement\"").count()
+    };
+    assert_eq!((pictures(&[]), pictures(&["-n", "2"])), (1, 2), "the last one of each NIC, or so many");
     let table = site.host.announce(&["status"]).stdout;
     let vlan = format!("in VLAN {VLAN}");
     assert_eq!(

@@ -13,6 +13,7 @@ use crate::daemon::history::History;
 use crate::daemon::serve;
 use crate::guest::target::printable;
 use crate::report::snapshot::{Ended, Snapshot};
+use crate::report::svg;
 
 mod text;
 
@@ -29,6 +30,11 @@ pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     let mut status = match ask() {
         Ok(status) => status,
         Err(problem) if args.prometheus || args.json || earlier.is_empty() => return Err(problem),
+        Err((failed, why)) if args.svg => {
+            complain(&why);
+            let status = Snapshot { recent: earlier, ..Snapshot::default() };
+            return told(status, args).map(|status| status.max(failed));
+        }
         Err((status, why)) => {
             complain(&why);
             let kept = chosen(earlier, args);
@@ -42,6 +48,10 @@ pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     status.earlier = earlier;
     let Snapshot { earlier, recent, .. } = &mut status;
     earlier.retain(|ended| !recent.iter().any(|other| other.is_same(ended)));
+    told(status, args)
+}
+
+fn told(status: Snapshot, args: &args::Status) -> Result<Status, Problem> {
     match args.vm.as_ref().or(args.of.as_ref()) {
         Some(vm) => of_vm(status, vm, args),
         None => Ok(all(status, args)),
@@ -67,7 +77,7 @@ fn all(mut status: Snapshot, args: &args::Status) -> Status {
         return print(&json(&status, &output(args)));
     }
     let recent = chosen(merged(&mut status), args);
-    print(&text::status(&status, &recent))
+    print(&if args.svg { picture(&recent) } else { text::status(&status, &recent) })
 }
 
 fn of_vm(mut status: Snapshot, vm: &str, args: &args::Status) -> Result<Status, Problem> {
@@ -82,6 +92,9 @@ fn of_vm(mut status: Snapshot, vm: &str, args: &args::Status) -> Result<Status, 
         );
         return Err((Status::NoVm, why));
     }
+    if args.svg {
+        return of_vm_as_picture(ended, vm, args);
+    }
     let ended = chosen(ended, args);
     let output = output(args);
     let of_ended = |ended: &Ended| if args.json { json(ended, &output) } else { text::with_timeline(ended) };
@@ -92,6 +105,38 @@ fn of_vm(mut status: Snapshot, vm: &str, args: &args::Status) -> Result<Status, 
         .map(|under_way| if args.json { json(under_way, &output) } else { text::under_way(under_way) });
     let printed = lines.chain(under_way).map(|line| print(&line));
     Ok(printed.max().unwrap_or(Status::Announced))
+}
+
+/// The announcements of one VM.
+fn of_vm_as_picture(mut ended: Vec<Ended>, vm: &str, args: &args::Status) -> Result<Status, Problem> {
+    if ended.is_empty() {
+        let vm = printable(vm);
+        let why = format!(
+            "no announcement of {vm} has ended yet, and only those have a picture: announce status {vm}"
+        );
+        return Err((Status::NoVm, why));
+    }
+    if args.lines.is_none() && args.since.is_none() {
+        ended = latest_of_each_nic(ended);
+    }
+    Ok(print(&picture(&chosen(ended, args))))
+}
+
+/// The last announcement of each NIC, in their order.
+fn latest_of_each_nic(ended: Vec<Ended>) -> Vec<Ended> {
+    let mut latest: Vec<Ended> = Vec::new();
+    let nic = |ended: &Ended| (ended.report.mac, ended.report.device.clone());
+    for ended in ended.into_iter().rev() {
+        if !latest.iter().any(|later| nic(later) == nic(&ended)) {
+            latest.push(ended);
+        }
+    }
+    latest.reverse();
+    latest
+}
+
+fn picture(ended: &[Ended]) -> String {
+    svg::document(&ended.iter().map(|ended| &ended.report).collect::<Vec<_>>())
 }
 
 /// All announcements that ended, the latest last.

@@ -59,7 +59,9 @@ struct State {
 /// A round that was injected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// When.
+    /// When it was passed to the bridge, which may have hung.
+    pub began: Instant,
+    /// When it was injected.
     pub at: Instant,
     /// The tap.
     pub tap: String,
@@ -217,7 +219,7 @@ impl State {
         let is_lost = self.lose > 0;
         self.lose = self.lose.saturating_sub(1);
         let left = vlan.filter(|vlan| *vlan != DEAD_VLAN && !is_lost);
-        self.sent.push(Sent { at, tap: tap.into(), frames: frames.len(), left });
+        self.sent.push(Sent { began, at, tap: tap.into(), frames: frames.len(), left });
         self.watches.retain(|(_, _, to)| !to.is_closed());
         if left.is_none() {
             return;

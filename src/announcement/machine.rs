@@ -25,6 +25,9 @@ use crate::path::readiness::Assessment;
 
 /// An announcement that waits for a change only is looked at again after this time, which every clock can count to.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// How long the first round is sent again while only its RARP leaves. A port that OVN activates by the first RARP lets all else
+/// pass some milliseconds after it; a filter of addresses never does.
+const ONLY_RARP_TIME: Duration = Duration::from_millis(100);
 /// The least time between two rounds that are added because another host uses the guest's MAC.
 const MIN_EXTRA_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -57,6 +60,8 @@ pub(crate) struct Round {
     pub at: Duration,
     /// Some of its frames left the host, or the host cannot see whether they did.
     pub left: bool,
+    /// Of those that left, none has an address, and the others are proved lost.
+    pub only_rarp: bool,
     /// The network answered, or the host cannot see whether it did.
     pub answered: bool,
 }
@@ -243,7 +248,7 @@ impl Announcement {
         self.progress.first_frame_at.get_or_insert(round.at);
         self.progress.error = None;
         spell::add(&mut self.progress.spells, round.at, round.left);
-        if !round.left {
+        if !round.left || self.may_soon_be_whole(round) {
             self.progress.lost += 1;
             return self.lost(round.at);
         }
@@ -260,6 +265,12 @@ impl Announcement {
             let late = self.due.front().filter(|due| **due < round.at).map(|due| next.saturating_sub(*due));
             self.due.iter_mut().for_each(|due| *due = due.saturating_add(late.unwrap_or_default()));
         }
+    }
+
+    /// It is the first round, and what was lost of it may pass within milliseconds.
+    fn may_soon_be_whole(&self, round: Round) -> bool {
+        let is_early = |lost: Lost| round.at < lost.since.saturating_add(ONLY_RARP_TIME);
+        round.only_rarp && self.progress.rounds == 0 && self.lost.is_none_or(is_early)
     }
 
     /// A round could not be sent at `at`, because of `why`.

@@ -57,7 +57,7 @@ pub struct Progress {
     pub first_frame_at: Option<Duration>,
     /// Rounds that were sent and not seen to be lost.
     pub rounds: u32,
-    /// Rounds of which no frame left the host.
+    /// Rounds of which no frame left the host, and first ones that were sent again since only the RARP left.
     pub lost: u32,
     /// When these were sent.
     pub spells: Vec<Spell>,

@@ -255,6 +255,13 @@ impl Delivery {
         }
     }
 
+    /// Whether no frame with an address is among those of the last round that left.
+    pub fn lacks_every_address(&self) -> bool {
+        let has_address = |number: &usize| self.frames[*number].ip.is_some();
+        let mut named = (0..self.frames.len()).filter(has_address).peekable();
+        named.peek().is_some() && !named.any(|number| self.has_left(number) || self.is_kept_by_design(number))
+    }
+
     /// Whether bridges hold a frame back by design, and its content reaches the network by other means.
     pub fn is_kept_by_design(&self, number: usize) -> bool {
         let holds = self.path.way().holds(self.frames[number].kind.cast());

@@ -35,7 +35,7 @@ pub struct Evidence {
     pub last_hop: Option<String>,
     /// Frames that left the host; `None` if that cannot be seen.
     pub frames_left: Option<Tally>,
-    /// Rounds of which no frame left the host.
+    /// Rounds of which no frame left the host, and first ones that were sent again since only the RARP left.
     pub lost_rounds: u32,
     /// The frames that never left, the hop that they reached, and the reason.
     pub stuck: Vec<String>,

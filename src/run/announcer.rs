@@ -204,17 +204,18 @@ impl Run {
 
     async fn judge(&mut self, at: Duration, host: &Host, seen: &Assessment) -> Round {
         let Some(observer) = &mut self.observer else {
-            return Round { at, left: true, answered: true };
+            return Round { at, left: true, only_rarp: false, answered: true };
         };
         let fate = observer.judge_by_verdicts(host, seen).await;
         if fate == RoundFate::Lost {
-            return Round { at, left: false, answered: false };
+            return Round { at, left: false, only_rarp: false, answered: false };
         }
         let answered = fate == RoundFate::Unseen || observer.is_answered();
         // The first frame to leave may have done so before the injector returned.
         let first = observer.proof.departure().filter(|_| self.machine.progress().rounds == 0);
         let at = first.map_or(at, |left| at.min(left.at));
-        Round { at, left: true, answered }
+        let only_rarp = fate == RoundFate::Partly && observer.proof.lacks_every_address();
+        Round { at, left: true, only_rarp, answered }
     }
 
     /// Hears of changes to the flows on the way for as long as something is lost there.

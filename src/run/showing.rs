@@ -186,7 +186,7 @@ mod tests {
         };
         let mut machine = Announcement::new(Schedule::default(), Duration::ZERO);
         machine.observe(Duration::ZERO, &seen);
-        machine.sent(Round { at: Duration::ZERO, left: false, answered: false });
+        machine.sent(Round { at: Duration::ZERO, left: false, only_rarp: false, answered: false });
         let lines = |shown: &mut Shown, machine: &Announcement, why: &str| {
             let view = View {
                 order: &order,

@@ -35,7 +35,7 @@ fn gone() -> Assessment {
 
 /// A round that was sent at `at` and answered.
 fn left(at: u64) -> Round {
-    Round { at: ms(at), left: true, answered: true }
+    Round { at: ms(at), left: true, only_rarp: false, answered: true }
 }
 
 fn lost(at: u64) -> Round {
@@ -220,6 +220,34 @@ fn any_round_that_is_lost_is_sent_again_until_it_leaves() {
     assert_eq!((it.progress().outcome, it.progress().rounds), (Some(Outcome::Announced), 2));
 }
 
+#[test]
+fn a_first_round_of_which_only_the_rarp_leaves_is_repeated_for_some_milliseconds() {
+    let only_rarp = |at| Round { only_rarp: true, ..left(at) };
+    let mut it = two_rounds();
+    it.observe(ms(0), &ready());
+    it.sent(only_rarp(0));
+    assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(1)));
+    it.sent(left(1));
+    assert_eq!((it.step(ms(1)), it.progress().rounds), (Step::WaitUntil(ms(50)), 1));
+    it.sent(only_rarp(50));
+    assert_eq!(it.progress().outcome, Some(Outcome::Announced), "a later round is not repeated");
+
+    let (mut it, mut now, mut sent) = (two_rounds(), ms(0), Vec::new());
+    it.observe(now, &ready());
+    loop {
+        match it.step(now) {
+            Step::WaitUntil(at) => now = at,
+            Step::Send => {
+                sent.push(now.as_millis());
+                it.sent(Round { at: now, ..only_rarp(0) });
+            }
+            _ => break,
+        }
+    }
+    assert_eq!(sent, [0, 1, 3, 7, 15, 31, 56, 81, 106, 156], "a filter of addresses lets no more pass");
+    assert_eq!(it.progress().outcome, Some(Outcome::Announced));
+}
+
 /// When an announcement whose frames never leave ends, and the tries of its last minute.
 fn never_leaves(mut it: Announcement, until: Duration) -> (Option<Outcome>, Duration, usize) {
     it.observe(ms(0), &ready());
@@ -230,7 +258,7 @@ fn never_leaves(mut it: Announcement, until: Duration) -> (Option<Outcome>, Dura
             Step::Warn(_) => {}
             Step::Send => {
                 tries.push(now);
-                it.sent(Round { at: now, left: false, answered: false });
+                it.sent(Round { at: now, ..lost(0) });
             }
             Step::Done => break,
         }

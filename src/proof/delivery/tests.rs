@@ -163,6 +163,7 @@ fn the_fate_of_a_round_is_that_of_its_frames() {
         proof.begin();
         pass(&mut proof, "eth0", left, ms(1), Some(100));
         assert_eq!(proof.fate(), fate, "{left:?}");
+        assert_eq!(proof.lacks_every_address(), [&[][..], &[2]].contains(&left), "{left:?}");
         // Only the last round counts.
         proof.begin();
         assert_eq!(proof.fate(), RoundFate::Lost);

@@ -50,7 +50,7 @@ impl Run {
                 self.machine.sent(round);
                 self.monitor_flows(host);
                 self.explain_loss(host, seen).await;
-                round.left
+                round.left && !self.machine.is_lost()
             }
             Err(error) => {
                 // The report has the last error.

@@ -164,7 +164,8 @@ impl Trace {
         let (mac, frames) = (order.target.mac, order.round());
         let path = CapturePath::of(attachment, way.method());
         let sent = Instant::now();
-        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path);
+        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path)
+            .with_filter(order.target.filter.clone());
         observer.look_everywhere();
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;

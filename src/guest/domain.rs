@@ -59,6 +59,8 @@ pub struct Interface {
     pub vlan: Option<Vlan>,
     /// `<link state='down'>`: the guest sees no carrier.
     pub link_down: bool,
+    /// The network filter of `<filterref>`.
+    pub filter: Option<String>,
     /// The `IP` parameters of `<filterref>`: the addresses that the network filter permits.
     pub filter_ips: Vec<IpAddr>,
     /// The gateways of its `<route>`s to everywhere.
@@ -187,6 +189,7 @@ fn interface(node: Node<'_, '_>) -> Interface {
         interface_id: port.and_then(|n| owned(n, "interfaceid")),
         vlan: child(node, "vlan").map(vlan),
         link_down: child(node, "link").is_some_and(|n| n.attribute("state") == Some("down")),
+        filter: child(node, "filterref").and_then(|n| owned(n, "filter")),
         filter_ips: child(node, "filterref").map_or_else(Vec::new, filter_ips),
         gateways: children(node, "route").filter_map(default_gateway).collect(),
     }
@@ -297,6 +300,7 @@ mod tests {
     fn vlan_filter_and_link_state_are_read() {
         let domain = Domain::parse(XML).unwrap();
         let nic = &domain.interfaces[1];
+        assert_eq!(nic.filter.as_deref(), Some("clean-traffic"));
         assert_eq!(nic.filter_ips, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
         assert!(nic.link_down);
         let vlan = nic.vlan.as_ref().unwrap();

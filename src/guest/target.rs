@@ -35,6 +35,8 @@ pub struct Target {
     pub addresses: Vec<Address>,
     /// The gateways from libvirt's configuration.
     pub gateways: Vec<Gateway>,
+    /// libvirt's network filter, by which its ebtables rules judge frames of the NIC.
+    pub filter: Option<String>,
 }
 
 /// Cloud software that starts guests and leaves their ports to an agent.
@@ -61,6 +63,7 @@ impl Target {
             link_up: true,
             addresses: Vec::new(),
             gateways: Vec::new(),
+            filter: None,
         }
     }
 
@@ -244,7 +247,7 @@ fn target(
     };
     let nova = port.into_iter().flat_map(|port| &port.fixed_ips).map(|ip| (*ip, Source::Nova));
     let route = |ip: &IpAddr| Gateway::of_all(*ip, gateway::Source::DomainRoute);
-    let filter = nic.filter_ips.iter().map(|ip| (*ip, Source::Nwfilter));
+    let permitted = nic.filter_ips.iter().map(|ip| (*ip, Source::Nwfilter));
     let implied = [(address::implied(mac).into(), Source::Implied)];
     let target = Target {
         domain: Some(id.clone()),
@@ -258,8 +261,9 @@ fn target(
         vlan: nic.vlan.clone(),
         manager: manager(domain, nic),
         link_up: !nic.link_down,
-        addresses: nova.chain(filter).chain(implied).map(|(ip, source)| Address { ip, source }).collect(),
+        addresses: nova.chain(permitted).chain(implied).map(|(ip, source)| Address { ip, source }).collect(),
         gateways: nic.gateways.iter().map(route).collect(),
+        filter: nic.filter.clone(),
     };
     match obstacle(nic) {
         None => Ok(target),

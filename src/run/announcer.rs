@@ -197,7 +197,8 @@ impl Run {
             Some(observer) => observer.follow(path),
             None => {
                 let (witness, mac) = (host.witness.clone(), self.order.target.mac);
-                self.observer = Some(Observer::new(witness, self.began, mac, &self.frames, path));
+                let observer = Observer::new(witness, self.began, mac, &self.frames, path);
+                self.observer = Some(observer.with_filter(self.order.target.filter.clone()));
             }
         }
     }

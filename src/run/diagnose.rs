@@ -8,6 +8,7 @@ use pnet_base::MacAddr;
 
 use crate::announcement::frame::{self, Frame};
 use crate::announcement::injection::Method;
+use crate::guest::target::printable;
 use crate::host::openvswitch::unixctl::{self, UnixctlError};
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Hop, Role};
@@ -24,8 +25,6 @@ use crate::run::order::{Host, Order};
 
 /// How long a bridge may take to answer: a round may be due.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
-/// The kernel cannot be asked what its filters do with a frame.
-const FILTER: &str = "a filter, perhaps: see nft list ruleset, and ebtables";
 
 /// The FDB entry for `mac` on the path's bridge; `None` if the bridge does not learn or does not answer. `frame` is one of
 /// its frames.
@@ -114,7 +113,12 @@ async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> 
 
 /// Why frames do not leave the host, by frame number, as far as known: the port's unmet conditions, the uplinks' faults, the
 /// Open vSwitch flow that drops them.
-pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec<Option<String>> {
+pub(crate) async fn why(
+    host: &Host,
+    seen: &Assessment,
+    proof: &Delivery,
+    nwfilter: Option<&str>,
+) -> Vec<Option<String>> {
     let held: Vec<(usize, &Frame)> = proof.held().collect();
     let mut why = vec![None; proof.frames().len()];
     for (number, verdict) in proof.verdicts_on_unseen() {
@@ -140,7 +144,8 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
     for (number, frame) in &filtered {
         let holds = proof.path().way().holds(frame.kind.cast());
         let words: Vec<String> = holds.iter().map(ToString::to_string).collect();
-        let unknown = || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| FILTER.into());
+        let unknown =
+            || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(nwfilter));
         why[*number] = Some(if words.is_empty() { unknown() } else { words.join("; ") });
     }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
@@ -155,6 +160,15 @@ pub(crate) async fn why(host: &Host, seen: &Assessment, proof: &Delivery) -> Vec
         };
     }
     why
+}
+
+/// A filter on the way of the frames. The kernel cannot be asked what its filters do with a frame.
+fn filter(nwfilter: Option<&str>) -> String {
+    let nwfilter = nwfilter.map(|name| {
+        let name = printable(name);
+        format!("libvirt's network filter {name}, perhaps: see virsh nwfilter-dumpxml {name}, ")
+    });
+    format!("{}nft list ruleset, and ebtables", nwfilter.unwrap_or_else(|| "a filter, perhaps: see ".into()))
 }
 
 /// The uplinks of the deciding bridge that do not carry the guest's VLAN, or its untagged frames, by `tag` and `trunks` of their

@@ -36,6 +36,8 @@ pub(crate) struct Observer {
     witness: Capture,
     began: Instant,
     mac: MacAddr,
+    /// libvirt's network filter of the NIC.
+    filter: Option<String>,
     /// The complete path of the frames.
     path: CapturePath,
     watch: Option<Watch>,
@@ -68,6 +70,7 @@ impl Observer {
             witness,
             began,
             mac,
+            filter: None,
             path,
             watch: None,
             blind: None,
@@ -80,6 +83,11 @@ impl Observer {
         let is_blind = observer.path.blind().next().is_some();
         observer.look(is_blind);
         observer
+    }
+
+    /// Names libvirt's network filter of the NIC where a filter may be the reason.
+    pub(crate) fn with_filter(self, filter: Option<String>) -> Observer {
+        Observer { filter, ..self }
     }
 
     /// Captures along `path` from now on.
@@ -123,7 +131,7 @@ impl Observer {
     pub(crate) async fn evidence(&mut self, host: &Host, seen: &Assessment) -> Evidence {
         self.judge_held(host, seen).await;
         let why = match self.blind {
-            None => diagnose::why(host, seen, &self.proof).await,
+            None => diagnose::why(host, seen, &self.proof, self.filter.as_deref()).await,
             Some(_) => Vec::new(),
         };
         let mut evidence = Evidence::of(&self.proof, self.blind.clone(), &why).with_foreign(&self.foreign);
@@ -138,7 +146,7 @@ impl Observer {
             return evidence;
         };
         let why = match evidence.unseen {
-            None => diagnose::why(host, seen, &inquiry.passage).await,
+            None => diagnose::why(host, seen, &inquiry.passage, self.filter.as_deref()).await,
             Some(_) => Vec::new(),
         };
         evidence.with_inquiry(inquiry, &self.proof, self.blind.as_deref(), &why, self.began.elapsed())

@@ -120,6 +120,28 @@ fn addresses_of_a_network_filter() {
     assert_eq!(reports(&run)[0]["addresses"][1]["source"], "nwfilter");
 }
 
+/// libvirt carries it out by ebtables, about which the kernel cannot be asked.
+#[test]
+fn a_network_filter_that_drops_frames_is_named() {
+    require!(lab, libvirt, tshark);
+    let host = Host::build().libvirt().start();
+    linux_bridge::bridge(&host, "br0");
+    let no_arp =
+        "<filter name='no-arp' chain='arp'><rule action='drop' direction='out'><arp/></rule></filter>";
+    guest::virsh(&host, "nwfilter-define", no_arp);
+    let filter = "<filterref filter='no-arp'><parameter name='IP' value='192.0.2.14'/></filterref>";
+    Guest::new("web1").nic(&Nic::new(14, Plug::Bridge("br0")).with(filter)).start(&host);
+
+    let trace = host.announce(&["trace", "web1", "--ask", "192.0.2.1"]);
+
+    assert_eq!(trace.code, Some(1), "{trace:#?}");
+    let why = "did not leave br0: libvirt's network filter no-arp, perhaps: see virsh nwfilter-dumpxml no-arp, \
+               nft list ruleset, and ebtables";
+    let stuck: Vec<&str> = trace.stdout.lines().filter(|line| line.contains(why)).collect();
+    assert!(stuck.iter().any(|line| line.contains("arp-request")), "{trace:#?}");
+    assert!(stuck.iter().all(|line| !line.contains("rarp")), "{trace:#?}");
+}
+
 /// Without any trusted address, the MAC is still announced, and the operator is told.
 #[test]
 fn no_address_but_the_guests_own_claim() {

@@ -25,6 +25,7 @@ use crate::report::Report;
 use crate::run::link_query::{self, LinkQuery};
 use crate::run::order::{Capture, Host, Injector, Order};
 use crate::run::pacer::Pacer;
+use crate::run::sent_frames::SentFrames;
 use crate::run::solicitor::Solicitor;
 use crate::run::targets;
 use crate::run::traces::Traces;
@@ -117,6 +118,7 @@ impl Start {
             witness: Capture::Host(Witness::new()),
             pace: Some(Pacer::start(config.limits.frames_per_second)),
             solicitor: Solicitor::new(),
+            sent: SentFrames::default(),
             traces: Traces::default(),
         };
         Ok((host, selection))

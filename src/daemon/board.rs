@@ -14,6 +14,7 @@ use crate::report::metrics::{Gauges, Metrics};
 use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
 use crate::report::standing::{Standing, UnderWay};
 use crate::report::waiting::Waiting;
+use crate::run::sent_frames::SentFrames;
 
 /// The number of reports that `announce status` shows.
 const MAX_REPORTS: usize = 50;
@@ -25,6 +26,7 @@ const STANDING_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Board {
     shown: Mutex<Shown>,
     text: Mutex<Text>,
+    sent: SentFrames,
 }
 
 /// The status as it was sent last.
@@ -109,6 +111,11 @@ impl Entry {
 }
 
 impl Board {
+    /// A board without any news yet, with the counts of the frames that are sent.
+    pub(super) fn of(sent: SentFrames) -> Board {
+        Board { sent, ..Board::default() }
+    }
+
     /// Changes a counter.
     pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
         let mut shown = lock(&self.shown);
@@ -153,7 +160,7 @@ impl Board {
         if text.change == change && !text.is_outdated(now) {
             return text.json.clone();
         }
-        let shown = shown.clone();
+        let shown = Shown { metrics: shown.metrics.clone().with_sent(&self.sent.so_far()), ..shown.clone() };
         let mut standings: Vec<_> = shown.now.entries.iter().map(|entry| entry.standing.clone()).collect();
         standings.iter_mut().for_each(|standing| drop(standing.borrow_and_update()));
         let json = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
@@ -166,7 +173,7 @@ impl Board {
         let shown = lock(&self.shown);
         let (metrics, gauges, waiting) = (shown.metrics.clone(), shown.gauges(), waiting(&shown.now.entries));
         drop(shown);
-        metrics.text(&gauges, &waiting)
+        metrics.with_sent(&self.sent.so_far()).text(&gauges, &waiting)
     }
 }
 
@@ -229,6 +236,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::announcement::frame;
 
     fn read(board: &Board) -> Snapshot {
         serde_json::from_slice(&board.status(Instant::now())).unwrap()
@@ -258,6 +266,21 @@ mod tests {
         assert!(board.show(now.clone()));
         assert!(!board.show(now));
         assert_eq!(read(&board).guests, 1);
+    }
+
+    #[test]
+    fn frames_count_as_they_are_sent_and_not_when_the_announcement_ends() {
+        let sent = SentFrames::default();
+        let board = Board::of(sent.clone());
+        let counted = || {
+            let text = board.metrics();
+            text.lines()
+                .find_map(|line| line.strip_prefix("announced_frames_sent_total{kind=\"rarp\"} "))
+                .map(str::to_owned)
+        };
+        assert_eq!(counted().as_deref(), Some("0"));
+        sent.add(&frame::round(MacAddr(2, 0, 0, 0, 0, 1), &[], &frame::Style::default()));
+        assert_eq!(counted().as_deref(), Some("1"));
     }
 
     #[test]

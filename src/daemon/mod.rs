@@ -21,6 +21,7 @@ use crate::log::DaemonLog;
 use crate::report::snapshot::{Daemon, MissingInjector};
 use crate::run::order::{Capture, Host, Injector};
 use crate::run::pacer::Pacer;
+use crate::run::sent_frames::SentFrames;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
 use crate::run::wall_clock;
@@ -129,7 +130,7 @@ async fn run(
     }
     give_up_privileges(&config, &injectors)?;
     log.start();
-    let board = Arc::<Board>::default();
+    let board = Arc::new(Board::of(host.sent.clone()));
     board.describe(|daemon| {
         source.describe(daemon);
         (daemon.pid, daemon.started_at) = (std::process::id(), wall_clock::now());
@@ -181,6 +182,7 @@ async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
         traces: Traces::default(),
         pace: Some(Pacer::start(config.limits.frames_per_second)),
         solicitor: Solicitor::new(),
+        sent: SentFrames::default(),
     };
     Ok((host, injectors))
 }

@@ -104,12 +104,15 @@ impl Metrics {
         *self.events.entry(cause.word().into()).or_default() += 1;
     }
 
+    /// The same with these counts of the frames that were sent, also by announcements that are under way.
+    pub fn with_sent(self, frames: &Tally) -> Metrics {
+        let frames = frames.by_kind().map(|(kind, count)| (kind.word().to_owned(), count)).collect();
+        Metrics { frames, ..self }
+    }
+
     /// Counts an announcement that ended.
     pub fn ended(&mut self, report: &Report) {
         *self.announcements.entry(report.outcome.word().into()).or_default() += 1;
-        for (kind, count) in report.frames.by_kind() {
-            *self.frames.entry(kind.word().into()).or_default() += count;
-        }
         self.injection_errors += u64::from(report.send_errors);
         let evidence = &report.evidence;
         for (kind, count) in evidence.frames_left.iter().flat_map(Tally::by_kind) {

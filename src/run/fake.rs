@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::order::{Capture, Host, Injector};
 use super::pacer::Pacer;
+use super::sent_frames::SentFrames;
 use super::solicitor::Solicitor;
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::{Method, Way};
@@ -103,6 +104,7 @@ impl World {
             flows: crate::host::openvswitch::flow_monitor::FlowMonitors::new("/nonexistent".into()),
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
+            sent: SentFrames::default(),
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod order;
 pub(crate) mod pacer;
 pub(crate) mod ports;
 pub(crate) mod routed;
+pub(crate) mod sent_frames;
 mod showing;
 pub(crate) mod solicitor;
 pub(crate) mod targets;

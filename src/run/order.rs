@@ -35,6 +35,7 @@ use crate::proof::capture_point::CapturePoint;
 use crate::run::fake;
 use crate::run::link_query::LinkQuery;
 use crate::run::pacer::Pacer;
+use crate::run::sent_frames::SentFrames;
 use crate::run::solicitor::Solicitor;
 use crate::run::traces::Traces;
 
@@ -67,6 +68,8 @@ pub(crate) struct Host {
     pub traces: Traces,
     /// Notifications of changes to bridges' flows, while something is lost there.
     pub flows: FlowMonitors,
+    /// Counts the frames.
+    pub sent: SentFrames,
 }
 
 /// Injects frames into the host as if the guest had sent them.

@@ -43,7 +43,7 @@ impl Run {
         match sent {
             Ok(()) => {
                 let at = self.now();
-                frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.tally_up(&frames, host);
                 self.record(at, &frames);
                 let round = self.judge(at, host, seen).await;
                 self.log_round(&frames, round);
@@ -67,6 +67,11 @@ impl Run {
                 false
             }
         }
+    }
+
+    fn tally_up(&mut self, frames: &[Frame], host: &Host) {
+        frames.iter().for_each(|frame| self.tally.add(frame.kind));
+        host.sent.add(frames);
     }
 
     /// For `--verbose`.
@@ -143,7 +148,7 @@ impl Run {
         };
         match sent {
             Ok(()) => {
-                frames.iter().for_each(|frame| self.tally.add(frame.kind));
+                self.tally_up(&frames, host);
                 self.record(at, &frames);
                 if let Some(observer) = &mut self.observer {
                     observer.asked().await;

@@ -73,6 +73,11 @@ fn is_there(need: &str) -> bool {
             .status()
             .is_ok_and(|status| status.success()),
         "libvirt" => programs(&["libvirtd", "virsh", "qemu-system-x86_64"]),
+        "frr" => {
+            // Not in PATH.
+            ["zebra", "bgpd"].iter().all(|daemon| Path::new("/usr/lib/frr").join(daemon).is_file())
+                && programs(&["vtysh"])
+        }
         "prometheus" => programs(&["prometheus", "promtool"]),
         "tshark" => programs(&["tcpdump", "tshark"]),
         "vm" => Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab/vm"))

@@ -19,6 +19,7 @@ use crate::guest::gateway::{Gateway, Source};
 use crate::guest::target::{DomainId, subject};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
+use crate::report::note::Note;
 use crate::report::snapshot::MissingInjector;
 use crate::report::unmet::Unmet;
 use crate::report::{Path, TRUNK};
@@ -44,6 +45,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
             error: routed::by_host(&host, order, &seen).await,
             held: holds.iter().map(Held::words).collect(),
             holds,
+            notes: hairpin(&host, &seen).into_iter().collect(),
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };
@@ -88,6 +90,8 @@ pub(super) struct Explanation {
     /// The sources of addresses that were asked.
     sources: Vec<address::Source>,
     gateways: Vec<Asks>,
+    /// What else is worth knowing of its port.
+    notes: Vec<Note>,
     /// Where this host is the router: the settings for announcements.
     router_settings: BTreeMap<String, String>,
     frames: Vec<String>,
@@ -143,6 +147,7 @@ impl Explanation {
             disbelieved: claimed.clone(),
             ignored_addresses: claimed,
             gateways: asks.collect(),
+            notes: Vec::new(),
             router_settings: BTreeMap::new(),
             frames: round.iter().map(frame_names::name).collect(),
             round: round.iter().map(frame_names::Named::of).collect(),
@@ -190,6 +195,21 @@ async fn missing_injectors(order: &Order, host: &Host, seen: &Assessment) -> Vec
         }
     }
     missing
+}
+
+/// A guest behind a hairpin port receives what it sends to all.
+fn hairpin(host: &Host, seen: &Assessment) -> Option<Note> {
+    let links = host.links.borrow();
+    let device = links.get(seen.attachment.as_ref()?.entry.ifindex?)?;
+    let bridge = links.get(device.master?)?;
+    let is_hairpin = device.port.is_some_and(|port| port.hairpin);
+    let text = || {
+        format!(
+            "{} is a hairpin port of {}: the guest receives its own announcements",
+            device.name, bridge.name
+        )
+    };
+    is_hairpin.then(|| Note { code: "hairpin".into(), text: text() })
 }
 
 /// Why frames of some kinds would not leave.
@@ -260,6 +280,7 @@ impl fmt::Display for Explanation {
         row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet })?;
         row("next", next)?;
         row("held", self.held.clone())?;
+        row("note", self.notes.iter().map(|note| note.text.clone()).collect())?;
         let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not announced)", a.ip, a.source));
         let addresses: Vec<String> = believed.chain(disbelieved).collect();

@@ -13,7 +13,7 @@ pub struct Note {
 
 impl Note {
     /// The codes of all kinds.
-    pub const CODES: [&'static str; 10] = [
+    pub const CODES: [&'static str; 11] = [
         "stuck",
         "not-left",
         "stuck-question",
@@ -24,5 +24,6 @@ impl Note {
         "ceased",
         "unanswered",
         "rarp-only",
+        "hairpin",
     ];
 }

@@ -98,6 +98,21 @@ fn explain_tells_what_would_not_work_here() {
     assert_eq!(wire.stop(), []);
 }
 
+#[test]
+fn explain_tells_of_a_port_that_returns_the_guests_frames() {
+    require!(lab, libvirt, tshark);
+    let site = Site::ready(Attachment::LinuxBridge);
+    site.host.sh(&format!("bridge link set dev {} hairpin on", site.nic.tap()));
+
+    let run = site.host.announce(&["explain", "web1"]);
+
+    let note =
+        format!("  note        {} is a hairpin port of br0: the guest receives its own", site.nic.tap());
+    assert!(run.stdout.contains(&note), "{}", run.stdout);
+    let told = report(&site.host.announce(&["explain", "web1", "--json"]));
+    assert_eq!(told["notes"][0]["code"], "hairpin");
+}
+
 /// A rehearsal with everything but the sending: it waits for the port, and the frames can be looked at.
 #[test]
 fn a_dry_run_sends_nothing_and_says_so() {

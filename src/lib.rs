@@ -61,7 +61,7 @@ pub mod for_tests {
 
     /// The configuration file.
     pub mod config {
-        pub use crate::config::{AddressesTable, Config, LibvirtTable, PortsTable};
+        pub use crate::config::{AddressesTable, Config, LibvirtTable, PeerAddress, PeersTable, PortsTable};
     }
     /// The record of one announcement.
     pub mod report {

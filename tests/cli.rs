@@ -24,7 +24,8 @@ const KEYS: &str = "version domain device mac attachment addresses cause event_a
                     kinds unseen seen_elsewhere returned_after_ms last_returned_after_ms ceased gateways \
                     answered_after_ms answered_by answered_from stuck_questions learned_after_ms \
                     learned_on stale notes injector dry_run error \
-                    vm uuid event departure_after_ms reply_after_ms rounds_lost error_code round_times";
+                    vm uuid event departure_after_ms reply_after_ms rounds_lost error_code round_times \
+                    source_stopped_after_ms";
 
 /// Guests of libvirt's test driver, some with `=` and nova's name; a state is a number of `virDomainState`.
 const GUESTS: &str = "

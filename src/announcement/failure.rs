@@ -17,6 +17,10 @@ pub enum Failure {
     Interrupted,
     /// A guest without libvirt's word is behind another port of its bridge.
     Moved,
+    /// The guest runs on at the source of its migration.
+    Kept,
+    /// The port keeps no packets for a guest that does not run yet, or is not to be announced before.
+    NotEarly,
     /// The configuration leaves the NIC out.
     Excluded,
     /// No host can announce such a NIC.
@@ -25,7 +29,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Failure; 9] = [
+    pub const ALL: [Failure; 11] = [
         Failure::Injector,
         Failure::Departure,
         Failure::NoNetwork,
@@ -33,6 +37,8 @@ impl Failure {
         Failure::Netlink,
         Failure::Interrupted,
         Failure::Moved,
+        Failure::Kept,
+        Failure::NotEarly,
         Failure::Excluded,
         Failure::Unannounceable,
     ];
@@ -47,6 +53,8 @@ impl Failure {
             Failure::Netlink => "netlink",
             Failure::Interrupted => "interrupted",
             Failure::Moved => "moved",
+            Failure::Kept => "kept",
+            Failure::NotEarly => "not-early",
             Failure::Excluded => "excluded",
             Failure::Unannounceable => "unannounceable",
         }

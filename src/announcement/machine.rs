@@ -350,6 +350,12 @@ impl Announcement {
         self.progress.outcome.get_or_insert(Outcome::Superseded);
     }
 
+    /// The guest of an early announcement runs: the usual one follows.
+    pub(crate) fn relieve(&mut self) {
+        let is_early = self.progress.rounds > 0;
+        self.progress.outcome.get_or_insert(if is_early { Outcome::Announced } else { Outcome::Superseded });
+    }
+
     /// The next step at `now`, after an observation at `now`.
     pub(crate) fn step(&mut self, now: Duration) -> Step {
         if self.progress.outcome.is_some() {

@@ -4,6 +4,7 @@
 pub mod failure;
 pub mod frame;
 pub(crate) mod frame_names;
+pub(crate) mod handover;
 pub mod injection;
 pub(crate) mod machine;
 pub mod progress;

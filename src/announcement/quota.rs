@@ -1,4 +1,5 @@
-//! The frame rate of the whole host, and the order of those that wait: first attempts before second ones, and within an
+//! The frame rate of the whole host, and the order of those that wait: what is announced before it runs before all else, first
+//! attempts before second ones, and within an
 //! attempt announcements before questions.
 //!
 //! A first round is sent as soon as the debt is zero, and paid for afterwards. A later round is paid for beforehand, and
@@ -30,6 +31,8 @@ pub(crate) struct Quota<T> {
 /// A part of a round. Parts are sent in this order if they cannot all be sent at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Part {
+    /// It is of an announcement that cannot wait until the guest runs: false sorts first.
+    pub is_usual: bool,
     /// The number of the attempt at a round, from 0.
     pub attempt: u32,
     /// Its questions; otherwise its announcements.
@@ -37,14 +40,19 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// The announcements of a round before the guest runs: packets for it are lost until then.
+    pub(crate) fn early() -> Part {
+        Part { is_usual: false, attempt: 0, is_questions: false }
+    }
+
     /// The announcements of a round.
     pub(crate) fn announcements(attempt: u32) -> Part {
-        Part { attempt, is_questions: false }
+        Part { is_usual: true, attempt, is_questions: false }
     }
 
     /// The questions of a round.
     pub(crate) fn questions(attempt: u32) -> Part {
-        Part { attempt, is_questions: true }
+        Part { is_usual: true, attempt, is_questions: true }
     }
 
     /// Anything but first announcements.
@@ -173,8 +181,18 @@ mod tests {
         quota.ask(Part::questions(0), 2, "questions of a");
         quota.ask(Part::announcements(0), 4, "first round of b");
         quota.ask(Part::announcements(0), 4, "first round of c");
+        quota.ask(Part::early(), 4, "of d, before it runs");
         let order: Vec<&str> = std::iter::from_fn(|| quota.next(ms(0))).collect();
-        assert_eq!(order, ["first round of b", "first round of c", "questions of a", "second round of a"]);
+        assert_eq!(
+            order,
+            [
+                "of d, before it runs",
+                "first round of b",
+                "first round of c",
+                "questions of a",
+                "second round of a"
+            ]
+        );
     }
 
     #[test]
@@ -249,7 +267,8 @@ mod tests {
         let mut quota = Quota::new(1000);
         let mut sent = 0;
         for now in 0..10_000 {
-            quota.ask(Part { attempt: now % 3, is_questions: now % 2 == 1 }, 1 + now % 7, 1 + now % 7);
+            let part = Part { is_usual: now % 5 > 0, attempt: now % 3, is_questions: now % 2 == 1 };
+            quota.ask(part, 1 + now % 7, 1 + now % 7);
             sent += std::iter::from_fn(|| quota.next(ms(now.into()))).sum::<u32>();
         }
         assert!((9900..10_107).contains(&sent), "{sent}");

@@ -19,6 +19,10 @@ pub(super) fn file(file: Option<&Path>) -> Result<Status, Problem> {
             return Ok(Status::Config);
         }
     };
+    if let Err(error) = config.peers.keys() {
+        complain(&error.to_string());
+        return Ok(Status::Config);
+    }
     let file = file.unwrap_or(Path::new(config::DEFAULT_FILE));
     let text = std::fs::read_to_string(file).unwrap_or_default();
     for advice in config.advice() {

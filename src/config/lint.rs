@@ -150,6 +150,9 @@ impl Config {
                  127.0.0.1, or restrict access by the firewall and the unit's IPAddressAllow="
             ));
         }
+        if !self.peers.is_configured() && self.peers.key_file.is_some() {
+            advice.push("peers.key-file is set, and peers.addresses is empty: no host is told or heard; name the hosts".into());
+        }
         advice
     }
 
@@ -237,6 +240,7 @@ mod tests {
             ("limits.frames-per-second = 5001", ["frames-per-second is 5001", "use 1000"]),
             ("limits.jitter = \"2s\"", ["limits.jitter is 2s", "1s at most"]),
             ("metrics.listen = \"0.0.0.0:9891\"", ["metrics.listen is 0.0.0.0:9891", "127.0.0.1"]),
+            ("peers.key-file = \"/etc/announced/peers.key\"", ["peers.addresses is empty", "name the hosts"]),
             ("libvirt.events = [\"restored\"]", ["lacks \"migrated\"", "add it"]),
             ("[libvirt]\nuri = \"a:///b\"\nmore-uris = [\"a:///b\"]", ["a:///b twice", "remove one"]),
             (

@@ -16,6 +16,7 @@ use crate::guest::target::Target;
 use crate::path::owner::Owner;
 
 pub(crate) use gateways::{Ask, GatewayTable};
+pub use peers::{PeerAddress, PeersTable};
 pub use tables::{AddressesTable, LibvirtTable, PortsTable};
 pub(crate) use tables::{ArpTarget, Override, ProofTable};
 use tables::{FramesTable, LimitsTable, MetricsTable, OvsTable, PathTable, ScheduleTable};
@@ -24,6 +25,7 @@ pub mod duration;
 mod gateways;
 mod lint;
 mod mistakes;
+mod peers;
 mod permitted;
 mod tables;
 mod unusable;
@@ -56,6 +58,8 @@ pub struct Config {
     pub ovs: OvsTable,
     /// `[gateways]`: by the prefix of a guest's address.
     pub gateways: GatewayTable,
+    /// `[peers]`.
+    pub peers: PeersTable,
     /// `[limits]`.
     pub limits: LimitsTable,
     /// `[metrics]`.
@@ -135,6 +139,9 @@ impl Config {
             ("ovs.socket", self.ovs.socket != first.ovs.socket),
             ("metrics.listen", self.metrics.listen != first.metrics.listen),
             ("ports.inject", for_fdb(self) && !for_fdb(first)),
+            ("peers.port", self.peers.is_configured() && self.peers.port != first.peers.port),
+            ("peers.listen", self.peers.is_configured() && self.peers.listen != first.peers.listen),
+            ("peers.addresses", self.peers.is_configured() != first.peers.is_configured()),
         ];
         keys.into_iter().filter_map(|(key, has_changed)| has_changed.then_some(key))
     }

@@ -105,6 +105,22 @@ impl Config {
                 ["libvirt", "events"],
                 "\"asked\" is not an event of libvirt: leave it out",
             ),
+            (
+                self.libvirt.events.iter().any(|event| matches!(event, Cause::Handover | Cause::Kept)),
+                ["libvirt", "events"],
+                "\"handover\" and \"kept\" are turned on by [peers]: leave them out",
+            ),
+            (
+                self.peers.is_configured() && self.peers.key_file.is_none(),
+                ["peers", "addresses"],
+                "peers.addresses needs peers.key-file: a file with a key that all hosts have, as openssl rand -base64 32 prints it",
+            ),
+            (self.peers.port == 0, ["peers", "port"], "peers.port is 0: leave it out for 9892"),
+            (
+                self.peers.key_file.as_ref().is_some_and(is_relative),
+                ["peers", "key-file"],
+                "peers.key-file is not an absolute path: begin it with /",
+            ),
         ];
         let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
         wrong.map(|(_, path, words)| Unusable::of(&path, words)).collect()

@@ -18,6 +18,8 @@ use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
+use crate::report::count;
+use crate::report::handed_over::Handovers;
 use crate::report::snapshot::{Daemon, MissingInjector};
 use crate::run::order::{Capture, Host, Injector};
 use crate::run::pacer::Pacer;
@@ -30,6 +32,7 @@ mod board;
 mod connection;
 mod engine;
 pub(crate) mod history;
+mod peers;
 mod publish;
 mod reading;
 pub(crate) mod serve;
@@ -39,6 +42,7 @@ mod systemd;
 
 use board::Board;
 use engine::Engine;
+use peers::Peers;
 use source::ConfigSource;
 
 /// sysexits(3), EX_CONFIG.
@@ -66,6 +70,10 @@ fn start(file: Option<PathBuf>, log: &DaemonLog) -> i32 {
             return BAD_CONFIGURATION;
         }
     };
+    if let Err(error) = config.peers.keys() {
+        tracing::error!("{error}");
+        return BAD_CONFIGURATION;
+    }
     advise(file.as_deref(), &config);
     let libvirts = 1 + config.libvirt.more_uris.len();
     match block_on(libvirts, run(file, source, config, log)) {
@@ -131,15 +139,23 @@ async fn run(
     give_up_privileges(&config, &injectors)?;
     log.start();
     let board = Arc::new(Board::of(host.sent.clone()));
+    let peers = Peers::open(&config, &board).await?;
     board.describe(|daemon| {
         source.describe(daemon);
         (daemon.pid, daemon.started_at) = (std::process::id(), wall_clock::now());
         daemon.version = env!("CARGO_PKG_VERSION").into();
         daemon.missing_injectors = missing;
+        daemon.handover = peers.as_ref().map(|peers| handovers(peers, &config));
         tracing::info!("{}", starting(daemon, &config, &host));
     });
     serve::start(directory, config.metrics.listen, board.clone());
-    Engine::new(file, config, host, keep, board)?.run().await
+    Engine::new(file, config, host, keep, board, peers)?.run().await
+}
+
+/// The peers as they are shown.
+fn handovers(peers: &Peers, config: &Config) -> Handovers {
+    let names = config.peers.addresses.iter().map(ToString::to_string).collect();
+    Handovers { listen: peers.listens_at(), peers: names, ..Handovers::default() }
 }
 
 /// `announced 0.1.0 starts: configuration /etc/announced/announced.toml; OVSDB …; ways in …`.
@@ -159,8 +175,13 @@ fn starting(daemon: &Daemon, config: &Config, host: &Host) -> String {
         .map(|method| method.word())
         .collect();
     let metrics = config.metrics.listen.map(|listen| format!("; metrics at {listen}")).unwrap_or_default();
+    let handover = daemon.handover.as_ref();
+    let handover = handover.map(|shown| {
+        format!("; {} told of migrations, and heard at {}", count(shown.peers.len(), "peer"), shown.listen)
+    });
+    let handover = handover.unwrap_or_default();
     format!(
-        "announced {} starts: configuration {file}; {ovsdb}; ways in {}{metrics}",
+        "announced {} starts: configuration {file}; {ovsdb}; ways in {}{metrics}{handover}",
         daemon.version,
         ways.join(", ")
     )

@@ -16,6 +16,7 @@ use crate::announcement::progress::Outcome;
 use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
 use crate::proof::answer::AnsweredBy;
+use crate::report::handed_over::HandedOver;
 use crate::report::snapshot::Daemon;
 use crate::report::{Report, count};
 
@@ -75,6 +76,11 @@ impl Publisher {
     /// An event that asks for announcements.
     pub(super) fn event(&mut self, cause: Cause) {
         self.board.count(|metrics| metrics.event(cause));
+    }
+
+    /// What became of a migration between peers.
+    pub(super) fn handed_over(&mut self, outcome: HandedOver) {
+        self.board.count(|metrics| metrics.handed_over(outcome));
     }
 
     /// Logs, counts and keeps an announcement that ended.
@@ -172,6 +178,7 @@ fn log(report: &Report) {
                 event = cause,
                 injector = report.injector.map(Method::word),
                 runs_after_ms = report.runs_after_ms,
+                source_stopped_after_ms = report.source_stopped_after_ms,
                 plugged_after_ms = report.plugged_after_ms,
                 tagged_after_ms = report.tagged_after_ms,
                 ready_after_ms = report.ready_after_ms,

@@ -18,14 +18,26 @@ pub enum Cause {
     Moved,
     /// The host's end of a NIC was down, and is up again.
     LinkUp,
+    /// The guest has stopped at the source of its migration, and does not run here yet.
+    Handover,
+    /// The guest had stopped for its migration, which failed: it runs on here.
+    Kept,
     /// A command asked for it.
     Asked,
 }
 
 impl Cause {
     /// What happens by itself: every cause but a command.
-    pub const EVENTS: [Cause; 6] =
-        [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged, Cause::Moved, Cause::LinkUp];
+    pub const EVENTS: [Cause; 8] = [
+        Cause::Migrated,
+        Cause::Restored,
+        Cause::Started,
+        Cause::Plugged,
+        Cause::Moved,
+        Cause::LinkUp,
+        Cause::Handover,
+        Cause::Kept,
+    ];
 
     /// The name of this cause in output and configuration.
     pub fn word(self) -> &'static str {
@@ -36,6 +48,8 @@ impl Cause {
             Cause::Plugged => "plugged",
             Cause::Moved => "moved",
             Cause::LinkUp => "link-up",
+            Cause::Handover => "handover",
+            Cause::Kept => "kept",
             Cause::Asked => "asked",
         }
     }
@@ -52,6 +66,8 @@ pub enum Change {
     Runs(Option<Cause>),
     /// It does not run now.
     Paused,
+    /// It has stopped here, to run at the destination of its migration.
+    Stops,
     /// It no longer runs here.
     Left,
     /// A device with this alias was plugged in.
@@ -89,6 +105,8 @@ pub fn lifecycle(event: i32, detail: i32) -> Option<Change> {
         (RESUMED, 2) => Change::Runs(Some(Cause::Restored)),
         // A guest that wakes up (STARTED/WAKEUP) runs, too.
         (RESUMED, _) | (STARTED, 4) => Change::Runs(None),
+        // MIGRATED, and POSTCOPY, which follows it: only the source of a migration emits them.
+        (SUSPENDED, 1 | 7) => Change::Stops,
         (SUSPENDED | PMSUSPENDED, _) => Change::Paused,
         (STOPPED | SHUTDOWN | CRASHED, _) => Change::Left,
         _ => return None,

@@ -16,8 +16,10 @@ use crate::guest::event::{Cause, Change};
 use crate::guest::target::{Nic, Target, Unannounceable};
 
 mod guest;
+pub(crate) mod handover;
 
 use guest::{Begin, Guest, Life, Run};
+use handover::Word;
 
 /// libvirt's name for the state of a guest that may resume.
 const PAUSED: GuestState = GuestState::Paused("paused");
@@ -34,6 +36,9 @@ pub(crate) struct Ledger {
     /// The part that is kept for the next daemon has changed.
     #[serde(skip)]
     changed: bool,
+    /// What the NICs of every guest are is kept in mind.
+    #[serde(skip)]
+    remembers: bool,
 }
 
 /// A guest that libvirt lists.
@@ -82,6 +87,33 @@ pub(crate) enum Action {
         cause: Cause,
         /// When the guest began to run, or the NIC was plugged in.
         at: Duration,
+        /// When the guest's source was heard to have stopped it, if it was.
+        source_stopped: Option<Duration>,
+    },
+    /// Announce a NIC of a guest that has stopped at its source and does not run here yet.
+    Early {
+        /// The guest.
+        uuid: String,
+        /// The announcement's number.
+        run: u64,
+        /// The NIC.
+        target: Box<Target>,
+        /// When the guest was heard to have stopped.
+        at: Duration,
+    },
+    /// End an early announcement.
+    EndEarly {
+        /// Its number.
+        run: u64,
+        /// The guest runs here, so that the usual announcement follows; otherwise it runs on at its source.
+        runs_here: bool,
+    },
+    /// Tell the peers what becomes of a guest.
+    Tell {
+        /// The guest.
+        uuid: String,
+        /// What.
+        word: Word,
     },
     /// End an announcement: another one replaces it.
     Supersede(u64),
@@ -124,6 +156,12 @@ impl Ledger {
             }
             Change::Runs(_) => self.state(uuid, GuestState::Running, &mut actions),
             Change::Paused => self.state(uuid, PAUSED, &mut actions),
+            Change::Stops => {
+                self.state(uuid, PAUSED, &mut actions);
+                if wanted(Cause::Kept).is_some() {
+                    self.hand_over(uuid, &mut actions);
+                }
+            }
             Change::Left => self.leave(uuid, &mut actions),
             Change::Plugged(alias) => {
                 if wanted(Cause::Plugged).is_some() {
@@ -186,7 +224,10 @@ impl Ledger {
         if let Some(guest) = guest.filter(|guest| guest.life.reading == Some(reading)) {
             guest.life.reading = None;
             guest.life.is_unreadable = known.is_none();
-            guest.life.known = known;
+            if self.remembers {
+                guest.life.nics.clone_from(&known);
+            }
+            guest.life.known = known.filter(|_| guest.is_anything_owed());
             self.go_on(uuid, at, &mut actions);
         }
         actions
@@ -245,11 +286,11 @@ impl Ledger {
     /// Other sources of addresses count from `at` on: what was read of guests that arrive, or is being read, does not any more.
     pub(crate) fn read_again(&mut self, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        let is_read = |life: &Life| life.known.is_some() || life.reading.is_some();
+        let is_read = |life: &Life| life.known.is_some() || life.reading.is_some() || life.nics.is_some();
         let read = self.guests.iter_mut().filter(|(_, guest)| is_read(&guest.life));
         let read: Vec<String> = read
             .map(|(uuid, guest)| {
-                (guest.life.known, guest.life.reading) = (None, None);
+                (guest.life.known, guest.life.reading, guest.life.nics) = (None, None, None);
                 uuid.clone()
             })
             .collect();
@@ -306,14 +347,15 @@ impl Ledger {
         }
         self.leave(uuid, actions);
         let life = Life { state, ..Life::default() };
-        self.guests.insert(uuid.into(), Guest { id, pending, life, plugged: BTreeSet::new() });
+        self.guests.insert(uuid.into(), Guest { id, pending, life, ..Guest::default() });
         self.changed = true;
         actions.push(Action::State { uuid: uuid.into(), state });
     }
 
     fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
-        if self.guests.remove(uuid).is_some() {
+        if let Some(guest) = self.guests.remove(uuid) {
             self.changed = true;
+            actions.extend(guest.handed_over.then(|| Action::Tell { uuid: uuid.into(), word: Word::Left }));
             actions.push(Action::State { uuid: uuid.into(), state: LEFT });
         }
     }
@@ -324,6 +366,9 @@ impl Ledger {
             if std::mem::replace(&mut guest.life.state, state) != state {
                 actions.push(Action::State { uuid: uuid.into(), state });
             }
+        }
+        if state == GuestState::Running {
+            self.runs_here(uuid, actions);
         }
     }
 
@@ -359,7 +404,11 @@ impl Ledger {
 
     /// Starts what can be started for a guest at `now`.
     fn go_on(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
-        let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.is_anything_owed()) else {
+        self.go_on_early(uuid, now, actions);
+        let remembers = self.remembers;
+        let is_wanted =
+            |guest: &&mut Guest| guest.is_anything_owed() || (remembers && guest.life.nics.is_none());
+        let Some(guest) = self.guests.get_mut(uuid).filter(is_wanted) else {
             return;
         };
         let runs = guest.life.state == GuestState::Running;
@@ -379,4 +428,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

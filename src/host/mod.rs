@@ -5,6 +5,7 @@ pub(crate) mod libvirt;
 pub mod netlink;
 pub(crate) mod openvswitch;
 pub(crate) mod pcap;
+pub(crate) mod peers;
 pub(crate) mod privileges;
 pub mod sys;
 pub(crate) mod sysctl;

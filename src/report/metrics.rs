@@ -6,11 +6,13 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::Kind;
+use crate::announcement::handover::Refusal;
 use crate::announcement::progress::Outcome;
 use crate::guest::event::Cause;
 use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
 use crate::report::evidence::Tally;
+use crate::report::handed_over::HandedOver;
 use crate::report::waiting::{Waiting, waited_for};
 
 /// Bucket bounds in seconds, from the fastest path to an outage.
@@ -40,6 +42,10 @@ pub struct Metrics {
     gateway_answers: BTreeMap<String, u64>,
     /// Gateways that did not answer the questions of an announcement.
     gateways_silent: u64,
+    /// What became of migrations between peers.
+    handovers: BTreeMap<String, u64>,
+    /// Datagrams at the port of peers that had no effect.
+    notices_refused: BTreeMap<String, u64>,
     readiness_wait: Histogram,
     first_frame_delay: Histogram,
     departure_delay: Histogram,
@@ -65,6 +71,8 @@ impl Default for Metrics {
             stale: 0,
             gateway_answers: AnsweredBy::ALL.iter().map(|by| zero(by.word())).collect(),
             gateways_silent: 0,
+            handovers: HandedOver::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
+            notices_refused: Refusal::ALL.iter().map(|refusal| zero(refusal.word())).collect(),
             readiness_wait: Histogram::default(),
             first_frame_delay: Histogram::default(),
             departure_delay: Histogram::default(),
@@ -108,6 +116,16 @@ impl Metrics {
     pub fn with_sent(self, frames: &Tally) -> Metrics {
         let frames = frames.by_kind().map(|(kind, count)| (kind.word().to_owned(), count)).collect();
         Metrics { frames, ..self }
+    }
+
+    /// Counts what became of a migration between peers.
+    pub(crate) fn handed_over(&mut self, outcome: HandedOver) {
+        *self.handovers.entry(outcome.word().into()).or_default() += 1;
+    }
+
+    /// Counts a datagram at the port of peers that has no effect.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        *self.notices_refused.entry(refusal.word().into()).or_default() += 1;
     }
 
     /// Counts an announcement that ended.
@@ -163,6 +181,10 @@ impl Metrics {
         }
         let answers = &self.gateway_answers;
         text.counters("gateway_answers_total", "Announcements whose questions were answered.", "by", answers);
+        let help = "VMs that stop for their migration, as the source tells and the destination hears.";
+        text.counters("handovers_total", help, "outcome", &self.handovers);
+        let help = "Datagrams at the port of peers that had no effect.";
+        text.counters("handover_notices_refused_total", help, "reason", &self.notices_refused);
         gauges.write(&mut text);
         for (name, help, histogram) in self.histograms() {
             text.histogram(name, help, histogram);

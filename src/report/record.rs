@@ -54,6 +54,9 @@ pub struct Report {
     pub conditions: Vec<Unmet>,
     /// From the event to when the guest was seen to run.
     pub runs_after_ms: Option<f64>,
+    /// From the event to when the source's daemon was heard to say that the guest has stopped there: negative. `None` if it was not.
+    #[serde(default)]
+    pub source_stopped_after_ms: Option<f64>,
     /// From the event to when its NIC was seen attached.
     pub plugged_after_ms: Option<f64>,
     /// From the event to when the port was seen to be in its VLAN.
@@ -145,7 +148,9 @@ impl Report {
             outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
             unmet: progress.unmet.iter().map(ToString::to_string).collect(),
             conditions: Unmet::all(&progress.unmet, target, seen),
-            runs_after_ms: progress.runs_at.map(millis),
+            // One that is early does not run yet.
+            runs_after_ms: progress.runs_at.filter(|_| cause != Cause::Handover).map(millis),
+            source_stopped_after_ms: None,
             plugged_after_ms: progress.plugged_at.map(millis),
             tagged_after_ms: progress.tagged_at.map(millis),
             ready_after_ms: progress.ready_at.map(millis),
@@ -182,6 +187,7 @@ impl Report {
             unmet: Vec::new(),
             conditions: Vec::new(),
             runs_after_ms: None,
+            source_stopped_after_ms: None,
             plugged_after_ms: None,
             tagged_after_ms: None,
             ready_after_ms: None,
@@ -220,7 +226,8 @@ impl Report {
     /// at once and does not count.
     pub fn is_unanswered(&self) -> bool {
         let Evidence { departure, returned_after_ms, gateways, .. } = &self.evidence;
-        let is_over = self.outcome == Outcome::Announced && self.rounds > 1;
+        // What comes in for a guest that does not run yet waits, and one that does has another announcement.
+        let is_over = self.outcome == Outcome::Announced && self.rounds > 1 && self.cause != Cause::Handover;
         let by_network = |asked: &Inquired| asked.answer.is_some_and(|a| a.by == Some(AnsweredBy::Network));
         is_over && departure.is_some() && returned_after_ms.is_none() && !gateways.iter().any(by_network)
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::handed_over::Handovers;
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::record::Report;
 use crate::report::standing::UnderWay;
@@ -79,6 +80,8 @@ pub struct Daemon {
     pub config_modified_at: Option<String>,
     /// Why the last reload left the configuration as it was.
     pub config_error: Option<String>,
+    /// The exchange with other hosts' daemons; null without `[peers]`.
+    pub handover: Option<Handovers>,
     /// The ways in that the host lacks, each with the reason.
     pub missing_injectors: Vec<MissingInjector>,
 }

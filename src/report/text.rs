@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::announcement::injection::Method;
 use crate::announcement::progress::Outcome;
+use crate::guest::event::Cause;
 use crate::report::evidence::{Evidence, Tally};
 use crate::report::note::Note;
 use crate::report::record::Report;
@@ -69,9 +70,9 @@ impl Report {
         format!("RARP only: no address is known; give it with --ip, or as addresses under [nic.{mac:?}]")
     }
 
-    /// The VM was not announced, and that is no consequence of what became of the VM.
+    /// The VM was not announced, and that is no consequence of what became of the VM; it need not be before it runs.
     pub fn is_a_failure(&self) -> bool {
-        matches!(self.outcome, Outcome::NotReady | Outcome::Failed)
+        matches!(self.outcome, Outcome::NotReady | Outcome::Failed) && self.cause != Cause::Handover
     }
 
     /// The result in one line.

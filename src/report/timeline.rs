@@ -7,6 +7,7 @@ use crate::report::record::Report;
 /// What happened in an announcement, and how many milliseconds after the event, in the order of time.
 pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
     let moments = [
+        ("source stopped", report.source_stopped_after_ms),
         ("guest runs", report.runs_after_ms),
         ("port plugged", report.plugged_after_ms),
         ("in its VLAN", report.tagged_after_ms),

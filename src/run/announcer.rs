@@ -19,7 +19,7 @@ use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
 use crate::report::Report;
-use crate::report::evidence::{Evidence, Learned, Tally};
+use crate::report::evidence::{Evidence, Learned, Tally, millis};
 use crate::report::names::error_code;
 use crate::report::standing::Standing;
 use crate::run::asking::Asking;
@@ -57,6 +57,10 @@ pub(crate) enum Stop {
     Superseded,
     /// The configuration leaves the NIC out.
     LeftOut,
+    /// The guest runs, so that its usual announcement follows this early one.
+    Relieved,
+    /// The guest runs on at the source of its migration.
+    Kept,
 }
 
 /// Carries out an order for an event at `began`, until it is announced or cannot be.
@@ -68,6 +72,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         let guest = *signals.guest.borrow_and_update();
         let seen = run.order.look(&mut host, guest);
         run.machine.observe(run.now(), &seen);
+        run.leave_out(&seen);
         if !run.machine.is_ready() {
             run.observer.iter_mut().for_each(|observer| observer.proof.suspend());
         }
@@ -167,6 +172,8 @@ impl Run {
             Some(Stop::LeftOut) => self
                 .machine
                 .cancel(Some(Failure::Excluded), "the configuration excludes it (announce = false)"),
+            Some(Stop::Relieved) => self.machine.relieve(),
+            Some(Stop::Kept) => self.machine.cancel(Some(Failure::Kept), "it runs on at its source"),
             None => {}
         }
         if let Ok(true) = signals.order.has_changed() {
@@ -335,6 +342,7 @@ impl Run {
             error: progress.error.clone().or(lost),
             event_at: Some(wall_clock::at(self.began)),
             ended_at: Some(wall_clock::now()),
+            source_stopped_after_ms: order.source_stopped.map(|before| -millis(before)),
             ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
         };
         let notes = report.notes();

@@ -9,7 +9,7 @@ use pnet_base::MacAddr;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::announcement::frame::{self, Frame, Style};
+use crate::announcement::frame::{self, Frame, Kind, Style};
 use crate::announcement::injection::Method;
 use crate::announcement::injection::Way;
 use crate::announcement::question::{self, Question};
@@ -26,6 +26,7 @@ use crate::host::netlink::fdb;
 use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::pcap::Pcap;
 use crate::host::witness::{Watch, Witness, WitnessError};
+use crate::path::attachment::Kind as Plugged;
 use crate::path::link::Links;
 use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
@@ -42,6 +43,15 @@ use crate::run::traces::Traces;
 /// So many VLANs of a trunk without a native VLAN are announced, in so many rounds: each costs a frame.
 pub(super) const MAX_TRUNK_VLANS: usize = 64;
 const MAX_TRUNK_ROUNDS: u32 = 3;
+/// At once, and once more if the guest does not run yet: the first round may be lost, and the usual ones follow.
+const EARLY_SCHEDULE: Schedule = Schedule {
+    count: 2,
+    interval: Duration::from_millis(50),
+    backoff: 1.0,
+    max_interval: Duration::from_millis(50),
+};
+/// Longer than any switch-over: a guest that stays paused is given up.
+const EARLY_WAIT: Duration = Duration::from_secs(60);
 
 /// The host, as its adapters keep it up to date.
 #[derive(Debug, Clone)]
@@ -197,6 +207,10 @@ pub(crate) struct Order {
     pub endless: bool,
     /// Tells whether the guest's link is up by now.
     pub link_query: Option<LinkQuery>,
+    /// The guest does not run here yet, and is announced all the same: its source has stopped it.
+    pub early: bool,
+    /// How long before the event the source was heard to have stopped the guest, if it was.
+    pub source_stopped: Option<Duration>,
     /// Send no frame, and do not wait between rounds.
     pub dry_run: bool,
     /// A capture file that gets every sent frame.
@@ -246,10 +260,44 @@ impl Order {
             inject: config.ports.inject,
             endless: false,
             link_query: None,
+            early: false,
+            source_stopped: None,
             dry_run: false,
             pcap: None,
             addresses,
             target,
+        }
+    }
+
+    /// The same for a guest that has stopped at its source and does not run here yet: its traffic comes here and waits in its
+    /// tap. What would be answered, or would ask for an answer, is left out.
+    pub(crate) fn before_it_runs(mut self) -> Order {
+        self.style.send.retain(|kind| Kind::ANNOUNCEMENTS.contains(kind));
+        Order {
+            cause: Cause::Handover,
+            early: true,
+            endless: false,
+            router_solicitation: false,
+            link_query: None,
+            proof: ProofTable { more_rounds: 0, ..self.proof },
+            schedule: EARLY_SCHEDULE,
+            wait: EARLY_WAIT,
+            ..self
+        }
+    }
+
+    /// Why this port is not announced before its guest runs, if it is ordered to be and must not.
+    pub(crate) fn why_not_early(&self, seen: &Assessment) -> Option<&'static str> {
+        let kind = seen.attachment.as_ref().map(|attachment| attachment.kind);
+        match (self.early, seen.in_charge.0, kind) {
+            (false, ..) => None,
+            // OVN delivers to both hosts until the guest runs, and a RARP would activate the port before.
+            (true, Owner::Ovn, _) => Some("OVN itself delivers to both hosts of a migration"),
+            // QEMU makes the rings when the guest runs, and libvirt sets a macvtap up then.
+            (true, _, Some(Plugged::VhostUser | Plugged::Macvtap)) => {
+                Some("its port keeps no packets for a guest that does not run yet")
+            }
+            (true, ..) => None,
         }
     }
 

@@ -53,7 +53,15 @@ fn the_page_has_every_value_of_the_output() {
     use attachment::Kind::*;
     let attachments = [LinuxBridge, Ovs, Hybrid, TrunkBridge, PerPortBridge, Macvtap, VhostUser];
     let outcomes = [Announced, NotReady, Cancelled, Superseded, Failed];
-    let causes = [Cause::Migrated, Cause::Restored, Cause::Started, Cause::Plugged, Cause::Asked];
+    let causes = [
+        Cause::Migrated,
+        Cause::Restored,
+        Cause::Started,
+        Cause::Plugged,
+        Cause::Handover,
+        Cause::Kept,
+        Cause::Asked,
+    ];
     let sources = [Source::Operator, Source::Configuration, Source::GuestAgent];
     let words = (Method::ALL.iter().map(|method| method.word()))
         .chain(frame::Kind::ALL.iter().map(|kind| kind.word()))

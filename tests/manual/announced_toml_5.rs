@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use announced::for_tests::address::Source;
-use announced::for_tests::config::{Config, LibvirtTable, PortsTable};
+use announced::for_tests::config::{Config, LibvirtTable, PeersTable, PortsTable};
 use announced::for_tests::event::Cause;
 use announced::for_tests::frame;
 use announced::for_tests::injection::Method;
@@ -57,6 +57,7 @@ fn the_sample_changes_nothing_and_its_settings_are_the_defaults() {
     let config = Config {
         ports: PortsTable { in_charge: None, inject: None, ..sample.ports },
         libvirt: LibvirtTable { uri: None, ..sample.libvirt },
+        peers: PeersTable { listen: None, key_file: None, ..sample.peers },
         ovs: Default::default(),
         metrics: Default::default(),
         network: BTreeMap::new(),
@@ -120,7 +121,7 @@ fn the_page_names_what_is_unwise() {
          ports = {wait = \"0s\", in-charge = \"nobody\", inject = \"fdb\"}\nmetrics.listen = \"[::]:1\"\nproof.watch = false\n\
          limits = {frames-per-second = 1, jitter = \"1m\"}\n\
          libvirt = {uri = \"a://b/\", more-uris = [\"a://b/\"], events = []}",
-        "schedule.count = 1",
+        "schedule.count = 1\npeers.key-file = \"/etc/announced/peers.key\"",
     ];
     let advice = texts.map(|text| parse(text).advice()).concat();
     let keys = advice.iter().map(|line| line.split([' ', ':']).next().unwrap());

@@ -19,6 +19,7 @@ mod doctor;
 mod elsewhere;
 mod explain;
 mod guests;
+mod handover;
 mod hook;
 mod lab;
 mod leak;

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use crate::announcement::progress::Outcome;
 use crate::guest::target::printable;
+use crate::report::handed_over::Handovers;
 use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
 use crate::report::standing::UnderWay;
 use crate::report::{Report, count, timeline, unmet};
@@ -20,7 +21,9 @@ pub(super) fn head(status: &Snapshot) -> Vec<String> {
     let peers: Vec<String> = status.peers.iter().map(peer).collect();
     let (guests, under_way) = (status.guests, status.announcements.len());
     let now = format!("{}; {} under way", count(guests, "VM"), count(under_way, "announcement"));
-    vec![daemon(&status.daemon), format!("{}; {now}", peers.join(", "))]
+    let mut lines = vec![daemon(&status.daemon), format!("{}; {now}", peers.join(", "))];
+    lines.extend(status.daemon.handover.as_ref().map(handover));
+    lines
 }
 
 /// Whether the configuration in use is the one on disk.
@@ -60,6 +63,16 @@ fn has_changed(daemon: &Daemon) -> bool {
     let file = daemon.config.as_deref().unwrap_or(crate::config::DEFAULT_FILE);
     let modified = std::fs::metadata(Path::new(file)).and_then(|data| data.modified()).ok();
     modified.map(wall_clock::text) != daemon.config_modified_at
+}
+
+/// `handover: 3 peers, listening at [::]:9892; last: 5f3a8c12-… kept by 192.0.2.2 at 17:34:34`.
+fn handover(shown: &Handovers) -> String {
+    let last = shown.recent.back().map(|note| {
+        let by = note.from.as_deref().map(|from| format!(" by {from}")).unwrap_or_default();
+        format!("; last: {} {}{by} at {}", printable(&note.uuid), printable(&note.notice), seconds(&note.at))
+    });
+    let peers = count(shown.peers.len(), "peer");
+    format!("handover: {peers}, listening at {}{}", shown.listen, last.unwrap_or_default())
 }
 
 /// `OVSDB NOT connected since 2026-11-25 17:40:38: no such file; trying again`.

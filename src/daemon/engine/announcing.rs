@@ -31,6 +31,19 @@ pub(super) type Silence = Option<(usize, String, u64)>;
 /// A libvirt that takes longer to describe a guest that runs is not waited for: a post-copy migration may hold it up for seconds.
 const UNANSWERED: Duration = Duration::from_millis(300);
 
+/// An announcement that begins.
+pub(super) struct Start {
+    pub run: Run,
+    pub uuid: String,
+    pub order: Arc<Order>,
+    /// When its event was.
+    pub at: Instant,
+    /// The guest's state, as the announcement heeds it.
+    pub guest: watch::Receiver<GuestState>,
+    /// Of one before the guest runs: where it is told that the guest has left.
+    pub early: Option<watch::Sender<GuestState>>,
+}
+
 impl Engine {
     pub(super) fn act(&mut self, connection: usize, actions: Vec<Action>) {
         for action in actions {
@@ -38,10 +51,19 @@ impl Engine {
                 Action::State { uuid, state } => self.note_state(connection, uuid, state),
                 Action::Read { uuid, reading } => self.start_reading(connection, uuid, reading),
                 Action::Event(cause) => self.publisher.event(cause),
-                Action::Announce { uuid, run, target, cause, at } => {
+                Action::Announce { uuid, run, target, cause, at, source_stopped } => {
+                    let stopped = source_stopped.map(|stopped| at.saturating_sub(stopped));
                     let at = self.epoch + at;
-                    self.announce(Run { connection, number: run }, uuid, *target, cause, at);
+                    self.announce(Run { connection, number: run }, uuid, *target, (cause, at), stopped);
                 }
+                Action::Early { uuid, run, target, at } => {
+                    let at = self.epoch + at;
+                    self.announce_early(Run { connection, number: run }, uuid, *target, at);
+                }
+                Action::EndEarly { run, runs_here } => {
+                    self.end_early(Run { connection, number: run }, runs_here);
+                }
+                Action::Tell { uuid, word } => self.words.push((uuid, word)),
                 Action::Supersede(number) => {
                     if let Some(old) = self.running.remove(&Run { connection, number }) {
                         old.stop.send_replace(Some(Stop::Superseded));
@@ -57,7 +79,13 @@ impl Engine {
         let guest = (connection, uuid);
         if let GuestState::Left(_) = state {
             // Its announcements end by themselves, and their results no longer matter.
-            self.running.retain(|run, running| (run.connection, &running.uuid) != (guest.0, &guest.1));
+            let is_its =
+                |run: &Run, running: &Running| (run.connection, &running.uuid) == (guest.0, &guest.1);
+            let its = self.running.iter().filter(|(run, running)| is_its(run, running));
+            for early in its.filter_map(|(_, running)| running.early.as_ref()) {
+                early.send_replace(state);
+            }
+            self.running.retain(|run, running| !is_its(run, running));
             if let Some(sender) = self.states.remove(&guest) {
                 sender.send_replace(state);
             }
@@ -135,13 +163,35 @@ impl Engine {
             Box::pin(async move { link_query::is_up(&known.await.ok()?.domain, &asked) })
         });
         let order = Order::new(target, &self.config, &[], None);
+        if cause == Cause::Handover {
+            return Arc::new(order.before_it_runs());
+        }
         Arc::new(Order { cause, endless, link_query: Some(link_query), ..order })
     }
 
-    fn announce(&mut self, run: Run, uuid: String, target: Target, cause: Cause, at: Instant) {
+    /// Announces a NIC for a cause at its time; `stopped` so long before that, its source had stopped the guest.
+    fn announce(
+        &mut self,
+        run: Run,
+        uuid: String,
+        target: Target,
+        (cause, at): (Cause, Instant),
+        stopped: Option<Duration>,
+    ) {
+        let order = self.order(run.connection, target, cause);
+        let order = match stopped {
+            Some(_) => Arc::new(Order { source_stopped: stopped, ..Order::clone(&order) }),
+            None => order,
+        };
+        let guest = self.state_of(run.connection, &uuid);
+        self.start(Start { run, uuid, order, at, guest, early: None });
+    }
+
+    pub(super) fn start(&mut self, Start { run, uuid, order, at, guest, early }: Start) {
+        let (target, cause) = (order.target.clone(), order.cause);
         let (mac, device) = (target.mac, target.plug.device.clone());
         let (stop, stopped) = watch::channel(None);
-        let (order, orders) = watch::channel(self.order(run.connection, target.clone(), cause));
+        let (order, orders) = watch::channel(order);
         let (standing, shown) = watch::channel(Standing { device: device.clone(), ..Standing::default() });
         let entry = Arc::new(Entry {
             subject: target.subject(device),
@@ -151,9 +201,10 @@ impl Engine {
             event_at: wall_clock::at(at),
             standing: shown,
         });
-        let guest = self.state_of(run.connection, &uuid);
         let signals = Signals { order: orders, guest, stop: stopped, standing };
-        let (host, jitter) = (self.host.clone(), pacer::jitter(mac, self.config.limits.jitter));
+        let jitter = self.config.limits.jitter;
+        let jitter = if early.is_some() { Duration::ZERO } else { pacer::jitter(mac, jitter) };
+        let host = self.host.clone();
         let whose = uuid.clone();
         let task = self.tasks.spawn(async move {
             if !jitter.is_zero() {
@@ -161,13 +212,14 @@ impl Engine {
             }
             (run, whose, announcer::announce(host, signals, at).await)
         });
-        self.running.insert(run, Running { uuid, entry, target, order, stop, task: task.id() });
+        self.running.insert(run, Running { uuid, entry, target, order, stop, early, task: task.id() });
     }
 
     pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {
         let (run, uuid, how) = match ended {
             Ok((_, (run, uuid, report))) => {
                 self.publisher.finished(&report);
+                self.count_early(&report);
                 let lacks_a_way = report.outcome == Outcome::Failed && self.host.injectors.is_exhausted();
                 let how = match report.held_up_by_pause {
                     true => Ended::Paused,

@@ -48,20 +48,21 @@ impl Engine {
             tracing::info!("listening to {}, with {guests}", connection.title());
         }
         let now = self.epoch.elapsed();
-        let events = &self.config.libvirt.events;
-        let actions = connection.ledger.reconcile(&present, connection.known, events, now);
+        let events = self.events();
+        let connection = &mut self.connections[number];
+        let actions = connection.ledger.reconcile(&present, connection.known, &events, now);
         connection.known = true;
         self.changed = true;
         self.act(number, actions);
     }
 
     fn changed(&mut self, number: usize, uuid: &str, id: Option<u32>, change: &Change, at: Instant) {
-        let ledger = &mut self.connections[number].ledger;
-        if self.only.is_some() && !ledger.knows(uuid) {
+        if self.only.is_some() && !self.connections[number].ledger.knows(uuid) {
             return;
         }
-        let at = at.saturating_duration_since(self.epoch);
-        let actions = ledger.change(uuid, id, change, &self.config.libvirt.events, at);
+        let (at, events) = (at.saturating_duration_since(self.epoch), self.events());
+        let ledger = &mut self.connections[number].ledger;
+        let actions = ledger.change(uuid, id, change, &events, at);
         self.act(number, actions);
     }
 

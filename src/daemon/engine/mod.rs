@@ -16,8 +16,10 @@ use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
 use crate::config::Config;
 use crate::daemon::history::History;
+use crate::daemon::peers::Peers;
 use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
+use crate::guest::ledger::handover::Word;
 use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::host::openvswitch::ovsdb;
@@ -30,6 +32,7 @@ use crate::run::order::{Host, Order};
 use crate::run::ports;
 
 mod announcing;
+mod handing_over;
 mod listening;
 mod locating;
 mod reloading;
@@ -56,6 +59,8 @@ struct Running {
     target: Target,
     order: watch::Sender<Arc<Order>>,
     stop: watch::Sender<Option<Stop>>,
+    /// Of one before the guest runs: where it is told that the guest has left.
+    early: Option<watch::Sender<GuestState>>,
     task: task::Id,
 }
 
@@ -94,6 +99,10 @@ pub(super) struct Engine {
     /// Guests that are read again for a new configuration.
     again: JoinSet<reloading::ReadAgain>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
+    /// The daemons of other hosts.
+    peers: Option<Peers>,
+    /// What they are to be told.
+    words: Vec<(String, Word)>,
     publisher: Publisher,
 }
 
@@ -105,12 +114,14 @@ impl Engine {
         host: Host,
         state_file: StateFile,
         board: Arc<Board>,
+        peers: Option<Peers>,
     ) -> Result<Self, String> {
         let ledgers = state_file.load().unwrap_or_default();
         let engine = Self::follow(config, host, ledgers, board)?;
         let publisher = engine.publisher.with_history(History::here());
         let port_events = ports::watch(engine.host.links.clone(), engine.host.ovs.clone());
-        Ok(Engine { port_events, file, state_file: Some(state_file), publisher, ..engine })
+        let engine = Engine { port_events, file, state_file: Some(state_file), publisher, ..engine };
+        Ok(engine.with_peers(peers))
     }
 
     /// For one guest, by name.
@@ -167,6 +178,8 @@ impl Engine {
             searches: JoinSet::new(),
             again: JoinSet::new(),
             heard,
+            peers: None,
+            words: Vec::new(),
             publisher: Publisher::new(board),
         }
     }
@@ -187,6 +200,7 @@ impl Engine {
         while !self.is_done() {
             tokio::select! {
                 Some((connection, notice)) = self.heard.recv() => self.notice(connection, notice),
+                heard = handing_over::heard(&mut self.peers) => self.heed(heard),
                 Some(read) = self.reads.join_next() => self.read(read),
                 Some(Ok(silence)) = self.silences.join_next() => self.is_silent(silence),
                 Some(events) = self.port_events.recv() => self.locate(events),
@@ -208,6 +222,7 @@ impl Engine {
             }
             self.catch_up();
             self.save();
+            self.tell_peers();
             // Actions come first: a frame may be due.
             task::yield_now().await;
             self.show();

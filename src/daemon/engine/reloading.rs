@@ -20,8 +20,13 @@ pub(super) type ReadAgain = (usize, String, Result<Known, String>);
 impl Engine {
     pub(super) fn reload(&mut self) {
         let source = ConfigSource::look(self.file.as_deref());
-        match Config::load(self.file.as_deref()) {
-            Ok(config) => {
+        let loaded = Config::load(self.file.as_deref()).map_err(|error| error.to_string());
+        let loaded = loaded.and_then(|config| match config.peers.keys() {
+            Ok(keys) => Ok((config, keys)),
+            Err(error) => Err(error.to_string()),
+        });
+        match loaded {
+            Ok((config, keys)) => {
                 advise(self.file.as_deref(), &config);
                 for key in config.needs_restart(&self.first) {
                     tracing::warn!(
@@ -31,6 +36,9 @@ impl Engine {
                 if let Some(pace) = &self.host.pace {
                     pace.change(config.limits.frames_per_second);
                 }
+                if let (Some(peers), Some(keys)) = (&self.peers, keys) {
+                    peers.change(keys, &config.peers);
+                }
                 self.config = config;
                 self.reorder();
                 self.publisher.describe(|daemon| source.describe(daemon));
@@ -39,7 +47,7 @@ impl Engine {
                 );
             }
             Err(error) => {
-                self.publisher.describe(|daemon| daemon.config_error = Some(error.to_string()));
+                self.publisher.describe(|daemon| daemon.config_error = Some(error.clone()));
                 tracing::error!("the previous configuration stays in effect: {error}");
             }
         }
@@ -107,7 +115,12 @@ impl Engine {
             running.stop.send_replace(Some(Stop::LeftOut));
             return;
         }
-        let order: Arc<Order> = self.order(run.connection, target.clone(), running.order.borrow().cause);
+        let (cause, source_stopped) = {
+            let order = running.order.borrow();
+            (order.cause, order.source_stopped)
+        };
+        let mut order: Arc<Order> = self.order(run.connection, target.clone(), cause);
+        Arc::make_mut(&mut order).source_stopped = source_stopped;
         if let Some(running) = self.running.get_mut(&run) {
             running.target = target;
             running.order.send_replace(order);

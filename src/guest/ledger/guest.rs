@@ -24,6 +24,9 @@ pub(super) struct Guest {
     /// The aliases of plugged-in NICs that must still be announced.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub plugged: BTreeSet<String>,
+    /// It has stopped here for its migration: if it runs on here, its traffic is called back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
     #[serde(skip)]
     pub life: Life,
 }
@@ -48,6 +51,14 @@ pub(super) struct Life {
     pub is_provisional: bool,
     /// By NIC.
     pub runs: BTreeMap<String, Run>,
+    /// Its NICs as they were read last, if they are kept in mind.
+    pub nics: Option<Vec<Nic>>,
+    /// When its source was heard to have stopped it.
+    pub source_stopped: Option<Duration>,
+    /// Announcements before it runs were begun.
+    pub was_early: bool,
+    /// The numbers of those under way.
+    pub early: Vec<u64>,
 }
 
 /// An announcement under way.
@@ -109,7 +120,7 @@ impl Guest {
                     let run = Run { number, of_all: all.is_some(), is_provisional: false };
                     let superseded = self.life.runs.insert(name, run);
                     begin.actions.extend(superseded.map(|run| Action::Supersede(run.number)));
-                    begin.announce(number, target, cause, at);
+                    begin.announce(number, target, (cause, at), self.life.source_stopped);
                 }
                 Err(nic) => begin.actions.push(Action::CannotSpeakFor(nic)),
             }
@@ -132,7 +143,7 @@ impl Guest {
             let number = begin.next_number();
             let run = Run { number, of_all: false, is_provisional: true };
             self.life.runs.insert(format!("{PROVISIONAL}{nth}"), run);
-            begin.announce(number, target, cause, at);
+            begin.announce(number, target, (cause, at), None);
         }
     }
 
@@ -154,14 +165,20 @@ pub(super) struct Begin<'a> {
 }
 
 impl Begin<'_> {
-    fn next_number(&mut self) -> u64 {
+    pub(super) fn next_number(&mut self) -> u64 {
         *self.last += 1;
         *self.last
     }
 
-    fn announce(&mut self, run: u64, target: Target, cause: Cause, at: Duration) {
+    fn announce(
+        &mut self,
+        run: u64,
+        target: Target,
+        (cause, at): (Cause, Duration),
+        stopped: Option<Duration>,
+    ) {
         let (uuid, target) = (self.uuid.into(), Box::new(target));
-        self.actions.push(Action::Announce { uuid, run, target, cause, at });
+        self.actions.push(Action::Announce { uuid, run, target, cause, at, source_stopped: stopped });
     }
 }
 

@@ -7,7 +7,7 @@ use crate::guest::event::lifecycle;
 use crate::guest::target;
 use pnet_base::MacAddr;
 
-const CAUSES: [Cause; 3] = [Cause::Migrated, Cause::Restored, Cause::Plugged];
+const CAUSES: [Cause; 4] = [Cause::Migrated, Cause::Restored, Cause::Plugged, Cause::Kept];
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -29,8 +29,8 @@ fn known(aliases: &[&str]) -> Vec<Nic> {
 
 /// A ledger that returns its actions as text.
 #[derive(Default)]
-struct Desk {
-    ledger: Ledger,
+pub(super) struct Desk {
+    pub(super) ledger: Ledger,
     now: u64,
     /// The number of the most recent reading.
     reading: u64,
@@ -55,19 +55,25 @@ impl Desk {
                 Some(words)
             }
             Action::Supersede(_) => Some("supersede".into()),
+            Action::Early { target, at, .. } => {
+                let alias = target.plug.device.unwrap().replace("tap-", "");
+                Some(format!("early {alias} since {}", at.as_millis()))
+            }
+            Action::EndEarly { runs_here, .. } => Some(if runs_here { "relieve" } else { "abandon" }.into()),
+            Action::Tell { word, .. } => Some(format!("tell {word:?}")),
             Action::CannotSpeakFor(nic) => Some(nic.reason),
         });
         words.collect()
     }
 
-    fn change(&mut self, change: &Change) -> Vec<String> {
+    pub(super) fn change(&mut self, change: &Change) -> Vec<String> {
         self.now += 1;
         let actions = self.ledger.change("u", Some(1), change, &CAUSES, ms(self.now));
         self.told(actions)
     }
 
     /// libvirt's event and its detail.
-    fn event(&mut self, event: i32, detail: i32) -> Vec<String> {
+    pub(super) fn event(&mut self, event: i32, detail: i32) -> Vec<String> {
         self.change(&lifecycle(event, detail).unwrap())
     }
 
@@ -75,7 +81,7 @@ impl Desk {
         self.change(&Change::Plugged(alias.into()))
     }
 
-    fn list(&mut self, guests: &[(u32, bool, Option<Cause>)], strangers: bool) -> Vec<String> {
+    pub(super) fn list(&mut self, guests: &[(u32, bool, Option<Cause>)], strangers: bool) -> Vec<String> {
         self.now += 1;
         let present = |(id, runs, cause): &(u32, bool, Option<Cause>)| Present {
             uuid: "u".into(),
@@ -90,9 +96,21 @@ impl Desk {
     }
 
     /// The guest was read and has these NICs.
-    fn read(&mut self, aliases: &[&str]) -> Vec<String> {
+    pub(super) fn read(&mut self, aliases: &[&str]) -> Vec<String> {
         self.now += 1;
         let actions = self.ledger.read("u", self.reading, Some(known(aliases)), ms(self.now));
+        self.told(actions)
+    }
+
+    /// The source's daemon says that it has stopped there.
+    pub(super) fn source_stopped(&mut self) -> (handover::Heed, Vec<String>) {
+        self.now += 1;
+        let (heed, actions) = self.ledger.source_stopped("u", ms(self.now));
+        (heed, self.told(actions))
+    }
+
+    pub(super) fn source_kept(&mut self) -> Vec<String> {
+        let actions = self.ledger.source_kept("u");
         self.told(actions)
     }
 
@@ -102,14 +120,14 @@ impl Desk {
         self.told(actions)
     }
 
-    fn ended(&mut self, alias: &str, how: Ended) -> Vec<String> {
+    pub(super) fn ended(&mut self, alias: &str, how: Ended) -> Vec<String> {
         self.now += 1;
         let actions = self.ledger.ended("u", self.runs[alias], how, ms(self.now));
         self.told(actions)
     }
 
     /// The same guests, as the next daemon finds them.
-    fn restarted(self) -> Desk {
+    pub(super) fn restarted(self) -> Desk {
         let kept = serde_json::to_string(&self.ledger).unwrap();
         Desk { ledger: serde_json::from_str(&kept).unwrap(), ..Desk::default() }
     }

@@ -169,7 +169,7 @@ fn guest(looker: &mut Looker<'_>, watchers: &Watchers, handle: &Handle) -> Resul
 fn tell(watchers: &Watchers, uuid: &str, change: &Change) {
     let state = match change {
         Change::Runs(_) | Change::Booted => GuestState::Running,
-        Change::Paused => GuestState::Paused("paused"),
+        Change::Paused | Change::Stops => GuestState::Paused("paused"),
         Change::Left => GuestState::Left("shut off"),
         Change::Arriving(_) | Change::Plugged(_) | Change::Touched(..) => return,
     };

@@ -97,6 +97,13 @@ impl Run {
         }
     }
 
+    /// Ends an early announcement on a port for which it is no gain.
+    pub(super) fn leave_out(&mut self, seen: &Assessment) {
+        if let Some(why) = self.order.why_not_early(seen) {
+            self.machine.cancel(Some(Failure::NotEarly), why);
+        }
+    }
+
     /// Warns about a wait beyond `ports.wait`; the announcement continues.
     pub(super) async fn warn(&mut self, overdue: Overdue, host: &Host, seen: &Assessment) {
         match overdue {

@@ -23,8 +23,12 @@ impl Run {
             self.has_turn = true;
             return;
         };
+        let part = match self.order.early {
+            true => Part::early(),
+            false => Part::announcements(self.machine.progress().attempts()),
+        };
         tokio::select! {
-            () = pace.turn(Part::announcements(self.machine.progress().attempts()), self.frames.len()) => self.has_turn = true,
+            () = pace.turn(part, self.frames.len()) => self.has_turn = true,
             Ok(()) = signals.guest.changed() => {}
             Ok(()) = signals.stop.changed() => {}
             Ok(()) = order_changed(&mut signals.order) => {}

@@ -29,9 +29,10 @@ pub fn taps(host: &Host, nics: &[Nic]) -> Vec<OwnedFd> {
 /// They run, says libvirt.
 pub fn create(host: &Host, nics: &[Nic]) {
     let mut commands = String::new();
-    for (number, nic) in nics.iter().enumerate() {
-        let file = host.directory().join(format!("web{number}.xml"));
-        let guest = Guest::new(format!("web{number}")).of_test_driver().nova().nic(nic);
+    for nic in nics {
+        let name = nic.tap().replace("tap", "web");
+        let file = host.directory().join(format!("{name}.xml"));
+        let guest = Guest::new(name).of_test_driver().nova().nic(nic);
         std::fs::write(&file, guest.xml()).unwrap();
         writeln!(commands, "create {}", file.display()).unwrap();
     }

@@ -11,6 +11,7 @@ mod announce;
 mod asking;
 mod clouds;
 mod daemon;
+mod daemon_hangs;
 mod daemon_many;
 mod daemon_service;
 mod daemon_touched;

@@ -22,7 +22,7 @@ use crate::path::readiness::Assessment;
 use crate::report::note::Note;
 use crate::report::snapshot::MissingInjector;
 use crate::report::unmet::Unmet;
-use crate::report::{Path, TRUNK};
+use crate::report::{Path, TRUNK, count};
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::diagnose;
 use crate::run::order::{Host, Order};
@@ -257,34 +257,63 @@ fn held(order: &Order, seen: &Assessment, kept_in: Vec<(Kind, String)>) -> Vec<H
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&subject(self.domain.as_ref(), self.device.as_deref(), Some(self.mac)))?;
-        let mut row = |name: &str, lines: Vec<String>| {
-            let mut names = std::iter::once(name).chain(std::iter::repeat(""));
-            lines.iter().try_for_each(|line| write!(f, "\n  {:<12}{line}", names.next().unwrap_or_default()))
-        };
-        if let Some(path) = &self.attachment {
-            row("path", vec![format!("{}: {}", path.kind.word(), path.hops.join(" -> "))])?;
+        for (name, lines) in self.rows() {
+            let names = std::iter::once(name).chain(std::iter::repeat(""));
+            names.zip(lines).try_for_each(|(name, line)| write!(f, "\n  {name:<12}{line}"))?;
         }
+        Ok(())
+    }
+}
+
+/// The text, by rows of one or several lines.
+impl Explanation {
+    fn rows(&self) -> [(&'static str, Vec<String>); 12] {
+        let path =
+            self.attachment.iter().map(|path| format!("{}: {}", path.kind.word(), path.hops.join(" -> ")));
+        let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
+        next.dedup();
+        [
+            ("path", path.collect()),
+            ("in charge", vec![self.in_charge()]),
+            ("ready", self.readiness()),
+            ("next", next),
+            ("held", self.held.clone()),
+            ("note", self.notes.iter().map(|note| note.text.clone()).collect()),
+            ("addresses", self.candidates()),
+            ("asks", self.asked()),
+            ("router", self.router()),
+            ("frames", self.frames.clone()),
+            ("schedule", vec![self.schedule()]),
+            ("ways in", self.ways_in()),
+        ]
+    }
+
+    fn in_charge(&self) -> String {
         let is_unknown =
             self.attachment.is_none() && self.conditions.iter().any(|unmet| unmet.code == "no-ovsdb");
         let owner = if is_unknown { "unknown".to_owned() } else { self.in_charge.to_string() };
-        row("in charge", vec![format!("{owner}: {}", self.evidence)])?;
+        format!("{owner}: {}", self.evidence)
+    }
+
+    fn readiness(&self) -> Vec<String> {
         let vlan = self.attachment.as_ref().and_then(|path| path.vlan);
-        let ready = vlan.map_or("yes".to_owned(), |vlan| format!("yes, in VLAN {vlan}"));
-        let unmet = self.conditions.iter().map(|unmet| format!("no: {}", unmet.text));
-        let unmet: Vec<String> = match &self.error {
+        match &self.error {
+            _ if self.unmet.is_empty() => {
+                vec![vlan.map_or("yes".to_owned(), |vlan| format!("yes, in VLAN {vlan}"))]
+            }
             Some(why) => vec![format!("no: {why}")],
-            None => unmet.collect(),
-        };
-        let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
-        next.dedup();
-        row("ready", if self.unmet.is_empty() { vec![ready] } else { unmet })?;
-        row("next", next)?;
-        row("held", self.held.clone())?;
-        row("note", self.notes.iter().map(|note| note.text.clone()).collect())?;
+            None => self.conditions.iter().map(|unmet| format!("no: {}", unmet.text)).collect(),
+        }
+    }
+
+    fn candidates(&self) -> Vec<String> {
         let believed = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let disbelieved = self.disbelieved.iter().map(|a| format!("{} ({}, not announced)", a.ip, a.source));
-        let addresses: Vec<String> = believed.chain(disbelieved).collect();
-        row("addresses", if addresses.is_empty() { vec![self.rarp_only()] } else { addresses })?;
+        let all: Vec<String> = believed.chain(disbelieved).collect();
+        if all.is_empty() { vec![self.rarp_only()] } else { all }
+    }
+
+    fn asked(&self) -> Vec<String> {
         let mut gateways: Vec<String> = Vec::new();
         for Asks { gateway, source, .. } in &self.gateways {
             let line = format!("{gateway} ({source})");
@@ -292,23 +321,20 @@ impl fmt::Display for Explanation {
                 gateways.push(line);
             }
         }
-        row(
-            "asks",
-            if gateways.is_empty() {
-                vec!["none: no gateway is known (name one with --ask)".into()]
-            } else {
-                gateways
-            },
-        )?;
+        let none = || vec!["none: no gateway is known (name one with --ask)".into()];
+        if gateways.is_empty() { none() } else { gateways }
+    }
+
+    fn router(&self) -> Vec<String> {
         let settings = self.router_settings.iter().map(|(name, value)| match value.as_str() {
             "0" => format!("{name} is 0: only a question makes a neighbour entry here"),
             _ => format!("{name} is {value}: announcements make neighbour entries here, too"),
         });
-        row("router", settings.collect())?;
-        row("frames", self.frames.clone())?;
-        let schedule = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let rounds = if self.schedule_ms.len() == 1 { "round" } else { "rounds" };
-        row("schedule", vec![format!("{} {rounds}, at {schedule} ms", self.schedule_ms.len())])?;
-        row("ways in", self.ways_in())
+        settings.collect()
+    }
+
+    fn schedule(&self) -> String {
+        let times = self.schedule_ms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        format!("{}, at {times} ms", count(self.schedule_ms.len(), "round"))
     }
 }

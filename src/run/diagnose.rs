@@ -125,15 +125,7 @@ pub(crate) async fn why(
         let ovs = &host.ovs.borrow().ovs;
         why[number] = Some(verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)));
     }
-    let unmet = seen.unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let of_all = match unmet.is_empty() {
-        true => proof
-            .path()
-            .way()
-            .nowhere()
-            .or_else(|| broken(&host.links.borrow(), proof.path().hops(), |_| true)),
-        false => Some(unmet),
-    };
+    let of_all = why_none_leaves(host, seen, proof);
     if of_all.is_some() {
         held.iter().for_each(|(number, _)| why[*number].clone_from(&of_all));
         return why;
@@ -160,6 +152,16 @@ pub(crate) async fn why(
         };
     }
     why
+}
+
+/// What keeps every frame in: the port's unmet conditions, a path that leads nowhere, a device that is down.
+fn why_none_leaves(host: &Host, seen: &Assessment, proof: &Delivery) -> Option<String> {
+    let unmet: Vec<String> = seen.unmet.iter().map(ToString::to_string).collect();
+    if !unmet.is_empty() {
+        return Some(unmet.join("; "));
+    }
+    let path = proof.path();
+    path.way().nowhere().or_else(|| broken(&host.links.borrow(), path.hops(), |_| true))
 }
 
 /// A filter on the way of the frames. The kernel cannot be asked what its filters do with a frame.

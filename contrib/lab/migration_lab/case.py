@@ -9,6 +9,7 @@ CURES = {
     "announced": "announced",
     "hook": "the libvirt hook alone",
     "no-questions": "announced without questions",
+    "handover": "announced, told by the source",
 }
 LATE = (0.0, 0.3, 3.0)
 VENDORS = {
@@ -39,7 +40,8 @@ UNDELAYED = (*REAL, *FABRICS)
 # What the matrix varies, the slowest first: an option's name and the values.
 AXES = {
     "attachments": list(ATTACHMENTS), "modes": list(MODES), "lates": list(LATE),
-    "vendors": list(VENDORS), "cures": list(CURES),
+    # Handover has a command of its own.
+    "vendors": list(VENDORS), "cures": [cure for cure in CURES if cure != "handover"],
 }
 
 
@@ -55,6 +57,12 @@ class Case:
     since: str = "resumed"
     # The guest's own driver speaks, too: not so with e1000, vmxnet3, Windows without that driver.
     guest_announce: bool = False
+    # Milliseconds for which the guest stands still at least: the destination's QEMU is held for so long. 0: as long as it takes.
+    switch_over: int = 0
+    # The destination's QEMU is killed then, and the guest runs on at its source.
+    fails: bool = False
+    # A tenant has a TCP stream with the guest, too.
+    stream: bool = False
     # Seconds to watch from the moment when the guest runs and its port has its tag; a case is the same with another.
     window: float = dataclasses.field(default=8.0, compare=False)
     # And until these tenants are answered again, or a minute has passed.
@@ -66,6 +74,7 @@ class Case:
         words = [self.cure, f"late-{self.late:g}", f"vendor-{self.vendor}", self.mode, self.attachment]
         if self.attachment in FABRICS:
             words = [self.cure, self.mode, self.attachment]
+        words += [f"switch-over-{self.switch_over}"] * (self.switch_over > 0) + ["fails"] * self.fails
         words += ["since-port"] * (self.since == "port") + ["guest-announce"] * self.guest_announce
         return "_".join(words)
 
@@ -83,7 +92,7 @@ class Case:
         """Its place in a table."""
         values = (self.attachment, self.mode, self.late, self.vendor, self.cure)
         places = [axis.index(value) if value in axis else len(axis) for axis, value in zip(AXES.values(), values)]
-        return *places, self.late, self.since, self.guest_announce
+        return *places, self.late, self.since, self.guest_announce, self.switch_over, self.fails
 
     @property
     def tag_words(self):
@@ -113,6 +122,15 @@ def scenarios(numbers, window):
         dataclasses.replace(SCENARIOS[number], cure=cure, window=window)
         for number in numbers
         for cure in SCENARIOS[number].shown_cures
+    ]
+
+
+def handovers(attachments, modes, switch_overs, vendors, fails, window):
+    """With QEMU alone, with announced, and with it on both hosts."""
+    product = itertools.product(attachments, modes, vendors, switch_overs, ("qemu", "announced", "handover"))
+    return [
+        Case(cure, 0.0, vendor, mode, attachment, window=window, switch_over=switch_over, fails=fails, stream=True)
+        for attachment, mode, vendor, switch_over, cure in product
     ]
 
 

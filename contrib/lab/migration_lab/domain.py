@@ -15,15 +15,15 @@ def linux_bridge(bridge):
     return f"<source bridge='{bridge}'/>"
 
 
-def nic(mac, tap, source=None, alias=None):
-    """One NIC. Without a source, libvirt plugs the tap nowhere."""
+def nic(mac, tap, source=None, alias=None, driver=""):
+    """One NIC. Without a source, libvirt plugs the tap nowhere; `driver` is what it has of libvirt's `<driver>`."""
     kind = "bridge" if source else "ethernet"
     alias = f"<alias name='{alias}'/>" if alias else ""
     # With a ROM it would try to boot from the network, and so send frames.
     return f"""
         <interface type='{kind}'>
           <mac address='{mac}'/>{source or ""}<target dev='{tap}'/>
-          <model type='virtio'/><rom enabled='no'/>{alias}
+          <model type='virtio'/>{driver}<rom enabled='no'/>{alias}
         </interface>"""
 
 

@@ -31,7 +31,9 @@ class Events(threading.Thread):
             stamp, _, event = line.strip().partition(": event 'lifecycle' for domain 'vm1': ")
             at = datetime.datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S.%f%z").timestamp()
             # In post-copy the guest runs from "Resumed Post-copy" on; "Resumed Migrated" comes later.
-            if event.startswith("Resumed") and event != "Resumed Unpaused" and not self.resumed.is_set():
+            # Before it was stopped, it was booted; at the source of a migration that has failed, it is unpaused.
+            runs_on = event != "Resumed Unpaused" or self.suspended.is_set()
+            if event.startswith("Resumed") and runs_on and not self.resumed.is_set():
                 self.resumed.happened(at)
             elif event.startswith("Suspended") and not self.suspended.is_set():
                 self.suspended.happened(at)

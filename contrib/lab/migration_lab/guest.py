@@ -13,6 +13,9 @@ SUBNET = "1.1.1.0/24"
 ADDRESS6, GATEWAY6, NEIGHBOUR6 = "2001:db8:1::1", "2001:db8:1::fe", "2001:db8:1::2"
 NEIGHBOUR_MAC, GATEWAY_MAC = "fa:16:3e:00:00:22", "00:00:5e:00:53:fe"
 MEMORY_MIB = 128
+# The userspace datapath of Open vSwitch hands on what has no checksum yet.
+OFFLOADS = " ".join(f"{what}='off'" for what in ("csum", "tso4", "tso6", "ecn", "ufo"))
+DRIVER = f"<driver name='qemu'><host gso='off' {OFFLOADS}/><guest {OFFLOADS}/></driver>"
 
 
 def device(prefix):
@@ -44,7 +47,7 @@ if [ -e $ipv6/conf/eth0 ]; then
         until /bin/busybox ping -c 1 -W 1 $ask; do :; done
     done
 fi
-while :; do /bin/busybox sleep 1000; done
+while :; do /bin/busybox nc -ll -p 7 -e /bin/busybox cat; /bin/busybox sleep 1; done
 """
 
 
@@ -88,6 +91,6 @@ def xml(attachment, guest_announce, files):
       <qemu:override><qemu:device alias='ua-net0'><qemu:frontend>
         <qemu:property name='guest_announce' type='bool' value='false'/>
       </qemu:frontend></qemu:device></qemu:override>"""
-    nic = domain.nic(MAC, device("tap"), attachment.source, alias="ua-net0")
+    nic = domain.nic(MAC, device("tap"), attachment.source, alias="ua-net0", driver=DRIVER)
     metadata = domain.nova(PORT, ADDRESS, *[ADDRESS6] * attachment.ipv6)
     return domain.xml("vm1", nic, memory_mib=MEMORY_MIB, metadata=metadata, boot=boot, more=silent)

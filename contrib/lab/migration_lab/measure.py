@@ -2,9 +2,13 @@
 
 import collections
 import dataclasses
+import json
 import os
+import pathlib
+import signal
 import statistics
 import subprocess
+import threading
 import time
 
 from . import witness
@@ -68,7 +72,7 @@ class _Lab:
         self.left, self.arrived = Events(rack.source), Events(rack.destination)
         at_home = rack.attachment.agent(rack.source)
         rack.boot()
-        if self.case.cure in ("announced", "no-questions"):
+        if self.case.cure in ("announced", "no-questions", "handover"):
             rack.start_daemon()
         at_home.bound.wait(PATIENCE)
         for name in self.logs:
@@ -82,9 +86,13 @@ class _Lab:
     def migrate(self):
         """Returns the moments of the call and of its return."""
         self.probes = [self.rack.probe(name, log) for name, log in self.logs.items()]
+        self.streams = {name: self.rack.stream(name) for name in self.logs if self.case.stream}
         time.sleep(BEFORE_S)
         options = ["--postcopy", "--bandwidth", "30"] if self.case.mode == "post-copy" else []
         self.rack.source.sh(f"virsh --quiet migrate-setmaxdowntime vm1 {DOWNTIME_MS}")
+        if self.case.switch_over:
+            hold = Hold(self.left.suspended, self.case.switch_over / 1000, signal.SIGKILL if self.case.fails else signal.SIGCONT)
+            hold.start()
         self.rack.attachment.migrating()
         self.rack.mark()
         self.called = called = time.time()
@@ -98,8 +106,8 @@ class _Lab:
                 virsh --quiet migrate-postcopy vm1
             """)
         out, err = virsh.communicate()
-        if virsh.returncode:
-            raise RuntimeError(f"the migration failed: {out}{err}")
+        if bool(virsh.returncode) != self.case.fails:
+            raise RuntimeError(f"the migration {'did not fail' if self.case.fails else 'failed'}: {out}{err}")
         returned = time.time()
         self.rack.attachment.migrated()
         return {"called": called, "returned": returned}
@@ -108,9 +116,14 @@ class _Lab:
         """Returns when the window is over."""
         if self.case.cure == "nova":
             self._announce_as_nova()
-        if not self.arrived.resumed.wait(PATIENCE) or not self.agent.bound.wait(PATIENCE):
+        if self.case.fails:
+            if not self.left.resumed.wait(PATIENCE):
+                raise RuntimeError("the guest does not run on at host 1")
+            begin = self.left.resumed.at
+        elif not self.arrived.resumed.wait(PATIENCE) or not self.agent.bound.wait(PATIENCE):
             raise RuntimeError("the guest or its tag did not come to host 3")
-        begin = max(self.arrived.resumed.at, self.agent.bound_at)
+        else:
+            begin = max(self.arrived.resumed.at, self.agent.bound_at)
         for name in self.case.until_back:
             self.rack.is_answered(name)
             begin = time.time()
@@ -125,6 +138,7 @@ class _Lab:
 
     def end(self):
         """Ends probes and captures; returns what was seen."""
+        streams = {name: json.loads(stream.communicate()[0]) for name, stream in self.streams.items()}
         for probe in self.probes:
             _, err = probe.communicate() # it ends with its standard input, and waits for the last answers
             if probe.returncode:
@@ -132,10 +146,11 @@ class _Lab:
         frames, switch = self._heard()
         return {
             "suspended": self.left.suspended.at,
-            "resumed": self.arrived.resumed.at,
+            "resumed": (self.left if self.case.fails else self.arrived).resumed.at,
+            "streams": streams,
             "dead_tag": self.agent.dead_at,
             "tag": self.agent.bound_at,
-            "port": self.port.frames(self.window_end),
+            "port": [] if self.case.fails else self.port.frames(self.window_end),
             "frames": frames,
             "switch": switch,
             "probes": {name: witness.probes(log, self.window_end) for name, log in self.logs.items()},
@@ -162,7 +177,8 @@ def record(case, moments, seen, of_vlan):
         return None if at is None else round((at - zero) * 1000, 1)
 
     vlan = [(at, kind) for at, vlan, kind in seen["frames"] if vlan == of_vlan]
-    begin = max(zero, seen["tag"])
+    # It runs on where its port has long had its tag.
+    begin = zero if case.fails else max(zero, seen["tag"])
     first_frame = min((at for at, _ in vlan), default=None)
     heard = seen["switch"]["announcements"]
     return {
@@ -170,6 +186,7 @@ def record(case, moments, seen, of_vlan):
         "resumed_at": zero,
         # Of the whole machine: what else it had to do.
         "load": os.getloadavg()[0],
+        "streams": seen["streams"],
         "moments_ms": {
             "migrate_called": ms(moments["called"]),
             "suspended": ms(seen["suspended"]),
@@ -179,6 +196,7 @@ def record(case, moments, seen, of_vlan):
             "tag": ms(seen["tag"]),
             "first_frame": ms(first_frame),
             "first_frame_after": None if first_frame is None else round((first_frame - begin) * 1000, 1),
+            "first_frame_after_stop": after_stop(seen["suspended"], vlan),
             "switch_fdb_moved": ms(seen["switch"]["fdb_at"]),
             "switch_arp_withdrawn": ms(seen["switch"].get("withdrawn_at")),
             "switch_arp_moved": ms(seen["switch"]["arp_at"]),
@@ -198,6 +216,39 @@ def record(case, moments, seen, of_vlan):
                for name, probes in seen["probes"].items()},
         },
     }
+
+
+def after_stop(suspended, frames):
+    """How long after the guest stopped the first frame came that was not sent before; `None`: none, or it did not say."""
+    at = min((at for at, _ in frames if suspended is not None and at >= suspended), default=None)
+    return None if at is None else round((at - suspended) * 1000, 1)
+
+
+class Hold(threading.Thread):
+    """Holds the destination's QEMU from the guest's stop on, for some seconds; then it goes on, or is killed."""
+
+    def __init__(self, stopped, seconds, end):
+        super().__init__(daemon=True)
+        self.stopped, self.seconds, self.end = stopped, seconds, end
+
+    def run(self):
+        self.stopped.wait()
+        process = incoming()
+        os.kill(process, signal.SIGSTOP)
+        time.sleep(max(0, self.stopped.at + self.seconds - time.time()))
+        os.kill(process, self.end)
+
+
+def incoming():
+    """The process of the QEMU that VM1 comes to: it runs in this process's PID namespace, or in one within."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue # it has ended
+        if b"-incoming" in arguments and b"guest=vm1" in b" ".join(arguments):
+            return int(process.name)
+    raise RuntimeError("no QEMU waits for VM1")
 
 
 def spells(probes):

@@ -4,10 +4,13 @@ All of it is in the network namespace of the importing process, the migration la
 """
 
 import dataclasses
+import json
 import os
 import pathlib
+import secrets
 import shutil
 import subprocess
+import sys
 import time
 
 from . import guest, witness
@@ -170,6 +173,14 @@ class Rack:
             raise RuntimeError(f"probe: {process.communicate()}")
         return process
 
+    def stream(self, name):
+        """A TCP stream with VM1 from there."""
+        tenant, _, target = self.probes[name]
+        process = self.tenant(tenant, sys.executable, pathlib.Path(__file__).parent / "stream.py", target)
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"stream: {process.communicate()}")
+        return process
+
     def is_answered(self, name):
         """Waits until VM1 answers that probe's tenant; whether it did."""
         tenant, _, target = self.probes[name]
@@ -194,11 +205,26 @@ class Rack:
         return witness.switch_log(self.directory / "switch.log", end)
 
     def start_daemon(self):
-        """Starts announced on host 3; returns when it hears libvirt."""
-        log = open(self.directory / "announced.log", "w")
-        self.daemon = self.destination.start(self.site.programs / "announced", stderr=log)
-        status = f"{self.site.programs}/announce status --json 2>/dev/null || true"
-        until(lambda: '"libvirt":true' in self.destination.sh(status), "announced does not hear libvirt")
+        """Starts announced on host 3, or on both hosts of the migration as peers; returns when it hears libvirt."""
+        hosts = [self.destination]
+        arguments = []
+        if self.case.cure == "handover":
+            hosts.append(self.source)
+            arguments = ["--config", self._peers()]
+        for host in hosts:
+            log = open(self.directory / f"announced-{host.name}.log", "w")
+            host.start(self.site.programs / "announced", *arguments, stderr=log)
+            status = f"{self.site.programs}/announce status --json 2>/dev/null || true"
+            until(lambda: '"libvirt":true' in host.sh(status), "announced does not hear libvirt")
+
+    def _peers(self):
+        """A configuration by which the hosts of the migration know each other."""
+        key, config = self.directory / "peers.key", self.directory / "peers.toml"
+        key.touch(0o600)
+        key.write_text(secrets.token_hex(32))
+        addresses = [f"10.77.0.{host.name[1:]}" for host in (self.source, self.destination)]
+        config.write_text(f"[peers]\naddresses = {json.dumps(addresses)}\nkey-file = {json.dumps(str(key))}\n")
+        return config
 
 
 def outer(script, *arguments):

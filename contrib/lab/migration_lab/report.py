@@ -103,7 +103,7 @@ def table(records):
         cells.append(frames(runs))
         lines.append("| " + " | ".join(cells) + " |")
     lines += [f"\n{Case(**record['case']).slug} failed: {record['error']}" for record in records if "error" in record]
-    return "\n".join(lines) + "\n" + NOTE + fabrics(records)
+    return "\n".join(lines) + "\n" + NOTE + fabrics(records) + handovers(records)
 
 
 FABRIC_HEAD = ["attachment", "announced by", "runs", "VM2 loses", "VM3 loses", "VM2 slow", "VM3 slow", "MAC-IP route back",
@@ -130,6 +130,41 @@ def fabrics(records):
         cells.append(f"{max(run['load'] for run in runs):.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n" + FABRIC_NOTE
+
+
+HANDOVER_HEAD = ["attachment", "migration", "vendor", "switch-over", "announced by", "runs", "stood still", "first frame",
+                 "VM2 lost", "VM3 lost", "VM2 back", "VM3 back", "VM2 TCP gap", "VM3 TCP gap", "VM2 RTOs", "VM3 RTOs", "load"]
+HANDOVER_NOTE = """
+Median / worst. Switch-over: for how many ms the guest stood still at least, and whether it then ran on at its source. First frame: ms from
+its stop, on host 3's uplink. Lost: pings, one each 10 ms. Back: when the last ping of the outage was sent that was not answered, in ms since
+the guest runs. TCP gap: the longest time without a line of the stream, in ms; RTOs: retransmission time-outs of its sender.
+"""
+
+
+def handovers(records):
+    """What counts where the guest's stop is heard of; empty without any such case."""
+    cases = [(case, runs) for case, runs in by_case(records).items() if case.stream]
+    if not cases:
+        return ""
+    lines = ["", "| " + " | ".join(HANDOVER_HEAD) + " |", "|" + "---|" * len(HANDOVER_HEAD)]
+    for case, runs in cases:
+        over = (f"{case.switch_over}" if case.switch_over else "QEMU's") + (", fails" if case.fails else "")
+        cells = [case.attachment, case.mode, case.vendor, over, CURES[case.cure], str(len(runs))]
+        cells.append(median_and_worst([still(run) for run in runs]))
+        cells.append(median_and_worst([run["moments_ms"]["first_frame_after_stop"] for run in runs]))
+        for what in ("lost", "last_lost_ms"):
+            cells += [median_and_worst([probe(run, name, what) for run in runs]) for name in TENANTS]
+        for what in ("longest_gap_ms", "timeouts"):
+            cells += [median_and_worst([run["streams"][name][what] for run in runs]) for name in TENANTS]
+        cells.append(f"{max(run['load'] for run in runs):.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + HANDOVER_NOTE
+
+
+def probe(run, name, what):
+    """Of one tenant's pings; `None`: they were not answered any more."""
+    found = run["probes"][name]
+    return None if found["outage_ms"] is None else found[what] or 0
 
 
 def until(run, tenant, what):

@@ -72,6 +72,8 @@ struct Sockets {
 struct Socket {
     fd: OwnedFd,
     watched: Vec<Watched>,
+    /// When it had no frame, the last time that it was read.
+    emptied: Instant,
     /// Dropping this ends the task that waits for frames.
     _reader: oneshot::Sender<()>,
 }
@@ -170,6 +172,7 @@ impl Witness {
         }
         let is_guests = watched.is_guests;
         let watched = vec![watched];
+        let emptied = Instant::now();
         // Since Linux 4.20. Before, each frame that the host transmits is copied to the socket while it is open.
         let fd = packet::listener(ifindex, &program(&watched), !is_guests)?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
@@ -177,7 +180,7 @@ impl Witness {
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
         tokio::spawn(self.clone().read(ifindex, waiting, stopped));
-        on.push(Socket { fd, watched, _reader: reader });
+        on.push(Socket { fd, watched, emptied, _reader: reader });
         Ok(())
     }
 
@@ -240,8 +243,14 @@ impl Sockets {
             for _ in 0..2 {
                 let mut read = 0;
                 while read < MAX_BATCH {
-                    let Ok(Some(seen)) = receive(&socket.fd, clocks) else { break };
-                    socket.tell(ifindex, &seen);
+                    match receive(&socket.fd, clocks, socket.emptied) {
+                        Ok(Some(seen)) => socket.tell(ifindex, &seen),
+                        Ok(None) => {
+                            socket.emptied = clocks.ours();
+                            break;
+                        }
+                        Err(_) => break,
+                    }
                     read += 1;
                 }
                 is_more |= read == MAX_BATCH;

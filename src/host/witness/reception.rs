@@ -51,17 +51,23 @@ impl Clocks {
         (0..3).map(|_| read()).find(|clocks| clocks.ours.elapsed() < AT_ONCE).unwrap_or_else(read)
     }
 
-    /// The time of a timestamp of a received frame; never in the future, even if the wall clock was changed.
-    fn at(self, stamp: SystemTime) -> Instant {
+    /// The time of a timestamp of a frame that was received after `earliest`; neither before that nor in the future, even if
+    /// the wall clock was set in between.
+    fn at(self, stamp: SystemTime, earliest: Instant) -> Instant {
         match self.kernels.duration_since(stamp) {
-            Ok(age) => self.ours.checked_sub(age).unwrap_or(self.ours),
+            Ok(age) => self.ours.checked_sub(age).unwrap_or(self.ours).max(earliest),
             Err(since) => self.ours + since.duration().min(self.ours.elapsed()),
         }
     }
+
+    /// The moment on the clock of sightings.
+    pub(super) fn ours(self) -> Instant {
+        self.ours
+    }
 }
 
-/// The next frame that a socket has received, if any.
-pub(super) fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> {
+/// The next frame that a socket has received, if any; it was empty at `emptied`.
+pub(super) fn receive(fd: &OwnedFd, clocks: Clocks, emptied: Instant) -> io::Result<Option<Seen>> {
     let mut buffer = [0; SNAPLEN];
     let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);
     let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -75,7 +81,7 @@ pub(super) fn receive(fd: &OwnedFd, clocks: Clocks) -> io::Result<Option<Seen>> 
     for control in message.cmsgs()? {
         match control {
             ControlMessageOwned::ScmTimestampns(stamp) => {
-                at = clocks.at(SystemTime::UNIX_EPOCH + Duration::from(stamp));
+                at = clocks.at(SystemTime::UNIX_EPOCH + Duration::from(stamp), emptied);
             }
             ControlMessageOwned::Unknown(auxdata) => vlan = tag(&auxdata.data_bytes),
             _ => {}
@@ -91,4 +97,22 @@ fn tag(auxdata: &[u8]) -> Option<u16> {
     let status = u32::from_ne_bytes(auxdata.get(..4)?.try_into().ok()?);
     let tci = u16::from_ne_bytes(auxdata.get(16..18)?.try_into().ok()?);
     (status & TP_STATUS_VLAN_VALID != 0).then_some(tci & 0x0fff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_is_set_moves_no_frame_before_the_socket_was_empty_nor_into_the_future() {
+        let (emptied, hour) = (Instant::now() - Duration::from_millis(20), Duration::from_secs(3600));
+        let clocks = Clocks::now();
+        let stamp = clocks.kernels - Duration::from_millis(5);
+        assert_eq!(clocks.at(stamp, emptied), clocks.ours - Duration::from_millis(5));
+        let ahead = Clocks { kernels: clocks.kernels + hour, ..clocks };
+        assert_eq!(ahead.at(stamp, emptied), emptied);
+        let behind = Clocks { kernels: clocks.kernels - hour, ..clocks };
+        let at = behind.at(stamp, emptied);
+        assert!(clocks.ours <= at && at <= Instant::now());
+    }
 }

@@ -147,11 +147,8 @@ impl Default for Style {
 
 impl Frame {
     /// The frame with an 802.1Q tag of this VLAN, of priority 0 (IEEE 802.1Q section 9.6).
-    fn in_vlan(mut self, vlan: u16) -> Frame {
-        let [high, low] = vlan.to_be_bytes();
-        let [tag_high, tag_low] = EtherTypes::Vlan.0.to_be_bytes();
-        self.bytes.splice(ADDRESSES..ADDRESSES, [tag_high, tag_low, high, low]);
-        Frame { vlan: Some(vlan), ..self }
+    fn in_vlan(self, vlan: u16) -> Frame {
+        Frame { vlan: Some(vlan), bytes: tagged(self.bytes, vlan), ..self }
     }
 
     /// Whether it is what was seen in a VLAN, perhaps not to its end, without the tag.
@@ -164,6 +161,14 @@ impl Frame {
             && self.bytes.get(..ADDRESSES) == seen.get(..ADDRESSES)
             && rest == seen.get(ADDRESSES..length)
     }
+}
+
+/// A frame's bytes with an 802.1Q tag of this VLAN.
+pub(super) fn tagged(mut bytes: Vec<u8>, vlan: u16) -> Vec<u8> {
+    let [high, low] = vlan.to_be_bytes();
+    let [tag_high, tag_low] = EtherTypes::Vlan.0.to_be_bytes();
+    bytes.splice(ADDRESSES..ADDRESSES, [tag_high, tag_low, high, low]);
+    bytes
 }
 
 /// The first frame of each kind and VLAN: flows treat the others like it.

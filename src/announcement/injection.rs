@@ -88,6 +88,37 @@ impl Way {
     }
 }
 
+/// How a frame reaches the guest, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inward {
+    /// A packet socket on its tap: what the tap transmits, the guest receives.
+    Packet(Device),
+    /// Into the ingress of its macvtap. What a macvtap transmits, the network receives.
+    Ingress(Vec<Way>),
+    /// An OpenFlow packet-out to its port, which has no kernel device.
+    PacketOut {
+        /// The bridge's name.
+        bridge: String,
+        /// The OpenFlow port number of the guest's port.
+        port: u32,
+    },
+}
+
+/// The way to the guest, if it has one.
+pub fn inward(seen: &Assessment) -> Option<Inward> {
+    let attachment = seen.attachment.as_ref()?;
+    let entry = &attachment.entry;
+    let Some(ifindex) = entry.ifindex else {
+        let bridge = entry.ovs.as_ref()?.bridge.clone();
+        return seen.ofport.map(|port| Inward::PacketOut { bridge, port });
+    };
+    let device = Device { name: entry.name.clone(), ifindex };
+    Some(match attachment.kind {
+        Kind::Macvtap => Inward::Ingress(vec![Way::Redirect(device.clone()), Way::Xdp(device)]),
+        _ => Inward::Packet(device),
+    })
+}
+
 /// The methods that an attachment permits, best first; with `forced`, only that one.
 ///
 /// [`Method::Fdb`] is used only if forced: it bypasses the port's filters, and with them its protection against spoofing.
@@ -179,6 +210,23 @@ mod tests {
     #[test]
     fn a_port_without_a_kernel_device_has_packet_out_only() {
         assert_eq!(words(Kind::VhostUser, None, None), "packet-out");
+    }
+
+    #[test]
+    fn a_guest_is_reached_by_its_own_device_or_port() {
+        let by = |kind, ifindex| match inward(&seen(kind, ifindex)) {
+            Some(Inward::Packet(device)) => device.name,
+            Some(Inward::Ingress(ways)) => {
+                ways.iter().map(|way| way.method().word()).collect::<Vec<_>>().join(" ")
+            }
+            Some(Inward::PacketOut { bridge, port }) => format!("{bridge} {port}"),
+            None => String::new(),
+        };
+        for kind in [Kind::LinuxBridge, Kind::Hybrid, Kind::Ovs, Kind::TrunkBridge, Kind::PerPortBridge] {
+            assert_eq!(by(kind, Some(2)), "tap0", "{kind:?}");
+        }
+        assert_eq!(by(Kind::Macvtap, Some(2)), "redirect xdp", "a macvtap transmits to the network");
+        assert_eq!(by(Kind::VhostUser, None), "br-int 5");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod handover;
 pub mod injection;
 pub(crate) mod machine;
 pub mod progress;
+pub(crate) mod query;
 pub(crate) mod question;
 pub(crate) mod quota;
 mod retry;

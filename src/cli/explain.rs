@@ -25,6 +25,7 @@ use crate::report::unmet::Unmet;
 use crate::report::{Path, TRUNK, count};
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::diagnose;
+use crate::run::inward;
 use crate::run::order::{Host, Order};
 use crate::run::routed;
 
@@ -39,6 +40,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
     for (order, _) in &orders.orders {
         let seen = order.look(&mut host, GuestState::Running);
         let here = gateways_here(order, &host, &seen).await;
+        let to_guest = inward::to_guest(&order.target, &host, &seen);
         let holds = held(order, &seen, diagnose::kept_in(&host, &seen, order).await);
         let explanation = Explanation {
             missing_injectors: missing_injectors(order, &host, &seen).await,
@@ -46,6 +48,8 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
             held: holds.iter().map(Held::words).collect(),
             holds,
             notes: hairpin(&host, &seen).into_iter().collect(),
+            queried_by: to_guest.as_ref().ok().map(inward::word),
+            query_error: to_guest.as_ref().err().map(ToString::to_string),
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };
@@ -98,6 +102,11 @@ pub(super) struct Explanation {
     /// The same, as objects.
     round: Vec<frame_names::Named>,
     schedule_ms: Vec<u128>,
+    /// How often the guest is queried for its multicast groups.
+    queries: u32,
+    /// By what it is queried, or why it cannot be.
+    queried_by: Option<String>,
+    query_error: Option<String>,
     injectors: Vec<&'static str>,
     /// Those of them that this process cannot use, each with the reason.
     missing_injectors: Vec<MissingInjector>,
@@ -151,6 +160,9 @@ impl Explanation {
             router_settings: BTreeMap::new(),
             frames: round.iter().map(frame_names::name).collect(),
             round: round.iter().map(frame_names::Named::of).collect(),
+            queries: order.queries,
+            queried_by: None,
+            query_error: None,
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
             missing_injectors: Vec::new(),
@@ -173,6 +185,17 @@ impl Explanation {
         std::iter::once(first)
             .chain(missing.map(|missing| format!("not {}: {}", missing.injector, missing.why)))
             .collect()
+    }
+
+    /// The membership queries.
+    fn queries(&self) -> String {
+        match (self.queries, &self.queried_by, &self.query_error) {
+            (0, ..) => "none: [multicast] queries is 0, or router is true".into(),
+            (count, Some(by), _) => {
+                format!("{count}, a second apart, to the VM by {by}: its reports move its multicast groups")
+            }
+            (_, None, why) => format!("none: {}", why.as_deref().unwrap_or_default()),
+        }
     }
 
     fn rarp_only(&self) -> String {
@@ -267,7 +290,7 @@ impl fmt::Display for Explanation {
 
 /// The text, by rows of one or several lines.
 impl Explanation {
-    fn rows(&self) -> [(&'static str, Vec<String>); 12] {
+    fn rows(&self) -> [(&'static str, Vec<String>); 13] {
         let path =
             self.attachment.iter().map(|path| format!("{}: {}", path.kind.word(), path.hops.join(" -> ")));
         let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
@@ -284,6 +307,7 @@ impl Explanation {
             ("router", self.router()),
             ("frames", self.frames.clone()),
             ("schedule", vec![self.schedule()]),
+            ("queries", vec![self.queries()]),
             ("ways in", self.ways_in()),
         ]
     }

@@ -19,7 +19,7 @@ pub(crate) use gateways::{Ask, GatewayTable};
 pub use peers::{PeerAddress, PeersTable};
 pub use tables::{AddressesTable, LibvirtTable, PortsTable};
 pub(crate) use tables::{ArpTarget, Override, ProofTable};
-use tables::{FramesTable, LimitsTable, MetricsTable, OvsTable, PathTable, ScheduleTable};
+use tables::{FramesTable, LimitsTable, MetricsTable, MulticastTable, OvsTable, PathTable, ScheduleTable};
 
 pub mod duration;
 mod gateways;
@@ -44,6 +44,8 @@ pub struct Config {
     pub schedule: ScheduleTable,
     /// `[frames]`.
     pub frames: FramesTable,
+    /// `[multicast]`.
+    pub multicast: MulticastTable,
     /// `[ports]`.
     pub ports: PortsTable,
     /// `[path]`.
@@ -180,6 +182,11 @@ impl Config {
     /// Which gateways the addresses of `target` ask.
     pub fn ask(&self, target: &Target) -> Ask {
         self.overrides(target).find_map(|o| o.ask).unwrap_or(self.frames.ask)
+    }
+
+    /// How often the guest of `target` is queried for its multicast groups.
+    pub fn queries(&self, target: &Target) -> u32 {
+        self.overrides(target).find_map(|o| o.queries).unwrap_or(self.multicast.queries)
     }
 
     /// The overrides for the NIC of `target`, then for its VM, then for its networks.

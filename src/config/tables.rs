@@ -75,6 +75,20 @@ pub enum ArpTarget {
     Broadcast,
 }
 
+/// `[multicast]`: the guests' multicast groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct MulticastTable {
+    /// How often each guest is queried for its groups.
+    pub queries: u32,
+}
+
+impl Default for MulticastTable {
+    fn default() -> Self {
+        MulticastTable { queries: 2 }
+    }
+}
+
 /// `[ports]`: how a port is waited for, and how frames are injected.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -212,6 +226,8 @@ pub struct Override {
     pub gateways: GatewayTable,
     /// Which gateways to ask.
     pub ask: Option<Ask>,
+    /// How often a guest is queried for its multicast groups.
+    pub queries: Option<u32>,
     /// Addresses to announce; only in `[nic]`.
     pub addresses: Vec<IpAddr>,
     /// The VLAN that its port must have; only in `[nic]`.

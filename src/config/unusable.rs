@@ -5,6 +5,7 @@ use std::time::Duration;
 use pnet_base::MacAddr;
 
 use super::{Config, MAX_ROUNDS, Override, ScheduleTable, vlan_id};
+use crate::announcement::query::MAX_QUERIES;
 use crate::announcement::schedule::Schedule;
 use crate::guest::address;
 use crate::guest::event::Cause;
@@ -44,6 +45,7 @@ impl Config {
         let of_several = overrides.flat_map(|(kind, name, table)| for_one_nic(kind, name, table));
         let of_nics = self.nic.iter().flat_map(|(mac, nic)| of_nic(mac, nic));
         let all = self.schedule_out_of_range().into_iter().chain(self.tables());
+        let all = all.chain(self.too_many_queries());
         all.chain(of_several).chain(of_nics).collect()
     }
 
@@ -69,6 +71,18 @@ impl Config {
             unusable.push(Unusable::of(&["proof", "more-rounds"], words));
         }
         unusable
+    }
+
+    fn too_many_queries(&self) -> Vec<Unusable> {
+        let tables = [("network", &self.network), ("vm", &self.vm), ("nic", &self.nic)];
+        let overrides = tables.iter().flat_map(|(kind, all)| {
+            all.iter()
+                .filter_map(|(name, table)| Some((vec![*kind, name.as_str(), "queries"], table.queries?)))
+        });
+        let all = overrides.chain([(vec!["multicast", "queries"], self.multicast.queries)]);
+        let wrong = all.filter(|(_, queries)| *queries > MAX_QUERIES);
+        let words = |queries| format!("queries {queries} is above {MAX_QUERIES}: use 2, or 0 for none");
+        wrong.map(|(path, queries)| Unusable::of(&path, words(queries))).collect()
     }
 
     fn tables(&self) -> Vec<Unusable> {

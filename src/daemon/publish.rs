@@ -165,6 +165,7 @@ fn log(report: &Report) {
     let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
     let mac = report.mac.map(|mac| mac.to_string());
     let (line, evidence) = (report.line(), &report.evidence);
+    let multicast = evidence.multicast.as_ref();
     macro_rules! log {
         ($level:ident) => {
             tracing::$level!(
@@ -190,6 +191,9 @@ fn log(report: &Report) {
                 answered_after_ms = evidence.answered_after_ms,
                 answered_by = evidence.answered_by.map(AnsweredBy::word),
                 answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
+                membership_queries = multicast.map(|multicast| multicast.queries),
+                igmp_left_after_ms = multicast.and_then(|multicast| multicast.igmp_left_after_ms),
+                mld_left_after_ms = multicast.and_then(|multicast| multicast.mld_left_after_ms),
                 last_hop = evidence.last_hop,
                 lost_rounds = evidence.lost_rounds,
                 rounds_lost = evidence.lost_rounds,

@@ -1,11 +1,12 @@
 //! The filter of a capture socket, as a classic BPF program (`Documentation/networking/filter.rst`): it passes outgoing
-//! announcements and questions of the given guests, and frames with a guest as their only destination. The kernel drops all
+//! announcements, questions and membership reports of the given guests, and frames with a guest as their only destination. The kernel drops all
 //! others without copying them.
 
 use pnet_base::MacAddr;
 
-/// The number of bytes copied of a frame: all of any announcement or question with two VLAN tags.
-pub(crate) const SNAPLEN: usize = 128;
+/// The number of bytes copied of a frame: all of any announcement or question with two VLAN tags, and eight groups of a membership
+/// report.
+pub(crate) const SNAPLEN: usize = 256;
 /// The number of guests in one program: a BPF jump reaches 255 instructions.
 pub(crate) const MAX_GUESTS: usize = 64;
 
@@ -43,6 +44,11 @@ const ARP: u32 = 0x0806;
 const RARP: u32 = 0x8035;
 const IPV6: u32 = 0x86dd;
 const ICMPV6: u32 = 58;
+const HOP_BY_HOP: u32 = 0;
+const IPV4: u32 = 0x0800;
+const IGMP: u32 = 2;
+const MLDV1_REPORT: u32 = 131;
+const MLDV2_REPORT: u32 = 143;
 const ROUTER_SOLICITATION: u32 = 133;
 const ROUTER_ADVERTISEMENT: u32 = 134;
 const NEIGHBOUR_SOLICITATION: u32 = 135;
@@ -52,7 +58,7 @@ const ARP_REPLY: u32 = 2;
 /// The guests of a program, at most [`MAX_GUESTS`] per list; those beyond are not matched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guests<'a> {
-    /// Guests whose outgoing announcements and questions pass the filter.
+    /// Guests whose outgoing announcements, questions and membership reports pass the filter.
     pub outward: &'a [MacAddr],
     /// Guests for which every incoming frame passes.
     pub inward: &'a [MacAddr],
@@ -104,10 +110,17 @@ fn to_one(guests: Guests<'_>) -> Vec<Instruction> {
 fn from_one(outward: &[MacAddr]) -> Vec<Instruction> {
     let mut program = ethertype().to_vec();
     program.extend([
-        jump(JEQ, ARP, 9, 0),
-        jump(JEQ, RARP, 8, 0),
-        jump(JEQ, IPV6, 0, 6),
+        jump(JEQ, ARP, 16, 0),
+        jump(JEQ, RARP, 15, 0),
+        jump(JEQ, IPV4, 0, 2),
+        op(LDB_X, 23),
+        jump(JEQ, IGMP, 12, 11),
+        jump(JEQ, IPV6, 0, 10),
         op(LDB_X, 20),
+        jump(JEQ, HOP_BY_HOP, 0, 3),
+        op(LDB_X, 62),
+        jump(JEQ, MLDV1_REPORT, 7, 0),
+        jump(JEQ, MLDV2_REPORT, 6, 5),
         jump(JEQ, ICMPV6, 0, 4),
         op(LDB_X, 54),
         jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 3, 0),
@@ -335,6 +348,32 @@ mod tests {
                     assert!(!passes(&program, &other, outgoing));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn membership_reports_of_the_given_guests_pass() {
+        let program = of(&[mac(1)], &[]);
+        let frame = |ethertype: u16, at: &[(usize, u8)]| {
+            let mut frame = unicast(MacAddr(0x33, 0x33, 0, 0, 0, 0x16));
+            frame.resize(90, 0);
+            frame[6..12].copy_from_slice(&mac(1).octets());
+            frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+            at.iter().for_each(|(at, byte)| frame[*at] = *byte);
+            frame
+        };
+        let igmp = frame(0x0800, &[(23, 2)]);
+        let mld = [131, 143].map(|kind| frame(0x86dd, &[(20, 0), (62, kind)]));
+        for frame in [&igmp, &mld[0], &mld[1]] {
+            for tags in [&[][..], &[[0x81, 0, 0, 100]]] {
+                assert!(passes(&program, &tagged(frame, tags), true), "{frame:x?}");
+            }
+            let mut other = frame.clone();
+            other[6..12].copy_from_slice(&mac(200).octets());
+            assert!(!passes(&program, &other, true));
+        }
+        for other in [frame(0x0800, &[(23, 17)]), frame(0x86dd, &[(62, 130)]), frame(0x86dd, &[(20, 17)])] {
+            assert!(!passes(&program, &other, true), "{other:x?}");
         }
     }
 

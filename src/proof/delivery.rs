@@ -220,6 +220,12 @@ impl Delivery {
         is_for_guest && self.follows_departure(&self.path.hops()[at], sighting)
     }
 
+    /// Whether a frame passes an edge on its way out.
+    pub fn goes_out(&self, sighting: &Sighting) -> bool {
+        let mut hops = self.path.hops().iter().filter(|hop| hop.ifindex == Some(sighting.ifindex));
+        hops.any(|hop| self.path.proves(hop) && self.path.outward(hop) == Some(sighting.direction))
+    }
+
     /// Whether the guest's MAC is the source.
     pub fn is_from_guest(&self, sighting: &Sighting) -> bool {
         sighting.frame.get(6..12) == Some(&self.mac.octets())

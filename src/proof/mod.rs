@@ -7,6 +7,7 @@ pub(crate) mod delivery;
 pub(crate) mod departure;
 pub mod fdb_show;
 pub(crate) mod foreign;
+pub(crate) mod membership;
 pub mod ofproto_flow;
 pub mod ofproto_trace;
 pub(crate) mod returned;

@@ -8,14 +8,15 @@ use pnet_packet::arp::ArpPacket;
 use pnet_packet::ethernet::{EtherTypes, EthernetPacket};
 use pnet_packet::icmpv6::ndp::{NdpOptionType, NdpOptionTypes, NeighborSolicitPacket};
 use pnet_packet::icmpv6::{Icmpv6Type, Icmpv6Types};
-use pnet_packet::ip::IpNextHeaderProtocols;
+use pnet_packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols};
+use pnet_packet::ipv4::Ipv4Packet;
 use pnet_packet::ipv6::Ipv6Packet;
 
 /// The description of a frame for `ofproto/trace`, as received by the OpenFlow port `in_port`; `None` if the frame is
 /// truncated.
 ///
 /// Open vSwitch learns from the bytes of a frame but not from a description. The description contains every field that Open
-/// vSwitch reads from an ARP, RARP or neighbour discovery message with at most one tag.
+/// vSwitch reads from an ARP, RARP, neighbour discovery, IGMP or MLD message with at most one tag.
 pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
     let (tag, untagged) = without_tag(frame);
     let ethernet = EthernetPacket::new(&untagged)?;
@@ -23,6 +24,7 @@ pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
     let rest = match kind {
         EtherTypes::Arp => format!("arp,{}", arp(ethernet.payload())?),
         EtherTypes::Rarp => format!("rarp,{}", arp(ethernet.payload())?),
+        EtherTypes::Ipv4 => ipv4(ethernet.payload())?,
         EtherTypes::Ipv6 => ipv6(ethernet.payload())?,
         other => format!("dl_type={:#06x}", other.0),
     };
@@ -53,6 +55,18 @@ fn arp(payload: &[u8]) -> Option<String> {
     ))
 }
 
+/// Of IGMP, Open vSwitch reads no field of its own.
+fn ipv4(payload: &[u8]) -> Option<String> {
+    let ip = Ipv4Packet::new(payload)?;
+    Some(format!(
+        "ip,nw_src={},nw_dst={},nw_proto={},nw_ttl={}",
+        ip.get_source(),
+        ip.get_destination(),
+        ip.get_next_level_protocol().0,
+        ip.get_ttl()
+    ))
+}
+
 fn ipv6(payload: &[u8]) -> Option<String> {
     let ip = Ipv6Packet::new(payload)?;
     let header = format!(
@@ -61,10 +75,16 @@ fn ipv6(payload: &[u8]) -> Option<String> {
         ip.get_destination(),
         ip.get_hop_limit()
     );
-    let message = payload.get(Ipv6Packet::minimum_packet_size()..).filter(|message| !message.is_empty());
-    match message.filter(|_| ip.get_next_header() == IpNextHeaderProtocols::Icmpv6) {
-        Some(message) => Some(format!("icmp6,{header},{}", icmpv6(message))),
-        None => Some(format!("ipv6,{header},nw_proto={}", ip.get_next_header().0)),
+    let (mut next, mut message) = (ip.get_next_header(), payload.get(Ipv6Packet::minimum_packet_size()..)?);
+    if let (IpNextHeaderProtocols::Hopopt, [after, length, ..]) = (next, message) {
+        next = IpNextHeaderProtocol(*after);
+        message = message.get((usize::from(*length) + 1) * 8..)?;
+    }
+    match next {
+        IpNextHeaderProtocols::Icmpv6 if !message.is_empty() => {
+            Some(format!("icmp6,{header},{}", icmpv6(message)))
+        }
+        other => Some(format!("ipv6,{header},nw_proto={}", other.0)),
     }
 }
 

@@ -6,13 +6,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::announcement::frame::{self, Frame, Kind};
+use crate::announcement::query::Protocol;
 use crate::proof::answer::{AnsweredBy, Asked, Inquiry};
 use crate::proof::delivery::Delivery;
 use crate::proof::delivery::stuck::Stuck;
 use crate::proof::departure::{Departed, Departure};
 use crate::proof::foreign::Foreign;
+use crate::proof::membership::Membership;
 use crate::report::inquiry::{self, Answer, Inquired};
 use crate::report::kind_fate::KindFate;
+use crate::report::multicast::Multicast;
 
 /// The subject of a line about all questions.
 const ALL_QUESTIONS: &str = "the questions ";
@@ -63,6 +66,8 @@ pub struct Evidence {
     pub gateways: Vec<Inquired>,
     /// The questions that never left and were not answered, the hop that they reached, and the reason.
     pub stuck_questions: Vec<String>,
+    /// The membership queries, and the guest's reports; null without queries.
+    pub multicast: Option<Multicast>,
     /// From the event to when the bridge's FDB was seen to have the guest's MAC behind the guest's port.
     pub learned_after_ms: Option<f64>,
     /// The port behind which the bridge's FDB had the guest's MAC at the last check.
@@ -243,6 +248,31 @@ impl Evidence {
         inquiry::silent(&self.gateways)
     }
 
+    /// Adds the guest's membership reports; `held` names those that did not leave.
+    pub(crate) fn with_membership(self, membership: &Membership, held: Vec<String>) -> Evidence {
+        let left = |wanted| {
+            let mut first = membership.first().filter(|(protocol, _)| *protocol == wanted);
+            first.find_map(|(_, first)| first.left).map(millis)
+        };
+        let multicast = Multicast {
+            queried_after_ms: Some(millis(membership.queried_at)),
+            igmp_left_after_ms: left(Protocol::Igmp),
+            mld_left_after_ms: left(Protocol::Mld),
+            groups: membership.groups().collect(),
+            held,
+            ..Multicast::default()
+        };
+        Evidence { multicast: Some(multicast), ..self }
+    }
+
+    /// Adds the queries that were sent, to what was captured of their answers.
+    pub(crate) fn with_multicast(self, sent: Option<Multicast>) -> Evidence {
+        let captured = self.multicast.unwrap_or_default();
+        let multicast =
+            sent.map(|Multicast { queries, unavailable, .. }| Multicast { queries, unavailable, ..captured });
+        Evidence { multicast, ..self }
+    }
+
     /// Adds the FDB entry found at the last check, with the time of that check.
     pub fn with_learned(mut self, learned: Option<&(Learned, Duration)>) -> Evidence {
         match learned {
@@ -290,6 +320,7 @@ impl Evidence {
             .chain(astray)
             .chain(self.lines_of_foreign())
             .chain(answers)
+            .chain(self.multicast.iter().flat_map(Multicast::lines))
             .chain(self.by_design.clone())
             .chain(self.stuck.iter().chain(&self.stale).cloned())
             .collect()

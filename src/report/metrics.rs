@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::announcement::frame::Kind;
 use crate::announcement::handover::Refusal;
 use crate::announcement::progress::Outcome;
+use crate::announcement::query::Protocol;
 use crate::guest::event::Cause;
 use crate::proof::answer::AnsweredBy;
 use crate::report::Report;
@@ -46,6 +47,9 @@ pub struct Metrics {
     handovers: BTreeMap<String, u64>,
     /// Datagrams at the port of peers that had no effect.
     notices_refused: BTreeMap<String, u64>,
+    membership_queries: u64,
+    /// By protocol: announcements after whose queries a report left the host.
+    membership_reports: BTreeMap<String, u64>,
     readiness_wait: Histogram,
     first_frame_delay: Histogram,
     departure_delay: Histogram,
@@ -73,6 +77,8 @@ impl Default for Metrics {
             gateways_silent: 0,
             handovers: HandedOver::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
             notices_refused: Refusal::ALL.iter().map(|refusal| zero(refusal.word())).collect(),
+            membership_queries: 0,
+            membership_reports: Protocol::ALL.iter().map(|protocol| zero(protocol.word())).collect(),
             readiness_wait: Histogram::default(),
             first_frame_delay: Histogram::default(),
             departure_delay: Histogram::default(),
@@ -145,6 +151,12 @@ impl Metrics {
         if let Some(by) = evidence.answered_by {
             *self.gateway_answers.entry(by.word().into()).or_default() += 1;
         }
+        if let Some(multicast) = &evidence.multicast {
+            self.membership_queries += u64::from(multicast.queries);
+            for (protocol, _) in multicast.left_after_ms().into_iter().filter(|(_, at)| at.is_some()) {
+                *self.membership_reports.entry(protocol.word().into()).or_default() += 1;
+            }
+        }
         if report.outcome == Outcome::Announced {
             self.gateways_silent += evidence.silent().len() as u64;
         }
@@ -185,6 +197,9 @@ impl Metrics {
         text.counters("handovers_total", help, "outcome", &self.handovers);
         let help = "Datagrams at the port of peers that had no effect.";
         text.counters("handover_notices_refused_total", help, "reason", &self.notices_refused);
+        let (name, reports) = ("membership_reports_total", &self.membership_reports);
+        let help = "Announcements after whose queries the guest's membership reports left the host.";
+        text.counters(name, help, "protocol", reports);
         gauges.write(&mut text);
         for (name, help, histogram) in self.histograms() {
             text.histogram(name, help, histogram);
@@ -193,7 +208,7 @@ impl Metrics {
     }
 
     /// The counters without a label: name, help, value.
-    fn totals(&self) -> [(&'static str, &'static str, u64); 8] {
+    fn totals(&self) -> [(&'static str, &'static str, u64); 9] {
         [
             ("injection_errors_total", "Rounds that could not be injected.", self.injection_errors),
             ("rounds_lost_total", "Rounds of which no frame left the host.", self.lost_rounds),
@@ -214,6 +229,11 @@ impl Metrics {
                 "gateways_silent_total",
                 "Gateways that an announcement asked and that did not answer.",
                 self.gateways_silent,
+            ),
+            (
+                "membership_queries_total",
+                "How often guests were queried for their multicast groups.",
+                self.membership_queries,
             ),
         ]
     }

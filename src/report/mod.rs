@@ -5,6 +5,7 @@ pub(crate) mod handed_over;
 pub(crate) mod inquiry;
 pub(crate) mod kind_fate;
 pub mod metrics;
+pub(crate) mod multicast;
 pub(crate) mod names;
 pub(crate) mod note;
 pub(crate) mod record;

@@ -6,6 +6,7 @@ use crate::report::record::Report;
 
 /// What happened in an announcement, and how many milliseconds after the event, in the order of time.
 pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
+    let multicast = report.evidence.multicast.clone().unwrap_or_default();
     let moments = [
         ("source stopped", report.source_stopped_after_ms),
         ("guest runs", report.runs_after_ms),
@@ -18,6 +19,9 @@ pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
         ("first frame back", report.evidence.returned_after_ms),
         ("last frame back", report.evidence.last_returned_after_ms),
         ("first answer", report.evidence.answered_after_ms),
+        ("groups queried", multicast.queried_after_ms),
+        ("IGMP report left", multicast.igmp_left_after_ms),
+        ("MLD report left", multicast.mld_left_after_ms),
     ];
     let moments = moments.into_iter().filter_map(|(what, at)| Some((what, at?)));
     let mut moments: Vec<(&str, f64)> = moments.collect();

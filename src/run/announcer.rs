@@ -12,6 +12,7 @@ use crate::announcement::frame::Frame;
 use crate::announcement::injection::{Method, Way};
 use crate::announcement::machine::{Announcement, Round, Step};
 use crate::announcement::progress::Outcome;
+use crate::announcement::query::Queries;
 use crate::guest::GuestState;
 use crate::host::injector::InjectorError;
 use crate::host::openvswitch::flow_monitor::Monitored;
@@ -20,6 +21,7 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
 use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally, millis};
+use crate::report::multicast::Multicast;
 use crate::report::names::error_code;
 use crate::report::standing::Standing;
 use crate::run::asking::Asking;
@@ -33,6 +35,7 @@ use crate::run::wall_clock;
 
 mod patience;
 mod preparing;
+mod querying;
 mod sending;
 
 /// The inputs that direct, end or pause an announcement, and where it shows how it stands.
@@ -83,6 +86,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         run.look_for_routes(&host, &seen).await;
         run.prepare(&host, &seen).await;
         run.watch_path(run.way.as_ref().map(Way::method), &host, &seen);
+        run.query_guest(&host, &seen, &mut signals).await;
         match run.machine.step(run.now()) {
             Step::Send if run.lacks_a_way() => run.wait(run.next_attempt(), &mut host, &mut signals).await,
             // Much may change before its turn: observe again then.
@@ -93,7 +97,10 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
                 }
                 run.look_up_learned(&host, &seen).await;
             }
-            Step::WaitUntil(at) => run.wait(at, &mut host, &mut signals).await,
+            Step::WaitUntil(at) => {
+                let at = run.next_query().map_or(at, |due| due.min(at));
+                run.wait(at, &mut host, &mut signals).await;
+            }
             Step::Warn(overdue) => Box::pin(run.warn(overdue, &host, &seen)).await,
             // Boxed, so that waiting announcements, perhaps thousands, reserve no space for it.
             Step::Done => return Box::pin(run.report(&host, &seen)).await,
@@ -118,6 +125,8 @@ struct Run {
     learned: Option<(Learned, Duration)>,
     tally: Tally,
     asking: Asking,
+    queries: Queries,
+    multicast: Multicast,
     /// Tells of changes to the flows on the way, while something is lost.
     flows: Option<Monitored>,
     /// The next round may be sent.
@@ -153,6 +162,8 @@ impl Run {
             learned: None,
             tally: Tally::default(),
             asking: Asking::default(),
+            queries: Queries::default(),
+            multicast: Multicast::default(),
             flows: None,
             has_turn: false,
             shown: Shown::default(),
@@ -328,6 +339,8 @@ impl Run {
             Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
             None => Evidence::default(),
         };
+        let multicast = (order.queries > 0 && progress.rounds > 0).then_some(self.multicast);
+        let evidence = evidence.with_multicast(multicast);
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
         let lost = lost.then(|| match evidence.stuck.join("; ") {
             // The frames may have left after we stopped watching.

@@ -106,7 +106,8 @@ async fn entry(
 /// Whether an Open vSwitch bridge would learn from a frame. With neutron's `explicitly_egress_direct`, flows alone forward
 /// frames and the FDB is not used; a frame that the bridge drops is reported as such.
 async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
-    let verdict = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await.ok().flatten();
+    let verdict =
+        tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, &frame.bytes)).await.ok().flatten();
     let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
     ends.filter(|end| end.bridge == bridge).any(|end| !end.dropped && end.line.ends_with("actions=NORMAL"))
 }
@@ -217,7 +218,8 @@ pub(crate) async fn kept_in(host: &Host, seen: &Assessment, order: &Order) -> Ve
     let mut kept: Vec<(frame::Kind, String)> = Vec::new();
     let mut leaving: Vec<frame::Kind> = Vec::new();
     for frame in frame::one_of_each(frames.iter()) {
-        let Ok(Some(Ok(verdict))) = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await
+        let Ok(Some(Ok(verdict))) =
+            tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, &frame.bytes)).await
         else {
             break;
         };
@@ -280,6 +282,19 @@ pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) ->
     lines.collect()
 }
 
+/// Why a frame that the guest itself has sent does not leave the host.
+pub(crate) async fn why_held(host: &Host, seen: &Assessment, frame: &[u8], nwfilter: Option<&str>) -> String {
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await;
+    match asked.ok().flatten() {
+        Some(Ok(verdict)) if verdict.dropped => {
+            let ovs = &host.ovs.borrow().ovs;
+            verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport))
+        }
+        Some(Err(error)) => format!("the reason is unknown: {error}"),
+        _ => filter(nwfilter),
+    }
+}
+
 /// Open vSwitch's verdict on a frame, or why there is none.
 type Asked = Result<Verdict, Arc<UnixctlError>>;
 
@@ -289,7 +304,7 @@ async fn verdicts(host: &Host, seen: &Assessment, frames: impl Iterator<Item = &
     for frame in frames {
         let next = match verdicts.last() {
             Some(Err(error)) => Some(Err(error.clone())),
-            _ => verdict(host, seen, frame).await,
+            _ => verdict(host, seen, &frame.bytes).await,
         };
         verdicts.extend(next);
     }
@@ -298,14 +313,15 @@ async fn verdicts(host: &Host, seen: &Assessment, frames: impl Iterator<Item = &
 
 /// Open vSwitch's verdict on a frame; `None` if it does not answer or the rate of traces is exhausted.
 pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
-    let asked = async { tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await.ok()??.ok() };
+    let asked =
+        async { tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, &frame.bytes)).await.ok()??.ok() };
     host.traces.ask(asked).await
 }
 
 /// `None` if the frame does not reach Open vSwitch.
-async fn verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Asked> {
+async fn verdict(host: &Host, seen: &Assessment, frame: &[u8]) -> Option<Asked> {
     let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
-    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, &frame.bytes).await;
+    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, frame).await;
     let traced = traced.map(|verdict| verdict.entered_by(&entry.interface));
     Some(traced.map_err(Arc::new))
 }

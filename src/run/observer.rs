@@ -15,6 +15,7 @@ use crate::proof::answer::{AnsweredBy, Inquiry};
 use crate::proof::capture_point::{CapturePath, Direction};
 use crate::proof::delivery::{Delivery, RoundFate};
 use crate::proof::foreign::Foreign;
+use crate::proof::membership::Membership;
 use crate::proof::sighting::Sighting;
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
@@ -51,9 +52,16 @@ pub(crate) struct Observer {
     guests_device: Option<Watch>,
     /// The questions and their answers.
     pub inquiry: Option<Inquiry>,
+    /// The guest's membership reports, once it was queried.
+    membership: Option<Membership>,
+    /// Until when frames that leave are captured for them.
+    listens_until: Option<Instant>,
     /// When incoming frames are captured again.
     rearm_at: Instant,
 }
+
+/// How long a guest may take to answer a query, which asks for an answer within 100 ms.
+const REPORT_TIME: Duration = Duration::from_millis(500);
 
 impl Observer {
     /// Captures rounds of `frames` along `path` for an event at `began`, at first only at the edges: each further socket
@@ -78,6 +86,8 @@ impl Observer {
             foreign: Foreign::default(),
             guests_device: None,
             inquiry: None,
+            membership: None,
+            listens_until: None,
             rearm_at: began,
         };
         let is_blind = observer.path.blind().next().is_some();
@@ -115,6 +125,9 @@ impl Observer {
             Ok(watch) => (Some(watch), None),
             Err(error) => (None, Some(error.to_string())),
         };
+        if self.listens_until.is_some() {
+            self.look_on();
+        }
     }
 
     /// Why departures cannot be seen, if they cannot.
@@ -142,6 +155,9 @@ impl Observer {
                 *unseen += &format!("; Open vSwitch's verdict: {words}");
             }
         }
+        if let Some(membership) = &self.membership {
+            evidence = evidence.with_membership(membership, self.held_reports(host, seen).await);
+        }
         let Some(inquiry) = &self.inquiry else {
             return evidence;
         };
@@ -150,6 +166,19 @@ impl Observer {
             Some(_) => Vec::new(),
         };
         evidence.with_inquiry(inquiry, &self.proof, self.blind.as_deref(), &why, self.began.elapsed())
+    }
+
+    /// The reports that the guest has sent and that did not leave, with the reason.
+    async fn held_reports(&self, host: &Host, seen: &Assessment) -> Vec<String> {
+        let mut held = Vec::new();
+        let first = self.membership.iter().flat_map(Membership::first);
+        for (protocol, first) in first.filter(|(_, first)| first.left.is_none()) {
+            if let (Some(frame), None) = (&first.sent, self.unseen()) {
+                let why = diagnose::why_held(host, seen, frame, self.filter.as_deref()).await;
+                held.push(format!("its {protocol} reports did not leave the host: {why}"));
+            }
+        }
+        held
     }
 
     /// Asks Open vSwitch again about frames that left by no visible edge and, by its verdict on an earlier round, by no blind
@@ -184,7 +213,7 @@ impl Observer {
     /// Records what was captured until now: it belongs to an earlier round, or to none.
     fn catch_up(&mut self) {
         for sighting in self.watch.iter_mut().flat_map(Watch::so_far) {
-            take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting);
+            take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting);
         }
     }
 
@@ -208,13 +237,34 @@ impl Observer {
         self.watch.iter_mut().for_each(Watch::begin);
     }
 
-    /// Called before these questions are sent, for a guest with this device.
-    pub(crate) fn ask(&mut self, questions: &[Question], device: Option<u32>) {
+    /// Called before the guest, which has this device, is queried for its multicast groups.
+    pub(crate) fn listen_for_reports(&mut self, device: Option<u32>) {
+        self.watch_guest(device);
+        let now = self.began.elapsed();
+        self.membership.get_or_insert_with(|| Membership::new(self.mac, now));
+        self.listens_until = Some(Instant::now() + REPORT_TIME);
+        self.look_on();
+    }
+
+    /// Without the guest's device, only frames that enter by an edge count as answers.
+    fn watch_guest(&mut self, device: Option<u32>) {
         if self.guests_device.is_none() {
-            // Without this device, only frames that enter by an edge count as answers.
             let watch = device.map(|device| self.witness.watch_guest(device, self.mac, self.began));
             self.guests_device = watch.and_then(Result::ok);
         }
+    }
+
+    /// Transmitted frames are no longer captured, unless a report may still leave.
+    fn look_away(&mut self) {
+        if self.listens_until.is_none_or(|until| Instant::now() >= until) {
+            self.listens_until = None;
+            self.watch.iter_mut().for_each(Watch::end);
+        }
+    }
+
+    /// Called before these questions are sent, for a guest with this device.
+    pub(crate) fn ask(&mut self, questions: &[Question], device: Option<u32>) {
+        self.watch_guest(device);
         let (mac, path) = (self.mac, self.proof.path());
         let inquiry =
             self.inquiry.get_or_insert_with(|| Inquiry::new(mac, Delivery::new(mac, &[], path.clone())));
@@ -230,14 +280,14 @@ impl Observer {
         };
         loop {
             for sighting in watch.so_far() {
-                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting);
+                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting);
             }
             let is_under_way = |inquiry: &Inquiry| inquiry.passage.fate() != RoundFate::Left;
             if !self.inquiry.as_ref().is_some_and(is_under_way) || Instant::now() >= deadline {
                 return;
             }
             tokio::select! {
-                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting),
+                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
@@ -263,19 +313,19 @@ impl Observer {
         let deadline = Instant::now() + if has_exits { timeout } else { Duration::ZERO };
         let fate = loop {
             for sighting in watch.so_far() {
-                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting);
+                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting);
             }
             let fate = self.proof.fate();
             // When the time is up, sightings recorded in the meantime are checked once more.
             if fate == RoundFate::Left || Instant::now() >= deadline {
-                watch.end();
                 break fate;
             }
             tokio::select! {
-                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting),
+                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
+        self.look_away();
         if matches!(fate, RoundFate::Lost | RoundFate::Partly) {
             // For the next round, capture where it ends.
             self.look_everywhere();
@@ -316,8 +366,12 @@ impl Observer {
             }
         };
         tokio::select! {
-            sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &sighting),
-            sighting = on_guests_device => take_answer(&self.proof, &mut self.inquiry, &sighting),
+            sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting),
+            sighting = on_guests_device => {
+                self.membership.iter_mut().for_each(|membership| membership.passed_guest(&sighting));
+                take_answer(&self.proof, &mut self.inquiry, &sighting);
+            }
+            () = listened(self.listens_until), if self.listens_until.is_some() => self.look_away(),
             () = tokio::time::sleep_until(self.rearm_at), if self.proof.returned().is_some() => {
                 watch.rearm();
                 let now = Instant::now();
@@ -328,8 +382,27 @@ impl Observer {
     }
 }
 
+/// Returns at the end of the time to listen.
+async fn listened(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Records a frame captured on its way or at an edge.
-fn take(proof: &mut Delivery, foreign: &mut Foreign, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
+fn take(
+    proof: &mut Delivery,
+    foreign: &mut Foreign,
+    inquiry: &mut Option<Inquiry>,
+    membership: &mut Option<Membership>,
+    sighting: &Sighting,
+) {
+    if let (Some(membership), true) = (membership, proof.goes_out(sighting)) {
+        if membership.left(sighting) {
+            return;
+        }
+    }
     foreign.saw(proof, sighting);
     if let Some(inquiry) = inquiry {
         let by = proof.came_in(sighting).map(|edge| match edge {

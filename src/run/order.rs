@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::announcement::frame::{self, Frame, Kind, Style};
 use crate::announcement::injection::Method;
-use crate::announcement::injection::Way;
+use crate::announcement::injection::{Inward, Way};
 use crate::announcement::question::{self, Question};
 use crate::announcement::schedule::Schedule;
 use crate::config::{Ask, Config, ProofTable};
@@ -120,6 +120,15 @@ impl Injector {
         }
     }
 
+    /// Sends frames to the guest, in order.
+    pub(crate) async fn send_inward(&self, to: &Inward, frames: &[&[u8]]) -> Result<(), WayError> {
+        match self {
+            Injector::Host(injectors) => injectors.send_inward(to, frames).await,
+            #[cfg(test)]
+            Injector::Fake(_) => Ok(()),
+        }
+    }
+
     /// A method that worked was removed for good.
     pub(crate) fn is_exhausted(&self) -> bool {
         match self {
@@ -187,6 +196,8 @@ pub(crate) struct Order {
     pub guess: bool,
     /// All IPv6 routers are asked, too.
     pub router_solicitation: bool,
+    /// How often the guest is queried for its multicast groups.
+    pub queries: u32,
     /// The settings of the frames.
     pub style: Style,
     /// When the rounds are sent.
@@ -250,6 +261,8 @@ impl Order {
             guess: config.ask(&target) == Ask::Guess,
             // A routing guest is itself asked for advertisements.
             router_solicitation: config.frames.router_solicitation && !style.router,
+            // A guest that routes may be the querier of other segments.
+            queries: if style.router { 0 } else { config.queries(&target) },
             style,
             in_charge: config.in_charge(&target),
             untagged: config.untagged(&target),
@@ -315,13 +328,17 @@ impl Order {
 
     /// The announcements of each round.
     pub(crate) fn round(&self) -> Vec<Frame> {
-        match self.target.vlan.as_ref().and_then(Vlan::tagged_only) {
-            Some(mut vlans) => {
-                vlans.truncate(MAX_TRUNK_VLANS);
-                frame::tagged_round(self.target.mac, &vlans, &self.style)
-            }
-            None => frame::round(self.target.mac, &self.ips(), &self.style),
+        match self.is_tagged_only() {
+            true => frame::tagged_round(self.target.mac, &self.tags(), &self.style),
+            false => frame::round(self.target.mac, &self.ips(), &self.style),
         }
+    }
+
+    /// The VLANs in which a trunk without a native VLAN is announced; of every other port, none.
+    pub(crate) fn tags(&self) -> Vec<u16> {
+        let mut vlans = self.target.vlan.as_ref().and_then(Vlan::tagged_only).unwrap_or_default();
+        vlans.truncate(MAX_TRUNK_VLANS);
+        vlans
     }
 
     /// The questions of each round; `here` are the gateways found on this host.

@@ -24,6 +24,7 @@ pub mod daemon;
 pub mod dissect;
 pub mod guest;
 pub mod host;
+pub mod kernel_guest;
 pub mod linux_bridge;
 pub mod need;
 pub mod network;
@@ -35,6 +36,7 @@ pub mod rack;
 pub mod rounds;
 pub mod running;
 pub mod site;
+pub mod snooping;
 pub mod stand;
 
 pub use capture::{Capture, Direction};

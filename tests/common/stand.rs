@@ -53,6 +53,15 @@ impl Stand {
         stand.bound("tap")
     }
 
+    /// In the network that the uplink's untagged frames belong to.
+    pub fn untagged_open_vswitch() -> Self {
+        let stand = Self::new(Host::build().ovs().start());
+        ovs::bridge(&stand.host, "br-int");
+        let tap = stand.nic.tap();
+        stand.host.sh(&format!("ovs-vsctl add-port br-int {tap}"));
+        stand
+    }
+
     pub fn hybrid_plug() -> Self {
         let stand = Self::new(Host::build().ovs().start());
         ovs::bridge(&stand.host, "br-int");
@@ -131,6 +140,11 @@ impl Stand {
             is_over.store(true, Ordering::Relaxed);
             done
         })
+    }
+
+    /// The guest's end of its NIC.
+    pub fn guests_end(&self) -> OwnedFd {
+        self.guest[0].try_clone().unwrap()
     }
 
     /// The guest sends this frame.

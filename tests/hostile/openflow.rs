@@ -8,7 +8,7 @@ use std::time::Duration;
 use announced::for_tests::frame::{self, Frame, Style};
 use announced::for_tests::injection::Way;
 use announced::for_tests::injector::Injectors;
-use announced::for_tests::openflow::Connection;
+use announced::for_tests::openflow::{Aim, Connection};
 use pnet_base::MacAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ fn frame_to(says: &[u8]) -> Option<Result<(), String>> {
     ended(async {
         let stream = tokio::io::join(says, tokio::io::sink());
         let mut connection = Connection::over(stream).await.map_err(|error| error.to_string())?;
-        connection.packet_out(5, &[&[0; 60]]).await.map_err(|error| error.to_string())
+        connection.packet_out(Aim::Table { in_port: 5 }, &[&[0; 60]]).await.map_err(|error| error.to_string())
     })
 }
 

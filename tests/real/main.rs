@@ -29,6 +29,7 @@ mod libvirts;
 mod lifecycle;
 mod migration;
 mod monitoring;
+mod multicast;
 mod nestings;
 mod netlink;
 mod neutron;

@@ -12,8 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{WayError, lock};
-use crate::announcement::frame::Frame;
-use crate::host::openvswitch::openflow::Connection;
+use crate::host::openvswitch::openflow::{Aim, Connection};
 
 /// How long a bridge may take to accept a round.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,16 +56,10 @@ impl Bridges {
         in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
     }
 
-    /// Sends frames to the bridge's flow table, as received by its port `in_port`.
-    pub(super) async fn packet_out(
-        &self,
-        name: &str,
-        in_port: u32,
-        frames: &[Frame],
-    ) -> Result<(), WayError> {
+    /// Sends frames into the bridge.
+    pub(super) async fn packet_out(&self, name: &str, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
         let bridge = self.bridge(name)?;
-        let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.bytes.as_slice()).collect();
-        let in_time = timeout(ANSWER_TIMEOUT, bridge.packet_out(in_port, &frames)).await;
+        let in_time = timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames)).await;
         in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
     }
 
@@ -89,12 +82,12 @@ impl Bridges {
 }
 
 impl Bridge {
-    async fn packet_out(&self, in_port: u32, frames: &[&[u8]]) -> Result<(), WayError> {
+    async fn packet_out(&self, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
         // The semaphore is never closed.
         let _place = self.places.acquire().await;
         let kept = lock(&self.idle).pop();
         if let Some(mut kept) = kept {
-            if kept.packet_out(in_port, frames).await.is_ok() {
+            if kept.packet_out(aim, frames).await.is_ok() {
                 lock(&self.idle).push(kept);
                 return Ok(());
             }
@@ -102,7 +95,7 @@ impl Bridge {
             lock(&self.idle).clear();
         }
         let mut fresh = self.connect().await?;
-        fresh.packet_out(in_port, frames).await.map_err(WayError::PacketOut)?;
+        fresh.packet_out(aim, frames).await.map_err(WayError::PacketOut)?;
         lock(&self.idle).push(fresh);
         Ok(())
     }

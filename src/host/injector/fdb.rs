@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::WayError;
-use crate::announcement::frame::Frame;
 use crate::host::netlink::{Request, Socket};
 
 // include/uapi/linux/neighbour.h
@@ -13,11 +12,11 @@ const NTF_MASTER: u8 = 0x04;
 const NDA_LLADDR: u16 = 2;
 
 /// Makes FDB entries for the senders of `frames` on `port`. Needs CAP_NET_ADMIN.
-pub(super) async fn learn(port: u32, frames: &[Frame]) -> Result<(), WayError> {
+pub(super) async fn learn(port: u32, frames: &[&[u8]]) -> Result<(), WayError> {
     let needs = "CAP_NET_ADMIN";
     let failed = |error: io::Error| WayError::Kernel { doing: "make the FDB entry", error, needs };
     // The sender's address follows the destination's.
-    let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.bytes.get(6..12)).collect();
+    let senders: BTreeSet<&[u8]> = frames.iter().filter_map(|frame| frame.get(6..12)).collect();
     let mut socket = Socket::open(0).map_err(failed)?;
     for sender in senders {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;

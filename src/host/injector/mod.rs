@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::net::if_::if_indextoname;
 
 use crate::announcement::frame::Frame;
-use crate::announcement::injection::{Method, Way};
+use crate::announcement::injection::{Inward, Method, Way};
+use crate::host::openvswitch::openflow::Aim;
 
 mod bridge;
 mod error;
@@ -136,7 +137,35 @@ impl Injectors {
     ///
     /// The method has failed. It is dropped, and [`Injectors::prepare`] tries to make it anew.
     pub async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
-        let sent = match way {
+        let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.bytes.as_slice()).collect();
+        self.inject(way, &frames).await.map_err(|error| InjectorError::Send(way.method(), error))
+    }
+
+    /// Sends frames to the guest, in order. Cancel safe.
+    pub async fn send_inward(&self, to: &Inward, frames: &[&[u8]]) -> Result<(), WayError> {
+        match to {
+            Inward::Packet(device) => {
+                self.open_socket(device.ifindex)?;
+                self.send_packets(device.ifindex, frames)
+            }
+            Inward::PacketOut { bridge, port } => {
+                self.bridges.packet_out(bridge, Aim::Port(*port), frames).await
+            }
+            Inward::Ingress(ways) => {
+                let mut failed = WayError::NotReady;
+                for way in ways {
+                    match self.inject(way, frames).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => failed = error,
+                    }
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    async fn inject(&self, way: &Way, frames: &[&[u8]]) -> Result<(), WayError> {
+        match way {
             Way::Redirect(device) => self.redirect(device.ifindex, frames).await,
             Way::Xdp(device) => self.live_frames().and_then(|xdp| xdp.send(device.ifindex, frames)),
             Way::Packet(device) => self.send_packets(device.ifindex, frames),
@@ -144,19 +173,20 @@ impl Injectors {
                 Ok(()) => self.send_packets(bridge.ifindex, frames),
                 Err(error) => Err(error),
             },
-            Way::PacketOut { bridge, in_port } => self.bridges.packet_out(bridge, *in_port, frames).await,
-        };
-        sent.map_err(|error| InjectorError::Send(way.method(), error))
+            Way::PacketOut { bridge, in_port } => {
+                self.bridges.packet_out(bridge, Aim::Table { in_port: *in_port }, frames).await
+            }
+        }
     }
 
     /// Sends by the helper tap, or by the spare one if the first was deleted.
-    async fn redirect(&self, ifindex: u32, frames: &[Frame]) -> Result<(), WayError> {
+    async fn redirect(&self, ifindex: u32, frames: &[&[u8]]) -> Result<(), WayError> {
         let mut left = frames;
         for _ in 0..=HELPER_TAPS {
             let redirect = self.helper_tap().await?;
             let sent = loop {
                 let [frame, rest @ ..] = left else { return Ok(()) };
-                match redirect.send(ifindex, &frame.bytes) {
+                match redirect.send(ifindex, frame) {
                     Ok(()) => left = rest,
                     Err(error) => break error,
                 }
@@ -214,10 +244,10 @@ impl Injectors {
         Ok(())
     }
 
-    fn send_packets(&self, ifindex: u32, frames: &[Frame]) -> Result<(), WayError> {
+    fn send_packets(&self, ifindex: u32, frames: &[&[u8]]) -> Result<(), WayError> {
         let mut sockets = lock(&self.sockets);
         let socket = sockets.get(&ifindex).ok_or(WayError::NotReady)?;
-        let sent = frames.iter().try_for_each(|frame| socket.send(&frame.bytes));
+        let sent = frames.iter().try_for_each(|frame| socket.send(frame));
         if sent.is_err() {
             close(sockets.remove(&ifindex));
         }

@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::WayError;
-use crate::announcement::frame::Frame;
 use crate::host::sys::bpf::{self, Instruction, ProgramType};
 
 /// The ifindex of the loopback device in every network namespace.
@@ -38,8 +37,8 @@ impl LiveFrames {
     /// Injects `frames` as received by the device `ifindex`.
     ///
     /// A device that is down drops them silently.
-    pub(super) fn send(&self, ifindex: u32, frames: &[Frame]) -> Result<(), WayError> {
-        let send = |frame: &Frame| bpf::run_live(self.program.as_fd(), ifindex, &frame.bytes);
+    pub(super) fn send(&self, ifindex: u32, frames: &[&[u8]]) -> Result<(), WayError> {
+        let send = |frame: &&[u8]| bpf::run_live(self.program.as_fd(), ifindex, frame);
         frames.iter().try_for_each(send).map_err(WayError::Write)
     }
 }

@@ -25,6 +25,11 @@ const STATS_REQUEST: u8 = 16;
 const STATS_REPLY: u8 = 17;
 const HEADER: usize = 8;
 
+// Reserved ports (OpenFlow 1.3 section 7.2.1).
+const MIN_RESERVED: u32 = 0xffff_ff00;
+const OFPP_TABLE: u32 = 0xffff_fff9;
+const OFPP_CONTROLLER: u32 = 0xffff_fffd;
+
 /// `OFPHET_VERSIONBITMAP` of our HELLO: versions 1.0 and 1.3.
 const VERSIONS: u32 = 1 << V1_0 | 1 << V1_3;
 
@@ -45,6 +50,18 @@ const MONITOR_REQUEST: [u8; 32] = [
     0xff,                       // table_id
     0, 0, 0, 0, 0,
 ];
+
+/// Where a packet-out goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// To the flow table, as received by this port.
+    Table {
+        /// The port's OpenFlow number.
+        in_port: u32,
+    },
+    /// Out of this port, past the flow table.
+    Port(u32),
+}
 
 /// A connection to a bridge's management socket.
 #[derive(Debug)]
@@ -129,15 +146,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(connection)
     }
 
-    /// Sends frames to the bridge's flow table as received by port `in_port`, and waits until it has accepted them.
+    /// Sends frames into the bridge, and waits until it has accepted them.
     ///
     /// The bridge reports neither a missing port nor a frame that its flows drop.
     ///
     /// A connection on which this was cancelled must be dropped: it may have sent half a message.
-    pub async fn packet_out(&mut self, in_port: u32, frames: &[&[u8]]) -> io::Result<()> {
+    pub async fn packet_out(&mut self, aim: Aim, frames: &[&[u8]]) -> io::Result<()> {
         let mut batch = Vec::new();
         for frame in frames {
-            let body = packet_out(self.version, in_port, frame)?;
+            let body = packet_out(self.version, aim, frame)?;
             batch.extend(self.message(PACKET_OUT, &body));
         }
         let barrier = if self.version == V1_0 { 18 } else { 20 };
@@ -196,24 +213,41 @@ fn common_version(version: u8, body: &[u8], versions: u32) -> Option<u8> {
     [V1_3, V1_0].into_iter().find(|v| theirs & versions & (1 << v) != 0)
 }
 
-/// The body of a packet-out whose single action is output to the flow table.
+/// The body of a packet-out whose single action is an output.
 ///
 /// To the table, never NORMAL: NORMAL would bypass the flows that keep a guest from spoofing.
-fn packet_out(version: u8, in_port: u32, frame: &[u8]) -> io::Result<Vec<u8>> {
+fn packet_out(version: u8, aim: Aim, frame: &[u8]) -> io::Result<Vec<u8>> {
+    let (in_port, output) = match aim {
+        Aim::Table { in_port } => (in_port, OFPP_TABLE),
+        Aim::Port(port) => (OFPP_CONTROLLER, port),
+    };
     // OFP_NO_BUFFER.
     let mut body = vec![0xff; 4];
     if version == V1_0 {
-        let in_port = u16::try_from(in_port).map_err(|_| invalid("OpenFlow 1.0 has no such port"))?;
-        body.extend(in_port.to_be_bytes());
-        // actions_len; then OFPAT_OUTPUT, its length, OFPP_TABLE, max_len.
-        body.extend([0, 8, 0, 0, 0, 8, 0xff, 0xf9, 0, 0]);
+        body.extend(port_of_v1_0(in_port)?);
+        // actions_len; then OFPAT_OUTPUT, its length, the port, max_len.
+        body.extend([0, 8, 0, 0, 0, 8]);
+        body.extend(port_of_v1_0(output)?);
+        body.extend([0, 0]);
     } else {
         body.extend(in_port.to_be_bytes());
         body.extend([0, 16, 0, 0, 0, 0, 0, 0]);
-        body.extend([0, 0, 0, 16, 0xff, 0xff, 0xff, 0xf9, 0, 0, 0, 0, 0, 0, 0, 0]);
+        body.extend([0, 0, 0, 16]);
+        body.extend(output.to_be_bytes());
+        body.extend([0; 8]);
     }
     body.extend(frame);
     Ok(body)
+}
+
+/// A port number of 16 bits. The reserved ones end in the same bits.
+fn port_of_v1_0(port: u32) -> io::Result<[u8; 2]> {
+    let is_reserved = port >= MIN_RESERVED;
+    match u16::try_from(port) {
+        Ok(port) => Ok(port.to_be_bytes()),
+        Err(_) if is_reserved => Ok((port as u16).to_be_bytes()),
+        Err(_) => Err(invalid("OpenFlow 1.0 has no such port")),
+    }
 }
 
 fn refusal(body: &[u8]) -> io::Error {
@@ -244,10 +278,22 @@ mod tests {
     fn packet_out_goes_to_the_table() {
         let frame = [0xaa, 0xbb];
         assert_eq!(
-            packet_out(V1_0, 5, &frame).unwrap(),
+            packet_out(V1_0, Aim::Table { in_port: 5 }, &frame).unwrap(),
             [0xff, 0xff, 0xff, 0xff, 0, 5, 0, 8, 0, 0, 0, 8, 0xff, 0xf9, 0, 0, 0xaa, 0xbb]
         );
-        let body = packet_out(V1_3, 5, &frame).unwrap();
+        let body = packet_out(V1_3, Aim::Table { in_port: 5 }, &frame).unwrap();
         assert_eq!((body.len(), &body[20..24]), (34, &[0xff, 0xff, 0xff, 0xf9][..]));
+    }
+
+    #[test]
+    fn packet_out_goes_to_one_port_past_the_table() {
+        let frame = [0xaa, 0xbb];
+        assert_eq!(
+            packet_out(V1_0, Aim::Port(5), &frame).unwrap(),
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xfd, 0, 8, 0, 0, 0, 8, 0, 5, 0, 0, 0xaa, 0xbb]
+        );
+        let body = packet_out(V1_3, Aim::Port(5), &frame).unwrap();
+        assert_eq!((&body[4..8], &body[20..24]), (&[0xff, 0xff, 0xff, 0xfd][..], &[0, 0, 0, 5][..]));
+        assert!(packet_out(V1_0, Aim::Port(0x1_0000), &frame).is_err());
     }
 }

@@ -41,8 +41,8 @@ pub(crate) struct Part {
 
 impl Part {
     /// The announcements of a round before the guest runs: packets for it are lost until then.
-    pub(crate) fn early() -> Part {
-        Part { is_usual: false, attempt: 0, is_questions: false }
+    pub(crate) fn early(attempt: u32) -> Part {
+        Part { is_usual: false, attempt, is_questions: false }
     }
 
     /// The announcements of a round.
@@ -181,7 +181,7 @@ mod tests {
         quota.ask(Part::questions(0), 2, "questions of a");
         quota.ask(Part::announcements(0), 4, "first round of b");
         quota.ask(Part::announcements(0), 4, "first round of c");
-        quota.ask(Part::early(), 4, "of d, before it runs");
+        quota.ask(Part::early(1), 4, "of d, before it runs");
         let order: Vec<&str> = std::iter::from_fn(|| quota.next(ms(0))).collect();
         assert_eq!(
             order,

@@ -139,7 +139,11 @@ async fn run(
     give_up_privileges(&config, &injectors)?;
     log.start();
     let board = Arc::new(Board::of(host.sent.clone()));
-    let peers = Peers::open(&config, &board).await?;
+    // Guests are announced all the same.
+    let peers = Peers::open(&config, &board).await.unwrap_or_else(|why| {
+        tracing::warn!("{why}; no peer is told or heard until announced is restarted");
+        None
+    });
     board.describe(|daemon| {
         source.describe(daemon);
         (daemon.pid, daemon.started_at) = (std::process::id(), wall_clock::now());

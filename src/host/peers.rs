@@ -14,12 +14,20 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// No socket can be opened for the peers.
 #[derive(Debug, thiserror::Error)]
-#[error("peers: cannot listen at {at}: {error}")]
+#[error("peers: cannot listen at {at}: {error}{}", remedy(.error))]
 pub(crate) struct PeersError {
     /// The address and port.
     at: SocketAddr,
     /// Why.
     error: io::Error,
+}
+
+/// What an operator may have to do about it.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(nix::libc::EAFNOSUPPORT) => "; the unit must permit it: announced(8), Handover",
+        _ => "",
+    }
 }
 
 /// A peer: its name or address, and its port.

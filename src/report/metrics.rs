@@ -136,12 +136,16 @@ impl Metrics {
 
     /// Counts an announcement that ended.
     pub fn ended(&mut self, report: &Report) {
-        *self.announcements.entry(report.outcome.word().into()).or_default() += 1;
         self.injection_errors += u64::from(report.send_errors);
         let evidence = &report.evidence;
         for (kind, count) in evidence.frames_left.iter().flat_map(Tally::by_kind) {
             *self.frames_left.entry(kind.word().into()).or_default() += count;
         }
+        if report.cause == Cause::Handover {
+            // The usual one follows, and decides whether the guest was announced.
+            return;
+        }
+        *self.announcements.entry(report.outcome.word().into()).or_default() += 1;
         self.partial += u64::from(report.unheard().is_some());
         self.rarp_only += u64::from(report.outcome == Outcome::Announced && report.is_rarp_only());
         self.lost_rounds += u64::from(evidence.lost_rounds);

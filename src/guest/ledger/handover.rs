@@ -102,6 +102,8 @@ impl Ledger {
         let mut begin = Begin { uuid, last: &mut self.last, actions };
         if let (false, Some(at)) = (runs || guest.life.was_early, guest.life.source_stopped) {
             let targets = guest.life.known.iter().flatten().filter_map(|nic| nic.target.clone().ok());
+            let mut targets = targets.peekable();
+            begin.actions.extend(targets.peek().map(|_| Action::Event(Cause::Handover)));
             for target in targets {
                 let run = begin.next_number();
                 guest.life.early.push(run);
@@ -156,7 +158,10 @@ mod tests {
         let mut desk = arriving();
         assert_eq!(
             desk.source_stopped(),
-            (Heed::Early, vec!["early net0 since 3".into(), "early net1 since 3".into()])
+            (
+                Heed::Early,
+                ["event handover", "early net0 since 3", "early net1 since 3"].map(str::to_owned).to_vec()
+            )
         );
         assert_eq!(desk.source_stopped(), (Heed::NotArriving, Vec::new()), "never twice");
         let runs = ["relieve", "relieve", "event migrated", "migrated net0 since 5", "migrated net1 since 5"];
@@ -169,7 +174,7 @@ mod tests {
         let mut desk = desk();
         assert_eq!(desk.event(STARTED, MIGRATED), ["read"]);
         assert_eq!(desk.source_stopped(), (Heed::Early, Vec::new()));
-        assert_eq!(desk.read(&["net0"]), ["early net0 since 2"]);
+        assert_eq!(desk.read(&["net0"]), ["event handover", "early net0 since 2"]);
         assert_eq!(desk.change(&crate::guest::event::Change::Left), ["left"]);
     }
 
@@ -200,7 +205,7 @@ mod tests {
         // The next try is another life.
         assert_eq!(desk.event(STARTED, MIGRATED), ["read"]);
         desk.read(&["net0"]);
-        assert_eq!(desk.source_stopped().1.len(), 1);
+        assert_eq!(desk.source_stopped().1.len(), 2);
     }
 
     #[test]

@@ -23,10 +23,8 @@ impl Run {
             self.has_turn = true;
             return;
         };
-        let part = match self.order.early {
-            true => Part::early(),
-            false => Part::announcements(self.machine.progress().attempts()),
-        };
+        let attempt = self.machine.progress().attempts();
+        let part = if self.order.early { Part::early(attempt) } else { Part::announcements(attempt) };
         tokio::select! {
             () = pace.turn(part, self.frames.len()) => self.has_turn = true,
             Ok(()) = signals.guest.changed() => {}

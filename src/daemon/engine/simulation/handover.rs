@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Daemon, GUESTS, HISTORIES, Notices, Random, SETTLING_TIME, TAG, domain, tap, uuid};
-use crate::announcement::handover::{Keys, Uuid};
+use crate::announcement::handover::{Keys, Kind, Uuid};
 use crate::config::Config;
 use crate::daemon::connection::{Connection, ReadGuest};
 use crate::daemon::engine::Engine;
@@ -53,9 +53,14 @@ struct Host {
 
 impl Host {
     fn start(number: u8, seed: u64) -> Host {
-        let taps: Vec<String> = (0..GUESTS).map(|guest| tap(guest, 0)).collect();
+        Host::of(GUESTS, number, seed)
+    }
+
+    /// With room for so many guests.
+    fn of(size: usize, number: u8, seed: u64) -> Host {
+        let taps: Vec<String> = (0..size).map(|guest| tap(guest, 0)).collect();
         let (world, guests, kept) = (World::new(&taps), Guests::default(), Arc::default());
-        *guests.lock().unwrap() = vec![Guest::default(); GUESTS];
+        *guests.lock().unwrap() = vec![Guest::default(); size];
         taps.iter().for_each(|tap| world.forbid(tap, Some("no guest was there")));
         let (notices, daemon) = (mpsc::unbounded_channel().0, tokio::spawn(async { Ok(()) }));
         let (port, sent) = (Port::default(), mpsc::unbounded_channel().1);
@@ -75,7 +80,8 @@ impl Host {
             Box::pin(async move {
                 let time = random.lock().unwrap().millis(30);
                 sleep(time).await;
-                let number = (0..GUESTS).find(|n| uuid(*n) == of).ok_or("no such guest")?;
+                let size = guests.lock().unwrap().len();
+                let number = (0..size).find(|n| uuid(*n) == of).ok_or("no such guest")?;
                 let is_here = guests.lock().unwrap()[number].here;
                 if is_here { Ok(domain(number, 1)) } else { Err("no such guest".into()) }
             })
@@ -370,4 +376,46 @@ fn in_most_histories_of_two_hosts_a_guest_is_announced_before_it_runs() {
     let is_early = |seed: &u64| history(*seed).0.iter().any(|line| line.ends_with("2 early rounds"));
     let early = (0..10).filter(is_early).count();
     assert!(early > 5, "{early} of 10");
+}
+
+/// 200 guests come from another host at once, and stop there at once.
+#[tokio::test(start_paused = true)]
+async fn an_evacuated_hosts_guests_are_all_announced_before_they_run_and_within_the_budget() {
+    const EVACUATED: usize = 200;
+    let host = Host::of(EVACUATED, 0, 1);
+    let (network, mut sent) = mpsc::unbounded_channel();
+    let own = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+    let (mut source, _) =
+        Peers::new(own, Keys::parse(KEY).unwrap(), Transport::Fake(network), Arc::default());
+    for guest in 0..EVACUATED {
+        host.change(guest, Guest { here: true, runs: false, id: 1 }, Change::Arriving(Cause::Migrated));
+        host.world.commit(&tap(guest, 0), Some(TAG), true);
+    }
+    host.world.carry_out();
+    sleep(Duration::from_secs(10)).await;
+    let stopped = Instant::now();
+    for guest in 0..EVACUATED {
+        host.permit(guest, None);
+        source.tell(Kind::Stops, uuid(guest).parse().unwrap());
+        let datagram = sent.recv().await.unwrap();
+        host.port.lock().unwrap().1.as_mut().unwrap().judge(&datagram, "192.0.2.1:9892".parse().unwrap());
+    }
+    sleep(Duration::from_secs(3)).await;
+    let early = host.world.sent();
+    assert!((0..EVACUATED).all(|guest| (1..=MAX_EARLY).contains(&host.left_since(guest, stopped))));
+    // Each has three frames: with a thousand a second, and a tenth of that at once, the first rounds of all take half a second.
+    let firsts = &early[..EVACUATED];
+    assert_eq!(
+        firsts.iter().map(|sent| &sent.tap).collect::<std::collections::BTreeSet<_>>().len(),
+        EVACUATED
+    );
+    let last = firsts[EVACUATED - 1].at - stopped;
+    assert!((Duration::from_millis(480)..Duration::from_millis(600)).contains(&last), "{last:?}");
+    let runs = Instant::now();
+    for guest in 0..EVACUATED {
+        host.change(guest, Guest { here: true, runs: true, id: 1 }, Change::Runs(Some(Cause::Migrated)));
+    }
+    sleep(SETTLING_TIME).await;
+    assert!((0..EVACUATED).all(|guest| host.left_since(guest, runs) >= 3));
+    assert_eq!(host.world.violations(), [""; 0]);
 }

@@ -57,7 +57,7 @@ pub mod for_tests {
     pub use crate::host::{injector, sys};
     pub use crate::path::{attachment, condition, hop, link, ovs, owner, readiness, uplinks, walk};
     pub use crate::proof::{fdb_show, ofproto_flow, ofproto_trace};
-    pub use crate::report::{metrics, snapshot, waiting};
+    pub use crate::report::{metrics, page, snapshot, waiting};
 
     /// The configuration file.
     pub mod config {

@@ -145,8 +145,9 @@ impl Config {
             ));
         }
         if let Some(listen) = self.metrics.listen.filter(|listen| !listen.ip().is_loopback()) {
+            let what = if self.metrics.page { "the metrics and the names of VMs" } else { "the metrics" };
             advice.push(format!(
-                "metrics.listen is {listen}: every host that reaches this address can read the metrics, unencrypted; listen on \
+                "metrics.listen is {listen}: every host that reaches this address can read {what}, unencrypted; listen on \
                  127.0.0.1, or restrict access by the firewall and the unit's IPAddressAllow="
             ));
         }

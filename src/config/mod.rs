@@ -18,8 +18,8 @@ use crate::path::owner::Owner;
 pub(crate) use gateways::{Ask, GatewayTable};
 pub use peers::{PeerAddress, PeersTable};
 pub use tables::{AddressesTable, LibvirtTable, PortsTable};
-pub(crate) use tables::{ArpTarget, Override, ProofTable};
-use tables::{FramesTable, LimitsTable, MetricsTable, MulticastTable, OvsTable, PathTable, ScheduleTable};
+pub(crate) use tables::{ArpTarget, MetricsTable, Override, ProofTable};
+use tables::{FramesTable, LimitsTable, MulticastTable, OvsTable, PathTable, ScheduleTable};
 
 pub mod duration;
 mod gateways;
@@ -140,6 +140,7 @@ impl Config {
             ("libvirt.more-uris", self.libvirt.more_uris != first.libvirt.more_uris),
             ("ovs.socket", self.ovs.socket != first.ovs.socket),
             ("metrics.listen", self.metrics.listen != first.metrics.listen),
+            ("metrics.page", self.metrics.page != first.metrics.page),
             ("ports.inject", for_fdb(self) && !for_fdb(first)),
             ("peers.port", self.peers.is_configured() && self.peers.port != first.peers.port),
             ("peers.listen", self.peers.is_configured() && self.peers.listen != first.peers.listen),

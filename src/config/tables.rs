@@ -196,6 +196,8 @@ impl Default for LimitsTable {
 pub struct MetricsTable {
     /// The address of an HTTP listener; `None` for no listener.
     pub listen: Option<SocketAddr>,
+    /// The listener has a page about the host's VMs, too.
+    pub page: bool,
 }
 
 /// `[ovs]`: Open vSwitch.

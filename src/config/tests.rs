@@ -102,8 +102,9 @@ fn some_keys_take_effect_at_the_next_start() {
     let keys = |text: &str| parse(text).unwrap().needs_restart(&Config::default()).collect::<Vec<_>>();
     assert_eq!(keys("[limits]\nframes-per-second = 5\n[ports]\ninject = \"redirect\""), [""; 0]);
     let text = "libvirt.uri = \"a\"\nlibvirt.more-uris = [\"b\"]\novs.socket = \"/c\"\n\
-                metrics.listen = \"[::1]:1\"\nports.inject = \"fdb\"";
-    let all = ["libvirt.uri", "libvirt.more-uris", "ovs.socket", "metrics.listen", "ports.inject"];
+                metrics.listen = \"[::1]:1\"\nmetrics.page = true\nports.inject = \"fdb\"";
+    let all =
+        ["libvirt.uri", "libvirt.more-uris", "ovs.socket", "metrics.listen", "metrics.page", "ports.inject"];
     assert_eq!(keys(text), all);
 }
 

@@ -115,6 +115,11 @@ impl Config {
                 "ovs.socket is not an absolute path: begin it with /",
             ),
             (
+                self.metrics.page && self.metrics.listen.is_none(),
+                ["metrics", "page"],
+                "metrics.page needs an address: set metrics.listen, such as \"127.0.0.1:9891\"",
+            ),
+            (
                 self.libvirt.events.contains(&Cause::Asked),
                 ["libvirt", "events"],
                 "\"asked\" is not an event of libvirt: leave it out",

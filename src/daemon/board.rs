@@ -11,6 +11,7 @@ use crate::guest::event::Cause;
 use crate::guest::target::DomainId;
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
+use crate::report::page::{self, Here};
 use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
 use crate::report::standing::{Standing, UnderWay};
 use crate::report::waiting::Waiting;
@@ -68,6 +69,8 @@ pub(super) struct Now {
     pub gauges: Gauges,
     /// libvirt and OVSDB.
     pub peers: Vec<Peer>,
+    /// The guests, where a page shows them.
+    pub here: Arc<Vec<Here>>,
     /// What is being announced.
     pub entries: Vec<Arc<Entry>>,
 }
@@ -166,6 +169,13 @@ impl Board {
         let json = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
         *text = Text { json, change, made_at: Some(now), standings };
         text.json.clone()
+    }
+
+    /// The page of the host with this name, at `now` (RFC 3339).
+    pub(super) fn page(&self, host: &str, now: &str) -> String {
+        let shown = lock(&self.shown).clone();
+        let here = shown.now.here.clone();
+        page::draw(host, now, &Snapshot::from(shown), &here)
     }
 
     /// The metrics in Prometheus's format.

@@ -152,7 +152,7 @@ async fn run(
         daemon.handover = peers.as_ref().map(|peers| handovers(peers, &config));
         tracing::info!("{}", starting(daemon, &config, &host));
     });
-    serve::start(directory, config.metrics.listen, board.clone());
+    serve::start(directory, config.metrics.clone(), board.clone());
     Engine::new(file, config, host, keep, board, peers)?.run().await
 }
 

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -22,8 +25,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 
+use crate::config::MetricsTable;
 use crate::daemon::board::Board;
 use crate::daemon::state::runtime_directory;
+use crate::report::page;
+use crate::run::wall_clock;
 
 /// The status socket in the runtime directory.
 const SOCKET: &str = "status.sock";
@@ -45,10 +51,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const BIND_RETRY: Duration = Duration::from_secs(10);
 
 /// Answers clients on a thread of its own, with the present capabilities: requests cost the daemon's loop nothing.
-pub(super) fn start(directory: PathBuf, metrics_at: Option<SocketAddr>, board: Arc<Board>) {
+pub(super) fn start(directory: PathBuf, metrics: MetricsTable, board: Arc<Board>) {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let serve = async { tokio::join!(status(&directory, &board), metrics(metrics_at, &board)) };
+        let serve = async { tokio::join!(status(&directory, &board), http(&metrics, &board)) };
         match runtime {
             Ok(runtime) => drop(runtime.block_on(serve)),
             Err(error) => tracing::warn!("the status is not served: {error}"),
@@ -103,15 +109,15 @@ pub(crate) fn is_served() -> bool {
     connect().is_ok_and(|mut stream| stream.read_exact(&mut [0]).is_ok())
 }
 
-/// Serves the metrics at `address`, if there is one.
-async fn metrics(address: Option<SocketAddr>, board: &Arc<Board>) {
-    let Some(address) = address else { return };
+/// Serves the metrics and the page, as they are configured.
+async fn http(metrics: &MetricsTable, board: &Arc<Board>) {
+    let (Some(address), has_page) = (metrics.listen, metrics.page) else { return };
     let listener = match bind(address).await {
         Ok(listener) => listener,
         Err(error) => return tracing::warn!("the metrics are not served at {address}: {error}"),
     };
     let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
-    clients(accept, HTTP_TIMEOUT, |stream| answer(stream, board.clone())).await
+    clients(accept, HTTP_TIMEOUT, |stream| answer(stream, board.clone(), has_page)).await
 }
 
 /// Listens at `address` as soon as this host has it and the port is free.
@@ -130,10 +136,14 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Answers one request, whatever its path.
-async fn answer(stream: TcpStream, board: Arc<Board>) {
+/// Answers one request.
+async fn answer(stream: TcpStream, board: Arc<Board>, has_page: bool) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(request.method(), &board);
+        let response = match *request.method() {
+            Method::GET | Method::HEAD if has_page => of_page(request.uri().path(), &board),
+            Method::GET | Method::HEAD => of_metrics(&board),
+            _ => not_allowed(),
+        };
         async { Ok::<_, Infallible>(response) }
     });
     let mut server = http1::Builder::new();
@@ -145,16 +155,45 @@ async fn answer(stream: TcpStream, board: Arc<Board>) {
         .await;
 }
 
-fn respond(method: &Method, board: &Board) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    if *method == Method::GET || *method == Method::HEAD {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
-        *response.body_mut() = board.metrics().into();
-    } else {
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+/// The page, its style, and at any other path the metrics.
+fn of_page(path: &str, board: &Board) -> Response<Full<Bytes>> {
+    let mut response = match path.strip_prefix('/') {
+        Some("") => content("text/html; charset=utf-8", board.page(&host_name(), &wall_clock::now())),
+        Some(page::STYLE_PATH) => content("text/css; charset=utf-8", page::style()),
+        _ => return of_metrics(board),
+    };
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, page::POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// The metrics, whatever the path.
+fn of_metrics(board: &Board) -> Response<Full<Bytes>> {
+    content(METRICS_TYPE, board.metrics())
+}
+
+fn content(kind: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn not_allowed() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// Answers each client that `accept` returns with `answer`, within `timeout`.

@@ -39,6 +39,9 @@ pub(crate) struct Ledger {
     /// What the NICs of every guest are is kept in mind.
     #[serde(skip)]
     remembers: bool,
+    /// Counts the changes of [`Ledger::here`].
+    #[serde(skip)]
+    revision: u64,
 }
 
 /// A guest that libvirt lists.
@@ -205,9 +208,30 @@ impl Ledger {
                 // Any announcement still under way belongs to its previous life.
                 _ => self.arrive(&guest.uuid, guest.id, came, state, &mut actions),
             }
+            self.name(&guest.uuid, &guest.name);
             self.go_on(&guest.uuid, at, &mut actions);
         }
         actions
+    }
+
+    /// The guest is called so.
+    pub(crate) fn name(&mut self, uuid: &str, name: &str) {
+        if let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.name.as_deref() != Some(name)) {
+            guest.name = Some(name.into());
+            self.revision += 1;
+        }
+    }
+
+    /// The guests: the name, or the UUID while that is not known, and whether it runs.
+    pub(crate) fn here(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.guests.iter().map(|(uuid, guest)| {
+            (guest.name.as_deref().unwrap_or(uuid), guest.life.state == GuestState::Running)
+        })
+    }
+
+    /// Another number after each change of [`Ledger::here`].
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The result of the reading with this number at `at`; `None` if the guest could not be read. The next event of the
@@ -348,13 +372,13 @@ impl Ledger {
         self.leave(uuid, actions);
         let life = Life { state, ..Life::default() };
         self.guests.insert(uuid.into(), Guest { id, pending, life, ..Guest::default() });
-        self.changed = true;
+        (self.changed, self.revision) = (true, self.revision + 1);
         actions.push(Action::State { uuid: uuid.into(), state });
     }
 
     fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
         if let Some(guest) = self.guests.remove(uuid) {
-            self.changed = true;
+            (self.changed, self.revision) = (true, self.revision + 1);
             actions.extend(guest.handed_over.then(|| Action::Tell { uuid: uuid.into(), word: Word::Left }));
             actions.push(Action::State { uuid: uuid.into(), state: LEFT });
         }
@@ -364,6 +388,7 @@ impl Ledger {
         if let Some(guest) = self.guests.get_mut(uuid) {
             guest.life.is_unreadable = false;
             if std::mem::replace(&mut guest.life.state, state) != state {
+                self.revision += 1;
                 actions.push(Action::State { uuid: uuid.into(), state });
             }
         }

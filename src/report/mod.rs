@@ -8,6 +8,7 @@ pub mod metrics;
 pub(crate) mod multicast;
 pub(crate) mod names;
 pub(crate) mod note;
+pub mod page;
 pub(crate) mod record;
 mod round_time;
 pub mod snapshot;

@@ -1,10 +1,13 @@
 //! An announcement under way: what it waits for, and what it has come to so far.
 
+use jiff::Timestamp;
 use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::event::Cause;
-use crate::report::unmet::Unmet;
+use crate::guest::target::printable;
+use crate::report::count;
+use crate::report::unmet::{self, Unmet};
 
 /// An announcement under way, as `announce status` tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +69,37 @@ impl Standing {
 }
 
 impl UnderWay {
+    /// The name of the NIC in messages: VM, device and MAC.
+    pub fn subject(&self) -> String {
+        let (vm, mac) = (self.vm.as_deref().map(printable), self.mac.to_string());
+        let names = [vm.as_deref(), self.standing.device.as_deref(), Some(&mac)];
+        names.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What it waits for and for how long at `now` (RFC 3339), or which round is on: `waiting for 2.1 s of 60.0 s: no VLAN tag yet`.
+    pub fn how(&self, now: &str) -> String {
+        let standing = &self.standing;
+        let (round, rounds, lost) = (standing.round, standing.rounds, standing.lost);
+        let mut how = match (&standing.since, standing.unmet.is_empty()) {
+            (None, _) => "not looked at yet".to_owned(),
+            (Some(since), false) => {
+                let span = |to: &str| format!("{:.1} s", seconds_between(since, to));
+                let of = standing.until.as_deref().map(|until| format!(" of {}", span(until)));
+                let of = of.unwrap_or_else(|| ", for as long as the VM is here".to_owned());
+                format!("waiting for {}{of}: {}", span(now), unmet::words(&standing.unmet))
+            }
+            (Some(_), true) if round == 0 && lost > 0 => "no round has left the host".to_owned(),
+            (Some(_), true) => format!("round {round} of {rounds} has left the host"),
+        };
+        if lost > 0 {
+            how += &format!("; {} lost", count(lost as usize, "round"));
+        }
+        if let Some(why) = &standing.why {
+            how += &format!(": {why}");
+        }
+        how
+    }
+
     /// Whether it is of a VM with this name or UUID, or of a NIC with this MAC (in any case) or device.
     pub fn is_of(&self, guest: &str) -> bool {
         self.vm.as_deref() == Some(guest)
@@ -73,4 +107,10 @@ impl UnderWay {
             || self.standing.device.as_deref() == Some(guest)
             || self.mac.to_string().eq_ignore_ascii_case(guest)
     }
+}
+
+/// From one time (RFC 3339) to another, or 0.
+fn seconds_between(from: &str, to: &str) -> f64 {
+    let at = |text: &str| text.parse::<Timestamp>().map_or(0, Timestamp::as_millisecond);
+    (at(to) - at(from)).max(0) as f64 / 1e3
 }

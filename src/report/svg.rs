@@ -55,6 +55,11 @@ pub(crate) fn document(reports: &[&Report]) -> String {
     text + "</svg>"
 }
 
+/// The picture of a report as an element of a page that has [`STYLE`].
+pub(crate) fn element(report: &Report) -> String {
+    Picture::of(report, NARROW).element()
+}
+
 /// How long an announcement lasted, in milliseconds.
 fn lasted(report: &Report) -> Option<f64> {
     let at = |text: &Option<String>| text.as_ref()?.parse::<Timestamp>().ok();

@@ -38,6 +38,7 @@ mod never_ready;
 mod outage;
 mod ovn;
 mod ovn_outage;
+mod page;
 mod proof;
 mod proof_rounds;
 mod readiness;

@@ -1,7 +1,6 @@
 //! The status in words: who is connected, what is under way, a table of what has ended.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,7 +10,7 @@ use crate::guest::target::printable;
 use crate::report::handed_over::Handovers;
 use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
 use crate::report::standing::UnderWay;
-use crate::report::{Report, count, timeline, unmet};
+use crate::report::{Report, count, timeline};
 use crate::run::wall_clock;
 
 const HEAD: [&str; 8] = ["TIME", "VM", "DEVICE", "EVENT", "OUTCOME", "READY", "FRAME", ""];
@@ -92,35 +91,8 @@ fn peer(peer: &Peer) -> String {
 
 /// `web1 tap0 fa:16:3e:00:00:11: restored at 17:34:34, waiting for 2.1 s of 60.0 s: the port tap0 has no VLAN tag yet`.
 pub(super) fn under_way(under_way: &UnderWay) -> String {
-    let UnderWay { vm, mac, cause, event_at, standing, .. } = under_way;
-    let (vm, mac) = (vm.as_deref().map(printable), mac.to_string());
-    let names = [vm.as_deref(), standing.device.as_deref(), Some(&mac)];
-    let subject = names.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let (round, rounds, lost) = (standing.round, standing.rounds, standing.lost);
-    let mut how = match (&standing.since, standing.unmet.is_empty()) {
-        (None, _) => "not looked at yet".to_owned(),
-        (Some(since), false) => {
-            let span = |from: &str, to: &str| Some(seconds_between(from, to)).map(|s| format!("{s:.1} s"));
-            let for_how_long = span(since, &wall_clock::now()).unwrap_or_default();
-            let of = standing.until.as_deref().and_then(|until| span(since, until));
-            let of = of.map_or(", for as long as the VM is here".to_owned(), |of| format!(" of {of}"));
-            format!("waiting for {for_how_long}{of}: {}", unmet::words(&standing.unmet))
-        }
-        (Some(_), true) if round == 0 && lost > 0 => "no round has left the host".to_owned(),
-        (Some(_), true) => format!("round {round} of {rounds} has left the host"),
-    };
-    if lost > 0 {
-        how += &format!("; {} lost", count(lost as usize, "round"));
-    }
-    if let Some(why) = &standing.why {
-        how += &format!(": {why}");
-    }
-    format!("{subject}: {} at {}, {how}", cause.word(), seconds(event_at))
-}
-
-fn seconds_between(from: &str, to: &str) -> f64 {
-    let at = |text: &str| text.parse::<Timestamp>().map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
-    at(to).duration_since(at(from)).unwrap_or_default().as_secs_f64()
+    let (cause, event_at) = (under_way.cause.word(), seconds(&under_way.event_at));
+    format!("{}: {cause} at {event_at}, {}", under_way.subject(), under_way.how(&wall_clock::now()))
 }
 
 fn row(ended: &Ended) -> [String; 8] {

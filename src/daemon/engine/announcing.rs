@@ -139,7 +139,7 @@ impl Engine {
         };
         let ledger = &mut self.connections[number].ledger;
         match &known {
-            Ok(_) => {}
+            Ok(known) => ledger.name(&uuid, &known.domain.name),
             // A guest that has left in the meantime needs no announcement.
             Err(why) if !ledger.knows(&uuid) => tracing::debug!("cannot read the VM {uuid}: {why}"),
             Err(why) => tracing::warn!(

@@ -25,6 +25,7 @@ use crate::host::libvirt::watch_guests::Notice;
 use crate::host::openvswitch::ovsdb;
 use crate::path::port_events::PortEvent;
 use crate::report::metrics::Gauges;
+use crate::report::page::Here;
 use crate::report::snapshot::Peer;
 use crate::report::{Report, count};
 use crate::run::announcer::Stop;
@@ -104,6 +105,8 @@ pub(super) struct Engine {
     /// What they are to be told.
     words: Vec<(String, Word)>,
     publisher: Publisher,
+    /// The guests for the page, as of this sum of the ledgers' revisions.
+    here: (u64, Arc<Vec<Here>>),
 }
 
 impl Engine {
@@ -181,6 +184,7 @@ impl Engine {
             peers: None,
             words: Vec::new(),
             publisher: Publisher::new(board),
+            here: Default::default(),
         }
     }
 
@@ -248,7 +252,20 @@ impl Engine {
         }
     }
 
+    /// The guests, by name, where a page shows them.
+    fn here(&mut self) -> Arc<Vec<Here>> {
+        let revision = self.connections.iter().map(|connection| connection.ledger.revision()).sum();
+        if self.first.metrics.page && self.here.0 != revision {
+            let guests = self.connections.iter().flat_map(|connection| connection.ledger.here());
+            let mut here: Vec<Here> = guests.map(|(name, runs)| Here { name: name.into(), runs }).collect();
+            here.sort();
+            self.here = (revision, Arc::new(here));
+        }
+        self.here.1.clone()
+    }
+
     fn show(&mut self) {
+        let here = self.here();
         let gauges = Gauges {
             in_progress: self.running.len(),
             libvirt: self.connections.iter().all(|connection| connection.connected),
@@ -265,6 +282,7 @@ impl Engine {
                 .chain([&self.ovsdb])
                 .cloned()
                 .collect(),
+            here,
             entries: self.running.values().map(|running| running.entry.clone()).collect(),
         });
         if self.connections.iter().all(|connection| connection.heard) {

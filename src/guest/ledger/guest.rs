@@ -18,6 +18,9 @@ const PROVISIONAL: &str = "unread/";
 pub(super) struct Guest {
     /// libvirt's id. A different id means a new life of the guest.
     pub id: Option<u32>,
+    /// Its name, once libvirt has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Why all of its NICs must still be announced.
     #[serde(default, deserialize_with = "lenient")]
     pub pending: Option<Cause>,

@@ -237,6 +237,11 @@ impl Announcement {
         self.resume(now);
     }
 
+    /// Nothing could be sent for a while, until `now`.
+    pub(crate) fn held_up(&mut self, now: Duration) {
+        self.resume(now);
+    }
+
     /// Continues the schedule from `now`: missed rounds are not sent all at once.
     fn resume(&mut self, now: Duration) {
         let late = self.due.front().map_or(Duration::ZERO, |due| now.saturating_sub(*due));

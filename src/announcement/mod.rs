@@ -5,6 +5,7 @@ pub mod failure;
 pub mod frame;
 pub(crate) mod frame_names;
 pub(crate) mod handover;
+pub(crate) mod hold;
 pub mod injection;
 pub(crate) mod machine;
 pub mod progress;

@@ -26,6 +26,8 @@ pub(crate) struct Quota<T> {
     /// The frames of the largest later round since the queue was last empty: it may cost more than a burst.
     saving_for: u32,
     arrivals: u64,
+    /// No turn is given before this moment.
+    held_until: Duration,
 }
 
 /// A part of a round. Parts are sent in this order if they cannot all be sent at once.
@@ -98,7 +100,18 @@ impl<T> Quota<T> {
             waiting: BinaryHeap::new(),
             saving_for: 0,
             arrivals: 0,
+            held_until: Duration::ZERO,
         }
+    }
+
+    /// Gives no turn for so long from `now` on; not at all ends what holds turns back.
+    pub(crate) fn hold(&mut self, lasts: Duration, now: Duration) {
+        self.held_until = if lasts.is_zero() { self.held_until.min(now) } else { now.saturating_add(lasts) };
+    }
+
+    /// Whether turns were held back after this moment.
+    pub(crate) fn was_held_after(&self, moment: Duration) -> bool {
+        self.held_until > moment
     }
 
     /// Sets another rate from `now` on, also for waiting requests and the present debt.
@@ -141,7 +154,7 @@ impl<T> Quota<T> {
             // A round that costs more than a burst is sent at zero debt, and leaves a debt.
             false => (self.paid_until.max(now) + cost.min(BURST), BURST),
         };
-        Some(owed_after.saturating_sub(now + limit))
+        Some(owed_after.saturating_sub(now + limit).max(self.held_until.saturating_sub(now)))
     }
 }
 
@@ -272,6 +285,23 @@ mod tests {
             sent += std::iter::from_fn(|| quota.next(ms(now.into()))).sum::<u32>();
         }
         assert!((9900..10_107).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn no_turn_is_given_while_they_are_held_back_and_those_that_wait_go_on_in_their_order() {
+        let mut quota = Quota::new(100);
+        quota.hold(ms(1000), ms(0));
+        quota.ask(Part::announcements(1), 1, "second round");
+        quota.ask(Part::announcements(0), 1, "first round");
+        assert_eq!((quota.next(ms(999)), quota.pause(ms(400))), (None, Some(ms(600))));
+        assert_eq!((quota.next(ms(1000)), quota.next(ms(1000))), (Some("first round"), Some("second round")));
+        assert!(quota.was_held_after(ms(999)) && !quota.was_held_after(ms(1000)));
+
+        quota.hold(ms(1000), ms(2000));
+        quota.ask(Part::announcements(0), 1, "early");
+        quota.hold(Duration::ZERO, ms(2500));
+        assert_eq!(quota.next(ms(2500)), Some("early"));
+        assert!(quota.was_held_after(ms(2499)) && !quota.was_held_after(ms(2500)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::announcement::progress::Outcome;
 use crate::cli::args::{Announce, Whom};
 use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
+use crate::cli::pause;
 use crate::cli::select::Start;
 use crate::daemon::history::{self, History};
 use crate::guest::Wanted;
@@ -33,6 +34,9 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     let pcap = pcap.transpose()?;
     if !args.quiet {
         tell_of_no_device(&host, args);
+    }
+    if !args.quiet && !args.dry_run {
+        pause::tell_of_pause();
     }
     let (stopper, stop) = watch::channel(None);
     // Spawned before the announcements, which run in the order of spawning: the first line of output may provoke a signal.

@@ -72,6 +72,17 @@ pub enum Command {
     },
     /// Show what the daemon did and is doing
     Status(Status),
+    /// Let the daemon send nothing for a while; what is to be announced waits
+    Pause {
+        /// For how long, at most 4h
+        #[arg(long = "for", value_name = "TIME", value_parser = values::pause, default_value = "15m")]
+        lasts: Duration,
+        /// Why, for those who look at the status
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Let the daemon send again what is to be announced
+    Resume,
     /// Announce a VM once it runs here, unless the daemon does; for the libvirt hook
     Hook {
         /// The VM, by name

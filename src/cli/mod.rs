@@ -10,6 +10,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod output;
+mod pause;
 mod select;
 mod status;
 mod trace;
@@ -79,6 +80,8 @@ impl Program {
             Some(Command::Check { config: file, host: true, .. }) => self.check_host(file.as_deref()),
             Some(Command::Doctor { config, output }) => self.doctor(config.as_deref(), &output),
             Some(Command::Status(args)) => status::run(&args),
+            Some(Command::Pause { lasts, reason }) => pause::pause(lasts, reason),
+            Some(Command::Resume) => pause::resume(),
             Some(Command::Hook { guest, after }) => self.hook(guest, after),
             Some(Command::Completions { shell }) => completions::print_script(shell),
         }

@@ -1,11 +1,13 @@
 //! Values of options: the checks of the command line's parser, with the error that it prints.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pnet_base::MacAddr;
 
 use crate::announcement::frame::{self, Kind};
-use crate::config;
+use crate::announcement::hold;
+use crate::config::{self, duration};
 use crate::guest::address;
 
 pub(super) fn kind(word: &str) -> Result<Kind, String> {
@@ -36,6 +38,12 @@ fn assignable(text: &str, host: &str) -> Result<IpAddr, String> {
         Some(why) => Err(format!("it {why}, which no {host} has")),
         None => Ok(ip),
     }
+}
+
+/// How long a pause lasts.
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
+    let lasts = duration::parse(text).map_err(|why| why.to_string())?;
+    hold::check(lasts).map_err(|why| why.to_string())
 }
 
 pub(super) fn vlan(text: &str) -> Result<u16, String> {

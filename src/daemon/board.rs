@@ -12,7 +12,7 @@ use crate::guest::target::DomainId;
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::page::{self, Here};
-use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
+use crate::report::snapshot::{Daemon, Ended, Paused, Peer, Snapshot};
 use crate::report::standing::{Standing, UnderWay};
 use crate::report::waiting::Waiting;
 use crate::run::sent_frames::SentFrames;
@@ -69,6 +69,8 @@ pub(super) struct Now {
     pub gauges: Gauges,
     /// libvirt and OVSDB.
     pub peers: Vec<Peer>,
+    /// An operator's pause.
+    pub paused: Option<Paused>,
     /// The guests, where a page shows them.
     pub here: Arc<Vec<Here>>,
     /// What is being announced.
@@ -214,6 +216,7 @@ impl Shown {
         Gauges {
             start_time: started.map_or(0, |at| u64::try_from(at.as_second()).unwrap_or_default()),
             reload_failed: self.daemon.config_error.is_some(),
+            paused_seconds: self.now.paused.as_ref().map_or(0, |paused| paused.left().as_secs()),
             ..self.now.gauges
         }
     }
@@ -230,6 +233,7 @@ impl From<Shown> for Snapshot {
             in_progress: shown.now.entries.iter().map(|entry| entry.subject.clone()).collect(),
             announcements: shown.now.entries.iter().map(|entry| entry.under_way()).collect(),
             peers: shown.now.peers,
+            paused: shown.now.paused,
             daemon: shown.daemon,
             recent: shown.recent.iter().map(|ended| Ended::clone(ended)).collect(),
             earlier: Vec::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caps::Capability;
+use tokio::sync::mpsc;
 
 use crate::announcement::injection::Method;
 use crate::config::{Config, DEFAULT_FILE};
@@ -30,8 +31,10 @@ use crate::run::wall_clock;
 
 mod board;
 mod connection;
+pub(crate) mod control;
 mod engine;
 pub(crate) mod history;
+mod pause;
 mod peers;
 mod publish;
 mod reading;
@@ -152,8 +155,9 @@ async fn run(
         daemon.handover = peers.as_ref().map(|peers| handovers(peers, &config));
         tracing::info!("{}", starting(daemon, &config, &host));
     });
-    serve::start(directory, config.metrics.clone(), board.clone());
-    Engine::new(file, config, host, keep, board, peers)?.run().await
+    let (requests, asked) = mpsc::unbounded_channel();
+    serve::start(directory, config.metrics.clone(), board.clone(), requests);
+    Engine::new(file, config, host, keep, board, peers)?.asked_by(asked).run().await
 }
 
 /// The peers as they are shown.

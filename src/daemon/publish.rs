@@ -123,10 +123,12 @@ impl Publisher {
         let (guests, under_way) = (now.guests, now.entries.len());
         let peers = now.peers.iter().filter(|peer| !peer.connected && !peer.absent);
         let lost: String = peers.map(|peer| format!("; {} NOT connected", peer.peer)).collect();
+        let paused = now.paused.as_ref().map(|paused| format!("; PAUSED until {}", paused.until));
+        let paused = paused.unwrap_or_default();
         let has_changed = self.board.show(now);
         if has_changed || !std::mem::replace(&mut self.has_shown, true) {
             let (guests, under_way) = (count(guests, "VM"), count(under_way, "announcement"));
-            let words = format!("watching {guests}; {under_way} under way{lost}");
+            let words = format!("watching {guests}; {under_way} under way{lost}{paused}");
             self.systemd.mention(&NotifyState::Status(&words));
         }
     }

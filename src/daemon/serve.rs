@@ -24,9 +24,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::MetricsTable;
 use crate::daemon::board::Board;
+use crate::daemon::control::{self, Asked};
 use crate::daemon::state::runtime_directory;
 use crate::report::page;
 use crate::run::wall_clock;
@@ -51,10 +53,23 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const BIND_RETRY: Duration = Duration::from_secs(10);
 
 /// Answers clients on a thread of its own, with the present capabilities: requests cost the daemon's loop nothing.
-pub(super) fn start(directory: PathBuf, metrics: MetricsTable, board: Arc<Board>) {
+pub(super) fn start(
+    directory: PathBuf,
+    metrics: MetricsTable,
+    board: Arc<Board>,
+    requests: UnboundedSender<Asked>,
+) {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let serve = async { tokio::join!(status(&directory, &board), http(&metrics, &board)) };
+        let serve = async {
+            {
+                tokio::join!(
+                    status(&directory, &board),
+                    control(&directory, requests),
+                    http(&metrics, &board)
+                )
+            }
+        };
         match runtime {
             Ok(runtime) => drop(runtime.block_on(serve)),
             Err(error) => tracing::warn!("the status is not served: {error}"),
@@ -77,6 +92,16 @@ async fn status(directory: &Path, board: &Arc<Board>) {
         async move { drop(stream.write_all(&board.status(Instant::now())).await) }
     };
     clients(accept, STATUS_TIMEOUT, send).await
+}
+
+/// Passes requests of root to the loop.
+async fn control(directory: &Path, requests: UnboundedSender<Asked>) {
+    let listener = match control::listen(directory) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!("the daemon cannot be paused: {error}"),
+    };
+    let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
+    clients(accept, STATUS_TIMEOUT, |stream| control::serve(stream, requests.clone())).await
 }
 
 fn listen(directory: &Path) -> io::Result<UnixListener> {

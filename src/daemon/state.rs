@@ -101,6 +101,15 @@ impl StateFile {
         Ok(StateFile { place: Place::Directory { file: directory.join(FILE), _lock: lock }, boot })
     }
 
+    /// Where it is.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory { file, .. } => file.parent(),
+            #[cfg(test)]
+            Place::Memory(_) => None,
+        }
+    }
+
     /// Keeps the ledgers in memory.
     #[cfg(test)]
     pub(super) fn in_memory(kept: std::sync::Arc<std::sync::Mutex<Vec<u8>>>) -> Self {

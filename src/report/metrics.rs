@@ -110,6 +110,9 @@ pub struct Gauges {
     /// The last reload left the configuration as it was.
     #[serde(default)]
     pub reload_failed: bool,
+    /// For how many seconds nothing is sent yet, because an operator has paused it; 0 otherwise.
+    #[serde(default)]
+    pub paused_seconds: u64,
 }
 
 impl Metrics {
@@ -272,6 +275,8 @@ impl Gauges {
         text.one("start_time_seconds", "gauge", started, self.start_time as f64);
         let reloaded = "Whether the last reload of the configuration succeeded.";
         text.one("config_last_reload_successful", "gauge", reloaded, f64::from(!self.reload_failed));
+        let paused = "For how long an operator has paused what is sent: the seconds left, or 0.";
+        text.one("paused_seconds", "gauge", paused, self.paused_seconds as f64);
         let peers = [("libvirt", self.libvirt), ("ovsdb", self.ovsdb)];
         let peers = peers.map(|(peer, up)| (label("peer", peer), f64::from(up)));
         text.family("connected", "gauge", "Whether the peer is listened to.", peers);

@@ -66,6 +66,10 @@ fn head(page: &mut String, now: &str, status: &Snapshot) {
     if let Some(error) = &daemon.config_error {
         line(page, "p", "bad", format!("the last reload failed: {error}"));
     }
+    if let Some(paused) = &status.paused {
+        let reason = paused.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        line(page, "p", "bad", format!("PAUSED until {}{reason}: nothing is sent", seconds(&paused.until)));
+    }
     page.push_str("<ul class=\"peers\">\n");
     for peer in status.peers.iter().filter(|peer| !peer.absent) {
         line(page, "li", if peer.connected { "good" } else { "bad" }, connection(peer));

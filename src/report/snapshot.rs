@@ -31,6 +31,9 @@ pub struct Snapshot {
     /// libvirt and OVSDB.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// An operator has paused what is sent.
+    #[serde(default)]
+    pub paused: Option<Paused>,
     /// The program that tells this.
     #[serde(default)]
     pub daemon: Daemon,
@@ -60,6 +63,19 @@ pub struct Peer {
     /// It is OVSDB, and the host has no Open vSwitch.
     #[serde(default)]
     pub absent: bool,
+}
+
+/// An operator's pause: nothing is sent until it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Paused {
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// Until when, unless an operator ends it before (RFC 3339).
+    pub until: String,
+    /// The operator's reason.
+    pub reason: Option<String>,
+    /// The user who asked for it.
+    pub by_uid: u32,
 }
 
 /// The daemon, and its configuration.

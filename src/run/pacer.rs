@@ -37,8 +37,15 @@ impl Pacer {
         self.0.changed.notify_one();
     }
 
-    /// Waits until `frames` may be sent for this part of a round.
-    pub(crate) async fn turn(&self, part: Part, frames: usize) {
+    /// Gives no turn for so long from now on; zero gives turns again.
+    pub(crate) fn hold(&self, lasts: Duration) {
+        self.0.lock().hold(lasts, self.0.began.elapsed());
+        self.0.changed.notify_one();
+    }
+
+    /// Waits until `frames` may be sent for this part of a round; returns whether turns were held back meanwhile.
+    pub(crate) async fn turn(&self, part: Part, frames: usize) -> bool {
+        let asked_at = self.0.began.elapsed();
         let polite = part.is_later();
         // While this task was not scheduled, others may have become ready that could not ask for their first round yet…
         after_others_if(polite).await;
@@ -53,6 +60,7 @@ impl Pacer {
         let _ = given.await;
         // … or that have been given their turn and could not use it.
         after_others_if(polite).await;
+        self.0.lock().was_held_after(asked_at)
     }
 }
 
@@ -123,6 +131,29 @@ mod tests {
         }
         let rounds: Vec<u32> = sent.lock().unwrap().clone();
         assert_eq!(rounds, [0, 0, 0, 1, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_that_are_held_back_come_when_that_ends() {
+        let pace = Pacer::start(1000);
+        assert!(!pace.turn(Part::announcements(0), 1).await);
+        let began = Instant::now();
+        pace.hold(Duration::from_secs(900));
+        assert!(pace.turn(Part::announcements(0), 1).await, "it was held back");
+        assert!(began.elapsed() >= Duration::from_secs(900));
+
+        pace.hold(Duration::from_secs(900));
+        let again = Instant::now();
+        let waiting = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.turn(Part::announcements(0), 1).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        pace.hold(Duration::ZERO);
+        assert!(waiting.await.unwrap());
+        assert!(again.elapsed() < Duration::from_secs(2), "{:?}", again.elapsed());
+        assert!(!pace.turn(Part::announcements(0), 1).await);
     }
 
     #[tokio::test(start_paused = true)]

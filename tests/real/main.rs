@@ -39,6 +39,7 @@ mod outage;
 mod ovn;
 mod ovn_outage;
 mod page;
+mod pausing;
 mod proof;
 mod proof_rounds;
 mod readiness;

@@ -412,3 +412,16 @@ fn the_rounds_that_left_decide_the_outcome_not_the_last_one() {
     assert_eq!(it.progress().outcome, Some(Outcome::Failed));
     assert_eq!(it.progress().error.as_deref(), Some("no buffer"));
 }
+
+#[test]
+fn rounds_that_were_held_up_are_not_sent_all_at_once() {
+    let mut it = Announcement::new(Schedule { count: 4, ..Schedule::default() }, ms(1000));
+    it.observe(ms(0), &ready());
+    it.sent(left(0));
+    assert_eq!(it.step(ms(60_000)), Step::Send, "the second one was due after 50 ms");
+    it.held_up(ms(60_000));
+    it.sent(left(60_000));
+    assert_eq!(it.step(ms(60_000)), Step::WaitUntil(ms(60_100)));
+    it.sent(left(60_100));
+    assert_eq!(it.step(ms(60_100)), Step::WaitUntil(ms(60_300)));
+}

@@ -67,7 +67,10 @@ pub(super) fn health() -> Result<(String, bool), String> {
     let status = ask().map_err(|(_, why)| why)?;
     let is_same = status.daemon.version == env!("CARGO_PKG_VERSION");
     let lost = status.peers.iter().any(|peer| !peer.connected && !peer.absent);
-    Ok((text::head(&status).join("; "), is_same && !lost && text::is_current(&status.daemon)))
+    Ok((
+        text::head(&status).join("; "),
+        is_same && !lost && status.paused.is_none() && text::is_current(&status.daemon),
+    ))
 }
 
 fn all(mut status: Snapshot, args: &args::Status) -> Status {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use crate::announcement::progress::Outcome;
 use crate::guest::target::printable;
 use crate::report::handed_over::Handovers;
-use crate::report::snapshot::{Daemon, Ended, Peer, Snapshot};
+use crate::report::snapshot::{Daemon, Ended, Paused, Peer, Snapshot};
 use crate::report::standing::UnderWay;
 use crate::report::{Report, count, timeline};
 use crate::run::wall_clock;
@@ -22,7 +22,18 @@ pub(super) fn head(status: &Snapshot) -> Vec<String> {
     let now = format!("{}; {} under way", count(guests, "VM"), count(under_way, "announcement"));
     let mut lines = vec![daemon(&status.daemon), format!("{}; {now}", peers.join(", "))];
     lines.extend(status.daemon.handover.as_ref().map(handover));
+    lines.extend(status.paused.as_ref().map(paused));
     lines
+}
+
+/// `PAUSED since 2026-11-25 17:33:01 until 17:48:01: switch replaced; nothing is sent: announce resume ends that`.
+fn paused(paused: &Paused) -> String {
+    let Paused { since, until, reason, by_uid } = paused;
+    let reason = reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
+    let (since, until) = (seconds(since), seconds(until));
+    format!(
+        "PAUSED since {since} until {until} by the user {by_uid}{reason}; nothing is sent: announce resume ends that"
+    )
 }
 
 /// Whether the configuration in use is the one on disk.

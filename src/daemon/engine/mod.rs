@@ -15,6 +15,7 @@ use super::board::{Board, Entry, Now};
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
 use crate::config::Config;
+use crate::daemon::control::Asked;
 use crate::daemon::history::History;
 use crate::daemon::peers::Peers;
 use crate::daemon::state::{Ledgers, StateFile};
@@ -26,7 +27,7 @@ use crate::host::openvswitch::ovsdb;
 use crate::path::port_events::PortEvent;
 use crate::report::metrics::Gauges;
 use crate::report::page::Here;
-use crate::report::snapshot::Peer;
+use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
 use crate::run::announcer::Stop;
 use crate::run::order::{Host, Order};
@@ -36,6 +37,7 @@ mod announcing;
 mod handing_over;
 mod listening;
 mod locating;
+mod pausing;
 mod reloading;
 #[cfg(test)]
 mod simulation;
@@ -105,6 +107,10 @@ pub(super) struct Engine {
     /// What they are to be told.
     words: Vec<(String, Word)>,
     publisher: Publisher,
+    /// What operators ask for.
+    requests: mpsc::UnboundedReceiver<Asked>,
+    /// Nothing is sent until then.
+    paused: Option<(Paused, Instant)>,
     /// The guests for the page, as of this sum of the ledgers' revisions.
     here: (u64, Arc<Vec<Here>>),
 }
@@ -124,7 +130,7 @@ impl Engine {
         let publisher = engine.publisher.with_history(History::here());
         let port_events = ports::watch(engine.host.links.clone(), engine.host.ovs.clone());
         let engine = Engine { port_events, file, state_file: Some(state_file), publisher, ..engine };
-        Ok(engine.with_peers(peers))
+        Ok(engine.with_peers(peers).held_as_before())
     }
 
     /// For one guest, by name.
@@ -184,6 +190,8 @@ impl Engine {
             peers: None,
             words: Vec::new(),
             publisher: Publisher::new(board),
+            requests: mpsc::unbounded_channel().1,
+            paused: None,
             here: Default::default(),
         }
     }
@@ -212,6 +220,8 @@ impl Engine {
                 Some(Ok(read)) = self.again.join_next() => self.read_again(read),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),
+                Some(asked) = self.requests.recv() => self.asked(asked),
+                () = pausing::ends(self.paused.as_ref().map(|(_, end)| *end)) => self.end_of_pause(),
                 () = watchdog.due() => {}
                 () = &mut connect_timeout, if waiting => {
                     waiting = false;
@@ -282,6 +292,7 @@ impl Engine {
                 .chain([&self.ovsdb])
                 .cloned()
                 .collect(),
+            paused: self.paused.as_ref().map(|(paused, _)| paused.clone()),
             here,
             entries: self.running.values().map(|running| running.entry.clone()).collect(),
         });

@@ -34,7 +34,7 @@ impl Run {
         let frames = query::queries(target.mac, &self.order.tags());
         if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
             tokio::select! {
-                () = pace.turn(Part::questions(self.multicast.queries), frames.len()) => {}
+                _ = pace.turn(Part::questions(self.multicast.queries), frames.len()) => {}
                 () = must_stop(signals) => return,
             }
         }

@@ -25,11 +25,16 @@ impl Run {
         };
         let attempt = self.machine.progress().attempts();
         let part = if self.order.early { Part::early(attempt) } else { Part::announcements(attempt) };
-        tokio::select! {
-            () = pace.turn(part, self.frames.len()) => self.has_turn = true,
-            Ok(()) = signals.guest.changed() => {}
-            Ok(()) = signals.stop.changed() => {}
-            Ok(()) = order_changed(&mut signals.order) => {}
+        let was_held = tokio::select! {
+            was_held = pace.turn(part, self.frames.len()) => was_held,
+            Ok(()) = signals.guest.changed() => return,
+            Ok(()) = signals.stop.changed() => return,
+            Ok(()) = order_changed(&mut signals.order) => return,
+        };
+        self.has_turn = true;
+        if was_held {
+            let now = self.now();
+            self.machine.held_up(now);
         }
     }
 
@@ -131,7 +136,7 @@ impl Run {
         if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
             let attempt = self.machine.progress().attempts().saturating_sub(1);
             tokio::select! {
-                () = pace.turn(Part::questions(attempt), frames.len()) => {}
+                _ = pace.turn(Part::questions(attempt), frames.len()) => {}
                 () = must_stop(signals) => return,
             }
         }

@@ -189,6 +189,9 @@ pub struct Status {
     /// Only announcements that did not succeed
     #[arg(long, conflicts_with = "prometheus")]
     pub failed: bool,
+    /// A live view until Ctrl-C; into a pipe, a line for each change
+    #[arg(short, long, conflicts_with_all = ["lines", "since", "json", "prometheus", "svg"])]
+    pub watch: bool,
     /// As one JSON object; for a VM, one per announcement
     #[arg(long)]
     pub json: bool,

@@ -79,6 +79,7 @@ impl Program {
             Some(Command::Check { file, config, host: false }) => check::file(file.or(config).as_deref()),
             Some(Command::Check { config: file, host: true, .. }) => self.check_host(file.as_deref()),
             Some(Command::Doctor { config, output }) => self.doctor(config.as_deref(), &output),
+            Some(Command::Status(args)) if args.watch => block_on(status::watch(&args)),
             Some(Command::Status(args)) => status::run(&args),
             Some(Command::Pause { lasts, reason }) => pause::pause(lasts, reason),
             Some(Command::Resume) => pause::resume(),

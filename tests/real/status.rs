@@ -2,6 +2,7 @@
 
 use crate::common::daemon::{CALM, QUICK};
 use crate::common::{Attachment, Daemon, Place, Site, VLAN, ovs, require};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// A host on which nothing else happens: only OVSDB's own coming and going can bring the news.
@@ -167,6 +168,24 @@ fn a_host_is_checked_line_by_line() {
     assert_eq!(lame.code, Some(1), "{lame:#?}");
     assert!(line("OVSDB: ").starts_with("FAIL  OVSDB: "));
     assert_eq!(wire.stop(), [], "a check sends nothing");
+}
+
+#[test]
+fn a_watch_into_a_pipe_has_a_line_for_each_change() {
+    require!(lab, libvirt);
+    let site = Site::ready(Attachment::LinuxBridge);
+    let daemon = Daemon::start(&site.host, QUICK);
+    let watch = site.host.start_announce(&["status", "--watch"]);
+    watch.stdout.line_with(" libvirt connected since 20");
+    site.save();
+    site.restore("");
+    watch.stdout.line_with(", first frame after ");
+    daemon.terminate();
+    watch.stdout.line_with(" does not answer at ");
+    watch.signal(Signal::SIGTERM);
+    let run = watch.finish();
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(!run.stdout.contains('\u{1b}'), "{run:?}");
 }
 
 fn peer<'a>(status: &'a Value, name: &str) -> &'a Value {

@@ -16,6 +16,7 @@ use crate::report::snapshot::{Ended, Snapshot};
 use crate::report::svg;
 
 mod text;
+mod watch;
 
 /// The last announcements that are printed where no number is given.
 const DEFAULT_LINES: usize = 10;
@@ -27,7 +28,7 @@ const DEFAULT_LINES: usize = 10;
 /// The daemon does not answer and nothing is kept, or nothing is known of the VM that is meant.
 pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     let earlier = History::here().read();
-    let mut status = match ask() {
+    let status = match ask() {
         Ok(status) => status,
         Err(problem) if args.prometheus || args.json || earlier.is_empty() => return Err(problem),
         Err((failed, why)) if args.svg => {
@@ -45,10 +46,29 @@ pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     if args.prometheus {
         return Ok(print(status.metrics.text(&status.gauges, &status.waiting).trim_end()));
     }
+    told(with_earlier(status, earlier), args)
+}
+
+/// Shows the status again and again.
+///
+/// # Errors
+///
+/// It cannot be watched.
+pub(super) async fn watch(args: &args::Status) -> Result<Status, Problem> {
+    let ask = || {
+        let mut status = with_earlier(ask().map_err(|(_, why)| why)?, History::here().read());
+        status.recent = merged(&mut status);
+        Ok(status)
+    };
+    watch::run(args, ask).await
+}
+
+/// Adds what is not the daemon's own.
+fn with_earlier(mut status: Snapshot, earlier: Vec<Ended>) -> Snapshot {
     status.earlier = earlier;
     let Snapshot { earlier, recent, .. } = &mut status;
     earlier.retain(|ended| !recent.iter().any(|other| other.is_same(ended)));
-    told(status, args)
+    status
 }
 
 fn told(status: Snapshot, args: &args::Status) -> Result<Status, Problem> {
@@ -192,7 +212,7 @@ mod tests {
     use crate::guest::target::{DomainId, Unannounceable};
     use crate::report::Report;
 
-    pub(super) fn ended(name: &str, outcome: Outcome) -> Ended {
+    pub(in crate::cli::status) fn ended(name: &str, outcome: Outcome) -> Ended {
         let domain = DomainId { name: name.into(), uuid: String::new() };
         let nic = Unannounceable {
             domain: Some(domain),

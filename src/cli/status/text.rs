@@ -26,6 +26,60 @@ pub(super) fn head(status: &Snapshot) -> Vec<String> {
     lines
 }
 
+/// The same, without what changes with each announcement.
+pub(super) fn parts(status: &Snapshot) -> Vec<String> {
+    let parts = std::iter::once(daemon(&status.daemon)).chain(status.peers.iter().map(peer));
+    let parts = parts.chain(status.daemon.handover.as_ref().map(handover));
+    parts.chain(status.paused.as_ref().map(paused)).collect()
+}
+
+/// How a line of a live view looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    Plain,
+    /// Something is waited for.
+    Waits,
+    /// Something is wrong.
+    Bad,
+}
+
+/// The lines of a live view that has so many rows: the head, what is under way, those that wait first, and what ended last.
+pub(super) fn view(status: &Snapshot, rows: usize) -> Vec<(Look, String)> {
+    let is_lost = status.peers.iter().any(|peer| !peer.connected && !peer.absent);
+    let look = |is_bad: bool| if is_bad { Look::Bad } else { Look::Plain };
+    let head = head(status);
+    let paused_at = status.paused.as_ref().map(|_| head.len() - 1);
+    let is_bad = |line: usize| match line {
+        0 => !is_current(&status.daemon),
+        1 => is_lost,
+        line => paused_at == Some(line),
+    };
+    let mut lines: Vec<_> =
+        head.into_iter().enumerate().map(|(number, line)| (look(is_bad(number)), line)).collect();
+    let waits = |one: &&UnderWay| one.standing.condition.is_some() || !one.standing.unmet.is_empty();
+    let (waiting, sending): (Vec<_>, Vec<_>) = status.announcements.iter().partition(waits);
+    let waiting = waiting.iter().map(|one| (Look::Waits, format!("  {}", under_way(one))));
+    let under_way = waiting.chain(sending.iter().map(|one| (Look::Plain, format!("  {}", under_way(one)))));
+    // What has ended gets what is left, and at least a few rows.
+    let room = rows.saturating_sub(lines.len());
+    let most = room.saturating_sub((room / 3).min(status.recent.len() + 1));
+    let (shown, all) = (status.announcements.len().min(most), status.announcements.len());
+    if shown < all {
+        lines.extend(under_way.take(shown.saturating_sub(1)));
+        lines.push((Look::Waits, format!("  and {} more", all - shown.saturating_sub(1))));
+    } else {
+        lines.extend(under_way);
+    }
+    let room = rows.saturating_sub(lines.len() + 1);
+    let latest = &status.recent[status.recent.len().saturating_sub(room)..];
+    if !latest.is_empty() {
+        let looks = latest.iter().map(|ended| look(ended.report.is_a_failure()));
+        let table = table(latest);
+        lines.extend(std::iter::once(Look::Plain).chain(looks).zip(table.lines().map(str::to_owned)));
+    }
+    lines
+}
+
 /// `PAUSED since 2026-11-25 17:33:01 until 17:48:01: switch replaced; nothing is sent: announce resume ends that`.
 fn paused(paused: &Paused) -> String {
     let Paused { since, until, reason, by_uid } = paused;

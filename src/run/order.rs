@@ -290,6 +290,8 @@ impl Order {
             cause: Cause::Handover,
             early: true,
             endless: false,
+            // It hears none, and answers none before it runs.
+            queries: 0,
             router_solicitation: false,
             link_query: None,
             proof: ProofTable { more_rounds: 0, ..self.proof },
@@ -396,6 +398,19 @@ mod tests {
     use super::*;
     use crate::guest::address::implied;
     use crate::guest::target::Plug;
+
+    #[test]
+    fn before_the_guest_runs_it_is_announced_and_nothing_is_asked() {
+        let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
+        let ips: [IpAddr; 2] = ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()];
+        let order = Order::new(Target::of_device(Plug::default(), mac), &Config::default(), &ips, None);
+        let here = [Gateway::of_all("192.0.2.1".parse().unwrap(), gateway::Source::Operator)];
+        let asked = |order: &Order| [order.questions(&here).len(), order.queries as usize];
+        assert!(!asked(&order).contains(&0));
+        let early = order.clone().before_it_runs();
+        assert_eq!(asked(&early), [0, 0]);
+        assert_eq!(early.round().len(), order.round().len());
+    }
 
     #[test]
     fn an_implied_address_is_announced_and_asks_nothing() {

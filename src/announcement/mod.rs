@@ -15,3 +15,4 @@ pub(crate) mod quota;
 mod retry;
 pub(crate) mod schedule;
 pub(crate) mod spell;
+pub(crate) mod uplink;

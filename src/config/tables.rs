@@ -114,6 +114,8 @@ impl Default for PortsTable {
 pub struct PathTable {
     /// The devices that lead to the network; detected by their hardware if none is named.
     pub uplinks: Uplinks,
+    /// A bond of Open vSwitch that fails over is an event, too. Open vSwitch itself sends a RARP for each MAC that it has learned.
+    pub ovs_bonds: bool,
 }
 
 /// `[proof]`: how the departure of frames is observed, and what follows.

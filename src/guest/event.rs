@@ -22,13 +22,15 @@ pub enum Cause {
     Handover,
     /// The guest had stopped for its migration, which failed: it runs on here.
     Kept,
+    /// An uplink of the host, by which the guest's frames leave, has changed.
+    Uplink,
     /// A command asked for it.
     Asked,
 }
 
 impl Cause {
     /// What happens by itself: every cause but a command.
-    pub const EVENTS: [Cause; 8] = [
+    pub const EVENTS: [Cause; 9] = [
         Cause::Migrated,
         Cause::Restored,
         Cause::Started,
@@ -37,6 +39,7 @@ impl Cause {
         Cause::LinkUp,
         Cause::Handover,
         Cause::Kept,
+        Cause::Uplink,
     ];
 
     /// The name of this cause in output and configuration.
@@ -50,6 +53,7 @@ impl Cause {
             Cause::LinkUp => "link-up",
             Cause::Handover => "handover",
             Cause::Kept => "kept",
+            Cause::Uplink => "uplink",
             Cause::Asked => "asked",
         }
     }

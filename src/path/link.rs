@@ -32,6 +32,8 @@ pub struct Link {
     pub link_is_elsewhere: bool,
     /// `IFLA_VLAN_ID` of a VLAN device.
     pub vlan_id: Option<u16>,
+    /// `IFLA_BOND_ACTIVE_SLAVE`: the ifindex of the member by which a bond transmits, where there is one such.
+    pub active_member: Option<u32>,
     /// Set for a bridge.
     pub bridge: Option<Bridge>,
     /// Set for a port of a bridge.

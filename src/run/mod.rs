@@ -18,4 +18,5 @@ mod showing;
 pub(crate) mod solicitor;
 pub(crate) mod targets;
 pub(crate) mod traces;
+pub(crate) mod uplinks;
 pub(crate) mod wall_clock;

@@ -14,6 +14,7 @@ use crate::announcement::injection::Method;
 use crate::announcement::injection::{Inward, Way};
 use crate::announcement::question::{self, Question};
 use crate::announcement::schedule::Schedule;
+use crate::announcement::uplink;
 use crate::config::{Ask, Config, ProofTable};
 use crate::guest::GuestState;
 use crate::guest::address::{Address, Source, believed};
@@ -314,6 +315,16 @@ impl Order {
             }
             (true, ..) => None,
         }
+    }
+
+    /// The same for a change of an uplink, which moves no guest to another host: a few rounds, one query and no question.
+    pub(crate) fn after_uplink_change(mut self) -> Order {
+        self.schedule = uplink::schedule();
+        self.style.send.retain(|kind| Kind::ANNOUNCEMENTS.contains(kind));
+        self.queries = self.queries.min(1);
+        self.router_solicitation = false;
+        self.proof.more_rounds = 0;
+        self
     }
 
     /// The same with additional gateways from the command line.

@@ -214,5 +214,9 @@ pub fn has_announced_nothing(status: &Value) {
 
 /// The lab's uplinks are veths, which could lead to anything.
 fn with_uplinks(config: &str) -> String {
-    format!("{config}\n[path]\nuplinks = [\"up*\"]\n")
+    let uplinks = "[path]\nuplinks = [\"up*\"]\n";
+    match config.contains("[path]\n") {
+        true => config.replacen("[path]\n", uplinks, 1),
+        false => format!("{config}\n{uplinks}"),
+    }
 }

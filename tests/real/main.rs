@@ -16,6 +16,7 @@ mod daemon_hangs;
 mod daemon_many;
 mod daemon_service;
 mod daemon_touched;
+mod daemon_uplinks;
 mod daemon_waits;
 mod doctor;
 mod elsewhere;

@@ -166,6 +166,7 @@ impl Engine {
         if cause == Cause::Handover {
             return Arc::new(order.before_it_runs());
         }
+        let order = if cause == Cause::Uplink { order.after_uplink_change() } else { order };
         Arc::new(Order { cause, endless, link_query: Some(link_query), ..order })
     }
 
@@ -203,7 +204,13 @@ impl Engine {
         });
         let signals = Signals { order: orders, guest, stop: stopped, standing };
         let jitter = self.config.limits.jitter;
-        let jitter = if early.is_some() { Duration::ZERO } else { pacer::jitter(mac, jitter) };
+        let jitter = match cause {
+            _ if early.is_some() => Duration::ZERO,
+            Cause::Uplink => self.wait_for_uplink(run.connection, &uuid, mac),
+            _ => pacer::jitter(mac, jitter),
+        };
+        // That delay is not one of the port or the network.
+        let at = if cause == Cause::Uplink { Instant::now() + jitter } else { at };
         let host = self.host.clone();
         let whose = uuid.clone();
         let task = self.tasks.spawn(async move {
@@ -212,7 +219,10 @@ impl Engine {
             }
             (run, whose, announcer::announce(host, signals, at).await)
         });
-        self.running.insert(run, Running { uuid, entry, target, order, stop, early, task: task.id() });
+        self.running.insert(
+            run,
+            Running { uuid, entry, target, order, stop, early, task: task.id(), then_uplink: None },
+        );
     }
 
     pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {
@@ -239,10 +249,13 @@ impl Engine {
             }
         };
         // A superseded announcement, or one whose guest has left, has no consequences.
-        if self.running.remove(&run).is_some() {
+        if let Some(running) = self.running.remove(&run) {
             let now = self.epoch.elapsed();
             let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
             self.act(run.connection, actions);
+            if let (Some(name), Ended::Done) = (running.then_uplink, how) {
+                self.touched(run.connection, &uuid, Cause::Uplink, name);
+            }
         }
     }
 }

@@ -65,7 +65,7 @@ impl Engine {
         }
     }
 
-    fn touched(&mut self, number: usize, uuid: &str, cause: Cause, name: String) {
+    pub(super) fn touched(&mut self, number: usize, uuid: &str, cause: Cause, name: String) {
         let (change, now) = (Change::Touched(cause, name), self.epoch.elapsed());
         let ledger = &mut self.connections[number].ledger;
         let actions = ledger.change(uuid, None, &change, &self.config.libvirt.events, now);

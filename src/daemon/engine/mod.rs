@@ -1,10 +1,11 @@
 //! The daemon's loop: receives events, asks the ledgers for actions, and carries them out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pnet_base::MacAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
@@ -14,6 +15,7 @@ use super::FINISH_TIMEOUT;
 use super::board::{Board, Entry, Now};
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
+use crate::announcement::uplink::Pace;
 use crate::config::Config;
 use crate::daemon::control::Asked;
 use crate::daemon::history::History;
@@ -25,13 +27,14 @@ use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::host::openvswitch::ovsdb;
 use crate::path::port_events::PortEvent;
+use crate::path::uplink_events::Wanted;
 use crate::report::metrics::Gauges;
 use crate::report::page::Here;
 use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
 use crate::run::announcer::Stop;
 use crate::run::order::{Host, Order};
-use crate::run::ports;
+use crate::run::{self, ports};
 
 mod announcing;
 mod handing_over;
@@ -41,6 +44,7 @@ mod pausing;
 mod reloading;
 #[cfg(test)]
 mod simulation;
+mod uplinks;
 
 /// How long a libvirt may take to answer at the start before the daemon goes on without it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +69,8 @@ struct Running {
     /// Of one before the guest runs: where it is told that the guest has left.
     early: Option<watch::Sender<GuestState>>,
     task: task::Id,
+    /// An uplink has changed meanwhile: the NIC of this name is announced again after this.
+    then_uplink: Option<String>,
 }
 
 /// The daemon's loop with its state.
@@ -99,6 +105,12 @@ pub(super) struct Engine {
     /// What happens to guests' ports, and the guests that are read for it.
     port_events: mpsc::UnboundedReceiver<Vec<PortEvent>>,
     searches: JoinSet<locating::Found>,
+    /// What happens to the host's uplinks, which of them count, and the guests that are read for it.
+    uplink_events: mpsc::UnboundedReceiver<BTreeSet<String>>,
+    wanted_uplinks: watch::Sender<Wanted>,
+    behind: JoinSet<uplinks::Behind>,
+    /// The announcements for that, by connection, guest and MAC.
+    uplink_pace: Pace<(usize, String, MacAddr)>,
     /// Guests that are read again for a new configuration.
     again: JoinSet<reloading::ReadAgain>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
@@ -127,9 +139,13 @@ impl Engine {
     ) -> Result<Self, String> {
         let ledgers = state_file.load().unwrap_or_default();
         let engine = Self::follow(config, host, ledgers, board)?;
-        let publisher = engine.publisher.with_history(History::here());
+        engine.wanted_uplinks.send_replace(engine.wanted_uplinks());
+        let wanted = engine.wanted_uplinks.subscribe();
+        let uplink_events = run::uplinks::watch(engine.host.links.clone(), engine.host.ovs.clone(), wanted);
         let port_events = ports::watch(engine.host.links.clone(), engine.host.ovs.clone());
-        let engine = Engine { port_events, file, state_file: Some(state_file), publisher, ..engine };
+        let publisher = engine.publisher.with_history(History::here());
+        let engine =
+            Engine { port_events, uplink_events, file, state_file: Some(state_file), publisher, ..engine };
         Ok(engine.with_peers(peers).held_as_before())
     }
 
@@ -185,6 +201,10 @@ impl Engine {
             silences: JoinSet::new(),
             port_events: mpsc::unbounded_channel().1,
             searches: JoinSet::new(),
+            uplink_events: mpsc::unbounded_channel().1,
+            wanted_uplinks: watch::channel(Wanted::default()).0,
+            behind: JoinSet::new(),
+            uplink_pace: Pace::default(),
             again: JoinSet::new(),
             heard,
             peers: None,
@@ -217,6 +237,8 @@ impl Engine {
                 Some(Ok(silence)) = self.silences.join_next() => self.is_silent(silence),
                 Some(events) = self.port_events.recv() => self.locate(events),
                 Some(Ok(found)) = self.searches.join_next() => self.located(found),
+                Some(uplinks) = self.uplink_events.recv() => self.uplinks_changed(&uplinks),
+                Some(Ok(behind)) = self.behind.join_next() => self.is_behind(behind),
                 Some(Ok(read)) = self.again.join_next() => self.read_again(read),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = hangup.recv() => self.reload(),

@@ -40,6 +40,7 @@ impl Engine {
                     peers.change(keys, &config.peers);
                 }
                 self.config = config;
+                self.wanted_uplinks.send_replace(self.wanted_uplinks());
                 self.reorder();
                 self.publisher.describe(|daemon| source.describe(daemon));
                 tracing::info!(

@@ -27,6 +27,8 @@ const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
 const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 1 << 3;
+// include/uapi/linux/if_link.h, `IFLA_BOND_*`
+const IFLA_BOND_ACTIVE_SLAVE: u16 = 2;
 // include/uapi/linux/rtnetlink.h
 const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 1 << 2;
 const RTMGRP_LINK: u32 = 1;
@@ -264,6 +266,10 @@ fn link_info(link: &mut Link, info: &[u8]) {
         link.bridge = Some(Bridge {
             vlan_filtering: filtering.is_some_and(|(_, value)| value.first().is_some_and(|b| *b != 0)),
         });
+    }
+    if link.is("bond") {
+        let active = attributes(own).find(|(kind, _)| *kind == IFLA_BOND_ACTIVE_SLAVE);
+        link.active_member = active.and_then(|(_, value)| u32_at(value, 0)).filter(|index| *index > 0);
     }
     if link.is("vlan") {
         let id = attributes(own).find(|(kind, _)| *kind == IFLA_VLAN_ID);

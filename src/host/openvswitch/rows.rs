@@ -12,7 +12,7 @@ pub fn columns() -> Value {
     json!({
         "Open_vSwitch": {"columns": ["external_ids", "other_config", "next_cfg", "cur_cfg"]},
         "Bridge": {"columns": ["name", "ports"]},
-        "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "other_config"]},
+        "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "bond_active_slave", "other_config"]},
         "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options"]},
     })
 }
@@ -93,6 +93,7 @@ fn port(row: &Map<String, Value>) -> Port {
         tag: set(row, "tag").find_map(vlan),
         vlan_mode: text(row, "vlan_mode"),
         trunks: set(row, "trunks").filter_map(vlan).collect(),
+        bond_active_slave: text(row, "bond_active_slave"),
         other_config: map(row, "other_config"),
         ..Port::default()
     }

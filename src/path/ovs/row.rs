@@ -41,6 +41,8 @@ pub struct Port {
     pub vlan_mode: Option<String>,
     /// `trunks`.
     pub trunks: Vec<u16>,
+    /// `bond_active_slave`: the MAC address of the interface by which a bond transmits, where there is one such.
+    pub bond_active_slave: Option<String>,
     /// `other_config`.
     pub other_config: BTreeMap<String, String>,
     /// `next_cfg` when this row last changed: until `cur_cfg` reaches it, the datapath still has the previous state.

@@ -170,7 +170,14 @@ pub struct LibvirtTable {
 
 impl Default for LibvirtTable {
     fn default() -> Self {
-        let events = vec![Cause::Migrated, Cause::Restored, Cause::Plugged, Cause::Moved, Cause::LinkUp];
+        let events = vec![
+            Cause::Migrated,
+            Cause::Restored,
+            Cause::Plugged,
+            Cause::Moved,
+            Cause::LinkUp,
+            Cause::Uplink,
+        ];
         LibvirtTable { uri: None, more_uris: Vec::new(), events }
     }
 }

@@ -77,7 +77,7 @@ pub enum Command {
         /// For how long, at most 4h
         #[arg(long = "for", value_name = "TIME", value_parser = values::pause, default_value = "15m")]
         lasts: Duration,
-        /// Why, for those who look at the status
+        /// Why; the status shows it
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },

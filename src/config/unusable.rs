@@ -44,7 +44,7 @@ impl Config {
             .chain(self.vm.iter().map(|(name, table)| ("vm", name, table)));
         let of_several = overrides.flat_map(|(kind, name, table)| for_one_nic(kind, name, table));
         let of_nics = self.nic.iter().flat_map(|(mac, nic)| of_nic(mac, nic));
-        let all = self.schedule_out_of_range().into_iter().chain(self.tables());
+        let all = self.schedule_out_of_range().into_iter().chain(self.tables()).chain(self.unusable_peers());
         let all = all.chain(self.too_many_queries());
         all.chain(of_several).chain(of_nics).collect()
     }
@@ -129,6 +129,13 @@ impl Config {
                 ["libvirt", "events"],
                 "\"handover\" and \"kept\" are turned on by [peers]: leave them out",
             ),
+        ];
+        wrong(checks)
+    }
+
+    fn unusable_peers(&self) -> Vec<Unusable> {
+        let is_relative = |file: &std::path::PathBuf| !file.is_absolute();
+        wrong([
             (
                 self.peers.is_configured() && self.peers.key_file.is_none(),
                 ["peers", "addresses"],
@@ -140,10 +147,14 @@ impl Config {
                 ["peers", "key-file"],
                 "peers.key-file is not an absolute path: begin it with /",
             ),
-        ];
-        let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
-        wrong.map(|(_, path, words)| Unusable::of(&path, words)).collect()
+        ])
     }
+}
+
+/// The checks that say so, with their key and the words.
+fn wrong<const N: usize>(checks: [(bool, [&str; 2], &str); N]) -> Vec<Unusable> {
+    let wrong = checks.into_iter().filter(|(is_wrong, ..)| *is_wrong);
+    wrong.map(|(_, path, words)| Unusable::of(&path, words)).collect()
 }
 
 /// What of a network's or a VM's table belongs to one NIC.

@@ -74,7 +74,7 @@ pub struct Paused {
     pub until: String,
     /// The operator's reason.
     pub reason: Option<String>,
-    /// The user who asked for it.
+    /// The user that asked for it.
     pub by_uid: u32,
 }
 

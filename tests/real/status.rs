@@ -104,6 +104,13 @@ fn the_history_outlives_the_daemon_and_has_announcements_by_hand() {
         2,
         "{table}"
     );
+
+    daemon.terminate();
+    let of_one = site.host.announce(&["status", "web1", "--json"]);
+    assert_eq!((of_one.code, of_one.stdout.lines().count()), (Some(1), 2), "{of_one:#?}");
+    let of_none = site.host.announce(&["status", "web2"]);
+    assert!(of_none.stderr.contains("no announcement of web2 is remembered on this host"), "{of_none:#?}");
+    assert_eq!(of_none.stdout, "");
 }
 
 #[test]

@@ -30,8 +30,9 @@ pub(super) fn run(args: &args::Status) -> Result<Status, Problem> {
     let earlier = History::here().read();
     let status = match ask() {
         Ok(status) => status,
-        Err(problem) if args.prometheus || args.json || earlier.is_empty() => return Err(problem),
-        Err((failed, why)) if args.svg => {
+        Err(problem) if args.prometheus || earlier.is_empty() => return Err(problem),
+        Err(problem) if args.json && vm(args).is_none() => return Err(problem),
+        Err((failed, why)) if args.svg || vm(args).is_some() => {
             complain(&why);
             let status = Snapshot { recent: earlier, ..Snapshot::default() };
             return told(status, args).map(|status| status.max(failed));
@@ -71,8 +72,13 @@ fn with_earlier(mut status: Snapshot, earlier: Vec<Ended>) -> Snapshot {
     status
 }
 
+/// The VM that is meant, if it is one.
+fn vm(args: &args::Status) -> Option<&String> {
+    args.vm.as_ref().or(args.of.as_ref())
+}
+
 fn told(status: Snapshot, args: &args::Status) -> Result<Status, Problem> {
-    match args.vm.as_ref().or(args.of.as_ref()) {
+    match vm(args) {
         Some(vm) => of_vm(status, vm, args),
         None => Ok(all(status, args)),
     }

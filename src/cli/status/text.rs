@@ -1,4 +1,4 @@
-//! The status in words: who is connected, what is under way, a table of what has ended.
+//! The status in words: what is connected, what is under way, a table of what has ended.
 
 use std::path::Path;
 

@@ -145,8 +145,11 @@ impl Injectors {
     pub async fn send_inward(&self, to: &Inward, frames: &[&[u8]]) -> Result<(), WayError> {
         match to {
             Inward::Packet(device) => {
-                self.open_socket(device.ifindex)?;
-                self.send_packets(device.ifindex, frames)
+                // Not kept: a host has many guests, and each is queried twice.
+                let socket = packet::Socket::open(device.ifindex)?;
+                let sent = frames.iter().try_for_each(|frame| socket.send(frame));
+                close(socket);
+                sent.map_err(WayError::Write)
             }
             Inward::PacketOut { bridge, port } => {
                 self.bridges.packet_out(bridge, Aim::Port(*port), frames).await

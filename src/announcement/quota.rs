@@ -1,6 +1,5 @@
-//! The frame rate of the whole host, and the order of those that wait: what is announced before it runs before all else, first
-//! attempts before second ones, and within an
-//! attempt announcements before questions.
+//! The frame rate of the whole host, and the order of those that wait: guests that do not run yet before all others, first attempts
+//! before second ones, and within an attempt announcements before questions.
 //!
 //! A first round is sent as soon as the debt is zero, and paid for afterwards. A later round is paid for beforehand, and
 //! leaves a reserve for first rounds, which may come at any moment.

@@ -165,7 +165,7 @@ impl Board {
         if text.change == change && !text.is_outdated(now) {
             return text.json.clone();
         }
-        let shown = Shown { metrics: shown.metrics.clone().with_sent(&self.sent.so_far()), ..shown.clone() };
+        let shown = self.with_sent(shown.clone());
         let mut standings: Vec<_> = shown.now.entries.iter().map(|entry| entry.standing.clone()).collect();
         standings.iter_mut().for_each(|standing| drop(standing.borrow_and_update()));
         let json = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
@@ -175,17 +175,21 @@ impl Board {
 
     /// The page of the host with this name, at `now` (RFC 3339).
     pub(super) fn page(&self, host: &str, now: &str) -> String {
-        let shown = lock(&self.shown).clone();
+        let shown = self.with_sent(lock(&self.shown).clone());
         let here = shown.now.here.clone();
         page::draw(host, now, &Snapshot::from(shown), &here)
     }
 
     /// The metrics in Prometheus's format.
     pub(super) fn metrics(&self) -> String {
-        let shown = lock(&self.shown);
-        let (metrics, gauges, waiting) = (shown.metrics.clone(), shown.gauges(), waiting(&shown.now.entries));
-        drop(shown);
-        metrics.with_sent(&self.sent.so_far()).text(&gauges, &waiting)
+        let shown = self.with_sent(lock(&self.shown).clone());
+        shown.metrics.text(&shown.gauges(), &waiting(&shown.now.entries))
+    }
+
+    /// Frames are counted where they are sent.
+    fn with_sent(&self, mut shown: Shown) -> Shown {
+        shown.metrics.take_sent(&self.sent.so_far());
+        shown
     }
 }
 

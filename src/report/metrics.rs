@@ -121,10 +121,9 @@ impl Metrics {
         *self.events.entry(cause.word().into()).or_default() += 1;
     }
 
-    /// The same with these counts of the frames that were sent, also by announcements that are under way.
-    pub fn with_sent(self, frames: &Tally) -> Metrics {
-        let frames = frames.by_kind().map(|(kind, count)| (kind.word().to_owned(), count)).collect();
-        Metrics { frames, ..self }
+    /// Takes these counts of the frames that were sent, also by announcements that are under way.
+    pub fn take_sent(&mut self, frames: &Tally) {
+        self.frames = frames.by_kind().map(|(kind, count)| (kind.word().to_owned(), count)).collect();
     }
 
     /// Counts what became of a migration between peers.

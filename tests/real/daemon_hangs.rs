@@ -39,7 +39,9 @@ fn guests_on_linux_bridges_need_neither_open_vswitch_nor_a_journal_nor_clients_t
     let status = announced(second, 2 * GUESTS);
 
     println!("first frames without: {}; beside what hangs: {}", median(alone), median(delays(&status)));
-    assert_eq!(status["metrics"]["frames"]["rarp"], 2 * GUESTS * 3, "{status:#}");
+    // A round may be taken for lost where the machine is busy, and be sent again.
+    let rarps = status["metrics"]["frames"]["rarp"].as_u64().unwrap();
+    assert!(rarps >= 2 * GUESTS as u64 * 3, "{status:#}");
     host.sh("kill -CONT $(cat /run/openvswitch/ovs-vswitchd.pid) $(cat /run/openvswitch/ovsdb-server.pid)");
     assert_eq!(daemon.terminate().code, Some(0));
 }

@@ -73,7 +73,7 @@ async fn ended(interrupt: &mut Signal, terminate: &mut Signal) {
 
 /// What there is of the VM, if one is meant.
 fn of_vm(mut status: Snapshot, args: &args::Status) -> Snapshot {
-    if let Some(vm) = args.vm.as_ref().or(args.of.as_ref()) {
+    if let Some(vm) = super::vm(args) {
         status.announcements.retain(|under_way| under_way.is_of(vm));
         status.recent.retain(|ended| ended.is_of(vm));
     }

@@ -88,7 +88,7 @@ impl Engine {
     }
 }
 
-/// `paused until 2026-11-25T18:49:01.000Z: switch replaced`.
+/// `announced is paused until 2026-11-25T18:49:01Z (switch replaced): nothing is sent, …`.
 fn words(paused: &Paused) -> String {
     let reason = paused.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let until = paused.until.get(..19).unwrap_or_default();

@@ -18,7 +18,8 @@ use crate::host::pcap::Pcap;
 use crate::report::Report;
 use crate::report::standing::Standing;
 use crate::run::announcer::{self, Signals, Stop};
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 
 /// Announces the selected NICs for an event at `began`, and prints a report of each.
 ///

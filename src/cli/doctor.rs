@@ -21,7 +21,8 @@ use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::report::unmet::Unmet;
 use crate::report::{VERSION, count};
 use crate::run::diagnose;
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 
 /// The capabilities that ways in and captures need.
 const CAPABILITIES: [Capability; 3] =

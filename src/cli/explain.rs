@@ -25,8 +25,9 @@ use crate::report::unmet::Unmet;
 use crate::report::{Path, TRUNK, count};
 use crate::run::asking::{gateways_here, settings_here};
 use crate::run::diagnose;
+use crate::run::host::Host;
 use crate::run::inward;
-use crate::run::order::{Host, Order};
+use crate::run::order::Order;
 use crate::run::routed;
 
 /// Explains each selected NIC.

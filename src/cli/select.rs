@@ -1,6 +1,5 @@
 //! From the command line and the guests to orders.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -13,22 +12,15 @@ use crate::guest::Absent;
 use crate::guest::event::Cause;
 use crate::guest::target::{Plug, Target, Unannounceable};
 use crate::guest::{GuestState, Wanted};
-use crate::host::injector::Injectors;
 use crate::host::libvirt::{Find, Found, Guest};
-use crate::host::netlink::{fdb, links};
-use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
-use crate::host::witness::Witness;
 use crate::path::link::Links;
 use crate::path::ovs::Ovs;
 use crate::path::uplinks::Uplinks;
 use crate::report::Report;
+use crate::run::host::Host;
 use crate::run::link_query::{self, LinkQuery};
-use crate::run::order::{Capture, Host, Injector, Order};
-use crate::run::pacer::Pacer;
-use crate::run::sent_frames::SentFrames;
-use crate::run::solicitor::Solicitor;
+use crate::run::order::Order;
 use crate::run::targets;
-use crate::run::traces::Traces;
 
 /// Whether a guest runs.
 type State = watch::Receiver<GuestState>;
@@ -89,38 +81,19 @@ impl Start {
     /// The host's devices cannot be read, or the device of `--dev` is no guest's.
     pub(super) async fn look_around(self) -> Result<(Host, Result<Selection, Problem>), Problem> {
         let Start { nics, config, find } = &self;
-        let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
-        let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-        let (links, ovs, found) = tokio::join!(
-            links::watch(),
-            ovsdb::watch(socket.clone(), config.ports.wait),
-            look(nics, config, *find)
-        );
-        let links = links.map_err(|error| (Status::Failed, error.to_string()))?;
+        let (host, found) = tokio::join!(Host::watch(config), look(nics, config, *find));
+        let (host, _) = host.map_err(|error| (Status::Failed, error.to_string()))?;
         if let Whom::Device(device, _) = nics.whom() {
-            let other = not_a_guests(&device, &links.borrow(), &ovs.borrow().ovs, &config.path.uplinks);
+            let other =
+                not_a_guests(&device, &host.links.borrow(), &host.ovs.borrow().ovs, &config.path.uplinks);
             other.map_or(Ok(()), |what| {
                 Err((Status::Failed, format!("--dev {device} is {what}, not a guest's port")))
             })?;
         }
-        let mut selection = found.and_then(|found| choose(nics, config, found, &ovs.borrow().ovs));
+        let mut selection = found.and_then(|found| choose(nics, config, found, &host.ovs.borrow().ovs));
         for (order, _) in selection.iter_mut().flat_map(|selection| &mut selection.orders) {
             order.link_query = find.and_then(|find| link_query(find, config, &order.target));
         }
-        let host = Host {
-            links,
-            ovs,
-            fdb: fdb::Lookups::default(),
-            injectors: Injector::Host(Arc::new(Injectors::new(directory.clone()))),
-            flows: FlowMonitors::new(directory.clone()),
-            ovs_socket: socket,
-            ovs_directory: directory,
-            witness: Capture::Host(Witness::new()),
-            pace: Some(Pacer::start(config.limits.frames_per_second)),
-            solicitor: Solicitor::new(),
-            sent: SentFrames::default(),
-            traces: Traces::default(),
-        };
         Ok((host, selection))
     }
 }

@@ -26,8 +26,9 @@ use crate::report::unmet::{self, Unmet};
 use crate::report::{Path, VERSION};
 use crate::run::asking::gateways_here;
 use crate::run::diagnose;
+use crate::run::host::Host;
 use crate::run::observer::Observer;
-use crate::run::order::{Host, Order};
+use crate::run::order::Order;
 use crate::run::routed;
 
 /// How long to wait for frames from the network to the guest, and for late frames of a busy host.

@@ -14,19 +14,12 @@ use crate::announcement::injection::Method;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::daemon::state::StateFile;
 use crate::host::injector::Injectors;
-use crate::host::netlink::{fdb, links};
-use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
-use crate::host::witness::Witness;
 use crate::host::{privileges, sys};
 use crate::log::DaemonLog;
 use crate::report::count;
 use crate::report::handed_over::Handovers;
 use crate::report::snapshot::{Daemon, MissingInjector};
-use crate::run::order::{Capture, Host, Injector};
-use crate::run::pacer::Pacer;
-use crate::run::sent_frames::SentFrames;
-use crate::run::solicitor::Solicitor;
-use crate::run::traces::Traces;
+use crate::run::host::Host;
 use crate::run::wall_clock;
 
 mod board;
@@ -196,24 +189,7 @@ fn starting(daemon: &Daemon, config: &Config, host: &Host) -> String {
 }
 
 async fn host(config: &Config) -> Result<(Host, Arc<Injectors>), String> {
-    let socket = config.ovs.socket.clone().unwrap_or_else(ovsdb::default_socket);
-    let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
-    let injectors = Arc::new(Injectors::new(directory.clone()));
-    let host = Host {
-        links: links::watch().await.map_err(|error| error.to_string())?,
-        ovs: ovsdb::watch(socket.clone(), config.ports.wait).await,
-        fdb: fdb::Lookups::default(),
-        injectors: Injector::Host(injectors.clone()),
-        flows: FlowMonitors::new(directory.clone()),
-        ovs_socket: socket,
-        ovs_directory: directory,
-        witness: Capture::Host(Witness::new()),
-        traces: Traces::default(),
-        pace: Some(Pacer::start(config.limits.frames_per_second)),
-        solicitor: Solicitor::new(),
-        sent: SentFrames::default(),
-    };
-    Ok((host, injectors))
+    Host::watch(config).await.map_err(|error| error.to_string())
 }
 
 fn give_up_privileges(config: &Config, injectors: &Injectors) -> Result<(), String> {

@@ -26,10 +26,11 @@ use crate::report::names::error_code;
 use crate::report::standing::Standing;
 use crate::run::asking::Asking;
 use crate::run::diagnose;
+use crate::run::host::Host;
 use crate::run::lacking::Lacking;
 use crate::run::link_query;
 use crate::run::observer::Observer;
-use crate::run::order::{Host, Order};
+use crate::run::order::Order;
 use crate::run::showing::Shown;
 use crate::run::wall_clock;
 

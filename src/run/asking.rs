@@ -12,7 +12,8 @@ use crate::path::attachment::Attachment;
 use crate::path::hop::Role;
 use crate::path::link::Links;
 use crate::path::readiness::Assessment;
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 
 /// How long the kernel may take to answer: a round may be due.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);

@@ -21,7 +21,8 @@ use crate::proof::delivery::Delivery;
 use crate::proof::fdb_show::Port;
 use crate::proof::ofproto_trace::{self, Verdict};
 use crate::report::evidence::Learned;
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 
 /// How long a bridge may take to answer: a round may be due.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);

@@ -11,7 +11,7 @@ use pnet_base::MacAddr;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::order::{Capture, Host, Injector};
+use super::host::{Capture, Host, Injector};
 use super::pacer::Pacer;
 use super::sent_frames::SentFrames;
 use super::solicitor::Solicitor;

@@ -3,7 +3,7 @@
 use crate::announcement::injection::{self, Inward};
 use crate::guest::target::Target;
 use crate::path::readiness::Assessment;
-use crate::run::order::Host;
+use crate::run::host::Host;
 
 /// Why a guest cannot be reached.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ pub(crate) mod asking;
 pub(crate) mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod host;
 pub(crate) mod inward;
 mod lacking;
 pub(crate) mod link_query;

@@ -19,7 +19,7 @@ use crate::proof::membership::Membership;
 use crate::proof::sighting::Sighting;
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
-use crate::run::order::{Capture, Host};
+use crate::run::host::{Capture, Host};
 
 /// A frame that has not reached the uplink by then is lost. It may take a while through Open vSwitch.
 const DEPARTURE_TIMEOUT: Duration = Duration::from_millis(5);

@@ -1,17 +1,11 @@
-//! The host on which announcements run, and the order for one announcement.
+//! The order for one announcement.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pnet_base::MacAddr;
-use tokio::sync::watch;
-use tokio::time::Instant;
-
 use crate::announcement::frame::{self, Frame, Kind, Style};
 use crate::announcement::injection::Method;
-use crate::announcement::injection::{Inward, Way};
 use crate::announcement::question::{self, Question};
 use crate::announcement::schedule::Schedule;
 use crate::announcement::uplink;
@@ -22,24 +16,13 @@ use crate::guest::domain::Vlan;
 use crate::guest::event::Cause;
 use crate::guest::gateway::{self, Gateway};
 use crate::guest::target::Target;
-use crate::host::injector::{InjectorError, Injectors, WayError};
-use crate::host::netlink::fdb;
-use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::pcap::Pcap;
-use crate::host::witness::{Watch, Witness, WitnessError};
 use crate::path::attachment::Kind as Plugged;
-use crate::path::link::Links;
 use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
 use crate::path::uplinks::Uplinks;
-use crate::proof::capture_point::CapturePoint;
-#[cfg(test)]
-use crate::run::fake;
+use crate::run::host::Host;
 use crate::run::link_query::LinkQuery;
-use crate::run::pacer::Pacer;
-use crate::run::sent_frames::SentFrames;
-use crate::run::solicitor::Solicitor;
-use crate::run::traces::Traces;
 
 /// So many VLANs of a trunk without a native VLAN are announced, in so many rounds: each costs a frame.
 pub(super) const MAX_TRUNK_VLANS: usize = 64;
@@ -53,132 +36,6 @@ const EARLY_SCHEDULE: Schedule = Schedule {
 };
 /// Longer than any switch-over: a guest that stays paused is given up.
 const EARLY_WAIT: Duration = Duration::from_secs(60);
-
-/// The host, as its adapters keep it up to date.
-#[derive(Debug, Clone)]
-pub(crate) struct Host {
-    /// The network devices.
-    pub links: watch::Receiver<Links>,
-    /// Open vSwitch.
-    pub ovs: watch::Receiver<ovsdb::State>,
-    /// OVSDB's socket.
-    pub ovs_socket: PathBuf,
-    /// The directory of Open vSwitch's sockets.
-    pub ovs_directory: PathBuf,
-    /// The FDB of Linux bridges.
-    pub fdb: fdb::Lookups,
-    /// The injection methods.
-    pub injectors: Injector,
-    /// Captures frames.
-    pub witness: Capture,
-    /// The limit of frames per second, if there is one.
-    pub pace: Option<Pacer>,
-    /// The limit of router solicitations.
-    pub solicitor: Solicitor,
-    /// Open vSwitch's verdicts on frames, at a limited rate.
-    pub traces: Traces,
-    /// Notifications of changes to bridges' flows, while something is lost there.
-    pub flows: FlowMonitors,
-    /// Counts the frames.
-    pub sent: SentFrames,
-}
-
-/// Injects frames into the host as if the guest had sent them.
-#[derive(Debug, Clone)]
-pub(crate) enum Injector {
-    /// With the methods of this host.
-    Host(Arc<Injectors>),
-    /// Into the fake host.
-    #[cfg(test)]
-    Fake(Arc<fake::World>),
-}
-
-impl Injector {
-    /// Makes ready what needs capabilities; returns each method that could not be, and why.
-    pub(crate) async fn warm_up(&self) -> Vec<(Method, Arc<WayError>)> {
-        match self {
-            Injector::Host(injectors) => injectors.warm_up().await,
-            #[cfg(test)]
-            Injector::Fake(_) => Vec::new(),
-        }
-    }
-
-    /// Prepares the first of `ways` that works, and returns it.
-    pub(crate) async fn prepare(&self, ways: &[Way], forced: Option<Method>) -> Result<Way, InjectorError> {
-        match self {
-            Injector::Host(injectors) => injectors.prepare(ways, forced).await,
-            #[cfg(test)]
-            Injector::Fake(_) => ways.first().cloned().ok_or(InjectorError::Unavailable(Vec::new())),
-        }
-    }
-
-    /// Sends the frames of a round, in order, by a prepared method.
-    pub(crate) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
-        match self {
-            Injector::Host(injectors) => injectors.send(way, frames).await,
-            #[cfg(test)]
-            Injector::Fake(world) => world.send(way, frames).await,
-        }
-    }
-
-    /// Sends frames to the guest, in order.
-    pub(crate) async fn send_inward(&self, to: &Inward, frames: &[&[u8]]) -> Result<(), WayError> {
-        match self {
-            Injector::Host(injectors) => injectors.send_inward(to, frames).await,
-            #[cfg(test)]
-            Injector::Fake(_) => Ok(()),
-        }
-    }
-
-    /// A method that worked was removed for good.
-    pub(crate) fn is_exhausted(&self) -> bool {
-        match self {
-            Injector::Host(injectors) => injectors.is_exhausted(),
-            #[cfg(test)]
-            Injector::Fake(_) => false,
-        }
-    }
-}
-
-/// Captures frames.
-#[derive(Debug, Clone)]
-pub(crate) enum Capture {
-    /// On the devices of this host.
-    Host(Witness),
-    /// In the fake host.
-    #[cfg(test)]
-    Fake(Arc<fake::World>),
-}
-
-impl Capture {
-    /// Captures the announcements of `mac` at `points`; sightings have their time since `began`.
-    pub(crate) fn watch(
-        &self,
-        points: Vec<CapturePoint>,
-        mac: MacAddr,
-        began: Instant,
-    ) -> Result<Watch, WitnessError> {
-        match self {
-            Capture::Host(witness) => witness.watch(points, mac, began),
-            #[cfg(test)]
-            Capture::Fake(world) => Ok(world.watch(points, mac, began)),
-        }
-    }
-
-    /// Captures answers at the guest's own device.
-    pub(crate) fn watch_guest(
-        &self,
-        ifindex: u32,
-        mac: MacAddr,
-        began: Instant,
-    ) -> Result<Watch, WitnessError> {
-        match self {
-            Capture::Host(witness) => witness.watch_guest(ifindex, mac, began),
-            #[cfg(test)]
-            Capture::Fake(world) => Ok(world.watch_guest()),
-        }
-    }
-}
 
 /// One announcement: what is announced, and how.
 #[derive(Debug, Clone)]
@@ -406,6 +263,8 @@ fn is_tagged_only(target: &Target) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pnet_base::MacAddr;
+
     use super::*;
     use crate::guest::address::implied;
     use crate::guest::target::Plug;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::host::netlink::routes;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 
 const ROUTES_TIMEOUT: Duration = Duration::from_millis(200);
 

@@ -18,6 +18,7 @@ VENDORS = {
 }
 MODES = ("pre-copy", "post-copy")
 TENANTS = ("vm2", "vm3")
+HANDOVER_CURES = ("qemu", "announced", "handover")
 # Of FRR, in the place of the switch model: neither a vendor nor a VLAN.
 FABRICS = {
     "evpn": "EVPN of FRR: symmetric IRB, ARP suppression",
@@ -125,9 +126,9 @@ def scenarios(numbers, window):
     ]
 
 
-def handovers(attachments, modes, switch_overs, vendors, fails, window):
+def handovers(attachments, modes, switch_overs, vendors, cures, fails, window):
     """With QEMU alone, with announced, and with it on both hosts."""
-    product = itertools.product(attachments, modes, vendors, switch_overs, ("qemu", "announced", "handover"))
+    product = itertools.product(attachments, modes, vendors, switch_overs, cures)
     return [
         Case(cure, 0.0, vendor, mode, attachment, window=window, switch_over=switch_over, fails=fails, stream=True)
         for attachment, mode, vendor, switch_over, cure in product

@@ -33,7 +33,8 @@ use crate::report::page::Here;
 use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
 use crate::run::announcer::Stop;
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 use crate::run::{self, ports};
 
 mod announcing;

@@ -14,7 +14,8 @@ use crate::path::readiness::Assessment;
 use crate::report::standing::Standing;
 use crate::report::unmet::{self, Unmet};
 use crate::report::waiting::{DEPARTURE, INJECTOR};
-use crate::run::order::{Host, Order};
+use crate::run::host::Host;
+use crate::run::order::Order;
 use crate::run::routed;
 use crate::run::showing::View;
 

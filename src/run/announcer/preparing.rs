@@ -8,8 +8,8 @@ use crate::announcement::failure::Failure;
 use crate::announcement::injection::{self, Way};
 use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
+use crate::run::host::Host;
 use crate::run::lacking::Lacking;
-use crate::run::order::Host;
 
 /// Longer than any preparation, which has a time-out of its own.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -7,8 +7,8 @@ use crate::announcement::query;
 use crate::announcement::quota::Part;
 use crate::path::readiness::Assessment;
 use crate::report::multicast::Multicast;
+use crate::run::host::Host;
 use crate::run::inward;
-use crate::run::order::Host;
 
 impl Run {
     /// When the next query is due; none before a round has left.

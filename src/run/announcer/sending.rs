@@ -12,9 +12,9 @@ use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
 use crate::report::count;
 use crate::report::evidence::millis;
+use crate::run::host::Host;
 use crate::run::lacking::Lacking;
 use crate::run::observer::Observer;
-use crate::run::order::Host;
 
 impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.

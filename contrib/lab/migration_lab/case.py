@@ -18,6 +18,7 @@ VENDORS = {
 }
 MODES = ("pre-copy", "post-copy")
 TENANTS = ("vm2", "vm3")
+FAILURES = {"killed": "the destination's QEMU is killed", "cancelled": "the source cancels it"}
 HANDOVER_CURES = ("qemu", "announced", "handover")
 # Of FRR, in the place of the switch model: neither a vendor nor a VLAN.
 FABRICS = {
@@ -60,8 +61,10 @@ class Case:
     guest_announce: bool = False
     # Milliseconds for which the guest stands still at least: the destination's QEMU is held for so long. 0: as long as it takes.
     switch_over: int = 0
-    # The destination's QEMU is killed then, and the guest runs on at its source.
-    fails: bool = False
+    # How the migration fails then, one of `FAILURES`, so that the guest runs on at its source; empty: it does not.
+    fails: str = ""
+    # The guest writes to its memory all the time.
+    busy: bool = False
     # A tenant has a TCP stream with the guest, too.
     stream: bool = False
     # Seconds to watch from the moment when the guest runs and its port has its tag; a case is the same with another.
@@ -75,7 +78,7 @@ class Case:
         words = [self.cure, f"late-{self.late:g}", f"vendor-{self.vendor}", self.mode, self.attachment]
         if self.attachment in FABRICS:
             words = [self.cure, self.mode, self.attachment]
-        words += [f"switch-over-{self.switch_over}"] * (self.switch_over > 0) + ["fails"] * self.fails
+        words += [f"switch-over-{self.switch_over}"] * (self.switch_over > 0) + [self.fails] * bool(self.fails) + ["busy"] * self.busy
         words += ["since-port"] * (self.since == "port") + ["guest-announce"] * self.guest_announce
         return "_".join(words)
 
@@ -93,7 +96,7 @@ class Case:
         """Its place in a table."""
         values = (self.attachment, self.mode, self.late, self.vendor, self.cure)
         places = [axis.index(value) if value in axis else len(axis) for axis, value in zip(AXES.values(), values)]
-        return *places, self.late, self.since, self.guest_announce, self.switch_over, self.fails
+        return *places, self.late, self.since, self.guest_announce, self.switch_over, self.fails, self.busy
 
     @property
     def tag_words(self):
@@ -126,12 +129,13 @@ def scenarios(numbers, window):
     ]
 
 
-def handovers(attachments, modes, switch_overs, vendors, cures, fails, window):
+def handovers(attachments, modes, switch_overs, vendors, cures, guests, fails, window):
     """With QEMU alone, with announced, and with it on both hosts."""
-    product = itertools.product(attachments, modes, vendors, switch_overs, cures)
+    product = itertools.product(attachments, modes, vendors, guests, switch_overs, cures)
     return [
-        Case(cure, 0.0, vendor, mode, attachment, window=window, switch_over=switch_over, fails=fails, stream=True)
-        for attachment, mode, vendor, switch_over, cure in product
+        Case(cure, 0.0, vendor, mode, attachment, window=window, switch_over=switch_over, fails=fails, busy=guest == "busy",
+             stream=True)
+        for attachment, mode, vendor, guest, switch_over, cure in product
     ]
 
 

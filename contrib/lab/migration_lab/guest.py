@@ -13,6 +13,8 @@ SUBNET = "1.1.1.0/24"
 ADDRESS6, GATEWAY6, NEIGHBOUR6 = "2001:db8:1::1", "2001:db8:1::fe", "2001:db8:1::2"
 NEIGHBOUR_MAC, GATEWAY_MAC = "fa:16:3e:00:00:22", "00:00:5e:00:53:fe"
 MEMORY_MIB = 128
+# A busy guest writes to so much of it, again and again.
+DIRTY_MIB = 40
 # The userspace datapath of Open vSwitch hands on what has no checksum yet.
 OFFLOADS = " ".join(f"{what}='off'" for what in ("csum", "tso4", "tso6", "ecn", "ufo"))
 DRIVER = f"<driver name='qemu'><host gso='off' {OFFLOADS}/><guest {OFFLOADS}/></driver>"
@@ -46,6 +48,11 @@ if [ -e $ipv6/conf/eth0 ]; then
     for ask in "{GATEWAY}" "-6 {GATEWAY6}" "-6 {NEIGHBOUR6}"; do
         until /bin/busybox ping -c 1 -W 1 $ask; do :; done
     done
+fi
+if /bin/busybox grep -qw busy /proc/cmdline; then
+    /bin/busybox mkdir /memory
+    /bin/busybox mount -t tmpfs memory /memory
+    while :; do /bin/busybox dd if=/dev/zero of=/memory/dirty bs=1M count={DIRTY_MIB} conv=notrunc 2>/dev/null; done &
 fi
 while :; do /bin/busybox nc -ll -p 7 -e /bin/busybox cat; /bin/busybox sleep 1; done
 """
@@ -81,13 +88,13 @@ def _output(*command):
     return subprocess.run(list(map(str, command)), check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
-def xml(attachment, guest_announce, files):
+def xml(attachment, case, files):
     """VM1 as nova describes it; `files` is where `build` has left kernel and initramfs."""
-    ipv6 = "" if attachment.ipv6 else "ipv6.disable=1 "
+    words = ["quiet", *["ipv6.disable=1"] * (not attachment.ipv6), "no_timer_check", *["busy"] * case.busy]
     boot = f"""
         <kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd>
-        <cmdline>quiet {ipv6}no_timer_check</cmdline>"""
-    silent = "" if guest_announce else """
+        <cmdline>{" ".join(words)}</cmdline>"""
+    silent = "" if case.guest_announce else """
       <qemu:override><qemu:device alias='ua-net0'><qemu:frontend>
         <qemu:property name='guest_announce' type='bool' value='false'/>
       </qemu:frontend></qemu:device></qemu:override>"""

@@ -91,8 +91,7 @@ class _Lab:
         options = ["--postcopy", "--bandwidth", "30"] if self.case.mode == "post-copy" else []
         self.rack.source.sh(f"virsh --quiet migrate-setmaxdowntime vm1 {DOWNTIME_MS}")
         if self.case.switch_over:
-            hold = Hold(self.left.suspended, self.case.switch_over / 1000, signal.SIGKILL if self.case.fails else signal.SIGCONT)
-            hold.start()
+            Hold(self.left.suspended, self.case, self.rack.source).start()
         self.rack.attachment.migrating()
         self.rack.mark()
         self.called = called = time.time()
@@ -106,7 +105,7 @@ class _Lab:
                 virsh --quiet migrate-postcopy vm1
             """)
         out, err = virsh.communicate()
-        if bool(virsh.returncode) != self.case.fails:
+        if bool(virsh.returncode) != bool(self.case.fails):
             raise RuntimeError(f"the migration {'did not fail' if self.case.fails else 'failed'}: {out}{err}")
         returned = time.time()
         self.rack.attachment.migrated()
@@ -225,18 +224,20 @@ def after_stop(suspended, frames):
 
 
 class Hold(threading.Thread):
-    """Holds the destination's QEMU from the guest's stop on, for some seconds; then it goes on, or is killed."""
+    """Holds the destination's QEMU from the guest's stop on, for as long as the case says; then it goes on, unless the migration fails."""
 
-    def __init__(self, stopped, seconds, end):
+    def __init__(self, stopped, case, source):
         super().__init__(daemon=True)
-        self.stopped, self.seconds, self.end = stopped, seconds, end
+        self.stopped, self.case, self.source = stopped, case, source
 
     def run(self):
         self.stopped.wait()
         process = incoming()
         os.kill(process, signal.SIGSTOP)
-        time.sleep(max(0, self.stopped.at + self.seconds - time.time()))
-        os.kill(process, self.end)
+        time.sleep(max(0, self.stopped.at + self.case.switch_over / 1000 - time.time()))
+        if self.case.fails == "cancelled":
+            self.source.sh("virsh --quiet domjobabort vm1")
+        os.kill(process, signal.SIGKILL if self.case.fails == "killed" else signal.SIGCONT)
 
 
 def incoming():

@@ -161,7 +161,7 @@ class Rack:
         """Starts VM1 on host 1."""
         self.attachment.expect(self.source)
         domain = self.directory / "vm1.xml"
-        domain.write_text(guest.xml(self.attachment, self.case.guest_announce, self.site.guest))
+        domain.write_text(guest.xml(self.attachment, self.case, self.site.guest))
         self.source.sh(f"virsh --quiet create {domain}")
 
     def probe(self, name, log):
@@ -176,7 +176,8 @@ class Rack:
     def stream(self, name):
         """A TCP stream with VM1 from there."""
         tenant, _, target = self.probes[name]
-        process = self.tenant(tenant, sys.executable, pathlib.Path(__file__).parent / "stream.py", target)
+        process = self.tenant(tenant, sys.executable, pathlib.Path(__file__).parent / "stream.py", target,
+                              stdin=subprocess.PIPE)
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"stream: {process.communicate()}")
         return process
@@ -207,24 +208,24 @@ class Rack:
     def start_daemon(self):
         """Starts announced on host 3, or on both hosts of the migration as peers; returns when it hears libvirt."""
         hosts = [self.destination]
-        arguments = []
         if self.case.cure == "handover":
             hosts.append(self.source)
-            arguments = ["--config", self._peers()]
+            self._introduce(hosts)
         for host in hosts:
             log = open(self.directory / f"announced-{host.name}.log", "w")
-            host.start(self.site.programs / "announced", *arguments, stderr=log)
+            host.start(self.site.programs / "announced", stderr=log)
             status = f"{self.site.programs}/announce status --json 2>/dev/null || true"
             until(lambda: '"libvirt":true' in host.sh(status), "announced does not hear libvirt")
 
-    def _peers(self):
-        """A configuration by which the hosts of the migration know each other."""
-        key, config = self.directory / "peers.key", self.directory / "peers.toml"
+    def _introduce(self, hosts):
+        """The hosts of the migration know each other by their configuration."""
+        key = self.directory / "peers.key"
         key.touch(0o600)
         key.write_text(secrets.token_hex(32))
-        addresses = [f"10.77.0.{host.name[1:]}" for host in (self.source, self.destination)]
-        config.write_text(f"[peers]\naddresses = {json.dumps(addresses)}\nkey-file = {json.dumps(str(key))}\n")
-        return config
+        addresses = [f"10.77.0.{host.name[1:]}" for host in hosts]
+        for host in hosts:
+            with open(host.path("/etc/announced/announced.toml"), "a") as file:
+                file.write(f"[peers]\naddresses = {json.dumps(addresses)}\nkey-file = {json.dumps(str(key))}\n")
 
 
 def outer(script, *arguments):

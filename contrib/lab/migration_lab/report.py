@@ -148,8 +148,8 @@ def handovers(records):
         return ""
     lines = ["", "| " + " | ".join(HANDOVER_HEAD) + " |", "|" + "---|" * len(HANDOVER_HEAD)]
     for case, runs in cases:
-        over = (f"{case.switch_over}" if case.switch_over else "QEMU's") + (", fails" if case.fails else "")
-        cells = [case.attachment, case.mode, case.vendor, over, CURES[case.cure], str(len(runs))]
+        over = (f"{case.switch_over}" if case.switch_over else "QEMU's") + (f", {case.fails}" if case.fails else "")
+        cells = [case.attachment, case.mode, "FRR" if case.attachment in FABRICS else case.vendor, over + ", busy" * case.busy, CURES[case.cure], str(len(runs))]
         cells.append(median_and_worst([still(run) for run in runs]))
         cells.append(median_and_worst([run["moments_ms"]["first_frame_after_stop"] for run in runs]))
         for what in ("lost", "last_lost_ms"):

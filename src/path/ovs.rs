@@ -9,7 +9,9 @@ use pnet_base::MacAddr;
 mod row;
 
 use row::{ATTACHED_MAC, IFACE_ID, is_of_neutrons_agent};
-pub use row::{Bridge, DEAD_VLAN, Interface, Port, SETTLING_TIME, Uncounted, Untagged, Uuid};
+pub use row::{
+    Answers, Bridge, CarriedOut, DEAD_VLAN, Interface, Port, SETTLING_TIME, Uncounted, Untagged, Uuid,
+};
 
 /// The tables and columns that an announcement depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +30,8 @@ pub struct Ovs {
     pub ports: BTreeMap<Uuid, Port>,
     /// Table `Interface`.
     pub interfaces: BTreeMap<Uuid, Interface>,
+    /// What ovs-vswitchd has answered about changes that `next_cfg` does not count.
+    pub answers: Answers,
     /// The rows by the keys of look-ups, as of the last [`Ovs::reindex`]. Snapshots share it.
     index: Arc<Index>,
 }

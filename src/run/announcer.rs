@@ -38,6 +38,8 @@ mod patience;
 mod preparing;
 mod querying;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 /// The inputs that direct, end or pause an announcement, and where it shows how it stands.
 #[derive(Debug)]

@@ -76,9 +76,9 @@ impl World {
     /// Taps without a tag.
     pub(crate) fn new(taps: &[String]) -> Arc<World> {
         let device = |(n, name): (usize, &String)| link(n as u32 + 2, name, "tun", 0, 0);
-        let uplink = link(UPLINK, "eth0", "", 0, 0);
+        let uplink = link(UPLINK, "up0", "", 0, 0);
         let links = Links::from_iter(taps.iter().enumerate().map(device).chain([uplink]));
-        let ports: Vec<&str> = taps.iter().map(String::as_str).chain(["eth0"]).collect();
+        let ports: Vec<&str> = taps.iter().map(String::as_str).chain(["up0"]).collect();
         let state = ovsdb::State { ovs: ovs(&[("br-int", &ports)]), error: None, epoch: Instant::now() };
         let datapath = taps.iter().map(|tap| (tap.clone(), None)).collect();
         Arc::new(World {
@@ -119,6 +119,11 @@ impl World {
             let next_cfg = ovs.next_cfg;
             if let Some(port) = ovs.ports.get_mut(&format!("p-{tap}")) {
                 *port = Port { tag, ..port.clone() }.after(Some(port), counted, next_cfg, now);
+                let uncounted = port.uncounted.filter(|change| change.at == now);
+                if uncounted.is_some() {
+                    ovs.answers.changed_at = Some(now);
+                    ovs.answers.awaited = true;
+                }
             }
         });
     }
@@ -133,8 +138,9 @@ impl World {
         }
         drop((state, ovs));
         self.ovs.send_if_modified(|state| {
-            let is_behind = state.ovs.cur_cfg < state.ovs.next_cfg;
+            let is_behind = state.ovs.cur_cfg < state.ovs.next_cfg || state.ovs.answers.is_due();
             state.ovs.cur_cfg = state.ovs.next_cfg;
+            state.ovs.answers.until = Some(state.epoch.elapsed());
             is_behind
         });
     }

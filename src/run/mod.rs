@@ -18,6 +18,8 @@ pub(crate) mod sent_frames;
 mod showing;
 pub(crate) mod solicitor;
 pub(crate) mod targets;
+#[cfg(test)]
+pub(crate) mod testbed;
 pub(crate) mod traces;
 pub(crate) mod uplinks;
 pub(crate) mod wall_clock;

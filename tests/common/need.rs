@@ -67,7 +67,7 @@ fn is_there(need: &str) -> bool {
         "lab" => may_make_namespaces() && programs(&["ip", "nsenter", "setpriv"]),
         "ovs" => programs(&["ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"]),
         "ovn" => programs(&["ovn-northd", "ovn-controller", "ovn-nbctl", "ovn-sbctl", "ovn-appctl"]),
-        "neutron" => Command::new(super::neutron::python())
+        "neutron" => Command::new(python())
             .args(["-c", "import neutron"])
             .stderr(Stdio::null())
             .status()
@@ -86,6 +86,11 @@ fn is_there(need: &str) -> bool {
             .is_ok_and(|status| status.success()),
         program => programs(&[program]),
     }
+}
+
+/// The Python with neutron: Debian's, or that of a virtual environment.
+pub fn python() -> String {
+    std::env::var("NEUTRON_PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into())
 }
 
 /// Being root is not enough in a container.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::capture::{Capture, Direction};
 use super::guest::Nic;
 use super::host::{Host, Place};
+use super::need::python;
 use super::running::{Running, eventually};
 use super::site::{IPV4, IPV6};
 use super::stand::Stand;
@@ -18,11 +19,6 @@ pub const PROVIDER: u16 = 1100;
 pub const VNI: u32 = 5001;
 /// What an overlay needs of the agent: [`Neutron::start`].
 pub const VXLAN: [&str; 3] = ["openvswitch", "agent.tunnel_types=vxlan", "ovs.local_ip=10.1.1.1"];
-
-/// Whose neutron it is: Debian's, or that of a virtual environment.
-pub fn python() -> String {
-    std::env::var("NEUTRON_PYTHON").unwrap_or_else(|_| "/usr/bin/python3".into())
-}
 
 pub struct Neutron {
     /// The guest's tap is there, plugged nowhere.

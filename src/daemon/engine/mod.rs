@@ -45,6 +45,8 @@ mod pausing;
 mod reloading;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 mod uplinks;
 
 /// How long a libvirt may take to answer at the start before the daemon goes on without it.

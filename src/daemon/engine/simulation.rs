@@ -92,12 +92,12 @@ fn tap(guest: usize, nic: usize) -> String {
     format!("tap{guest}-{nic}")
 }
 
-fn uuid(guest: usize) -> String {
+pub(super) fn uuid(guest: usize) -> String {
     format!("{guest:08x}-0000-4000-8000-000000000000")
 }
 
 /// libvirt's answer about a guest. The NICs of the last guest have the same MAC.
-fn domain(guest: usize, nics: usize) -> Known {
+pub(super) fn domain(guest: usize, nics: usize) -> Known {
     let nic = |n: usize| Interface {
         kind: "ethernet".into(),
         mac: Some(MacAddr(0x52, 0x54, 0, 0, guest as u8, if guest == GUESTS - 1 { 0 } else { n as u8 })),

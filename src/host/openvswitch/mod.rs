@@ -1,6 +1,7 @@
 //! Open vSwitch: its database (RFC 7047), its bridges' OpenFlow sockets, and ovs-vswitchd's control socket.
 
 mod arrival;
+mod carried_out;
 pub(crate) mod flow_monitor;
 pub mod jsonrpc;
 pub mod openflow;

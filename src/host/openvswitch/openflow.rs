@@ -157,7 +157,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let body = packet_out(self.version, aim, frame)?;
             batch.extend(self.message(PACKET_OUT, &body));
         }
-        let barrier = if self.version == V1_0 { 18 } else { 20 };
+        self.send_and_wait(batch).await
+    }
+
+    /// Returns when the bridge has answered a message.
+    ///
+    /// A connection on which this was cancelled must be dropped.
+    pub async fn barrier(&mut self) -> io::Result<()> {
+        self.send_and_wait(Vec::new()).await
+    }
+
+    /// Sends these messages, and waits until the bridge has taken all of them.
+    async fn send_and_wait(&mut self, mut batch: Vec<u8>) -> io::Result<()> {
+        let barrier = self.barrier_kind();
         batch.extend(self.message(barrier, &[]));
         self.stream.write_all(&batch).await?;
         let sent = self.xid;
@@ -171,6 +183,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 _ => {}
             }
         }
+    }
+
+    /// OFPT_BARRIER_REQUEST; the reply is the next one.
+    fn barrier_kind(&self) -> u8 {
+        if self.version == V1_0 { 18 } else { 20 }
+    }
+
+    /// The bridge's side of [`Connection::barrier`].
+    #[cfg(test)]
+    pub(super) async fn answer_barrier(&mut self) {
+        let (_, request) = self.receive().await.unwrap();
+        assert_eq!(request.kind, self.barrier_kind());
+        let mut reply = self.message(request.kind + 1, &[]);
+        reply[4..HEADER].copy_from_slice(&request.xid.to_be_bytes());
+        self.stream.write_all(&reply).await.unwrap();
     }
 
     async fn answer(&mut self, echo: &Message) -> io::Result<()> {

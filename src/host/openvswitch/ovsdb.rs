@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::jsonrpc::Connection;
-use super::{arrival, rows};
+use super::{arrival, carried_out, rows};
 use crate::host::backoff::Backoff;
 use crate::path::ovs::{Ovs, Unreachable};
 
@@ -42,8 +42,16 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.epoch.elapsed()
+    }
+
+    /// Has ovs-vswitchd asked about changes that are not counted, if there are new ones.
+    fn ask(&mut self, due: &Notify) {
+        if self.ovs.answers.is_due() {
+            self.ovs.answers.awaited = true;
+            due.notify_one();
+        }
     }
 }
 
@@ -93,10 +101,14 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
         is_absence: error.is_absence() && !has_other_sockets(&socket),
     };
     state.error = first.as_ref().err().map(unreachable);
+    let due = Notify::new();
+    state.ask(&due);
     let (sender, receiver) = watch::channel(state);
+    let directory = socket.parent().map(PathBuf::from).unwrap_or_default();
     tokio::spawn(async move {
         tokio::select! {
-            () = keep(&socket, first, &sender) => {}
+            () = keep(&socket, first, &due, &sender) => {}
+            () = carried_out::keep(&directory, &due, &sender) => {}
             () = sender.closed() => {}
         }
     });
@@ -104,7 +116,7 @@ pub(crate) async fn watch(socket: PathBuf, wait: Duration) -> watch::Receiver<St
 }
 
 /// Follows the connection. If it is lost or refused, connects again after growing pauses, and as soon as a server appears.
-async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::Sender<State>) {
+async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, due: &Notify, to: &watch::Sender<State>) {
     let mut connection = first;
     let mut backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
     let mut is_loss_told = false;
@@ -112,7 +124,7 @@ async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::
         match connection {
             Ok(connection) => {
                 let since = Instant::now();
-                let error = follow(socket, connection, to).await.to_string();
+                let error = follow(socket, connection, due, to).await.to_string();
                 if since.elapsed() > MAX_RETRY {
                     backoff.reset();
                 }
@@ -138,6 +150,7 @@ async fn keep(socket: &Path, first: Result<Connection, OvsdbError>, to: &watch::
         let mut state = to.borrow().clone();
         connection = start(socket, &mut state, ANSWER_TIMEOUT).await;
         if connection.is_ok() {
+            state.ask(due);
             to.send_replace(State { error: None, ..state });
             if std::mem::take(&mut is_loss_told) {
                 tracing::info!("connected to OVSDB at {} again", socket.display());
@@ -172,14 +185,21 @@ async fn start(socket: &Path, state: &mut State, wait: Duration) -> Result<Conne
     in_time.unwrap_or_else(|_| Err(OvsdbError::NoAnswer(socket.into())))
 }
 
-async fn follow(socket: &Path, mut connection: Connection, to: &watch::Sender<State>) -> OvsdbError {
+async fn follow(
+    socket: &Path,
+    mut connection: Connection,
+    due: &Notify,
+    to: &watch::Sender<State>,
+) -> OvsdbError {
     loop {
         let step = match next(&mut connection, INACTIVITY_PROBE).await {
             Ok(message) => match updates(&message) {
                 Some(updates) => {
                     to.send_if_modified(|state| {
                         let now = state.now();
-                        rows::apply(&mut state.ovs, updates, now)
+                        let has_changed = rows::apply(&mut state.ovs, updates, now);
+                        state.ask(due);
+                        has_changed
                     });
                     Ok(())
                 }

@@ -25,6 +25,10 @@ pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
     for (uuid, port) in &mut ovs.ports {
         *port = std::mem::take(port).listed(known.ports.get(uuid), next_cfg, now);
     }
+    ovs.answers = known.answers;
+    if ovs.ports.values().any(|port| has_changed_uncounted(port, now)) {
+        ovs.answers.changed_at = Some(now);
+    }
     ovs
 }
 
@@ -52,6 +56,9 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
             None if port.interfaces.iter().any(has_ofport) => port.listed(None, next_cfg, now),
             _ => port.after(old, next_cfg != before, next_cfg, now),
         });
+        if new.as_ref().is_some_and(|port| has_changed_uncounted(port, now)) {
+            ovs.answers.changed_at = Some(now);
+        }
         put(&mut ovs.ports, uuid, new);
     }
     for (uuid, update) in rows("Interface") {
@@ -63,6 +70,10 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
         ovs.reindex();
     }
     changed
+}
+
+fn has_changed_uncounted(port: &Port, now: Duration) -> bool {
+    port.uncounted.is_some_and(|change| change.at == now)
 }
 
 fn open_vswitch(ovs: &mut Ovs, new: &Value) {
@@ -146,6 +157,7 @@ fn pair<'a>(value: &'a Value, word: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::ovs::CarriedOut;
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -201,10 +213,38 @@ mod tests {
         updates
     }
 
+    fn settles(ovs: &Ovs, cur_cfg: i64, now: u64) -> Option<Duration> {
+        match ovs.ports["p"].carried_out(cur_cfg, &ovs.answers, ms(now)) {
+            CarriedOut::In(left) => Some(left),
+            CarriedOut::Yes => None,
+            CarriedOut::Unanswered => panic!("nothing was asked"),
+        }
+    }
+
+    #[test]
+    fn a_change_that_ovs_vswitchd_is_asked_about_is_carried_out_when_it_answers_and_not_before() {
+        let mut ovs = Ovs::default();
+        apply(&mut ovs, &unmade(tagged(json!(["set", []]), None)), ms(0));
+        assert!(!ovs.answers.is_due(), "a new port");
+        apply(&mut ovs, &tagged(json!(7), None), ms(100));
+        assert!(ovs.answers.is_due());
+        ovs.answers.awaited = true;
+        let carried_out = |ovs: &Ovs, now| ovs.ports["p"].carried_out(ovs.cur_cfg, &ovs.answers, ms(now));
+        assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(19)));
+        assert_eq!(carried_out(&ovs, 5000), CarriedOut::Unanswered, "it hangs");
+        ovs.answers.until = Some(ms(99));
+        assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(19)), "an earlier question");
+        ovs.answers.until = Some(ms(100));
+        assert_eq!((carried_out(&ovs, 101), ovs.answers.is_due()), (CarriedOut::Yes, false));
+        let anew = listed(&tagged(json!(8), None), &ovs, ms(300));
+        assert!(anew.answers.is_due());
+        assert_eq!(carried_out(&anew, 400), CarriedOut::Unanswered);
+    }
+
     #[test]
     fn a_port_whose_change_was_not_counted_settles() {
         let mut ovs = Ovs::default();
-        let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
+        let settles = |ovs: &Ovs, now| settles(ovs, ovs.cur_cfg, now);
         apply(&mut ovs, &unmade(tagged(json!(["set", []]), None)), ms(0));
         assert_eq!(settles(&ovs, 0), None, "a new port receives no frame before it is made");
         apply(&mut ovs, &tagged(json!(7), None), ms(100));
@@ -222,14 +262,14 @@ mod tests {
     fn a_new_port_that_has_its_number_already_settles() {
         let mut ovs = Ovs::default();
         apply(&mut ovs, &tagged(json!(7), Some(8)), ms(100));
-        assert_eq!(ovs.ports["p"].settles_in(8, ms(101)), Some(ms(19)));
-        assert_eq!(ovs.ports["p"].settles_in(9, ms(101)), None);
+        assert_eq!(settles(&ovs, 8, 101), Some(ms(19)));
+        assert_eq!(settles(&ovs, 9, 101), None);
     }
 
     #[test]
     fn from_the_dead_vlan_a_port_settles_no_longer_than_it_did() {
         let mut ovs = Ovs::default();
-        let settles = |ovs: &Ovs, now| ovs.ports["p"].settles_in(ovs.cur_cfg, ms(now));
+        let settles = |ovs: &Ovs, now| settles(ovs, ovs.cur_cfg, now);
         apply(&mut ovs, &unmade(tagged(json!(4095), None)), ms(0));
         apply(&mut ovs, &tagged(json!(7), None), ms(1));
         assert_eq!(settles(&ovs, 1), None);
@@ -241,11 +281,11 @@ mod tests {
     #[test]
     fn a_row_that_a_listing_shows_for_the_first_time_may_have_changed_just_now() {
         let ovs = listed(&tagged(json!(7), Some(8)), &Ovs::default(), ms(100));
-        assert_eq!(ovs.ports["p"].settles_in(8, ms(100)), Some(ms(20)));
+        assert_eq!(settles(&ovs, 8, 100), Some(ms(20)));
         let again = listed(&tagged(json!(7), Some(8)), &ovs, ms(500));
-        assert_eq!(again.ports["p"].settles_in(8, ms(500)), None, "it has not changed");
+        assert_eq!(settles(&again, 8, 500), None, "it has not changed");
         let other = listed(&tagged(json!(8), Some(8)), &ovs, ms(500));
-        assert_eq!(other.ports["p"].settles_in(8, ms(500)), Some(ms(20)));
+        assert_eq!(settles(&other, 8, 500), Some(ms(20)));
     }
 
     #[test]

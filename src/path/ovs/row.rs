@@ -7,7 +7,7 @@ use std::time::Duration;
 /// (`neutron.plugins.ml2.drivers.openvswitch.agent.common.constants.DEAD_VLAN_TAG`).
 pub const DEAD_VLAN: u16 = 4095;
 
-/// How long ovs-vswitchd may take to carry out a change without a `next_cfg` that would show its completion.
+/// How long ovs-vswitchd may take to carry out a change that `next_cfg` does not count, where it cannot be asked.
 ///
 /// On an idle host it takes about 1.5 ms.
 pub const SETTLING_TIME: Duration = Duration::from_millis(20);
@@ -58,6 +58,35 @@ pub struct Uncounted {
     pub at: Duration,
     /// `next_cfg` at that time. A greater `cur_cfg` belongs to a later change, and covers this one.
     pub next_cfg: i64,
+}
+
+/// What ovs-vswitchd has answered about changes that are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answers {
+    /// When the last such change was reported.
+    pub changed_at: Option<Duration>,
+    /// Every change that was reported until then is carried out.
+    pub until: Option<Duration>,
+    /// It has been asked about the later ones. Where it cannot be, [`SETTLING_TIME`] must do.
+    pub awaited: bool,
+}
+
+impl Answers {
+    /// Some change is later than the last answer.
+    pub fn is_due(&self) -> bool {
+        self.changed_at > self.until
+    }
+}
+
+/// Whether the datapath has the state after a port's last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CarriedOut {
+    /// It has, as far as changes that are not counted go.
+    Yes,
+    /// Not yet, perhaps, and this much longer.
+    In(Duration),
+    /// ovs-vswitchd has been asked, and does not answer.
+    Unanswered,
 }
 
 /// A row of table `Interface`.
@@ -132,10 +161,16 @@ impl Port {
         Port { changed_in: next_cfg, uncounted, ..self }
     }
 
-    /// How much longer the datapath may have the state before the last change, given the present `cur_cfg`.
-    pub fn settles_in(&self, cur_cfg: i64, now: Duration) -> Option<Duration> {
-        let change = self.uncounted.filter(|change| cur_cfg <= change.next_cfg)?;
-        change.at.saturating_add(SETTLING_TIME).checked_sub(now).filter(|left| !left.is_zero())
+    /// Whether ovs-vswitchd has carried out its last change, given the present `cur_cfg` and the answers.
+    pub fn carried_out(&self, cur_cfg: i64, answers: &Answers, now: Duration) -> CarriedOut {
+        let is_open = |change: &Uncounted| cur_cfg <= change.next_cfg && Some(change.at) > answers.until;
+        let Some(change) = self.uncounted.filter(is_open) else { return CarriedOut::Yes };
+        let left = change.at.saturating_add(SETTLING_TIME).checked_sub(now);
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) => CarriedOut::In(left),
+            None if answers.awaited => CarriedOut::Unanswered,
+            None => CarriedOut::Yes,
+        }
     }
 
     /// It forwards no untagged frame that it receives.

@@ -7,7 +7,7 @@ use super::columns::{self, Wanted};
 use crate::guest::target::Target;
 use crate::path::attachment::Attachment;
 use crate::path::condition::Condition;
-use crate::path::ovs::{DEAD_VLAN, Plugged, Untagged};
+use crate::path::ovs::{CarriedOut, DEAD_VLAN, Plugged, Untagged};
 use crate::path::owner::Owner;
 
 /// How long a ready port stays ready after OVSDB is lost: the datapath keeps its state while ovsdb-server restarts.
@@ -38,8 +38,11 @@ fn port(target: &Target, facts: &Facts<'_>, plugged: Plugged<'_>, to: &mut Asses
     };
     let owner = to.in_charge.0;
     rule(owner, target, plugged, facts.untagged, &mut to.unmet);
-    to.settles_in = plugged.port.settles_in(facts.ovs.cur_cfg, facts.now);
-    if facts.ovs.cur_cfg < plugged.port.changed_in {
+    let carried_out = plugged.port.carried_out(facts.ovs.cur_cfg, &facts.ovs.answers, facts.now);
+    if let CarriedOut::In(left) = carried_out {
+        to.settles_in = Some(left);
+    }
+    if facts.ovs.cur_cfg < plugged.port.changed_in || carried_out == CarriedOut::Unanswered {
         to.unmet.push(Condition::NotApplied { port: plugged.port.name.clone() });
     }
     to.vlan = match (owner, plugged.port.untagged()) {

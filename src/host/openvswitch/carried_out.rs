@@ -1,0 +1,107 @@
+//! Asks ovs-vswitchd whether it has carried out the changes of the database that no `next_cfg` counts.
+//!
+//! Its main loop reads the database, answers OpenFlow messages and then reconfigures its bridges, in this order (`bridge_run`,
+//! Open vSwitch's `vswitchd/bridge.c`). So a change that has been reported is carried out when two messages have been answered, of
+//! which the second was sent after the answer to the first. One bridge answers for all.
+
+use std::io;
+use std::path::Path;
+
+use tokio::sync::{Notify, watch};
+
+use super::openflow::Connection;
+use super::ovsdb::State;
+
+/// Asks whenever it is notified, by the management sockets in `directory`, and records the answers.
+pub(super) async fn keep(directory: &Path, due: &Notify, to: &watch::Sender<State>) {
+    loop {
+        due.notified().await;
+        let (at, bridges) = {
+            let state = to.borrow();
+            let names = state.ovs.bridges.values().map(|bridge| bridge.name.clone());
+            (state.now(), names.collect::<Vec<_>>())
+        };
+        let answered = ask(directory, &bridges).await;
+        to.send_modify(|state| {
+            let answers = &mut state.ovs.answers;
+            match answered {
+                Ok(()) => answers.until = Some(at),
+                Err(_) => answers.awaited = false,
+            }
+            if answers.is_due() && answered.is_ok() {
+                due.notify_one();
+            }
+        });
+        if let Err(error) = answered {
+            tracing::debug!(
+                "{}: ovs-vswitchd cannot be asked what it has carried out: {error}",
+                directory.display()
+            );
+        }
+    }
+}
+
+/// Returns when ovs-vswitchd has carried out what it was told before.
+async fn ask(directory: &Path, bridges: &[String]) -> io::Result<()> {
+    let mut refused = io::Error::from(io::ErrorKind::NotFound);
+    for bridge in bridges.iter().filter(|bridge| !bridge.contains('/')) {
+        match Connection::open(&directory.join(format!("{bridge}.mgmt"))).await {
+            Ok(mut connection) => {
+                connection.barrier().await?;
+                return connection.barrier().await;
+            }
+            // A bridge that is new, or speaks another version.
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::path::ovs::{Bridge, Ovs};
+
+    fn state() -> State {
+        let mut ovs = Ovs::default();
+        let bridge = |name: &str| Bridge { name: name.into(), ..Bridge::default() };
+        ovs.bridges = [("a".into(), bridge("gone")), ("b".into(), bridge("br-int"))].into();
+        let mut state = State { ovs, error: None, epoch: Instant::now() };
+        state.ovs.answers.changed_at = Some(state.now());
+        state.ovs.answers.awaited = true;
+        state
+    }
+
+    #[tokio::test]
+    async fn an_answer_covers_what_was_reported_before_the_question_and_none_what_a_bridge_left_unanswered() {
+        let directory = tempfile::tempdir().unwrap();
+        let (to, mut states) = watch::channel(state());
+        let due = Notify::new();
+        due.notify_one();
+        let asked = keep(directory.path(), &due, &to);
+        let checked = async {
+            states.changed().await.unwrap();
+            let answers = states.borrow_and_update().ovs.answers;
+            assert_eq!((answers.until, answers.awaited), (None, false), "nothing answers: time must do");
+
+            let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
+            due.notify_one();
+            let stream = bridge.accept().await.unwrap().0;
+            let changed_at = states.borrow().ovs.answers.changed_at;
+            let mut bridge = Connection::over(stream).await.unwrap();
+            bridge.answer_barrier().await;
+            assert!(!states.has_changed().unwrap(), "one answer is not enough");
+            bridge.answer_barrier().await;
+            states.changed().await.unwrap();
+            let answers = states.borrow_and_update().ovs.answers;
+            assert!(answers.until >= changed_at && !answers.is_due(), "{answers:?}");
+        };
+        tokio::select! {
+            () = asked => unreachable!(),
+            () = checked => {}
+        }
+    }
+}

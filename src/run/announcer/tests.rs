@@ -1,0 +1,178 @@
+//! One announcement, on the fake host and on Open vSwitch.
+
+use super::*;
+use crate::guest::target::{DomainId, Manager, Plug, Target};
+use crate::run::testbed::{MAC, TAG, TAP, Testbed, on_both};
+
+/// A quarter of a second is longer than any settling.
+const WHILE: Duration = Duration::from_millis(250);
+
+/// An announcement under way.
+struct Running {
+    guest: watch::Sender<GuestState>,
+    stop: watch::Sender<Option<Stop>>,
+    standing: watch::Receiver<Standing>,
+    task: tokio::task::JoinHandle<Report>,
+}
+
+async fn start(bed: &Testbed, more: &str) -> Running {
+    let config = bed.config(more);
+    let domain = Some(DomainId { name: "web1".into(), uuid: "u".into() });
+    let device = Plug { device: Some(TAP.into()), ..Plug::default() };
+    let target = Target { domain, manager: Some(Manager::Nova), ..Target::of_device(device, MAC) };
+    let order = Order::new(target, &config, &["192.0.2.10".parse().unwrap()], None);
+    let (guest, is) = watch::channel(GuestState::Running);
+    let (stop, stopped) = watch::channel(None);
+    let (shown, standing) = watch::channel(Standing::default());
+    let orders = watch::channel(Arc::new(order)).1;
+    let signals = Signals { order: orders, guest: is, stop: stopped, standing: shown };
+    let host = bed.host(&config).await;
+    let task = tokio::spawn(announce(host, signals, Instant::now()));
+    Running { guest, stop, standing, task }
+}
+
+impl Running {
+    /// Waits until it has said that it waits.
+    async fn await_waiting(&mut self) {
+        let waits = |standing: &Standing| !standing.unmet.is_empty();
+        self.standing.wait_for(waits).await.unwrap();
+    }
+
+    async fn end(self) -> Report {
+        self.task.await.unwrap()
+    }
+}
+
+/// Every frame has left in the port's VLAN.
+fn assert_in_vlan(left: &[Option<u16>]) {
+    assert!(left.iter().all(|vlan| *vlan == Some(TAG)), "{left:?}");
+}
+
+#[test]
+fn a_ready_port_gets_every_round() {
+    on_both(async |bed| {
+        bed.bind(TAG).await;
+        let report = start(&bed, "").await.end().await;
+        assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
+        assert_eq!((report.rounds, report.evidence.lost_rounds), (3, 0));
+        assert_in_vlan(&bed.await_left(9).await);
+    });
+}
+
+#[test]
+fn nothing_leaves_before_ovs_vswitchd_has_carried_out_the_tag() {
+    for counted in [true, false] {
+        on_both(async |bed| {
+            let mut announcement = start(&bed, "").await;
+            announcement.await_waiting().await;
+            if counted {
+                bed.commit(Some(TAG), counted).await;
+                tokio::time::sleep(WHILE).await;
+                assert_eq!(bed.left(), []);
+            } else {
+                bed.commit(Some(TAG), counted).await;
+            }
+            bed.carry_out().await;
+            let report = announcement.end().await;
+            assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
+            assert_in_vlan(&bed.await_left(9).await);
+        });
+    }
+}
+
+#[test]
+fn a_port_in_the_dead_vlan_gets_nothing() {
+    on_both(async |bed| {
+        bed.bind(4095).await;
+        let mut announcement = start(&bed, "").await;
+        announcement.await_waiting().await;
+        tokio::time::sleep(WHILE).await;
+        bed.bind(TAG).await;
+        assert_eq!(announcement.end().await.outcome, Outcome::Announced);
+        assert_in_vlan(&bed.await_left(9).await);
+    });
+}
+
+#[test]
+fn a_tag_that_is_cleared_and_set_in_mid_burst_costs_no_round_and_no_frame_leaves_without_it() {
+    for counted in [true, false] {
+        on_both(async |bed| {
+            bed.bind(TAG).await;
+            let announcement = start(&bed, "").await;
+            bed.await_left(3).await;
+            bed.commit(None, counted).await;
+            bed.carry_out().await;
+            tokio::time::sleep(WHILE).await;
+            bed.commit(Some(TAG), counted).await;
+            bed.carry_out().await;
+            let report = announcement.end().await;
+            assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
+            assert_eq!(report.rounds, 3);
+            let left = bed.await_left(9).await;
+            assert!(left.len() >= 9, "{left:?}");
+            assert_in_vlan(&left);
+        });
+    }
+}
+
+#[test]
+fn a_lost_round_is_sent_again_until_one_leaves() {
+    on_both(async |bed| {
+        bed.bind(TAG).await;
+        bed.lose(true).await;
+        let mut announcement = start(&bed, "").await;
+        announcement.standing.wait_for(|standing| standing.lost > 1).await.unwrap();
+        bed.lose(false).await;
+        let report = announcement.end().await;
+        assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
+        assert!(report.evidence.lost_rounds > 1, "{report:?}");
+        assert_in_vlan(&bed.await_left(9).await);
+    });
+}
+
+#[test]
+fn a_bridge_that_hangs_delays_and_loses_nothing() {
+    on_both(async |bed| {
+        bed.bind(TAG).await;
+        bed.hang(true).await;
+        let announcement = start(&bed, "").await;
+        tokio::time::sleep(WHILE).await;
+        assert_eq!(bed.left(), []);
+        bed.hang(false).await;
+        let report = announcement.end().await;
+        assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
+        assert_in_vlan(&bed.await_left(9).await);
+    });
+}
+
+#[test]
+fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_more() {
+    on_both(async |bed| {
+        let mut announcement = start(&bed, "").await;
+        announcement.guest.send(GuestState::Paused("paused")).unwrap();
+        bed.bind(TAG).await;
+        tokio::time::sleep(WHILE).await;
+        assert_eq!(bed.left(), []);
+        announcement.guest.send(GuestState::Running).unwrap();
+        bed.await_left(3).await;
+        announcement.guest.send(GuestState::Left("migrated")).unwrap();
+        announcement.standing.changed().await.unwrap();
+        let report = announcement.end().await;
+        assert!(matches!(report.outcome, Outcome::Cancelled | Outcome::Announced), "{report:?}");
+        let left = bed.left().len();
+        tokio::time::sleep(WHILE).await;
+        assert_eq!(bed.left().len(), left, "nothing after it has ended");
+    });
+}
+
+#[test]
+fn an_interrupted_announcement_says_so() {
+    on_both(async |bed| {
+        let mut announcement = start(&bed, "").await;
+        announcement.await_waiting().await;
+        announcement.stop.send(Some(Stop::Interrupted)).unwrap();
+        let report = announcement.end().await;
+        assert_eq!((report.outcome, report.rounds), (Outcome::Cancelled, 0));
+        assert_eq!(bed.left(), []);
+    });
+}

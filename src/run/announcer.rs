@@ -228,13 +228,14 @@ impl Run {
         let Some(observer) = &mut self.observer else {
             return Round { at, left: true, only_rarp: false, answered: true };
         };
+        let had_left = observer.proof.departure().is_some();
         let fate = observer.judge_by_verdicts(host, seen).await;
         if fate == RoundFate::Lost {
             return Round { at, left: false, only_rarp: false, answered: false };
         }
         let answered = fate == RoundFate::Unseen || observer.is_answered();
-        // The first frame to leave may have done so before the injector returned.
-        let first = observer.proof.departure().filter(|_| self.machine.progress().rounds == 0);
+        // The first frame to leave may have done so before the injector returned. An earlier round's has another time.
+        let first = observer.proof.departure().filter(|_| !had_left);
         let at = first.map_or(at, |left| at.min(left.at));
         let only_rarp = fate == RoundFate::Partly && observer.proof.lacks_every_address();
         Round { at, left: true, only_rarp, answered }

@@ -151,6 +151,20 @@ fn a_verdict_is_of_each_kind_of_frame() {
     assert_eq!(run.code, Some(0), "{run:#?}");
 }
 
+/// A first round of which only the RARP leaves is sent again for a moment, each time a little later: not without a pause.
+#[test]
+fn a_port_that_lets_only_rarp_pass_gets_few_rounds() {
+    require!(lab, ovs);
+    let stand = Stand::open_vswitch();
+    let flow = format!("priority=100,arp,in_port={},actions=drop", stand.nic.tap());
+    stand.host.sh(&format!("ovs-ofctl add-flow br-int {flow}"));
+    let target = ["--dev", &stand.nic.tap(), "--mac", &stand.nic.mac, "--ip", IPV4];
+    let run = stand.host.announce(&[&target[..], &["--count", "2", "--wait", "0", "--json"]].concat());
+    let report = report(&run);
+    assert_eq!((run.code, &report["rounds"], &report["not_left"][0]), (Some(1), &2.into(), &IPV4.into()));
+    assert!((1..20).contains(&report["lost_rounds"].as_u64().unwrap()), "{report:#}");
+}
+
 /// As Calico and Ganeti plug a guest: a host route by the tap, and no bridge.
 #[test]
 fn a_tap_that_this_host_routes_to_is_told_at_once() {

@@ -217,7 +217,7 @@ async fn ways_in(host: &Host) -> Vec<Finding> {
 /// Whether frames can be seen to leave: without, nothing is proved.
 fn captures(host: &Host) -> Finding {
     let loopback = host.links.borrow().named("lo").map_or(1, |link| link.index);
-    let point = CapturePoint { ifindex: loopback, outward: Direction::In, is_uplink: false };
+    let point = CapturePoint { ifindex: loopback, outward: Direction::In, is_uplink: false, tunnel: None };
     match host.witness.watch(vec![point], MacAddr::zero(), Instant::now().into()) {
         Ok(_) => Finding::pass("proof", "frames can be seen to leave"),
         Err(why) => Finding::new(Verdict::Warn, "proof", why.to_string()).remedied("run as root"),

@@ -228,7 +228,7 @@ fn passages(observer: &Observer) -> Vec<Passage> {
         frame_names::names(proof.frames(), |number| seen[number].is_some())
     };
     let passages = observer.proof.hops().map(|(hop, vlan, seen)| Passage {
-        hop: hop.name.clone(),
+        hop: hop.label(),
         after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
         vlan,
         frames: passed(&observer.proof, seen),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::path::link::{Link, PortState};
+use crate::path::tunnel::Tunnel;
 
 /// One hop of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Hop {
     pub tag: Tag,
     /// The settings that keep frames of the previous hop from reaching this one.
     pub holds: Vec<Hold>,
+    /// Only frames that this tunnel has encapsulated pass here.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// The bridge and port before an edge.
@@ -70,6 +73,8 @@ pub enum Role {
     VethPeer,
     /// A bridge, a bond or a tunnel port of Open vSwitch: the frame passes unseen by the kernel.
     Ovs,
+    /// A tunnel whose encapsulated frames are captured at the NICs that follow.
+    Tunnel,
     /// A device stacked on others, such as a VLAN device or a bond: the frame passes to them.
     Upper,
     /// The last device: the frame leaves the host.
@@ -84,7 +89,7 @@ pub enum Edge {
     Nic,
     /// A device that the configuration names as an uplink.
     Uplink,
-    /// A tunnel: it encapsulates the frame, if it has a remote end for it.
+    /// A tunnel, or the NIC by which its encapsulated frames leave.
     Tunnel,
     /// A port of DPDK or AF_XDP: its frames bypass the kernel.
     Bypass,
@@ -102,11 +107,6 @@ impl Edge {
     /// The network is certainly beyond it. Any other edge counts only on a path that has no such edge.
     pub fn is_of_the_host(self) -> bool {
         matches!(self, Edge::Nic | Edge::Uplink | Edge::Tunnel | Edge::Bypass | Edge::Offload)
-    }
-
-    /// Frames may leave by it unseen.
-    pub fn is_blind(self) -> bool {
-        matches!(self, Edge::Tunnel | Edge::Bypass | Edge::Offload)
     }
 
     /// Where a frame goes that leaves by it, if that is not the network for certain.
@@ -143,12 +143,40 @@ impl Hop {
             from: None,
             tag: Tag::Untagged,
             holds: Vec::new(),
+            tunnel: None,
         }
     }
 
     /// A bridge of Open vSwitch, not a port of one that has no device.
     pub fn is_ovs_bridge(&self) -> bool {
         self.role == Role::Ovs && self.via.is_none()
+    }
+
+    /// The name to tell frames of a tunnel from others on the same device: `vxlan0 over up0`.
+    pub fn label(&self) -> String {
+        match &self.tunnel {
+            Some(tunnel) => format!("{} over {}", tunnel.name, self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// It is an edge, and frames that leave by it do not show.
+    pub fn is_blind(&self) -> bool {
+        match self.edge() {
+            Some(Edge::Tunnel) => self.tunnel.is_none(),
+            Some(Edge::Bypass | Edge::Offload) => true,
+            Some(_) => self.ifindex.is_none(),
+            None => false,
+        }
+    }
+
+    /// Frames for the guest that enter the host show here.
+    pub fn is_entrance(&self) -> bool {
+        match self.role {
+            Role::Tunnel => self.ifindex.is_some(),
+            Role::Edge(_) => self.tunnel.as_ref().is_none_or(|tunnel| !tunnel.has_device),
+            _ => false,
+        }
     }
 
     /// The kind of edge, if it is one.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::path::tunnel::TunnelDevice;
+
 /// A network device (`include/uapi/linux/if_link.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
@@ -34,6 +36,8 @@ pub struct Link {
     pub vlan_id: Option<u16>,
     /// `IFLA_BOND_ACTIVE_SLAVE`: the ifindex of the member by which a bond transmits, where there is one such.
     pub active_member: Option<u32>,
+    /// Set for a device that encapsulates Ethernet frames in a way that is understood.
+    pub tunnel: Option<TunnelDevice>,
     /// Set for a bridge.
     pub bridge: Option<Bridge>,
     /// Set for a port of a bridge.

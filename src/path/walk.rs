@@ -3,7 +3,7 @@
 //! Every device and bridge is visited once per VLAN, and the number of steps is bounded: cycles end, and the cost is linear
 //! in the devices that are no guests'.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::path::hop::{Edge, Hold, Hop, Role, Tag, Via};
 use crate::path::link::{Link, Links};
@@ -14,6 +14,7 @@ use crate::path::way_out::WayOut;
 
 mod linux;
 mod openvswitch;
+mod tunnel;
 
 /// The number of devices and ports that a walk visits.
 const MAX_STEPS: usize = 20_000;
@@ -94,6 +95,12 @@ struct Walk<'a> {
     dead_ends: Vec<String>,
     /// The port's network according to neutron's agent, once the frame is in Open vSwitch.
     network: Option<Network>,
+    /// By what they have in common, the edges of tunnel ports of Open vSwitch.
+    tunnels: HashMap<tunnel::Group<'a>, Vec<usize>>,
+    /// The host's NICs, once they were looked for.
+    nics: Option<Vec<&'a Link>>,
+    /// Frames of a tunnel are followed: no tunnel port of Open vSwitch encapsulates them again.
+    is_underlay: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -111,6 +118,9 @@ impl<'a> Walk<'a> {
             bridges: Vec::new(),
             dead_ends: Vec::new(),
             network: None,
+            tunnels: HashMap::new(),
+            nics: None,
+            is_underlay: false,
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::announcement::injection::Method;
 use crate::path::attachment::{Attachment, Kind};
 use crate::path::hop::{Edge, Hop, Role};
+use crate::path::tunnel::Encapsulation;
 use crate::path::way_out::{Reach, WayOut};
 
 /// The hops that a frame passes after its injection by one method.
@@ -32,6 +33,8 @@ pub struct CapturePoint {
     pub outward: Direction,
     /// Frames for the guest enter by it.
     pub is_uplink: bool,
+    /// Frames are looked for inside such tunnels only.
+    pub tunnel: Option<Encapsulation>,
 }
 
 impl CapturePath {
@@ -103,38 +106,45 @@ impl CapturePath {
     /// The direction in which outgoing frames pass the hop; `None` if the kernel does not show them or the hop is no capture
     /// point.
     pub fn outward(&self, hop: &Hop) -> Option<Direction> {
-        hop.ifindex.filter(|_| !self.exits_only || hop.role.is_edge())?;
+        // What does not enter a tunnel has not left by it.
+        let is_exit = hop.role.is_edge() || hop.role == Role::Tunnel;
+        hop.ifindex.filter(|_| !self.exits_only || is_exit)?;
         match (hop.role, self.method) {
             (Role::Nic, Method::Packet) | (Role::LinuxBridge, Method::Fdb) => Some(Direction::Out),
             (Role::Nic | Role::LinuxBridge | Role::VethPeer | Role::Edge(Edge::Host), _) => {
                 Some(Direction::In)
             }
-            (Role::Veth | Role::Upper | Role::Edge(_), _) => Some(Direction::Out),
+            (Role::Veth | Role::Upper | Role::Tunnel | Role::Edge(_), _) => Some(Direction::Out),
             (Role::Ovs, _) => None,
         }
     }
 
     /// Every capture point.
     pub fn points(&self) -> Vec<CapturePoint> {
-        let points = self.hops().iter().filter_map(|hop| {
-            let is_uplink = hop.role.is_edge();
-            Some(CapturePoint { ifindex: hop.ifindex?, outward: self.outward(hop)?, is_uplink })
-        });
-        points.collect()
+        let mut points = Vec::new();
+        for hop in self.hops() {
+            let (Some(ifindex), Some(outward)) = (hop.ifindex, self.outward(hop)) else {
+                continue;
+            };
+            let tunnel = hop.tunnel.as_ref().map(|tunnel| tunnel.encapsulation);
+            let point = CapturePoint { ifindex, outward, is_uplink: hop.is_entrance(), tunnel };
+            // Tunnels of several bridges may leave by one NIC.
+            if tunnel.is_none() || !points.contains(&point) {
+                points.push(point);
+            }
+        }
+        points
     }
 
     /// Whether a frame seen at this hop has left the host.
     pub fn proves(&self, hop: &Hop) -> bool {
-        let is_visible = hop.edge().is_some_and(|edge| !edge.is_blind());
-        is_visible && self.reach() != Reach::Several
+        hop.role.is_edge() && !hop.is_blind() && self.reach() != Reach::Several
     }
 
     /// The indexes of edges by which frames may leave unseen.
     pub fn blind(&self) -> impl Iterator<Item = usize> {
-        let is_blind = |hop: &Hop| match hop.edge() {
-            Some(edge) => edge.is_blind() || hop.ifindex.is_none(),
-            None => false,
-        };
+        let is_the_kernels = |hop: &Hop| hop.tunnel.as_ref().is_some_and(|tunnel| tunnel.has_device);
+        let is_blind = move |hop: &Hop| hop.is_blind() || is_the_kernels(hop);
         self.hops().iter().enumerate().filter(move |(_, hop)| is_blind(hop)).map(|(at, _)| at)
     }
 
@@ -143,6 +153,10 @@ impl CapturePath {
         let hop = &self.hops()[at];
         let name = &hop.name;
         match (hop.edge(), hop.ifindex) {
+            (Some(Edge::Tunnel), _) if hop.tunnel.is_some() => format!(
+                "{0} is a tunnel, and no encapsulated frame was seen on {name}: {0} has no remote end for it, or the host encrypts it",
+                hop.tunnel.as_ref().map_or("", |tunnel| &tunnel.name)
+            ),
             (Some(Edge::Tunnel), _) => {
                 format!("{name} is a tunnel, and its outgoing frames are not captured")
             }
@@ -228,7 +242,9 @@ mod tests {
             ),
             (
                 ["tap0", "gre-1:gre", "eth0"],
-                Some("gre_sys is a tunnel, and its outgoing frames are not captured"),
+                Some(
+                    "gre-1 is a tunnel, and no encapsulated frame was seen on eth0: gre-1 has no remote end for it, or the host encrypts it",
+                ),
             ),
             (["tap0", "tap1:internal", "patch:patch"], Some("tap1 is in another network namespace")),
         ] {

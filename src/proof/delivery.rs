@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 
-use crate::announcement::frame::{self, Frame, Kind};
+use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::frame_names::names;
 use crate::path::hop::{Edge, Hop, Role};
 use crate::path::ovs::DEAD_VLAN;
-use crate::path::way_out::Reach;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::departure::{Departed, departure, note};
 use crate::proof::ofproto_trace::Verdict;
@@ -19,9 +18,8 @@ use crate::proof::returned::Returned;
 use crate::proof::sighting::Sighting;
 
 pub(crate) mod stuck;
+mod unseen;
 
-/// The number of edges that a message names.
-const MAX_NAMES: usize = 8;
 /// The fate of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoundFate {
@@ -113,19 +111,6 @@ impl Delivery {
         }
     }
 
-    /// The first frame of each kind and VLAN for which a verdict would show whether it was lost. After a lost round, and on
-    /// another path, earlier verdicts are asked for again, since they may have changed.
-    pub fn unjudged(&self) -> Vec<&Frame> {
-        let is_lost = self.fate() == RoundFate::Lost;
-        let is_open = |number: usize| (is_lost || !self.is_current[number]) && !self.has_left(number);
-        let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
-        if !is_in_ovs || self.path.blind().next().is_none() {
-            return Vec::new();
-        }
-        let open = self.frames.iter().enumerate().filter(|(number, _)| is_open(*number));
-        frame::one_of_each(open.map(|(_, frame)| frame))
-    }
-
     /// Adds frames to the rounds from now on.
     pub fn add(&mut self, frames: impl Iterator<Item = Frame>) {
         self.frames.extend(frames);
@@ -157,7 +142,7 @@ impl Delivery {
     /// Records a sighting.
     pub fn saw(&mut self, sighting: &Sighting) {
         let hops = self.path.hops().iter().enumerate();
-        let at = hops.filter(|(_, hop)| hop.ifindex == Some(sighting.ifindex)).map(|(at, _)| at);
+        let at = hops.filter(|(_, hop)| sighting.is_at(hop)).map(|(at, _)| at);
         for at in at.collect::<Vec<_>>() {
             if self.path.outward(&self.path.hops()[at]) == Some(sighting.direction) {
                 self.passed(at, sighting);
@@ -171,10 +156,12 @@ impl Delivery {
     pub fn came_in(&self, sighting: &Sighting) -> Option<Edge> {
         let mut hops = self.path.hops().iter().enumerate();
         let (_, hop) = hops.find(|(at, hop)| {
-            let is_there = hop.ifindex == Some(sighting.ifindex);
-            is_there && self.path.outward(hop) != Some(sighting.direction) && self.is_reply(*at, sighting)
+            sighting.is_at(hop)
+                && self.path.outward(hop) != Some(sighting.direction)
+                && self.is_reply(*at, sighting)
         })?;
-        hop.edge()
+        // Where a tunnel has a device, frames enter by that.
+        if hop.role == Role::Tunnel { Some(Edge::Tunnel) } else { hop.edge() }
     }
 
     fn passed(&mut self, at: usize, sighting: &Sighting) {
@@ -194,7 +181,7 @@ impl Delivery {
             return note(&mut self.astray, departure, sighting.at);
         }
         let had_left = self.has_left(which);
-        let is_tunnel = hop.edge() == Some(Edge::Tunnel);
+        let is_tunnel = hop.role == Role::Tunnel || hop.role == Role::Edge(Edge::Tunnel);
         let departure = departure(hop, sighting);
         self.seen[at][which].get_or_insert(sighting.at);
         if is_tunnel {
@@ -222,7 +209,7 @@ impl Delivery {
 
     /// Whether a frame passes an edge on its way out.
     pub fn goes_out(&self, sighting: &Sighting) -> bool {
-        let mut hops = self.path.hops().iter().filter(|hop| hop.ifindex == Some(sighting.ifindex));
+        let mut hops = self.path.hops().iter().filter(|hop| sighting.is_at(hop));
         hops.any(|hop| self.path.proves(hop) && self.path.outward(hop) == Some(sighting.direction))
     }
 
@@ -237,10 +224,15 @@ impl Delivery {
         let vlan = |tag: Option<u16>| tag.filter(|tag| *tag != 0);
         let is_answer =
             |left: &Departed| left.at <= sighting.at && vlan(left.departure.vlan) == vlan(sighting.vlan);
-        match hop.edge() {
-            Some(Edge::Tunnel) => self.wrapped.is_some_and(|at| at <= sighting.at),
+        match hop.role {
+            Role::Tunnel => self.has_entered_tunnel(sighting.at),
+            Role::Edge(Edge::Tunnel) if hop.tunnel.is_none() => self.has_entered_tunnel(sighting.at),
             _ => self.path.proves(hop) && self.departures.iter().any(is_answer),
         }
+    }
+
+    fn has_entered_tunnel(&self, by: Duration) -> bool {
+        self.wrapped.is_some_and(|at| at <= by)
     }
 
     fn has_left(&self, frame: usize) -> bool {
@@ -291,70 +283,6 @@ impl Delivery {
     /// How often this frame has left.
     pub fn times_left(&self, number: usize) -> u64 {
         self.left[number]
-    }
-
-    /// Open vSwitch's verdicts on frames that may have left unseen, by number, as far as they were asked for.
-    pub fn verdicts_on_unseen(&self) -> impl Iterator<Item = (usize, &Verdict)> {
-        let verdicts = self.verdicts.iter().enumerate().filter(|(number, _)| self.left[*number] == 0);
-        let verdicts = verdicts.filter_map(|(number, verdict)| Some((number, verdict.as_ref()?)));
-        verdicts.filter(|(number, _)| self.unseen_way(*number).is_some())
-    }
-
-    /// Why a frame that was not seen to leave may have left.
-    pub fn unseen_way(&self, number: usize) -> Option<String> {
-        if self.path.way().is_alone {
-            return Some("its network uses tunnels, and none exists: no other host has a port of it".into());
-        }
-        let is_closed = !self.path.way().holds(self.frames[number].kind.cast()).is_empty();
-        if is_closed || self.is_held_before_ovs(number) {
-            return None;
-        }
-        // Without a port the verdict does not tell: the member of a bond is chosen later.
-        let verdict =
-            self.verdicts[number].as_ref().filter(|verdict| verdict.dropped || !verdict.outputs.is_empty());
-        let is_bound = |at: &usize| verdict.is_none_or(|verdict| self.is_bound(*at, verdict));
-        if let Some(at) = self.path.blind().find(is_bound) {
-            return Some(self.path.blindness(at));
-        }
-        let edges = self.path.way().hops.iter().zip(&self.seen).filter(|(hop, _)| hop.role.is_edge());
-        let is_seen = edges.clone().any(|(_, seen)| seen[number].is_some());
-        (self.path.reach() == Reach::Several && is_seen).then(|| {
-            let names: Vec<&str> = edges.take(MAX_NAMES).map(|(hop, _)| hop.name.as_str()).collect();
-            format!("none of {} is known to lead to the network (see [path] uplinks)", names.join(", "))
-        })
-    }
-
-    /// Whether a frame with this verdict is on its way to the edge at this index.
-    fn is_bound(&self, at: usize, verdict: &Verdict) -> bool {
-        let edge = &self.path.hops()[at];
-        let way: Vec<&Hop> = self.path.back_from(at).collect();
-        let mut onward = way.iter().rev().skip_while(|hop| hop.role != Role::Ovs);
-        // The first device behind Open vSwitch is the port of its datapath.
-        let port = onward.find(|hop| hop.role != Role::Ovs).map(|hop| hop.name.as_str());
-        let is_tunnel = edge.edge() == Some(Edge::Tunnel);
-        verdict.outputs.iter().any(|output| match output.is_wrapped {
-            true => is_tunnel,
-            false => port == Some(output.port.as_str()),
-        })
-    }
-
-    /// Whether a frame with this verdict is on its way to some edge, as far as the verdict tells.
-    pub fn is_bound_out(&self, verdict: &Verdict) -> bool {
-        let tells = verdict.dropped || !verdict.outputs.is_empty();
-        let mut edges = (0..self.path.hops().len()).filter(|at| self.path.hops()[*at].role.is_edge());
-        !tells || edges.any(|at| self.is_bound(at, verdict))
-    }
-
-    /// Why departures cannot be seen, if they cannot, and not all frames were seen to leave.
-    pub fn unseen(&self) -> Option<String> {
-        let never = (0..self.frames.len()).filter(|number| self.left[*number] == 0);
-        never.into_iter().find_map(|number| self.unseen_way(number))
-    }
-
-    /// The first frame whose departure cannot be seen; the first frame if all were seen to leave or are held.
-    pub fn first_unseen(&self) -> Option<&Frame> {
-        let is_unseen = |number: &usize| self.left[*number] == 0 && self.unseen_way(*number).is_some();
-        self.frames.get((0..self.frames.len()).find(is_unseen).unwrap_or_default())
     }
 
     /// The ways by which frames left the host, in the order of their first use.

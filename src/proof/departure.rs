@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::path::hop::{Edge, Hop, Via};
+use crate::proof::capture_point::Direction;
 use crate::proof::sighting::Sighting;
 
 /// The number of device and VLAN pairs by which departures are counted.
@@ -25,6 +26,9 @@ pub struct Departure {
     /// The kind of edge that the device is.
     #[serde(default)]
     pub edge: Option<Edge>,
+    /// The VNI, if it left by VXLAN or Geneve.
+    #[serde(default)]
+    pub vni: Option<u32>,
 }
 
 /// The frames that left by one device in one VLAN.
@@ -40,8 +44,15 @@ pub struct Departed {
 
 /// The departure of a frame that was seen at an edge.
 pub(super) fn departure(hop: &Hop, sighting: &Sighting) -> Departure {
-    let (bridge, port) = hop.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
-    Departure { device: hop.name.clone(), bridge, port, vlan: sighting.vlan, edge: hop.edge() }
+    let (bridge, mut port) = hop.via.clone().map(|Via { bridge, port }| (bridge, port)).unzip();
+    let outside = sighting.outside.as_ref();
+    if let (Some(tunnel), Some(outside)) = (&hop.tunnel, outside) {
+        let (from, to) = outside.between;
+        let remote = if sighting.direction == Direction::Out { to } else { from };
+        port = Some(tunnel.port_to(remote).to_owned());
+    }
+    let vni = outside.and_then(|outside| outside.vni);
+    Departure { device: hop.name.clone(), bridge, port, vlan: sighting.vlan, edge: hop.edge(), vni }
 }
 
 /// Counts a departure.
@@ -54,10 +65,22 @@ pub(super) fn note(departures: &mut Vec<Departed>, departure: Departure, at: Dur
     }
 }
 
+impl Departure {
+    /// The device transmits the frames of a tunnel, which the port names.
+    fn is_tunneled(&self) -> bool {
+        self.edge == Some(Edge::Tunnel) && self.port.as_ref() != Some(&self.device)
+    }
+}
+
 impl fmt::Display for Departure {
-    /// `left br-int by bond0 (eth1) in VLAN 100`, `left br0 by veth0 into another network namespace`.
+    /// `left br-int by bond0 (eth1) in VLAN 100`, `left br0 by veth0 into another network namespace`,
+    /// `left br-tun by vxlan0 over eth0 with VNI 5001`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.bridge, &self.port) {
+            (Some(bridge), Some(port)) if self.is_tunneled() => {
+                write!(f, "left {bridge} by {port} over {}", self.device)?;
+            }
+            (None, Some(port)) if self.is_tunneled() => write!(f, "left by {port} over {}", self.device)?,
             (Some(bridge), Some(port)) if *port != self.device => {
                 write!(f, "left {bridge} by {port} ({})", self.device)?;
             }
@@ -67,6 +90,7 @@ impl fmt::Display for Departure {
         if let Some(beyond) = self.edge.and_then(Edge::beyond) {
             write!(f, " {beyond}")?;
         }
-        self.vlan.map_or(Ok(()), |vlan| write!(f, " in VLAN {vlan}"))
+        self.vlan.map_or(Ok(()), |vlan| write!(f, " in VLAN {vlan}"))?;
+        self.vni.map_or(Ok(()), |vni| write!(f, " with VNI {vni}"))
     }
 }

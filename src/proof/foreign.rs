@@ -40,7 +40,7 @@ impl Foreign {
     /// of ours that left before.
     pub fn saw(&mut self, proof: &Delivery, sighting: &Sighting) {
         let mut edges = proof.path().hops().iter().filter(|hop| hop.role.is_edge());
-        let edge = edges.find(|hop| hop.ifindex == Some(sighting.ifindex));
+        let edge = edges.find(|hop| sighting.is_at(hop));
         let Some(edge) = edge.filter(|_| proof.is_from_guest(sighting)) else { return };
         if proof.path().outward(edge) == Some(sighting.direction) {
             self.left(sighting);
@@ -149,7 +149,14 @@ mod tests {
     const GUEST: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11);
 
     fn edge(device: &str) -> Departure {
-        Departure { device: device.into(), bridge: Some("br0".into()), port: None, vlan: None, edge: None }
+        Departure {
+            device: device.into(),
+            bridge: Some("br0".into()),
+            port: None,
+            vlan: None,
+            edge: None,
+            vni: None,
+        }
     }
 
     fn at(ms: u64, frame: &[u8]) -> Sighting {

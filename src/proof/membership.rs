@@ -192,7 +192,14 @@ mod tests {
     }
 
     fn sighting(frame: Vec<u8>, ms: u64) -> Sighting {
-        Sighting { ifindex: 1, direction: Direction::Out, at: Duration::from_millis(ms), vlan: None, frame }
+        Sighting {
+            ifindex: 1,
+            direction: Direction::Out,
+            at: Duration::from_millis(ms),
+            vlan: None,
+            frame,
+            outside: None,
+        }
     }
 
     #[test]

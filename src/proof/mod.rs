@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod capture_filter;
 pub(crate) mod capture_point;
+pub(crate) mod decapsulation;
 pub(crate) mod delivery;
 pub(crate) mod departure;
 pub mod fdb_show;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::path::hop::Hop;
 use crate::proof::capture_point::Direction;
+use crate::proof::decapsulation::Outside;
 
 /// The two MAC addresses, before any tag.
 const ADDRESSES: usize = 12;
@@ -25,6 +27,8 @@ pub struct Sighting {
     pub vlan: Option<u16>,
     /// The frame without its tags, perhaps truncated.
     pub frame: Vec<u8>,
+    /// The tunnel that it is inside.
+    pub outside: Option<Outside>,
 }
 
 impl Sighting {
@@ -47,7 +51,13 @@ impl Sighting {
                 _ => break,
             }
         }
-        Sighting { ifindex, direction, at, vlan, frame }
+        Sighting { ifindex, direction, at, vlan, frame, outside: None }
+    }
+
+    /// Whether it is of this hop: on its device, and inside its tunnel or none.
+    pub fn is_at(&self, hop: &Hop) -> bool {
+        let tunnel = hop.tunnel.as_ref().map(|tunnel| tunnel.encapsulation);
+        hop.ifindex == Some(self.ifindex) && tunnel == self.outside.map(|outside| outside.encapsulation)
     }
 }
 

@@ -442,7 +442,7 @@ mod tests {
     fn the_record_has_all_of_it() {
         let here = (Learned::Here("tap0".into()), ms(3));
         let evidence = Evidence::of(&left(&[0, 1, 2]), None, &[]).with_learned(Some(&here));
-        let departure = serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100, "edge": "nic"});
+        let departure = serde_json::json!({"device": "eth0", "bridge": "br-int", "port": "eth0", "vlan": 100, "edge": "nic", "vni": null});
         assert_eq!(serde_json::to_value(&evidence.departure).unwrap(), departure);
         assert_eq!(
             (evidence.left_host_after_ms, evidence.learned_after_ms, evidence.learned_on.as_deref()),

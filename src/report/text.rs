@@ -210,7 +210,8 @@ mod tests {
     }
 
     fn left() -> Evidence {
-        let departure = Departure { device: "up0".into(), bridge: None, port: None, vlan: None, edge: None };
+        let departure =
+            Departure { device: "up0".into(), bridge: None, port: None, vlan: None, edge: None, vni: None };
         let stale = Some("not learned".into());
         let (stuck, not_left) = (vec!["arp".into()], vec!["192.0.2.1".parse().unwrap()]);
         Evidence { departure: Some(departure), stuck, not_left, stale, ..Evidence::default() }

@@ -124,20 +124,19 @@ fn a_verdict_is_of_each_kind_of_frame() {
     let target = ["--dev", &tap, "--mac", &stand.nic.mac, "--ip", IPV4];
     let run = host.announce(&[&target[..], &["--count", "2", "--wait", "5s", "--json"]].concat());
     let report = report(&run);
-    // RARP entered the tunnel, unseen; both forms of ARP did not.
-    assert_eq!(
-        (run.code, &report["outcome"], &report["lost_rounds"]),
-        (Some(1), &"announced".into(), &0.into())
-    );
+    // RARP left by the tunnel; both forms of ARP did not enter it.
+    assert_eq!((run.code, &report["outcome"]), (Some(1), &"announced".into()));
     assert_eq!(report["not_left"], serde_json::json!([IPV4]), "{report:#}");
     let stuck = report["stuck"][0].as_str().unwrap();
     assert!(stuck.starts_with("arp-request, arp-reply did not leave"), "{stuck}");
     let kinds = report["kinds"].as_array().unwrap().iter();
     let fates: Vec<_> = kinds.map(|kind| (&kind["kind"], &kind["fate"])).collect();
-    let expected = [("arp-request", "not-left"), ("arp-reply", "not-left"), ("rarp", "unseen")];
+    let expected = [("arp-request", "not-left"), ("arp-reply", "not-left"), ("rarp", "left")];
     let expected = expected.map(|(kind, fate)| (kind.into(), fate.into()));
     assert_eq!(fates, expected.each_ref().map(|(kind, fate)| (kind, fate)), "{report:#}");
-    assert!(report["unseen"].as_str().unwrap().contains("; goes to up0 "), "{report:#}");
+    let departure = &report["departure"];
+    assert_eq!((&departure["port"], &departure["vni"]), (&"vxlan0".into(), &1001.into()), "{report:#}");
+    assert_eq!(report["unseen"], Value::Null, "{report:#}");
     assert!(stuck.contains(&format!("; goes to {tap} itself")), "{stuck}");
     assert!(wire.sees(2, DEADLINE) && given.sees(4, DEADLINE), "{report:#}");
     let traced = host.announce(&[&["trace"], &target[..]].concat());

@@ -47,5 +47,6 @@ mod proof_rounds;
 mod readiness;
 mod spoofing;
 mod status;
+mod tunnels;
 mod ways;
 mod witness;

@@ -190,7 +190,8 @@ fn a_port_without_port_security_and_a_router() {
     learned("MAC_Binding", "2001:db8::10");
 }
 
-/// A network that is on no wire: frames leave by tunnels, where nothing of ours can see them; but they arrive.
+/// A network that is on no wire: frames leave inside Geneve, and are seen there where the underlay's NIC is known; without it, nothing is
+/// claimed. They arrive either way.
 #[test]
 fn a_port_of_an_overlay() {
     require!(lab, ovs, ovn, tshark);
@@ -202,18 +203,54 @@ fn a_port_of_an_overlay() {
     ovn.settle();
     // What enters a tunnel before Open vSwitch knows the MAC at its other end is lost, whatever it is.
     ovn.second.sh("until busybox ping -c 1 -W 1 172.16.0.3; do :; done");
-    let given = Capture::start(&ovn.third, &far.tap(), Direction::Out, &ovn.nic.sent());
-    let wire = ovn.wire("up2");
+    let config = ovn.second.directory().join("tunnels.toml");
+    std::fs::write(&config, "[path]\nuplinks = [\"up*\", \"tun*\"]\n").unwrap();
+    let config = config.display().to_string();
+    for knows_underlay in [true, false] {
+        let given = Capture::start(&ovn.third, &far.tap(), Direction::Out, &ovn.nic.sent());
+        let wire = ovn.wire("up2");
+        let more: &[&str] = if knows_underlay { &["--config", &config] } else { &[] };
 
-    let run = ovn.start_announce(&ovn.second, &[&CALM[..], &["--json"]].concat()).finish();
+        let run = ovn.start_announce(&ovn.second, &[&CALM[..], &["--json"], more].concat()).finish();
 
-    assert_eq!(run.code, Some(0), "{run:#?}");
-    let report = report(&run);
-    has_all(&given, &report);
-    assert_eq!(rounds_without_rarp(&given.stop()), rounds_sent(&report));
-    assert_eq!((wire.stop(), &report["departure"]), (vec![], &Value::Null), "{report:#}");
-    let unseen = report["unseen"].as_str().unwrap();
-    assert!(unseen.contains("is a tunnel"), "{unseen}");
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let report = report(&run);
+        has_all(&given, &report);
+        assert_eq!(rounds_without_rarp(&given.stop()), rounds_sent(&report));
+        assert_eq!(wire.stop(), [], "{report:#}");
+        if !knows_underlay {
+            assert_eq!(report["departure"], Value::Null, "{report:#}");
+            let unseen = report["unseen"].as_str().unwrap();
+            assert!(unseen.contains("is a tunnel"), "{unseen}");
+            continue;
+        }
+        let departure = &report["departure"];
+        let (port, key) = (ovn.second.sh(PORT_TO_THIRD), ovn.outer.sh(OVERLAY_KEY));
+        assert_eq!(
+            (&departure["device"], &departure["edge"]),
+            (&"tun0".into(), &"tunnel".into()),
+            "{report:#}"
+        );
+        assert_eq!(
+            (&departure["port"], &departure["vni"]),
+            (&port.trim().into(), &number(&key)),
+            "{report:#}"
+        );
+        assert_eq!((&report["unseen"], &report["answered_by"]), (&Value::Null, &Value::Null), "{report:#}");
+        let left = &report["frames_left"];
+        assert_eq!([&left["na"], &left["rarp"]], [&report["frames"]["na"], &0.into()], "{report:#}");
+        let stuck = report["stuck"].to_string();
+        assert!(stuck.contains("rarp did not leave") && stuck.contains("actions=drop"), "{stuck}");
+    }
+}
+
+/// OVN's tunnel port to the third host, and the VNI of its overlay.
+const PORT_TO_THIRD: &str = "ovs-vsctl --bare --columns=name find Interface options:remote_ip=172.16.0.3";
+const OVERLAY_KEY: &str =
+    "ovn-sbctl --bare --columns=tunnel_key find Datapath_Binding external_ids:name=overlay";
+
+fn number(text: &str) -> Value {
+    text.trim().parse::<u64>().unwrap().into()
 }
 
 /// What waits names the condition, and that is OVN's.

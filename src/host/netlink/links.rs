@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::{Dump, Message, Request, Socket, attributes, messages, text, u16_at, u32_at};
 use crate::path::link::{Bridge, BridgePort, Link, Links, PortState, PortVlans};
+use crate::path::tunnel::{Encapsulation, TunnelDevice};
 
 // include/uapi/linux/if_link.h
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
@@ -22,6 +23,13 @@ const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_BRPORT_LOCKED: u16 = 39;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_VXLAN_LINK: u16 = 3;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_GPE: u16 = 27;
+const IFLA_GENEVE_PORT: u16 = 5;
+const IFLA_GENEVE_INNER_PROTO_INHERIT: u16 = 14;
+// include/uapi/linux/if_tunnel.h
+const IFLA_GRE_LINK: u16 = 1;
 // include/uapi/linux/if_bridge.h
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
@@ -275,9 +283,29 @@ fn link_info(link: &mut Link, info: &[u8]) {
         let id = attributes(own).find(|(kind, _)| *kind == IFLA_VLAN_ID);
         link.vlan_id = id.and_then(|(_, value)| u16_at(value, 0));
     }
+    link.tunnel = tunnel(link, own);
     if slave_kind == "bridge" {
         link.port = port(slave);
     }
+}
+
+/// The attributes of a device that encapsulates Ethernet frames (`IFLA_VXLAN_*`, `IFLA_GENEVE_*`, `IFLA_GRE_*`). Ports are
+/// big-endian.
+fn tunnel(link: &Link, own: &[u8]) -> Option<TunnelDevice> {
+    let find = |wanted: u16| attributes(own).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let port = |kind| Some(u16::from_be(u16_at(find(kind)?, 0)?));
+    let lower = |kind| find(kind).and_then(|value| u32_at(value, 0)).filter(|index| *index > 0);
+    let (encapsulation, lower) = match link.kind.as_deref()? {
+        "vxlan" if find(IFLA_VXLAN_GPE).is_none() => {
+            (Encapsulation::Vxlan(port(IFLA_VXLAN_PORT)?), lower(IFLA_VXLAN_LINK))
+        }
+        "geneve" if find(IFLA_GENEVE_INNER_PROTO_INHERIT).is_none() => {
+            (Encapsulation::Geneve(port(IFLA_GENEVE_PORT)?), None)
+        }
+        "gretap" | "ip6gretap" => (Encapsulation::Gre, lower(IFLA_GRE_LINK)),
+        _ => return None,
+    };
+    Some(TunnelDevice { encapsulation, lower })
 }
 
 fn bridge_port(link: &mut Link, body: &[u8]) -> bool {

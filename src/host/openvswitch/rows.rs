@@ -13,7 +13,7 @@ pub fn columns() -> Value {
         "Open_vSwitch": {"columns": ["external_ids", "other_config", "next_cfg", "cur_cfg"]},
         "Bridge": {"columns": ["name", "ports"]},
         "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "bond_active_slave", "other_config"]},
-        "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options"]},
+        "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options", "status"]},
     })
 }
 
@@ -118,6 +118,7 @@ fn interface(row: &Map<String, Value>) -> Interface {
         error: text(row, "error"),
         external_ids: map(row, "external_ids"),
         options: map(row, "options"),
+        egress: map(row, "status").remove("tunnel_egress_iface").filter(|name| !name.is_empty()),
     }
 }
 

@@ -4,7 +4,7 @@
 //! A socket is shared by up to [`MAX_GUESTS`] announcements, so that an evacuation adds a few filters to an uplink's traffic, not
 //! hundreds. It is open only while an announcement uses it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,8 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::sys::{packet, readable};
+use crate::path::tunnel::Encapsulation;
 use crate::proof::capture_filter::{self, Guests, MAX_GUESTS};
 use crate::proof::capture_point::{CapturePoint, Direction};
+use crate::proof::decapsulation::decapsulated;
 use crate::proof::sighting::Sighting;
 
 mod reception;
@@ -27,9 +29,13 @@ use reception::{Clocks, Seen, receive};
 
 /// The receive buffer of a socket: about fifty frames.
 const RECEIVE_BUFFER: usize = 64 * 1024;
+/// The same where a frame of a round leaves in as many copies as its network has other hosts, as far as
+/// `net.core.rmem_max` admits.
+const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
 /// The number of frames read from a socket at once; then reading pauses, so that a guest that floods the network with
 /// announcements of its own delays nothing else.
 const MAX_BATCH: usize = 64;
+const MAX_TUNNEL_BATCH: usize = 512;
 const PAUSE: Duration = Duration::from_millis(1);
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
@@ -40,6 +46,8 @@ const MAX_REPLIES: u32 = 32;
 /// The number of frames from a guest that are reported per device and round: more than any round has. A guest that floods
 /// the network with announcements of its own costs no more.
 const MAX_ANNOUNCEMENTS: u32 = 512;
+/// The same with their copies to other hosts.
+const MAX_COPIES: u32 = 16 * MAX_ANNOUNCEMENTS;
 
 /// Why frames cannot be captured.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +100,10 @@ struct Watched {
     answers: bool,
     /// This is the guest's own device, which transmits the frames for the guest.
     is_guests: bool,
+    /// Only frames inside such tunnels are reported, and of copies to several hosts the first.
+    tunnel: Option<Encapsulation>,
+    /// The last such frame.
+    last: Option<Sighting>,
     began: Instant,
     to: mpsc::Sender<Sighting>,
 }
@@ -128,7 +140,7 @@ impl Witness {
         mac: MacAddr,
         began: Instant,
     ) -> Result<Watch, WitnessError> {
-        let point = CapturePoint { ifindex, outward: Direction::In, is_uplink: false };
+        let point = CapturePoint { ifindex, outward: Direction::In, is_uplink: false, tunnel: None };
         self.open(vec![point], mac, began, true)
     }
 
@@ -148,8 +160,20 @@ impl Witness {
             // Set from the start: changing a filter takes as long as all other work when the port is ready.
             let inward = if point.is_uplink { MAX_REPLIES } else { 0 };
             let answers = is_guests || point.is_uplink;
-            let (watch, left, to) = (number, MAX_ANNOUNCEMENTS, to.clone());
-            let watched = Watched { watch, mac, outward: false, left, inward, answers, is_guests, began, to };
+            let (tunnel, to) = (point.tunnel, to.clone());
+            let watched = Watched {
+                watch: number,
+                mac,
+                outward: false,
+                left: announcements(tunnel),
+                inward,
+                answers,
+                is_guests,
+                tunnel,
+                last: None,
+                began,
+                to,
+            };
             if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
                 // Dropping the watch takes the lock.
                 drop(sockets);
@@ -164,6 +188,10 @@ impl Witness {
         let on = sockets.on.entry(ifindex).or_default();
         if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < MAX_GUESTS) {
             let hears = socket.hears_outgoing();
+            if watched.tunnel.is_some() {
+                // As much as the host admits.
+                let _ = setsockopt(&socket.fd, sockopt::RcvBuf, &TUNNEL_RECEIVE_BUFFER);
+            }
             socket.watched.push(watched);
             if socket.hears_outgoing() != hears {
                 let _ = packet::ignore_outgoing(&socket.fd, hears);
@@ -171,12 +199,13 @@ impl Witness {
             return socket.refilter();
         }
         let is_guests = watched.is_guests;
+        let buffer = if watched.tunnel.is_some() { TUNNEL_RECEIVE_BUFFER } else { RECEIVE_BUFFER };
         let watched = vec![watched];
         let emptied = Instant::now();
         // Since Linux 4.20. Before, each frame that the host transmits is copied to the socket while it is open.
         let fd = packet::listener(ifindex, &program(&watched), !is_guests)?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
-        setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        setsockopt(&fd, sockopt::RcvBuf, &buffer)?;
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
         tokio::spawn(self.clone().read(ifindex, waiting, stopped));
@@ -234,17 +263,32 @@ impl Watched {
     }
 }
 
+impl Watched {
+    /// Whether this is the frame that was reported last, on its way to another host.
+    fn is_copy(&mut self, sighting: &Sighting) -> bool {
+        if sighting.outside.is_none() || sighting.direction == Direction::In {
+            return false;
+        }
+        let is_same = |last: &Sighting| (&last.frame, last.vlan) == (&sighting.frame, sighting.vlan);
+        let is_copy = self.last.as_ref().is_some_and(is_same);
+        self.last = Some(sighting.clone());
+        is_copy
+    }
+}
+
 impl Sockets {
     /// Passes frames received on a device to their announcements; returns whether more may be queued.
     fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
         let mut is_more = false;
         for socket in self.on.get_mut(&ifindex).into_iter().flatten() {
+            let tunnels = tunnels(&socket.watched);
+            let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
             // A device that goes down causes one error, which does not matter here.
             for _ in 0..2 {
                 let mut read = 0;
-                while read < MAX_BATCH {
+                while read < batch {
                     match receive(&socket.fd, clocks, socket.emptied) {
-                        Ok(Some(seen)) => socket.tell(ifindex, &seen),
+                        Ok(Some(seen)) => socket.tell(ifindex, &seen, &tunnels),
                         Ok(None) => {
                             socket.emptied = clocks.ours();
                             break;
@@ -253,7 +297,7 @@ impl Sockets {
                     }
                     read += 1;
                 }
-                is_more |= read == MAX_BATCH;
+                is_more |= read == batch;
             }
         }
         is_more
@@ -266,11 +310,19 @@ impl Sockets {
 }
 
 impl Socket {
-    fn tell(&mut self, ifindex: u32, seen: &Seen) {
+    fn tell(&mut self, ifindex: u32, seen: &Seen, tunnels: &[Encapsulation]) {
         let mut is_enough = false;
+        let inside = decapsulated(seen.frame(), tunnels);
         for watched in &mut self.watched {
+            let (frame, vlan, outside) = match (watched.tunnel, inside) {
+                (None, _) => (seen.frame(), seen.vlan, None),
+                (Some(tunnel), Some((outside, frame))) if tunnel == outside.encapsulation => {
+                    (frame, None, Some(outside))
+                }
+                (Some(_), _) => continue,
+            };
             let mac = watched.mac.octets();
-            if seen.frame().get(..6) == Some(&mac) {
+            if frame.get(..6) == Some(&mac) {
                 // The filter has passed it for at least one of the guests.
                 match watched.inward {
                     0 if !watched.answers => continue,
@@ -280,14 +332,18 @@ impl Socket {
                         is_enough |= watched.inward == 0;
                     }
                 }
-            } else if seen.frame().get(6..12) == Some(&mac) && watched.left > 0 {
+            } else if frame.get(6..12) == Some(&mac) && watched.left > 0 {
                 watched.left -= 1;
                 is_enough |= watched.left == 0;
             } else {
                 continue;
             }
             let at = seen.at.saturating_duration_since(watched.began);
-            let sighting = Sighting::new(ifindex, seen.direction, at, seen.vlan, seen.frame());
+            let sighting = Sighting::new(ifindex, seen.direction, at, vlan, frame);
+            let sighting = Sighting { outside, ..sighting };
+            if watched.is_copy(&sighting) {
+                continue;
+            }
             // The receiver may be gone.
             let _ = watched.to.try_send(sighting);
         }
@@ -311,6 +367,16 @@ impl Socket {
     }
 }
 
+/// The number of frames from a guest that are reported at a capture point, per round.
+fn announcements(tunnel: Option<Encapsulation>) -> u32 {
+    if tunnel.is_some() { MAX_COPIES } else { MAX_ANNOUNCEMENTS }
+}
+
+fn tunnels(watched: &[Watched]) -> Vec<Encapsulation> {
+    let tunnels: BTreeSet<Encapsulation> = watched.iter().filter_map(|watched| watched.tunnel).collect();
+    tunnels.into_iter().collect()
+}
+
 fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
     let those = |is_one: fn(&Watched) -> bool| {
         let those = watched.iter().filter(|watched| is_one(watched));
@@ -319,7 +385,13 @@ fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
     let outward = those(|watched| watched.left > 0);
     let inward = those(|watched| watched.inward > 0);
     let answers = those(|watched| watched.answers);
-    capture_filter::program(Guests { outward: &outward, inward: &inward, answers: &answers })
+    let tunnels = tunnels(watched);
+    capture_filter::program(Guests {
+        outward: &outward,
+        inward: &inward,
+        answers: &answers,
+        tunnels: &tunnels,
+    })
 }
 
 impl Watch {
@@ -354,7 +426,8 @@ impl Watch {
         self.change(|watched, point| {
             watched.rearm(point);
             watched.outward = point.outward == Direction::Out;
-            watched.left = MAX_ANNOUNCEMENTS;
+            watched.left = announcements(point.tunnel);
+            watched.last = None;
         });
     }
 
@@ -373,7 +446,9 @@ impl Watch {
         for point in &self.points {
             for socket in sockets.of(point.ifindex, self.number) {
                 let (hears, awaits) = (socket.hears_outgoing(), socket.awaiting());
-                let watched = socket.watched.iter_mut().filter(|watched| watched.watch == self.number);
+                let is_it =
+                    |watched: &&mut Watched| (watched.watch, watched.tunnel) == (self.number, point.tunnel);
+                let watched = socket.watched.iter_mut().filter(is_it);
                 watched.for_each(|watched| change(watched, point));
                 // A failure here only makes the capture less complete.
                 if socket.hears_outgoing() != hears {

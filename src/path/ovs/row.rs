@@ -1,7 +1,10 @@
 //! Rows of Open vSwitch's database, and what ovs-vswitchd makes of their columns.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use crate::path::tunnel::{Encapsulation, GENEVE_PORT, VXLAN_PORT};
 
 /// The VLAN in which neutron's agent parks a port that it has not wired yet
 /// (`neutron.plugins.ml2.drivers.openvswitch.agent.common.constants.DEAD_VLAN_TAG`).
@@ -104,6 +107,8 @@ pub struct Interface {
     pub external_ids: BTreeMap<String, String>,
     /// `options`.
     pub options: BTreeMap<String, String>,
+    /// `status:tunnel_egress_iface`: the device by which the route to a tunnel's remote end leads.
+    pub egress: Option<String>,
 }
 
 /// Where Open vSwitch puts untagged frames that a port receives (ovs-vswitchd.conf.db(5), `Port` column `vlan_mode`).
@@ -223,6 +228,30 @@ impl Interface {
                 | "gtpu"
                 | "srv6"
         )
+    }
+
+    /// How it encapsulates frames, if they can be recognized behind it: Ethernet inside, and no IPsec, whose keys are options
+    /// (ovs-vswitchd.conf.db(5); OVN sets `remote_name`).
+    pub fn encapsulation(&self) -> Option<Encapsulation> {
+        let option = |key: &str| self.options.get(key).map(String::as_str);
+        let is_encrypted = ["psk", "remote_cert", "remote_name"].iter().any(|key| option(key).is_some());
+        let is_ethernet = option("packet_type").is_none_or(|kind| kind == "legacy_l2")
+            && option("exts").is_none_or(|names| !names.contains("gpe"));
+        if is_encrypted || !is_ethernet {
+            return None;
+        }
+        let port = |default| option("dst_port").map_or(Some(default), |port| port.parse().ok());
+        match self.kind.as_str() {
+            "vxlan" => Some(Encapsulation::Vxlan(port(VXLAN_PORT)?)),
+            "geneve" => Some(Encapsulation::Geneve(port(GENEVE_PORT)?)),
+            "gre" | "ip6gre" => Some(Encapsulation::Gre),
+            _ => None,
+        }
+    }
+
+    /// The other end of a tunnel; `None` where flows set it.
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.options.get("remote_ip")?.parse().ok()
     }
 
     /// The kernel datapath's device for all tunnels of this kind (`netdev_vport_get_dpif_port`, Open vSwitch's

@@ -52,7 +52,7 @@ impl<'a> Walk<'a> {
                     });
                 }
             }
-            (kind, _) if TUNNELS.contains(&kind) => self.edge(Hop::of(link, Role::Upper), Edge::Tunnel, step),
+            (kind, _) if TUNNELS.contains(&kind) => self.tunnel_device(link, step),
             ("tun", _) => {
                 let is_guests = link.address.is_some_and(|address| address[0] == LIBVIRT_TAP);
                 if link.lower_up && !is_guests {

@@ -1,6 +1,6 @@
 //! The walk through bridges of Open vSwitch.
 
-use super::{Place, Step, Visit, Walk};
+use super::{Place, Step, Walk};
 use crate::path::hop::{Edge, Hop, Role, Tag, Via};
 use crate::path::neutron_network::Network;
 use crate::path::ovs::{Bridge, Plugged};
@@ -110,20 +110,5 @@ impl<'a> Walk<'a> {
             Some(at) => Some(at),
             None => Some(self.hop(Hop::unseen(port, Role::Ovs), step)),
         };
-    }
-
-    /// The kernel datapath has one device for all tunnels of a kind.
-    pub(super) fn tunnel(&mut self, plugged: Plugged<'a>, mut step: Step<'a>) {
-        let device = plugged.interface.tunnel_device().and_then(|name| self.links.named(&name));
-        let Some(device) = device else {
-            return self.edge(Hop::unseen(&plugged.interface.name, Role::Ovs), Edge::Tunnel, step);
-        };
-        let port = self.hop(Hop::unseen(&plugged.interface.name, Role::Ovs), &mut step);
-        if !self.visited.insert(Visit::Out(device.index, Tag::Unknown)) {
-            return;
-        }
-        step.from = Some(port);
-        step.via = Some(Via::of(&plugged.bridge.name, &device.name));
-        self.edge(Hop::of(device, Role::Upper), Edge::Tunnel, step);
     }
 }

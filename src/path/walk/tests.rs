@@ -9,6 +9,7 @@ use crate::path::way_out::Reach;
 
 mod bounds;
 mod settings;
+mod tunnels;
 
 const TAP: u32 = 2;
 

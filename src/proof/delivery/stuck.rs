@@ -87,7 +87,8 @@ impl Delivery {
     /// The hop that a frame did not leave, given the hop at which it was last seen.
     fn holder(&self, reached: Option<usize>) -> usize {
         let hops = self.path.hops();
-        let holds = |hop: &Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper);
+        let holds =
+            |hop: &Hop| matches!(hop.role, Role::LinuxBridge | Role::Ovs | Role::Upper | Role::Tunnel);
         match reached {
             None if hops.first().is_some_and(|hop| self.path.outward(hop).is_some()) => 0,
             // A bridge that shows a frame holds it; any other device has passed it on.

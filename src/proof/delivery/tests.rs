@@ -6,7 +6,9 @@ use crate::announcement::injection::Method;
 use crate::path::attachment::tests::{find, link, ovs};
 use crate::path::link::Links;
 use crate::path::ovs::Ovs;
+use crate::path::tunnel::{Encapsulation, TunnelDevice};
 use crate::proof::capture_point::Direction;
+use crate::proof::decapsulation::Outside;
 
 pub(super) const GUEST: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11);
 /// An ARP request, an ARP reply and a RARP, by their places in the round.
@@ -180,7 +182,7 @@ fn a_frame_that_enters_a_tunnel_is_not_known_to_have_left() {
     let ovs = ovs(&[("br-int", &["tap0", "vxlan-1:vxlan", "vxlan-2:vxlan"])]);
     let mut proof = nothing_seen(links, &ovs, Method::PacketOut);
     proof.begin();
-    assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Unseen, vec![]));
+    assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Lost, vec!["did not leave br-int".into()]));
     let mut answer = [0; 60];
     answer[..6].copy_from_slice(&GUEST.octets());
     proof.saw(&Sighting::new(4, Direction::In, ms(1), None, &answer));
@@ -191,6 +193,92 @@ fn a_frame_that_enters_a_tunnel_is_not_known_to_have_left() {
     assert_eq!((proof.fate(), departed(&proof).as_str()), (RoundFate::Unseen, ""));
     proof.saw(&Sighting::new(4, Direction::In, ms(2), None, &answer));
     assert_eq!(proof.returned(), Some(ms(2)));
+}
+
+/// These frames of a round pass a device inside the tunnel that the hop is of.
+fn pass_inside(proof: &mut Delivery, at: usize, frames: &[usize], at_ms: u64) {
+    let hop = &proof.path.hops()[at];
+    let (ifindex, direction) = (hop.ifindex.unwrap(), proof.path.outward(hop).unwrap());
+    let encapsulation = hop.tunnel.as_ref().unwrap().encapsulation;
+    let between = ("10.1.1.1".parse().unwrap(), "10.1.1.2".parse().unwrap());
+    let outside = Some(Outside { encapsulation, vni: Some(5001), between });
+    for frame in frames {
+        let bytes = proof.frames[*frame].bytes.clone();
+        proof.saw(&Sighting { outside, ..Sighting::new(ifindex, direction, ms(at_ms), None, &bytes) });
+    }
+}
+
+/// tap0 → br-int → vxlan-1 → eth0, by Open vSwitch in user space; eth0 is another network's uplink, too.
+fn tunnel_in_user_space() -> Delivery {
+    let links = vec![link(2, "tap0", "tun", 0, 0), link(4, "eth0", "", 0, 0), link(5, "br-phy", "tun", 0, 0)];
+    let bridges: [(&str, &[&str]); 3] = [
+        ("br-int", &["tap0", "int-br-ex:patch:phy-br-ex", "vxlan-1:vxlan"]),
+        ("br-ex", &["phy-br-ex:patch:int-br-ex", "eth0"]),
+        ("br-phy", &["br-phy:internal", "eth0"]),
+    ];
+    let mut ovs = ovs(&bridges);
+    let tunnel = ovs.interfaces.get_mut("i-vxlan-1").unwrap();
+    tunnel.options = [("remote_ip".into(), "10.1.1.2".into())].into();
+    tunnel.egress = Some("br-phy".into());
+    ovs.reindex();
+    nothing_seen(links, &ovs, Method::PacketOut)
+}
+
+#[test]
+fn a_frame_inside_a_tunnel_has_left_by_it_and_one_that_is_not_seen_is_lost() {
+    let mut proof = tunnel_in_user_space();
+    let hops = proof.path.hops().iter();
+    let inside = hops.clone().position(|hop| hop.tunnel.is_some()).unwrap();
+    let points: Vec<_> = proof.path.points().iter().map(|point| (point.ifindex, point.tunnel)).collect();
+    assert_eq!(points, [(4, None), (4, Some(Encapsulation::Vxlan(4789)))]);
+    proof.begin();
+    assert_eq!((proof.fate(), proof.unseen()), (RoundFate::Lost, None));
+    pass_inside(&mut proof, inside, &ARP, 1);
+    assert_eq!(departed(&proof), "left br-int by vxlan-1 over eth0 with VNI 5001");
+    assert_eq!(
+        (proof.fate(), proof.left().unwrap().map(|(_, left)| left).sum::<u64>()),
+        (RoundFate::Partly, 2)
+    );
+    // Another round, outside.
+    proof.begin();
+    pass(&mut proof, "eth0", &ALL, ms(2), Some(100));
+    let departures: Vec<String> = proof.departures().iter().map(|left| left.departure.to_string()).collect();
+    assert_eq!(departures[1], "left br-ex by eth0 in VLAN 100");
+    // An answer inside the tunnel, after a frame had left by it.
+    let answer = |at_ms, encapsulation| {
+        let mut frame = [0; 60];
+        frame[..6].copy_from_slice(&GUEST.octets());
+        let between = ("10.1.1.2".parse().unwrap(), "10.1.1.1".parse().unwrap());
+        let outside = Some(Outside { encapsulation, vni: Some(5001), between });
+        Sighting { outside, ..Sighting::new(4, Direction::In, ms(at_ms), None, &frame) }
+    };
+    proof.saw(&answer(3, Encapsulation::Geneve(6081)));
+    assert_eq!(proof.returned(), None, "no tunnel of the path");
+    proof.saw(&answer(4, Encapsulation::Vxlan(4789)));
+    assert_eq!(proof.returned(), Some(ms(4)));
+    assert_eq!(proof.came_in(&answer(4, Encapsulation::Vxlan(4789))), Some(Edge::Tunnel));
+}
+
+/// The kernel may have no remote end for a frame, or encrypt it; but it shows what enters the tunnel.
+#[test]
+fn what_enters_a_tunnel_of_the_kernel_may_leave_unseen_and_what_does_not_is_lost() {
+    let vxlan = crate::path::link::Link {
+        tunnel: Some(TunnelDevice { encapsulation: Encapsulation::Vxlan(4789), lower: Some(4) }),
+        ..link(3, "vxlan0", "vxlan", 1, 0)
+    };
+    let links =
+        vec![link(1, "br0", "bridge", 0, 0), link(2, "tap0", "tun", 1, 0), vxlan, link(4, "eth0", "", 0, 0)];
+    let mut proof = nothing_seen(links, &Ovs::default(), Method::Redirect);
+    proof.begin();
+    pass(&mut proof, "br0", &ALL, ms(1), None);
+    assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Lost, vec!["did not leave br0".into()]));
+    pass(&mut proof, "vxlan0", &ALL, ms(1), None);
+    let why = "vxlan0 is a tunnel, and no encapsulated frame was seen on eth0: \
+               vxlan0 has no remote end for it, or the host encrypts it";
+    assert_eq!((proof.fate(), proof.unseen().as_deref()), (RoundFate::Unseen, Some(why)));
+    pass_inside(&mut proof, 3, &ALL, 1);
+    assert_eq!((proof.fate(), proof.unseen()), (RoundFate::Left, None));
+    assert_eq!(departed(&proof), "left br0 by vxlan0 over eth0 with VNI 5001");
 }
 
 /// A host whose other networks use tunnels.

@@ -28,6 +28,7 @@ fn departure(device: &str, after_ms: f64) -> Departures {
         vlan: Some(100),
         port: None,
         edge: None,
+        vni: None,
     };
     Departures { departure, after_ms, frames: 4 }
 }

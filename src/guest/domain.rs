@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use pnet_base::MacAddr;
 use roxmltree::Node;
 
-use crate::guest::xml::{self, TooManyNamespaces};
+use crate::guest::xml::{self, Unbounded};
 
 /// The namespaces of nova's metadata start with this; the version follows.
 const NOVA_NAMESPACE: &str = "http://openstack.org/xmlns/libvirt/nova/";
@@ -121,9 +121,9 @@ pub enum DomainError {
     /// It is not XML, or has a DTD.
     #[error("the domain's XML cannot be read: {}", in_one_line(.0))]
     Xml(#[from] roxmltree::Error),
-    /// It takes too long to read.
+    /// It would take too long to read.
     #[error("the domain's XML cannot be read: {0}")]
-    TooManyNamespaces(#[from] TooManyNamespaces),
+    Unbounded(#[from] Unbounded),
     /// Its root is another element.
     #[error("the XML is of a <{0}>, not of a <domain>")]
     NotADomain(String),

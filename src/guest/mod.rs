@@ -3,8 +3,9 @@
 pub mod address;
 pub mod domain;
 pub mod event;
-pub(crate) mod gateway;
-pub(crate) mod ledger;
+pub mod gateway;
+pub mod ledger;
+pub mod network;
 pub mod target;
 pub(crate) mod xml;
 

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use pnet_base::MacAddr;
 use virt::connect::Connect;
 use virt::domain::{Domain as Handle, DomainState};
@@ -11,12 +10,11 @@ use virt::error::Error;
 use virt::network::Network;
 
 use super::LibvirtError;
-use crate::guest::GuestState;
-use crate::guest::Known;
 use crate::guest::address::{Address, Source};
 use crate::guest::domain::{Domain, Interface};
-use crate::guest::gateway::{self, Gateway};
+use crate::guest::gateway::Gateway;
 use crate::guest::xml;
+use crate::guest::{self, GuestState, Known};
 use crate::host::sys::libvirt::leases;
 
 /// Reads guests over a connection.
@@ -36,9 +34,9 @@ impl Looker<'_> {
     pub(super) fn read(&mut self, handle: &Handle) -> Result<Known, LibvirtError> {
         let xml = handle.xml_desc(0).map_err(LibvirtError::Guest)?;
         let domain = Domain::parse(&xml)?;
-        if !xml::is_bounded(&xml) {
+        if let Err(why) = xml::check(&xml) {
             let name = domain.name.escape_debug();
-            tracing::warn!("{name}: its <metadata> declares too many XML namespaces and is not read");
+            tracing::warn!("{name}: its <metadata> is not read, since {why}");
         }
         let agent =
             if self.sources.contains(&Source::GuestAgent) { self.agent(&domain.uuid) } else { vec![] };
@@ -68,17 +66,17 @@ impl Looker<'_> {
     }
 
     fn of_network(&self, network: &Network, mac: MacAddr) -> Result<(Vec<Address>, Vec<Gateway>), Error> {
-        let xml = network.xml_desc(0)?;
+        let described = guest::network::Network::parse(&network.xml_desc(0)?);
         let mut found = Vec::new();
         if self.sources.contains(&Source::NetworkHost) {
-            found.extend(static_hosts(&xml, mac));
+            found.extend(described.reserved(mac));
         }
         if self.sources.contains(&Source::Lease) {
             let leases = leases(network, &mac.to_string())?;
             let ips = leases.iter().filter_map(|ip| ip.parse().ok());
             found.extend(ips.map(|ip| Address { ip, source: Source::Lease }));
         }
-        Ok((found, network_gateways(&xml)))
+        Ok((found, described.gateways))
     }
 
     fn agent(&mut self, uuid: &str) -> Vec<(MacAddr, IpAddr)> {
@@ -112,64 +110,5 @@ pub(super) fn state_of(handle: &Handle) -> Result<GuestState, LibvirtError> {
         Enum::Known(DomainState::Crashed) => Ok(GuestState::Left("crashed")),
         // The crate turns a failed call into an unknown state.
         Enum::Known(DomainState::NoState) | Enum::Unknown(_) => Err(LibvirtError::State),
-    }
-}
-
-/// The addresses that a network's XML reserves for a MAC: `<dhcp><host mac= ip=>`.
-fn static_hosts(xml: &str, mac: MacAddr) -> Vec<Address> {
-    let xml = xml::bounded(xml).unwrap_or_default();
-    let Ok(document) = roxmltree::Document::parse(&xml) else {
-        return Vec::new();
-    };
-    let hosts = document
-        .descendants()
-        .filter(|n| n.has_tag_name("host") && n.parent().is_some_and(|dhcp| dhcp.has_tag_name("dhcp")));
-    let hosts = hosts.filter(|n| n.attribute("mac").and_then(|m| m.parse().ok()) == Some(mac));
-    let ips = hosts.filter_map(|n| n.attribute("ip")?.parse().ok());
-    ips.map(|ip| Address { ip, source: Source::NetworkHost }).collect()
-}
-
-/// The addresses of the network's bridge on this host in its XML: `<ip address= prefix=>`, or `netmask=`.
-fn network_gateways(xml: &str) -> Vec<Gateway> {
-    let xml = xml::bounded(xml).unwrap_or_default();
-    let Ok(document) = roxmltree::Document::parse(&xml) else {
-        return Vec::new();
-    };
-    let ips = document.root_element().children().filter(|n| n.has_tag_name("ip"));
-    let gateways = ips.filter_map(|n| {
-        let ip: IpAddr = n.attribute("address")?.parse().ok()?;
-        let subnet = match (n.attribute("prefix"), n.attribute("netmask")) {
-            (Some(length), _) => IpNet::new(ip, length.parse().ok()?).ok()?,
-            (None, Some(netmask)) => IpNet::with_netmask(ip, netmask.parse().ok()?).ok()?,
-            (None, None) => return None,
-        };
-        Some(Gateway::of_subnet(ip, subnet, gateway::Source::Network))
-    });
-    gateways.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_reserves_addresses_by_mac() {
-        let xml = "<network><ip><dhcp><host mac='52:54:00:00:00:01' name='a' ip='192.0.2.9'/>\
-                   <host mac='52:54:00:00:00:02' ip='192.0.2.8'/></dhcp></ip>\
-                   <dns><host ip='192.0.2.7' mac='52:54:00:00:00:01'/></dns></network>";
-        let found = static_hosts(xml, MacAddr(0x52, 0x54, 0, 0, 0, 1));
-        let expected = Address { ip: "192.0.2.9".parse().unwrap(), source: Source::NetworkHost };
-        assert_eq!(found, [expected]);
-    }
-
-    #[test]
-    fn a_network_whose_bridge_has_an_address_has_a_gateway() {
-        let xml = "<network><ip address='192.168.122.1' netmask='255.255.255.0'><dhcp/></ip>\
-                   <ip family='ipv6' address='2001:db8::1' prefix='64'/><ip address='10.0.0.1'/>\
-                   <route address='0.0.0.0' prefix='0' gateway='192.168.122.9'/></network>";
-        let found = network_gateways(xml);
-        let found: Vec<String> = found.iter().map(|g| format!("{} {}", g.ip, g.serves)).collect();
-        assert_eq!(found, ["192.168.122.1 192.168.122.0/24", "2001:db8::1 2001:db8::/64"]);
-        assert_eq!(network_gateways("<network"), []);
     }
 }

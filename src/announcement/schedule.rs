@@ -50,8 +50,7 @@ impl Schedule {
         std::iter::repeat_with(move || {
             let this = due;
             due = due.saturating_add(gap);
-            // Capped as seconds: a Duration multiplied beyond its range would panic.
-            gap = Duration::from_secs_f64((gap.as_secs_f64() * backoff).min(max.as_secs_f64()));
+            gap = Duration::try_from_secs_f64(gap.as_secs_f64() * backoff).unwrap_or(max).min(max);
             this
         })
     }
@@ -86,6 +85,21 @@ mod tests {
     fn an_interval_above_the_maximum_is_cut_to_it() {
         let schedule = Schedule { count: 3, interval: Duration::from_secs(10), ..Schedule::default() };
         assert_eq!(millis(&schedule), [0, 2000, 4000]);
+    }
+
+    #[test]
+    fn no_backoff_panics() {
+        for backoff in [f64::NAN, f64::INFINITY, -1.0] {
+            let schedule = Schedule { count: 3, backoff, ..Schedule::default() };
+            assert_eq!(millis(&schedule), [0, 50, 2050]);
+        }
+        let forever = Schedule {
+            count: 3,
+            interval: Duration::MAX,
+            max_interval: Duration::MAX,
+            ..Schedule::default()
+        };
+        assert_eq!(forever.offset(2), Some(Duration::MAX));
     }
 
     #[test]

@@ -282,7 +282,9 @@ impl Gauges {
     }
 }
 
+/// A label as the exposition format writes it: the snapshot may be another program's.
 fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
     format!("{{{name}=\"{value}\"}}")
 }
 
@@ -342,6 +344,15 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_of_another_program_stays_within_its_line() {
+        let mut metrics = Metrics::default();
+        metrics.events.insert("a\"} 1\n\\".into(), 7);
+        let text = metrics.text(&Gauges::default(), &[]);
+        let line = r#"announced_events_total{cause="a\"} 1\n\\"} 7"#;
+        assert!(text.lines().any(|l| l == line), "{text}");
+    }
 
     #[test]
     fn times_fall_into_cumulative_buckets() {

@@ -24,7 +24,7 @@ const MAX_SENDERS: usize = 1024;
 
 /// The notices that were taken.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     /// This daemon, whose own notices come back from a group, or where all hosts have the same list of peers.
     own: Sender,
     senders: BTreeMap<Sender, Known>,
@@ -47,17 +47,17 @@ struct Taken {
 
 impl Guard {
     /// Nothing was taken yet.
-    pub(crate) fn new(own: Sender) -> Guard {
+    pub fn new(own: Sender) -> Guard {
         Guard { own, senders: BTreeMap::new() }
     }
 
     /// Whether this daemon has sent the notice.
-    pub(crate) fn is_own(&self, notice: &Notice) -> bool {
+    pub fn is_own(&self, notice: &Notice) -> bool {
         notice.sender == self.own
     }
 
     /// Takes a notice at `now`, which counts from any fixed moment; `wall` is this host's wall clock since 1970.
-    pub(crate) fn take(&mut self, notice: &Notice, now: Duration, wall: Duration) -> Result<(), Refusal> {
+    pub fn take(&mut self, notice: &Notice, now: Duration, wall: Duration) -> Result<(), Refusal> {
         let sent_at = Duration::from_millis(notice.sent_at);
         if wall.abs_diff(sent_at) > MAX_CLOCK_DIFFERENCE {
             return Err(Refusal::Clock);
@@ -84,7 +84,7 @@ impl Known {
         let newest = self.recent.iter().map(|taken| taken.counter).max().unwrap_or_default();
         let is_overtaken =
             |taken: &Taken| taken.counter == counter || (taken.guest == guest && taken.counter > counter);
-        if counter.saturating_add(WINDOW) <= newest || self.recent.iter().any(is_overtaken) {
+        if newest.saturating_sub(counter) >= WINDOW || self.recent.iter().any(is_overtaken) {
             return Err(Refusal::Replayed);
         }
         let transit = now.as_millis() as i128 - i128::from(notice.uptime);
@@ -96,7 +96,7 @@ impl Known {
         self.heard_at = now;
         self.recent.push_back(Taken { counter, guest, at: now, transit });
         let newest = newest.max(counter);
-        self.recent.retain(|taken| taken.counter.saturating_add(WINDOW) > newest);
+        self.recent.retain(|taken| newest - taken.counter < WINDOW);
         Ok(())
     }
 }
@@ -139,6 +139,16 @@ mod tests {
         assert_eq!(take(200, 4), Ok(()));
         assert_eq!(take(136, 5), Err(Refusal::Replayed), "below the window");
         assert_eq!(take(137, 5), Ok(()));
+    }
+
+    #[test]
+    fn the_greatest_numbers_count_once_too() {
+        let mut guard = guard();
+        for counter in [u64::MAX - 1, u64::MAX] {
+            let notice = notice(counter, 1, 0);
+            assert_eq!(guard.take(&notice, ms(0), WALL), Ok(()));
+            assert_eq!(guard.take(&notice, ms(0), WALL), Err(Refusal::Replayed), "{counter}");
+        }
     }
 
     #[test]

@@ -81,9 +81,15 @@ pub struct Plugged<'a> {
 }
 
 impl Ovs {
-    /// Indexes the rows anew. Must be called after bridges, ports or interfaces have changed, before any look-up.
+    /// Indexes the rows anew. Must be called after what bridges, ports or interfaces are found by has changed, before any look-up.
     pub fn reindex(&mut self) {
         self.index = Arc::new(Index::of(self));
+    }
+
+    /// Whether both share one index.
+    #[cfg(test)]
+    pub(crate) fn is_indexed_like(&self, other: &Ovs) -> bool {
+        Arc::ptr_eq(&self.index, &other.index)
     }
 
     /// Every interface of every bridge, with its rows.

@@ -34,7 +34,7 @@ pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
 
 /// Applies `<table-updates>` that arrived at `now`; returns whether they had any row.
 pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
-    let mut changed = false;
+    let (mut changed, mut is_found_otherwise) = (false, false);
     let before = ovs.next_cfg;
     let rows = |table: &str| updates[table].as_object().into_iter().flatten();
     // First, since it numbers the change that the other rows belong to.
@@ -44,7 +44,8 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
     }
     for (uuid, update) in rows("Bridge") {
         changed = true;
-        put(&mut ovs.bridges, uuid, update["new"].as_object().map(bridge));
+        let before = put(&mut ovs.bridges, uuid, update["new"].as_object().map(bridge));
+        is_found_otherwise |= before.as_ref() != ovs.bridges.get(uuid);
     }
     for (uuid, update) in rows("Port") {
         changed = true;
@@ -59,14 +60,17 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
         if new.as_ref().is_some_and(|port| has_changed_uncounted(port, now)) {
             ovs.answers.changed_at = Some(now);
         }
-        put(&mut ovs.ports, uuid, new);
+        let before = put(&mut ovs.ports, uuid, new);
+        is_found_otherwise |= before.as_ref().map(Port::found_by) != ovs.ports.get(uuid).map(Port::found_by);
     }
     for (uuid, update) in rows("Interface") {
         changed = true;
-        put(&mut ovs.interfaces, uuid, update["new"].as_object().map(interface));
+        let before = put(&mut ovs.interfaces, uuid, update["new"].as_object().map(interface));
+        let now = ovs.interfaces.get(uuid).map(Interface::found_by);
+        is_found_otherwise |= before.as_ref().map(Interface::found_by) != now;
     }
-    let of_index = ["Bridge", "Port", "Interface"];
-    if of_index.iter().any(|table| rows(table).next().is_some()) {
+    // The index costs as much as all rows; most updates are of tags and port numbers.
+    if is_found_otherwise {
         ovs.reindex();
     }
     changed
@@ -83,11 +87,12 @@ fn open_vswitch(ovs: &mut Ovs, new: &Value) {
     (ovs.external_ids, ovs.other_config) = (map_of("external_ids"), map_of("other_config"));
 }
 
-fn put<T>(table: &mut BTreeMap<String, T>, uuid: &str, row: Option<T>) {
+/// Returns the row of before.
+fn put<T>(table: &mut BTreeMap<String, T>, uuid: &str, row: Option<T>) -> Option<T> {
     match row {
         Some(row) => table.insert(uuid.to_owned(), row),
         None => table.remove(uuid),
-    };
+    }
 }
 
 fn bridge(row: &Map<String, Value>) -> Bridge {
@@ -184,6 +189,32 @@ mod tests {
         assert_eq!(plugged.port.trunks, [1, 2], "an invalid VLAN is skipped");
         assert_eq!(plugged.port.other_config["net_uuid"], "n");
         assert_eq!(plugged.interface.plugged_ofport(), Some(5));
+    }
+
+    #[test]
+    fn only_what_rows_are_found_by_is_indexed_again() {
+        let mut ovs = Ovs::default();
+        apply(&mut ovs, &updates(), ms(0));
+        let indexed = ovs.clone();
+        let mut tagged = updates();
+        tagged["Port"]["p"]["new"]["tag"] = json!(7);
+        tagged["Interface"]["i"]["new"]["ofport"] = json!(-1);
+        assert!(apply(&mut ovs, &tagged, ms(1)) && ovs.is_indexed_like(&indexed));
+        assert_eq!(
+            ovs.named("tap0").map(|found| (found.port.tag, found.interface.ofport)),
+            Some((Some(7), Some(-1)))
+        );
+        for (table, row, column, value) in [
+            ("Bridge", "b", "ports", json!(["set", []])),
+            ("Port", "p", "interfaces", json!(["set", []])),
+            ("Port", "p", "other_config", json!(["map", []])),
+            ("Interface", "i", "name", json!("tap1")),
+            ("Interface", "i", "external_ids", json!(["map", [["iface-id", "x"]]])),
+        ] {
+            let (mut ovs, mut other) = (indexed.clone(), updates());
+            other[table][row]["new"][column] = value;
+            assert!(apply(&mut ovs, &other, ms(1)) && !ovs.is_indexed_like(&indexed), "{column}");
+        }
     }
 
     #[test]

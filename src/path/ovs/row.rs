@@ -22,6 +22,9 @@ pub type Uuid = String;
 pub(super) const IFACE_ID: &str = "iface-id";
 pub(super) const ATTACHED_MAC: &str = "attached-mac";
 
+/// The key of `Port.other_config` by which neutron's agent knows its ports.
+const NET_UUID: &str = "net_uuid";
+
 /// A row of table `Bridge`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bridge {
@@ -193,7 +196,7 @@ impl Port {
 pub(super) fn is_of_neutrons_agent(port: &Port, interface: &Interface) -> bool {
     let peer = interface.options.get("peer").map(String::as_str).filter(|_| interface.kind == "patch");
     let pair = peer.map(|peer| (interface.name.as_str(), peer));
-    port.other_config.contains_key("net_uuid")
+    port.other_config.contains_key(NET_UUID)
         || pair.is_some_and(|(name, peer)| {
             let bridge = name.strip_prefix("int-");
             (name, peer) == ("patch-tun", "patch-int")
@@ -201,7 +204,19 @@ pub(super) fn is_of_neutrons_agent(port: &Port, interface: &Interface) -> bool {
         })
 }
 
+impl Port {
+    /// What the index has of it.
+    pub fn found_by(&self) -> (&str, &[Uuid], bool) {
+        (&self.name, &self.interfaces, self.other_config.contains_key(NET_UUID))
+    }
+}
+
 impl Interface {
+    /// What the index has of it.
+    pub fn found_by(&self) -> (&str, &str, &BTreeMap<String, String>, &BTreeMap<String, String>) {
+        (&self.name, &self.kind, &self.external_ids, &self.options)
+    }
+
     /// Its OpenFlow port number, if it has a usable one.
     pub fn plugged_ofport(&self) -> Option<u32> {
         u32::try_from(self.ofport?).ok().filter(|port| *port > 0)

@@ -48,24 +48,33 @@ pub use host::sys::name_process;
 /// What the tests under `tests/` and the lab's programs use. No other program may rely on it.
 #[doc(hidden)]
 pub mod for_tests {
-    pub use crate::announcement::{failure, frame, injection, progress};
-    pub use crate::cli::args;
+    pub use crate::announcement::{failure, frame, handover, injection, progress};
+    pub use crate::cli::{args, command_first};
     pub use crate::config::duration;
-    pub use crate::guest::{GuestState, address, domain, event, target};
-    pub use crate::host::netlink::{self, fdb, links};
+    pub use crate::guest::{GuestState, address, domain, event, gateway, ledger, network, target};
+    pub use crate::host::netlink::{self, fdb, links, routes};
     pub use crate::host::openvswitch::{jsonrpc, openflow, rows, unixctl};
     pub use crate::host::{injector, sys};
-    pub use crate::path::{attachment, condition, hop, link, ovs, owner, readiness, uplinks, walk};
-    pub use crate::proof::{fdb_show, ofproto_flow, ofproto_trace};
-    pub use crate::report::{metrics, page, snapshot, waiting};
+    pub use crate::path::{attachment, condition, hop, link, ovs, owner, readiness, tunnel, uplinks, walk};
+    pub use crate::proof::{
+        capture_filter, capture_point, decapsulation, fdb_show, membership, ofproto_flow, ofproto_trace,
+        sighting,
+    };
+    pub use crate::report::{metrics, page, snapshot, svg, waiting};
 
     /// The configuration file.
     pub mod config {
         pub use crate::config::{AddressesTable, Config, LibvirtTable, PeerAddress, PeersTable, PortsTable};
     }
+    /// What captured frames prove.
+    pub mod proof {
+        pub use crate::proof::answer::{AnsweredBy, Inquiry};
+        pub use crate::proof::delivery::{Delivery, RoundFate};
+        pub use crate::proof::foreign::Foreign;
+    }
     /// The record of one announcement.
     pub mod report {
         pub use crate::report::note::Note;
-        pub use crate::report::record::{Path, VERSION};
+        pub use crate::report::record::{Path, Report, VERSION};
     }
 }

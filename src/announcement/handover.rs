@@ -23,10 +23,10 @@ use std::str::FromStr;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-pub(crate) mod guard;
+pub mod guard;
 
 /// The length of a notice in bytes.
-pub(crate) const SIZE: usize = 96;
+pub const SIZE: usize = 96;
 const MAGIC: [u8; 4] = *b"annd";
 const VERSION: u8 = 1;
 /// The first byte of the HMAC.
@@ -38,7 +38,7 @@ const MAX_KEYS: usize = 2;
 
 /// What becomes of a guest at the source of its migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// It has stopped, to run at the destination.
     Stops,
     /// It runs on here: the migration failed.
@@ -49,7 +49,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The name of this kind in output.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Kind::Stops => "stops",
             Kind::Kept => "kept",
@@ -74,11 +74,11 @@ impl Kind {
 
 /// A domain's UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Uuid([u8; 16]);
+pub struct Uuid([u8; 16]);
 
 /// A text is no UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoUuid;
+pub struct NoUuid;
 
 impl FromStr for Uuid {
     type Err = NoUuid;
@@ -106,11 +106,11 @@ impl fmt::Display for Uuid {
 }
 
 /// A daemon's process: a random number that it takes when it starts.
-pub(crate) type Sender = Uuid;
+pub type Sender = Uuid;
 
 /// A notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Notice {
+pub struct Notice {
     /// What becomes of the guest.
     pub kind: Kind,
     /// The guest.
@@ -127,7 +127,7 @@ pub(crate) struct Notice {
 
 /// Why a datagram, or the notice in it, has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// It is no notice.
     Malformed,
     /// It is a notice of another version.
@@ -144,7 +144,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub(crate) const ALL: [Refusal; 6] = [
+    pub const ALL: [Refusal; 6] = [
         Refusal::Malformed,
         Refusal::Version,
         Refusal::Unauthenticated,
@@ -154,7 +154,7 @@ impl Refusal {
     ];
 
     /// The name of this reason in output.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Refusal::Malformed => "malformed",
             Refusal::Version => "version",
@@ -183,7 +183,7 @@ impl fmt::Display for Refusal {
 
 /// Why a text is no list of keys; the text itself is not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum KeyError {
+pub enum KeyError {
     /// It has no key.
     #[error("it has no key: write one on a line, as openssl rand -base64 32 prints it")]
     Empty,
@@ -201,7 +201,7 @@ pub(crate) enum KeyError {
 
 /// The keys of this host: the first signs, and each is accepted.
 #[derive(Clone)]
-pub(crate) struct Keys(Vec<Hmac<Sha256>>);
+pub struct Keys(Vec<Hmac<Sha256>>);
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,7 +211,7 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     /// The keys in the text of a file: one a line; empty lines and those with `#` have none.
-    pub(crate) fn parse(text: &str) -> Result<Keys, KeyError> {
+    pub fn parse(text: &str) -> Result<Keys, KeyError> {
         let lines = (1..).zip(text.lines().map(str::trim));
         let keys: Vec<(usize, &str)> =
             lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect();
@@ -228,7 +228,7 @@ impl Keys {
     }
 
     /// The datagram of a notice, signed with the first key.
-    pub(crate) fn seal(&self, notice: &Notice) -> Vec<u8> {
+    pub fn seal(&self, notice: &Notice) -> Vec<u8> {
         let head = [VERSION, notice.kind.byte(), 0, 0];
         let numbers = [notice.counter, notice.sent_at, notice.uptime].map(u64::to_be_bytes);
         let mut datagram = [&MAGIC[..], &head, &notice.sender.0].concat();
@@ -242,7 +242,7 @@ impl Keys {
     }
 
     /// The notice in a datagram, if one of the keys has signed it.
-    pub(crate) fn open(&self, datagram: &[u8]) -> Result<Notice, Refusal> {
+    pub fn open(&self, datagram: &[u8]) -> Result<Notice, Refusal> {
         match datagram.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
             Some(&VERSION) if datagram.len() == SIZE => {}
             None | Some(&VERSION) => return Err(Refusal::Malformed),

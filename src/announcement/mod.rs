@@ -4,7 +4,7 @@
 pub mod failure;
 pub mod frame;
 pub(crate) mod frame_names;
-pub(crate) mod handover;
+pub mod handover;
 pub(crate) mod hold;
 pub mod injection;
 pub(crate) mod machine;

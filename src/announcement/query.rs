@@ -59,7 +59,7 @@ const MLD_QUERY: u8 = 130;
 
 /// A protocol of group membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     /// IGMP, of IPv4.
     Igmp,
     /// MLD, of IPv6.
@@ -68,10 +68,10 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     /// Both, in the order of sending.
-    pub(crate) const ALL: [Protocol; 2] = [Protocol::Igmp, Protocol::Mld];
+    pub const ALL: [Protocol; 2] = [Protocol::Igmp, Protocol::Mld];
 
     /// Its name in configuration and output.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Protocol::Igmp => "igmp",
             Protocol::Mld => "mld",

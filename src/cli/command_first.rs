@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use crate::cli::args::Cli;
 
 /// The command line with the command moved before preceding options: `announce --json status`, as in `ip -j link`.
-pub(super) fn command_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+pub fn command_first(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = words.into_iter().collect();
     if let [_, hook, _, after, _] = &words[..] {
         // A VM may be called --help.

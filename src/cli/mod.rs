@@ -4,7 +4,7 @@ mod announce;
 pub mod args;
 mod candidates;
 mod check;
-mod command_first;
+pub mod command_first;
 mod completions;
 mod doctor;
 mod exit;

@@ -16,7 +16,7 @@ use crate::guest::event::{Cause, Change};
 use crate::guest::target::{Nic, Target, Unannounceable};
 
 mod guest;
-pub(crate) mod handover;
+pub mod handover;
 
 use guest::{Begin, Guest, Life, Run};
 use handover::Word;
@@ -28,7 +28,7 @@ const LEFT: GuestState = GuestState::Left("shut off");
 
 /// Every guest of a libvirt, by UUID.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     guests: BTreeMap<String, Guest>,
     /// The number of the most recent reading or announcement.
     #[serde(skip)]
@@ -46,7 +46,7 @@ pub(crate) struct Ledger {
 
 /// A guest that libvirt lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Present {
+pub struct Present {
     /// Its UUID.
     pub uuid: String,
     /// Its name.
@@ -61,7 +61,7 @@ pub(crate) struct Present {
 
 /// An action for the daemon.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Report the state of a guest to its announcements; after [`GuestState::Left`], forget the guest.
     State {
         /// The guest.
@@ -126,7 +126,7 @@ pub(crate) enum Action {
 
 /// How an announcement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
     /// It is complete, or cannot be completed.
     Done,
     /// The guest was paused during the announcement.
@@ -137,7 +137,7 @@ pub(crate) enum Ended {
 
 impl Ledger {
     /// A guest changed at `at`. Only the causes in `announced` ask for announcements.
-    pub(crate) fn change(
+    pub fn change(
         &mut self,
         uuid: &str,
         id: Option<u32>,
@@ -185,7 +185,7 @@ impl Ledger {
     ///
     /// With `strangers`, unknown guests have arrived in the meantime. Without it, this is the first list, and unknown guests
     /// were here before the daemon started.
-    pub(crate) fn reconcile(
+    pub fn reconcile(
         &mut self,
         present: &[Present],
         strangers: bool,
@@ -215,7 +215,7 @@ impl Ledger {
     }
 
     /// The guest is called so.
-    pub(crate) fn name(&mut self, uuid: &str, name: &str) {
+    pub fn name(&mut self, uuid: &str, name: &str) {
         if let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.name.as_deref() != Some(name)) {
             guest.name = Some(name.into());
             self.revision += 1;
@@ -223,26 +223,20 @@ impl Ledger {
     }
 
     /// The guests: the name, or the UUID while that is not known, and whether it runs.
-    pub(crate) fn here(&self) -> impl Iterator<Item = (&str, bool)> {
+    pub fn here(&self) -> impl Iterator<Item = (&str, bool)> {
         self.guests.iter().map(|(uuid, guest)| {
             (guest.name.as_deref().unwrap_or(uuid), guest.life.state == GuestState::Running)
         })
     }
 
     /// Another number after each change of [`Ledger::here`].
-    pub(crate) fn revision(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The result of the reading with this number at `at`; `None` if the guest could not be read. The next event of the
     /// guest reads it again.
-    pub(crate) fn read(
-        &mut self,
-        uuid: &str,
-        reading: u64,
-        known: Option<Vec<Nic>>,
-        at: Duration,
-    ) -> Vec<Action> {
+    pub fn read(&mut self, uuid: &str, reading: u64, known: Option<Vec<Nic>>, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         let guest = self.guests.get_mut(uuid);
         if let Some(guest) = guest.filter(|guest| guest.life.reading == Some(reading)) {
@@ -258,7 +252,7 @@ impl Ledger {
     }
 
     /// The announcement with this number ended at `at`.
-    pub(crate) fn ended(&mut self, uuid: &str, run: u64, how: Ended, at: Duration) -> Vec<Action> {
+    pub fn ended(&mut self, uuid: &str, run: u64, how: Ended, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         let Some(guest) = self.guests.get_mut(uuid) else {
             return actions;
@@ -288,13 +282,7 @@ impl Ledger {
 
     /// libvirt has not answered the reading with this number by `at`: a guest that runs is announced by what else is known of
     /// its NICs, once, until it can be read.
-    pub(crate) fn unanswered(
-        &mut self,
-        uuid: &str,
-        reading: u64,
-        nics: Vec<Nic>,
-        at: Duration,
-    ) -> Vec<Action> {
+    pub fn unanswered(&mut self, uuid: &str, reading: u64, nics: Vec<Nic>, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         let is_it = |guest: &&mut Guest| {
             let life = &guest.life;
@@ -308,7 +296,7 @@ impl Ledger {
     }
 
     /// Other sources of addresses count from `at` on: what was read of guests that arrive, or is being read, does not any more.
-    pub(crate) fn read_again(&mut self, at: Duration) -> Vec<Action> {
+    pub fn read_again(&mut self, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         let is_read = |life: &Life| life.known.is_some() || life.reading.is_some() || life.nics.is_some();
         let read = self.guests.iter_mut().filter(|(_, guest)| is_read(&guest.life));
@@ -323,13 +311,13 @@ impl Ledger {
     }
 
     /// The guests that run.
-    pub(crate) fn running(&self) -> impl Iterator<Item = &String> {
+    pub fn running(&self) -> impl Iterator<Item = &String> {
         let run = self.guests.iter().filter(|(_, guest)| guest.life.state == GuestState::Running);
         run.map(|(uuid, _)| uuid)
     }
 
     /// An announcement is pending and can still be made.
-    pub(crate) fn is_anything_pending(&self) -> bool {
+    pub fn is_anything_pending(&self) -> bool {
         let is_pending = |guest: &Guest| {
             !guest.life.is_unreadable && (guest.pending.is_some() || !guest.plugged.is_empty())
         };
@@ -337,7 +325,7 @@ impl Ledger {
     }
 
     /// The guest is here.
-    pub(crate) fn knows(&self, uuid: &str) -> bool {
+    pub fn knows(&self, uuid: &str) -> bool {
         self.guests.contains_key(uuid)
     }
 
@@ -347,7 +335,7 @@ impl Ledger {
     }
 
     /// Whether the part that is kept for the next daemon has changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> bool {
+    pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 

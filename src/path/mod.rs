@@ -10,7 +10,7 @@ pub mod ovs;
 pub mod owner;
 pub(crate) mod port_events;
 pub mod readiness;
-pub(crate) mod tunnel;
+pub mod tunnel;
 pub(crate) mod uplink_events;
 pub mod uplinks;
 pub mod walk;

@@ -10,9 +10,9 @@ mod inner;
 
 /// The number of bytes copied of a frame: all of any announcement or question with two VLAN tags, inside Geneve with all the options
 /// that it can have, and eight groups of a membership report.
-pub(crate) const SNAPLEN: usize = 512;
+pub const SNAPLEN: usize = 512;
 /// The number of guests in one program: a BPF jump reaches 255 instructions.
-pub(crate) const MAX_GUESTS: usize = 64;
+pub const MAX_GUESTS: usize = 64;
 
 /// `struct sock_filter` (`include/uapi/linux/filter.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ const ARP_REPLY: u32 = 2;
 
 /// The guests of a program, at most [`MAX_GUESTS`] per list; those beyond are not matched.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Guests<'a> {
+pub struct Guests<'a> {
     /// Guests whose outgoing announcements, questions and membership reports pass the filter.
     pub outward: &'a [MacAddr],
     /// Guests for which every incoming frame passes.
@@ -84,7 +84,7 @@ pub(crate) struct Guests<'a> {
 }
 
 /// The program for `guests`. It compares the lower four bytes of a MAC.
-pub(crate) fn program(guests: Guests<'_>) -> Vec<Instruction> {
+pub fn program(guests: Guests<'_>) -> Vec<Instruction> {
     let (to_one, from_one) = (to_one(guests), from_one(guests.outward));
     let mut program = inner::find_inner(guests.tunnels, BASE);
     program.extend([

@@ -42,7 +42,7 @@ pub struct Outside {
 }
 
 /// The frame inside this one, perhaps truncated, if one of these tunnels has encapsulated it.
-pub(crate) fn decapsulated<'a>(frame: &'a [u8], tunnels: &[Encapsulation]) -> Option<(Outside, &'a [u8])> {
+pub fn decapsulated<'a>(frame: &'a [u8], tunnels: &[Encapsulation]) -> Option<(Outside, &'a [u8])> {
     let (protocol, between, packet) = ip(frame)?;
     let (encapsulation, vni, inner) = match protocol {
         UDP => by_udp(packet, tunnels)?,

@@ -32,7 +32,7 @@ const MAX_GROUPS: usize = 64;
 
 /// The membership reports of one guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Membership {
+pub struct Membership {
     mac: MacAddr,
     /// When the first query was sent.
     pub queried_at: Duration,
@@ -43,7 +43,7 @@ pub(crate) struct Membership {
 
 /// The first report of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct First {
+pub struct First {
     /// It was seen to leave the host then.
     pub left: Option<Duration>,
     /// The guest has sent this one.
@@ -52,12 +52,12 @@ pub(crate) struct First {
 
 impl Membership {
     /// No report yet of the guest `mac`, which was queried at `queried_at`.
-    pub(crate) fn new(mac: MacAddr, queried_at: Duration) -> Membership {
+    pub fn new(mac: MacAddr, queried_at: Duration) -> Membership {
         Membership { mac, queried_at, first: Default::default(), groups: BTreeSet::new() }
     }
 
     /// Records a frame that has left the host, if it is a report of the guest; returns whether it is.
-    pub(crate) fn left(&mut self, sighting: &Sighting) -> bool {
+    pub fn left(&mut self, sighting: &Sighting) -> bool {
         let Some((protocol, groups)) = report(&sighting.frame, self.mac) else {
             return false;
         };
@@ -67,7 +67,7 @@ impl Membership {
     }
 
     /// Records a frame that has passed the guest's own device.
-    pub(crate) fn passed_guest(&mut self, sighting: &Sighting) {
+    pub fn passed_guest(&mut self, sighting: &Sighting) {
         if let Some((protocol, groups)) = report(&sighting.frame, self.mac) {
             self.add(groups);
             self.of(protocol).sent.get_or_insert_with(|| sighting.frame.clone());
@@ -75,12 +75,12 @@ impl Membership {
     }
 
     /// The first report of each protocol.
-    pub(crate) fn first(&self) -> impl Iterator<Item = (Protocol, &First)> {
+    pub fn first(&self) -> impl Iterator<Item = (Protocol, &First)> {
         Protocol::ALL.into_iter().zip(&self.first)
     }
 
     /// The groups that the guest has reported.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = IpAddr> {
+    pub fn groups(&self) -> impl Iterator<Item = IpAddr> {
         self.groups.iter().copied()
     }
 
@@ -95,7 +95,7 @@ impl Membership {
 }
 
 /// Whether a frame of `mac`, perhaps truncated, is a membership report: its protocol, and the groups that it names.
-pub(crate) fn report(frame: &[u8], mac: MacAddr) -> Option<(Protocol, Vec<IpAddr>)> {
+pub fn report(frame: &[u8], mac: MacAddr) -> Option<(Protocol, Vec<IpAddr>)> {
     if frame.get(6..12)? != mac.octets() {
         return None;
     }

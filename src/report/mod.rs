@@ -13,7 +13,7 @@ pub(crate) mod record;
 mod round_time;
 pub mod snapshot;
 pub(crate) mod standing;
-pub(crate) mod svg;
+pub mod svg;
 mod text;
 pub(crate) mod timeline;
 pub(crate) mod unmet;

@@ -40,7 +40,7 @@ const LEAST_GAP: f64 = 14.0;
 const AT_ONCE: f64 = 0.0005;
 
 /// A document with a picture of each report, one below the other.
-pub(crate) fn document(reports: &[&Report]) -> String {
+pub fn document(reports: &[&Report]) -> String {
     let pictures: Vec<Picture> = reports.iter().map(|report| Picture::of(report, WIDE)).collect();
     let height: f64 = pictures.iter().map(Picture::height).sum();
     let mut text = format!(

@@ -10,7 +10,7 @@ use crate::guest::event::Cause;
 
 /// What the source tells its peers about a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub enum Word {
     /// It has stopped here.
     Stops,
     /// It runs on here.
@@ -21,7 +21,7 @@ pub(crate) enum Word {
 
 /// What the destination makes of the word that a guest has stopped at its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heed {
+pub enum Heed {
     /// The guest is not on this host.
     Elsewhere,
     /// It is here, and is not one that arrives: it runs, or was paused here.
@@ -32,12 +32,12 @@ pub(crate) enum Heed {
 
 impl Ledger {
     /// Keeps in mind what the NICs of every guest are: libvirt does not describe a guest while it migrates.
-    pub(crate) fn remember(&mut self) {
+    pub fn remember(&mut self) {
         self.remembers = true;
     }
 
     /// The guest has stopped at the source of its migration, as its daemon says at `at`.
-    pub(crate) fn source_stopped(&mut self, uuid: &str, at: Duration) -> (Heed, Vec<Action>) {
+    pub fn source_stopped(&mut self, uuid: &str, at: Duration) -> (Heed, Vec<Action>) {
         let mut actions = Vec::new();
         let Some(guest) = self.guests.get_mut(uuid) else {
             return (Heed::Elsewhere, actions);
@@ -52,7 +52,7 @@ impl Ledger {
     }
 
     /// The guest runs on at the source of its migration: it is not to be announced here.
-    pub(crate) fn source_kept(&mut self, uuid: &str) -> Vec<Action> {
+    pub fn source_kept(&mut self, uuid: &str) -> Vec<Action> {
         let life = self.guests.get_mut(uuid).map(|guest| &mut guest.life);
         let early = life.map(|life| {
             life.source_stopped = None;

@@ -158,7 +158,7 @@ pub async fn walk(bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Result<Option
 }
 
 /// An entry for this address, if it is in this bridge's table (its ports have tables of their own).
-fn entry(message: &Message<'_>, bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Option<Entry> {
+pub fn entry(message: &Message<'_>, bridge: u32, mac: MacAddr, vlan: Option<u16>) -> Option<Entry> {
     let (port, state) = (u32_at(message.body, 4)?, u16_at(message.body, 8)?);
     let is_external = message.body.get(10)? & NTF_EXT_LEARNED != 0;
     let local = state & NUD_PERMANENT != 0;

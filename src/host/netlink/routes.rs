@@ -78,7 +78,8 @@ fn leads_by(message: &Message<'_>, device: u32, length: u8) -> bool {
     is_by && attributes(rest).all(|(kind, _)| kind != RTA_GATEWAY)
 }
 
-fn next_hop(message: &Message<'_>) -> Option<IpAddr> {
+/// The gateway of a route (`RTM_NEWROUTE`).
+pub fn next_hop(message: &Message<'_>) -> Option<IpAddr> {
     let mut gateways = attributes(message.body.get(RTMSG..)?).filter(|(kind, _)| *kind == RTA_GATEWAY);
     let (_, gateway) = gateways.next().filter(|_| message.kind == libc::RTM_NEWROUTE)?;
     match gateway.len() {

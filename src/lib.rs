@@ -42,7 +42,7 @@ mod run;
 
 pub use cli::{Linked, in_one_line, main as run_announce};
 pub use daemon::{for_hook, main as run_announced};
-pub use host::libvirt::find;
+pub use host::libvirt::CALLS as LIBVIRT;
 pub use host::sys::name_process;
 
 /// What the tests under `tests/` and the lab's programs use. No other program may rely on it.

@@ -22,7 +22,7 @@ const KEYS: &str = "version domain device mac attachment addresses cause event_a
                     first_frame_after_ms rounds frames send_errors left_host_after_ms departure \
                     departures astray by_design last_hop frames_left not_left lost_rounds stuck \
                     kinds unseen seen_elsewhere returned_after_ms last_returned_after_ms ceased gateways \
-                    answered_after_ms answered_by answered_from stuck_questions multicast learned_after_ms \
+                    answered_after_ms answered_by answered_from stuck_questions guest_announcement multicast learned_after_ms \
                     learned_on stale notes injector dry_run error \
                     vm uuid event departure_after_ms reply_after_ms rounds_lost error_code round_times \
                     source_stopped_after_ms";

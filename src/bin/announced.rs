@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use announced::Linked;
 use clap::Parser;
 
-const LINKED: Linked = Linked { find: announced::find, hook: announced::for_hook };
+const LINKED: Linked = Linked { libvirt: announced::LIBVIRT, hook: announced::for_hook };
 
 /// Announce VMs to the network whenever they begin to run on this host.
 #[derive(Parser)]

@@ -51,6 +51,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
             notes: hairpin(&host, &seen).into_iter().collect(),
             queried_by: to_guest.as_ref().ok().map(inward::word),
             query_error: to_guest.as_ref().err().map(ToString::to_string),
+            ask_guest_error: orders.cannot_ask.clone().filter(|_| order.ask_guest.is_some()),
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };
@@ -108,6 +109,9 @@ pub(super) struct Explanation {
     /// By what it is queried, or why it cannot be.
     queried_by: Option<String>,
     query_error: Option<String>,
+    /// The guest is told to announce itself, too, and why it cannot be.
+    ask_guest: bool,
+    ask_guest_error: Option<String>,
     injectors: Vec<&'static str>,
     /// Those of them that this process cannot use, each with the reason.
     missing_injectors: Vec<MissingInjector>,
@@ -164,6 +168,8 @@ impl Explanation {
             queries: order.queries,
             queried_by: None,
             query_error: None,
+            ask_guest: order.ask_guest.is_some(),
+            ask_guest_error: None,
             schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
             missing_injectors: Vec::new(),
@@ -197,6 +203,13 @@ impl Explanation {
             }
             (_, None, why) => format!("none: {}", why.as_deref().unwrap_or_default()),
         }
+    }
+
+    /// The guest's own announcement, where it is wanted.
+    fn itself(&self) -> Vec<String> {
+        let told = || "the VM is told to announce itself when the first round has left".to_owned();
+        let words = self.ask_guest_error.as_ref().map_or_else(told, |why| format!("not told: {why}"));
+        self.ask_guest.then_some(words).into_iter().collect()
     }
 
     fn rarp_only(&self) -> String {
@@ -291,7 +304,7 @@ impl fmt::Display for Explanation {
 
 /// The text, by rows of one or several lines.
 impl Explanation {
-    fn rows(&self) -> [(&'static str, Vec<String>); 13] {
+    fn rows(&self) -> [(&'static str, Vec<String>); 14] {
         let path =
             self.attachment.iter().map(|path| format!("{}: {}", path.kind.word(), path.hops.join(" -> ")));
         let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
@@ -309,6 +322,7 @@ impl Explanation {
             ("frames", self.frames.clone()),
             ("schedule", vec![self.schedule()]),
             ("queries", vec![self.queries()]),
+            ("itself", self.itself()),
             ("ways in", self.ways_in()),
         ]
     }

@@ -29,13 +29,13 @@ use crate::cli::exit::{Problem, Status};
 use crate::cli::output::complain;
 use crate::cli::select::Start;
 use crate::config::Config;
-use crate::host::libvirt::Find;
+use crate::host::libvirt::Calls;
 
 /// The functions of a program that is linked with libvirt.
 #[derive(Debug, Clone, Copy)]
 pub struct Linked {
-    /// Finds guests.
-    pub find: Find,
+    /// What it asks libvirt.
+    pub libvirt: Calls,
     /// Announces a guest, by name, for the hook with the given process id.
     pub hook: fn(String, i32, Config) -> Result<(), String>,
 }
@@ -102,7 +102,7 @@ impl Program {
     }
 
     fn start_with(&self, nics: &args::Nics, config: Config) -> Result<Start, Problem> {
-        Start::new(nics, config, self.linked.map(|linked| linked.find), self.become_linked)
+        Start::new(nics, config, self.linked.map(|linked| linked.libvirt), self.become_linked)
     }
 
     fn announce(&self, args: &args::Announce) -> Result<Status, Problem> {

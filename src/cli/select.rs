@@ -12,11 +12,12 @@ use crate::guest::Absent;
 use crate::guest::event::Cause;
 use crate::guest::target::{Plug, Target, Unannounceable};
 use crate::guest::{GuestState, Wanted};
-use crate::host::libvirt::{Find, Found, Guest};
+use crate::host::libvirt::{Calls, Find, Found, Guest};
 use crate::path::link::Links;
 use crate::path::ovs::Ovs;
 use crate::path::uplinks::Uplinks;
 use crate::report::Report;
+use crate::run::guest_asker::GuestAsker;
 use crate::run::host::Host;
 use crate::run::link_query::{self, LinkQuery};
 use crate::run::order::Order;
@@ -36,17 +37,19 @@ pub(super) struct Selection {
     pub absent: Vec<Absent>,
     /// Keeps the guests' states up to date.
     watching: Option<Box<dyn std::any::Any + Send>>,
+    /// Why libvirt cannot have a guest announce itself, if it cannot.
+    pub cannot_ask: Option<String>,
 }
 
 /// The selection, and where to look for it.
 pub(super) struct Start {
     nics: Nics,
     config: Config,
-    find: Option<Find>,
+    libvirt: Option<Calls>,
 }
 
 impl Start {
-    /// For the NICs `nics` under `config`; if libvirt is needed and `find` is not linked in, `become_linked` replaces the
+    /// For the NICs `nics` under `config`; if libvirt is needed and this program is not linked with it, `become_linked` replaces the
     /// program.
     ///
     /// # Errors
@@ -55,13 +58,13 @@ impl Start {
     pub(super) fn new(
         nics: &Nics,
         config: Config,
-        find: Option<Find>,
+        libvirt: Option<Calls>,
         become_linked: fn() -> String,
     ) -> Result<Start, Problem> {
-        if matches!(nics.whom(), Whom::Guests(_)) && find.is_none() {
+        if matches!(nics.whom(), Whom::Guests(_)) && libvirt.is_none() {
             return Err((Status::Failed, become_linked()));
         }
-        Ok(Start { nics: nics.clone(), config, find })
+        Ok(Start { nics: nics.clone(), config, libvirt })
     }
 
     /// Begins to watch the host, and finds the selected NICs.
@@ -80,8 +83,9 @@ impl Start {
     ///
     /// The host's devices cannot be read, or the device of `--dev` is no guest's.
     pub(super) async fn look_around(self) -> Result<(Host, Result<Selection, Problem>), Problem> {
-        let Start { nics, config, find } = &self;
-        let (host, found) = tokio::join!(Host::watch(config), look(nics, config, *find));
+        let Start { nics, config, libvirt } = &self;
+        let find = libvirt.map(|libvirt| libvirt.find);
+        let (host, found) = tokio::join!(Host::watch(config), look(nics, config, find));
         let (host, _) = host.map_err(|error| (Status::Failed, error.to_string()))?;
         if let Whom::Device(device, _) = nics.whom() {
             let other =
@@ -90,9 +94,13 @@ impl Start {
                 Err((Status::Failed, format!("--dev {device} is {what}, not a guest's port")))
             })?;
         }
+        let asker = libvirt.filter(|_| config.libvirt.ask_guest);
+        let asker =
+            asker.map(|libvirt| GuestAsker::of_libvirt(libvirt.ask_guest, config.libvirt.uri.clone()));
         let mut selection = found.and_then(|found| choose(nics, config, found, &host.ovs.borrow().ovs));
         for (order, _) in selection.iter_mut().flat_map(|selection| &mut selection.orders) {
             order.link_query = find.and_then(|find| link_query(find, config, &order.target));
+            order.ask_guest = asker.clone();
         }
         Ok((host, selection))
     }
@@ -167,6 +175,7 @@ fn choose(args: &Nics, config: &Config, found: Option<Found>, ovs: &Ovs) -> Resu
         Whom::Guests(_) => {
             let found = found.unwrap_or_default();
             orders.watching = found.watching;
+            orders.cannot_ask = found.cannot_ask.map(|why| why.to_string());
             for guest in found.guests {
                 match guest {
                     Ok(guest) => nics(guest, args, config, ovs, &mut orders),

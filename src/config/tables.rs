@@ -166,6 +166,8 @@ pub struct LibvirtTable {
     pub more_uris: Vec<String>,
     /// The events that ask for an announcement.
     pub events: Vec<Cause>,
+    /// libvirt has each guest announce itself, too; that takes a connection that may write.
+    pub ask_guest: bool,
 }
 
 impl Default for LibvirtTable {
@@ -178,7 +180,7 @@ impl Default for LibvirtTable {
             Cause::LinkUp,
             Cause::Uplink,
         ];
-        LibvirtTable { uri: None, more_uris: Vec::new(), events }
+        LibvirtTable { uri: None, more_uris: Vec::new(), events, ask_guest: false }
     }
 }
 

@@ -10,8 +10,10 @@ use crate::daemon::state::Ledgers;
 use crate::guest::Known;
 use crate::guest::address::Source;
 use crate::guest::ledger::Ledger;
+use crate::host::libvirt::ask_guest;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 use crate::report::snapshot::Peer;
+use crate::run::guest_asker::GuestAsker;
 use crate::run::wall_clock;
 
 /// The number of guests read at the same time: libvirtd answers five requests of a client at once (`max_client_requests`).
@@ -27,6 +29,8 @@ pub(super) struct Connection {
     pub name: String,
     /// Reads a guest. Its guests are followed for as long as this exists.
     pub read: ReadGuest,
+    /// Has its guests announce themselves.
+    pub asker: Option<GuestAsker>,
     /// Its guests, with pending announcements and those under way.
     pub ledger: Ledger,
     /// A guest that is not in the ledger has arrived since the last list.
@@ -53,7 +57,8 @@ impl Connection {
     ) -> Result<Connection, String> {
         let libvirt = Libvirt::follow(uri.clone(), move |notice| drop(notices.send((number, notice))))
             .map_err(|error| error.to_string())?;
-        Ok(Connection::new(uri.unwrap_or_default(), reader(libvirt), ledgers))
+        let asker = Some(GuestAsker::of_libvirt(ask_guest, uri.clone()));
+        Ok(Connection { asker, ..Connection::new(uri.unwrap_or_default(), reader(libvirt), ledgers) })
     }
 
     /// The libvirt of this name, whose guests `read` reads.
@@ -64,7 +69,18 @@ impl Connection {
         let early = Vec::new();
         let address = Some(name.clone()).filter(|name| !name.is_empty());
         let peer = Peer { peer: "libvirt".into(), address, ..Peer::default() };
-        Connection { name, read, ledger, known, heard: false, connected: false, listing: false, early, peer }
+        Connection {
+            name,
+            read,
+            asker: None,
+            ledger,
+            known,
+            heard: false,
+            connected: false,
+            listing: false,
+            early,
+            peer,
+        }
     }
 
     /// Its name in the log.

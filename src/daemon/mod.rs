@@ -19,6 +19,7 @@ use crate::log::DaemonLog;
 use crate::report::count;
 use crate::report::handed_over::Handovers;
 use crate::report::snapshot::{Daemon, MissingInjector};
+use crate::run::guest_asker::MAX_ASKERS;
 use crate::run::host::Host;
 use crate::run::wall_clock;
 
@@ -45,7 +46,7 @@ use source::ConfigSource;
 const BAD_CONFIGURATION: i32 = 78;
 /// How long the announcements under way may take to end when the daemon ends.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
-/// Threads for blocking work other than reading guests: closing descriptors and looking up devices.
+/// Threads for blocking work other than requests to libvirt: closing descriptors and looking up devices.
 const MAX_OTHER_THREADS: usize = 16;
 
 /// Runs announced(8) with the configuration `file`.
@@ -108,7 +109,7 @@ fn advise(file: Option<&Path>, config: &Config) {
 /// Runs the daemon's work with this number of libvirt connections.
 fn block_on(libvirts: usize, work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let threads = libvirts * connection::MAX_READERS + MAX_OTHER_THREADS;
+    let threads = libvirts * (connection::MAX_READERS + MAX_ASKERS) + MAX_OTHER_THREADS;
     let runtime = runtime.enable_all().max_blocking_threads(threads).build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     let done = runtime.block_on(work);

@@ -32,6 +32,8 @@ pub(super) struct Publisher {
     has_shown: bool,
     systemd: Systemd,
     silences: Silences,
+    /// Why guests were not told to announce themselves, as it was logged last.
+    not_told: Option<String>,
     /// What has ended, for the next daemon and `announce status`.
     history: Option<History>,
     /// That it cannot be written has been told.
@@ -63,6 +65,7 @@ impl Publisher {
             has_shown: false,
             systemd: Systemd::new(),
             silences: Silences::default(),
+            not_told: None,
             history: None,
             is_history_lost: false,
         }
@@ -87,6 +90,7 @@ impl Publisher {
     pub(super) fn finished(&mut self, report: &Report) {
         log(report);
         self.log_silent_gateways(report);
+        self.log_not_told(report);
         self.board.count(|metrics| metrics.ended(report));
         let ended = history::ended(report);
         let kept = self.history.as_ref().map_or(Ok(()), |history| history.add(&ended));
@@ -107,6 +111,16 @@ impl Publisher {
                 let words = "was asked, and has not answered";
                 tracing::info!(domain, vm = domain, device, mac, "{subject}: the gateway {gateway} {words}");
             }
+        }
+    }
+
+    /// A guest was not told to announce itself: one line, until there is another reason.
+    fn log_not_told(&mut self, report: &Report) {
+        let announcement = report.evidence.guest_announcement.as_ref();
+        let error = announcement.and_then(|announcement| announcement.error.as_ref());
+        if let Some(why) = error.filter(|why| self.not_told.as_ref() != Some(why)) {
+            tracing::warn!("VMs cannot be told to announce themselves ([libvirt] ask-guest): {why}");
+            self.not_told = Some(why.clone());
         }
     }
 
@@ -193,6 +207,7 @@ fn log(report: &Report) {
                 answered_after_ms = evidence.answered_after_ms,
                 answered_by = evidence.answered_by.map(AnsweredBy::word),
                 answered_from = evidence.answered_from.map(|gateway| gateway.to_string()),
+                guest_told_after_ms = evidence.guest_announcement.as_ref().and_then(|it| it.told_after_ms),
                 membership_queries = multicast.map(|multicast| multicast.queries),
                 igmp_left_after_ms = multicast.and_then(|multicast| multicast.igmp_left_after_ms),
                 mld_left_after_ms = multicast.and_then(|multicast| multicast.mld_left_after_ms),

@@ -27,7 +27,7 @@ pub enum GuestState {
 
 /// Which guests to announce.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// These: each by name, UUID or id, by nova's display name, or by the UUID of one of its neutron ports.
     These(Vec<String>),
     /// Every running guest.
@@ -47,7 +47,7 @@ pub struct Known {
 
 /// Why a requested guest cannot be announced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Absent {
+pub(crate) enum Absent {
     /// libvirt does not know it.
     #[error("no VM {0} is on this host (virsh list shows the running ones); it may run on another host")]
     Unknown(String),

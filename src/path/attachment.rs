@@ -16,6 +16,8 @@ const TRUNK_BRIDGE: &str = "tbr-";
 /// Prefixes of the patch ports of a parent port and of sub-ports on a trunk bridge (neutron's `trunk_manager.py`).
 const TRUNK_PARENT: &str = "tpt-";
 const TRUNK_SUB_PORT: &str = "spt-";
+/// The same of the far end of a sub-port's patch, on the integration bridge.
+const SUB_PORT: &str = "spi-";
 /// Prefix of the names of os-vif's per-port bridges; the rest is that of the tap's name (`per_port_bridge` of its `ovs.py`).
 const PORT_BRIDGE: &str = "pb";
 /// Prefixes of the two ends of os-vif's hybrid plug.
@@ -308,6 +310,11 @@ pub fn sub_ports<'a>(device: &str, ovs: &'a Ovs) -> impl Iterator<Item = Plugged
     let patches = parent.into_iter().flat_map(|parent| patches(parent.bridge, ovs));
     let of_sub_ports = patches.filter(|(near, _)| near.interface.name.starts_with(TRUNK_SUB_PORT));
     of_sub_ports.map(|(_, far)| far).filter(is_sub_port)
+}
+
+/// Whether this is neutron's name for the port of a trunk's sub-port on the integration bridge.
+pub(crate) fn is_sub_ports(name: &str) -> bool {
+    name.starts_with(SUB_PORT)
 }
 
 /// The patch that carries a trunk's untagged frames. A sub-port's patch has a tag on this side; neutron 24 gives this one

@@ -13,6 +13,7 @@ use crate::proof::delivery::stuck::Stuck;
 use crate::proof::departure::{Departed, Departure};
 use crate::proof::foreign::Foreign;
 use crate::proof::membership::Membership;
+use crate::report::guest_announcement::GuestAnnouncement;
 use crate::report::inquiry::{self, Answer, Inquired};
 use crate::report::kind_fate::KindFate;
 use crate::report::multicast::Multicast;
@@ -68,6 +69,8 @@ pub struct Evidence {
     pub stuck_questions: Vec<String>,
     /// The membership queries, and the guest's reports; null without queries.
     pub multicast: Option<Multicast>,
+    /// What was asked of the guest itself; null if nothing was.
+    pub guest_announcement: Option<GuestAnnouncement>,
     /// From the event to when the bridge's FDB was seen to have the guest's MAC behind the guest's port.
     pub learned_after_ms: Option<f64>,
     /// The port behind which the bridge's FDB had the guest's MAC at the last check.
@@ -320,6 +323,12 @@ impl Evidence {
             .chain(astray)
             .chain(self.lines_of_foreign())
             .chain(answers)
+            .chain(
+                self.guest_announcement
+                    .iter()
+                    .filter(|told| told.error.is_none())
+                    .map(GuestAnnouncement::line),
+            )
             .chain(self.multicast.iter().flat_map(Multicast::lines))
             .chain(self.by_design.clone())
             .chain(self.stuck.iter().chain(&self.stale).cloned())

@@ -20,6 +20,9 @@ use crate::report::waiting::{Waiting, waited_for};
 const BOUNDS: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0, 300.0];
 
+/// What may become of a request to have a guest announce itself.
+const GUEST_REQUESTS: [&str; 2] = ["told", "failed"];
+
 /// The counters since the daemon started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,6 +51,8 @@ pub struct Metrics {
     /// Datagrams at the port of peers that had no effect.
     notices_refused: BTreeMap<String, u64>,
     membership_queries: u64,
+    /// Requests to have a guest announce itself, by whether libvirt has done so.
+    guest_requests: BTreeMap<String, u64>,
     /// By protocol: announcements after whose queries a report left the host.
     membership_reports: BTreeMap<String, u64>,
     readiness_wait: Histogram,
@@ -78,6 +83,7 @@ impl Default for Metrics {
             handovers: HandedOver::ALL.iter().map(|outcome| zero(outcome.word())).collect(),
             notices_refused: Refusal::ALL.iter().map(|refusal| zero(refusal.word())).collect(),
             membership_queries: 0,
+            guest_requests: GUEST_REQUESTS.map(zero).into(),
             membership_reports: Protocol::ALL.iter().map(|protocol| zero(protocol.word())).collect(),
             readiness_wait: Histogram::default(),
             first_frame_delay: Histogram::default(),
@@ -157,6 +163,11 @@ impl Metrics {
         if let Some(by) = evidence.answered_by {
             *self.gateway_answers.entry(by.word().into()).or_default() += 1;
         }
+        if let Some(announcement) = &evidence.guest_announcement {
+            let [told, failed] = GUEST_REQUESTS;
+            let result = if announcement.error.is_none() { told } else { failed };
+            *self.guest_requests.entry(result.into()).or_default() += 1;
+        }
         if let Some(multicast) = &evidence.multicast {
             self.membership_queries += u64::from(multicast.queries);
             for (protocol, _) in multicast.left_after_ms().into_iter().filter(|(_, at)| at.is_some()) {
@@ -206,6 +217,8 @@ impl Metrics {
         let (name, reports) = ("membership_reports_total", &self.membership_reports);
         let help = "Announcements after whose queries the guest's membership reports left the host.";
         text.counters(name, help, "protocol", reports);
+        let help = "Requests to libvirt to have a guest announce itself.";
+        text.counters("guest_requests_total", help, "result", &self.guest_requests);
         gauges.write(&mut text);
         for (name, help, histogram) in self.histograms() {
             text.histogram(name, help, histogram);

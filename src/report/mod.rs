@@ -1,6 +1,7 @@
 //! The results: one record per announcement, its renderings, the daemon's counters, and the daemon's state at one moment.
 
 pub(crate) mod evidence;
+pub(crate) mod guest_announcement;
 pub(crate) mod handed_over;
 pub(crate) mod inquiry;
 pub(crate) mod kind_fate;

@@ -6,6 +6,7 @@ use crate::announcement::injection::Method;
 use crate::announcement::progress::Outcome;
 use crate::guest::event::Cause;
 use crate::report::evidence::{Evidence, Tally};
+use crate::report::guest_announcement::GuestAnnouncement;
 use crate::report::note::Note;
 use crate::report::record::Report;
 use crate::report::unmet;
@@ -43,6 +44,7 @@ impl Report {
         let of_all = [
             one("ceased", self.ceased()),
             one("unanswered", self.unanswered()),
+            one("guest-not-told", self.not_told()),
             one("rarp-only", self.is_rarp_only().then(|| self.rarp_only())),
         ];
         self.evidence.notes().into_iter().chain(of_all.into_iter().flatten()).collect()
@@ -59,6 +61,12 @@ impl Report {
     /// That no frame for the guest has come in.
     fn unanswered(&self) -> Option<String> {
         self.is_unanswered().then(|| UNANSWERED.to_owned())
+    }
+
+    /// That libvirt was to have the guest announce itself, and has not. The daemon logs it once.
+    fn not_told(&self) -> Option<String> {
+        let announcement = self.evidence.guest_announcement.as_ref();
+        announcement.filter(|announcement| announcement.error.is_some()).map(GuestAnnouncement::line)
     }
 
     /// That no address is known, and the remedy.
@@ -177,7 +185,8 @@ impl fmt::Display for Report {
         // The daemon logs silent gateways at most once an hour.
         let silent = self.evidence.silent();
         silent.iter().try_for_each(|gateway| write!(f, "\n  {gateway} was asked, and has not answered"))?;
-        self.evidence.lines_of_questions().try_for_each(|line| write!(f, "\n  {line}"))
+        self.evidence.lines_of_questions().try_for_each(|line| write!(f, "\n  {line}"))?;
+        self.not_told().map_or(Ok(()), |line| write!(f, "\n  {line}"))
     }
 }
 

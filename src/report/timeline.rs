@@ -7,6 +7,7 @@ use crate::report::record::Report;
 /// What happened in an announcement, and how many milliseconds after the event, in the order of time.
 pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
     let multicast = report.evidence.multicast.clone().unwrap_or_default();
+    let guest = report.evidence.guest_announcement.clone().unwrap_or_default();
     let moments = [
         ("source stopped", report.source_stopped_after_ms),
         ("guest runs", report.runs_after_ms),
@@ -19,6 +20,7 @@ pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
         ("first frame back", report.evidence.returned_after_ms),
         ("last frame back", report.evidence.last_returned_after_ms),
         ("first answer", report.evidence.answered_after_ms),
+        ("guest told", guest.told_after_ms),
         ("groups queried", multicast.queried_after_ms),
         ("IGMP report left", multicast.igmp_left_after_ms),
         ("MLD report left", multicast.mld_left_after_ms),

@@ -21,11 +21,13 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::RoundFate;
 use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally, millis};
+use crate::report::guest_announcement::GuestAnnouncement;
 use crate::report::multicast::Multicast;
 use crate::report::names::error_code;
 use crate::report::standing::Standing;
 use crate::run::asking::Asking;
 use crate::run::diagnose;
+use crate::run::guest_asker;
 use crate::run::host::Host;
 use crate::run::lacking::Lacking;
 use crate::run::link_query;
@@ -34,6 +36,7 @@ use crate::run::order::Order;
 use crate::run::showing::Shown;
 use crate::run::wall_clock;
 
+mod asking_guest;
 mod patience;
 mod preparing;
 mod querying;
@@ -90,6 +93,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         run.prepare(&host, &seen).await;
         run.watch_path(run.way.as_ref().map(Way::method), &host, &seen);
         run.query_guest(&host, &seen, &mut signals).await;
+        run.ask_guest(&host);
         match run.machine.step(run.now()) {
             Step::Send if run.lacks_a_way() => run.wait(run.next_attempt(), &mut host, &mut signals).await,
             // Much may change before its turn: observe again then.
@@ -130,6 +134,9 @@ struct Run {
     asking: Asking,
     queries: Queries,
     multicast: Multicast,
+    /// The request to have the guest announce itself, and the answer that is to come.
+    guest_announcement: Option<GuestAnnouncement>,
+    guest_answer: Option<guest_asker::Answer>,
     /// Tells of changes to the flows on the way, while something is lost.
     flows: Option<Monitored>,
     /// The next round may be sent.
@@ -167,6 +174,8 @@ impl Run {
             asking: Asking::default(),
             queries: Queries::default(),
             multicast: Multicast::default(),
+            guest_announcement: None,
+            guest_answer: None,
             flows: None,
             has_turn: false,
             shown: Shown::default(),
@@ -325,6 +334,10 @@ impl Run {
                 self.link_is(is_up);
                 false
             }
+            answer = asking_guest::answered(&mut self.guest_answer) => {
+                self.guest_answered(answer);
+                false
+            }
             () = tokio::time::sleep_until(deadline) => false,
         };
         if has_changed {
@@ -344,7 +357,8 @@ impl Run {
             None => Evidence::default(),
         };
         let multicast = (order.queries > 0 && progress.rounds > 0).then_some(self.multicast);
-        let evidence = evidence.with_multicast(multicast);
+        let guest_announcement = self.guest_announcement;
+        let evidence = Evidence { guest_announcement, ..evidence.with_multicast(multicast) };
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
         let lost = lost.then(|| match evidence.stuck.join("; ") {
             // The frames may have left after we stopped watching.

@@ -5,6 +5,7 @@ pub(crate) mod asking;
 pub(crate) mod diagnose;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod guest_asker;
 pub(crate) mod host;
 pub(crate) mod inward;
 mod lacking;

@@ -21,6 +21,7 @@ use crate::path::attachment::Kind as Plugged;
 use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
 use crate::path::uplinks::Uplinks;
+use crate::run::guest_asker::GuestAsker;
 use crate::run::host::Host;
 use crate::run::link_query::LinkQuery;
 
@@ -76,6 +77,8 @@ pub(crate) struct Order {
     pub endless: bool,
     /// Tells whether the guest's link is up by now.
     pub link_query: Option<LinkQuery>,
+    /// Has the guest announce itself.
+    pub ask_guest: Option<GuestAsker>,
     /// The guest does not run here yet, and is announced all the same: its source has stopped it.
     pub early: bool,
     /// How long before the event the source was heard to have stopped the guest, if it was.
@@ -131,6 +134,7 @@ impl Order {
             inject: config.ports.inject,
             endless: false,
             link_query: None,
+            ask_guest: None,
             early: false,
             source_stopped: None,
             dry_run: false,
@@ -179,6 +183,7 @@ impl Order {
         self.schedule = uplink::schedule();
         self.style.send.retain(|kind| Kind::ANNOUNCEMENTS.contains(kind));
         self.queries = self.queries.min(1);
+        self.ask_guest = None;
         self.router_solicitation = false;
         self.proof.more_rounds = 0;
         self

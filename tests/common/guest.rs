@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
+use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -18,6 +19,8 @@ pub struct Guest {
     /// More arguments for QEMU.
     qemu: Vec<String>,
     memory: u32,
+    /// What its `<os>` boots, if anything.
+    boot: String,
     nics: Vec<Nic>,
     devices: String,
     /// The test driver's own element, if any.
@@ -156,6 +159,7 @@ impl Guest {
             nova_name: None,
             qemu: Vec::new(),
             memory: 16,
+            boot: String::new(),
             nics: Vec::new(),
             devices: String::new(),
             run_state: String::new(),
@@ -184,6 +188,15 @@ impl Guest {
         host.sh(&format!("head -c 32M /dev/urandom >{}", file.display()));
         let loader = format!("loader,file={},addr=0x1000000,force-raw=on", file.display());
         Self { memory: 64, ..self }.qemu("-device").qemu(&loader)
+    }
+
+    /// Boots the `kernel` and the `initramfs` of this directory.
+    pub fn boots(self, files: &Path) -> Self {
+        let files = files.display();
+        let boot = format!(
+            "<kernel>{files}/kernel</kernel><initrd>{files}/initramfs</initrd><cmdline>quiet no_timer_check</cmdline>"
+        );
+        Self { memory: 128, boot, ..self }
     }
 
     fn qemu(mut self, argument: &str) -> Self {
@@ -215,6 +228,7 @@ impl Guest {
 
     pub fn xml(&self) -> String {
         let (name, kind, memory, run_state) = (&self.name, self.kind, self.memory, &self.run_state);
+        let boot = &self.boot;
         let metadata = if self.nova { self.metadata() } else { String::new() };
         let nics: String = self.nics.iter().map(Nic::xml).collect();
         let devices = &self.devices;
@@ -222,7 +236,7 @@ impl Guest {
         // type qemu, not kvm: /dev/kvm may be there and not work. NICs can be plugged into a running guest by ACPI.
         format!(
             "<domain type='{kind}' xmlns:qemu='{QEMU}'><name>{name}</name>{metadata}<memory unit='MiB'>{memory}</memory>\
-             <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\
+             <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os><features><acpi/></features>\
              <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>\
              <memballoon model='none'/>{nics}{devices}</devices>\
              <qemu:commandline>{qemu}</qemu:commandline>{run_state}</domain>"

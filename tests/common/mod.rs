@@ -18,6 +18,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its own part of this")]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
 
+pub mod booted;
 pub mod capture;
 pub mod crowd;
 pub mod daemon;

@@ -21,6 +21,7 @@ mod daemon_waits;
 mod doctor;
 mod elsewhere;
 mod explain;
+mod guest_itself;
 mod guests;
 mod handover;
 mod hook;

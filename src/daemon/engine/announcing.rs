@@ -166,8 +166,9 @@ impl Engine {
         if cause == Cause::Handover {
             return Arc::new(order.before_it_runs());
         }
-        let order = if cause == Cause::Uplink { order.after_uplink_change() } else { order };
-        Arc::new(Order { cause, endless, link_query: Some(link_query), ..order })
+        let asker = self.connections[connection].asker.clone().filter(|_| self.config.libvirt.ask_guest);
+        let order = Order { cause, endless, link_query: Some(link_query), ask_guest: asker, ..order };
+        Arc::new(if cause == Cause::Uplink { order.after_uplink_change() } else { order })
     }
 
     /// Announces a NIC for a cause at its time; `stopped` so long before that, its source had stopped the guest.

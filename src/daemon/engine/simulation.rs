@@ -23,8 +23,10 @@ use crate::guest::Known;
 use crate::guest::domain::{Domain, Interface};
 use crate::guest::event::{Cause, Change};
 use crate::guest::ledger::Present;
+use crate::host::libvirt::LibvirtError;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::run::fake::World;
+use crate::run::guest_asker::GuestAsker;
 
 mod handover;
 
@@ -40,6 +42,8 @@ const CONFIGURATION: &str = r#"
     count = 3
     [ports]
     wait = "1s"
+    [libvirt]
+    ask-guest = true
     [limits]
     frames-per-second = 100
 "#;
@@ -391,11 +395,25 @@ fn start(
         })
     });
     let (notices, heard) = mpsc::unbounded_channel();
-    let connection = Connection::new("test".into(), read, &mut ledgers);
+    let asker = Some(asker(seed));
+    let connection = Connection { asker, ..Connection::new("test".into(), read, &mut ledgers) };
     let host = world.host(config.limits.frames_per_second);
     let engine = Engine::of(config.clone(), host, vec![connection], heard, Arc::default());
     let engine = Engine { state_file: Some(state_file), ..engine };
     (notices, tokio::spawn(engine.run()))
+}
+
+/// A libvirt that has guests announce themselves, refuses to, or never answers.
+fn asker(seed: u64) -> GuestAsker {
+    let random = Mutex::new(Random(seed));
+    GuestAsker::new(move |_, _| {
+        let mut random = random.lock().unwrap();
+        let (time, hangs, fails) = (random.millis(30), random.one_in(4), random.one_in(3));
+        Box::pin(async move {
+            sleep(if hangs { Duration::MAX } else { time }).await;
+            if fails { Err(LibvirtError::NotConnected) } else { Ok(()) }
+        })
+    })
 }
 
 /// The history of a seed: its events, and its faults.

@@ -1,7 +1,9 @@
 //! libvirt's errors, each in one line.
 
 use std::io;
+use std::time::Duration;
 
+use tokio::task::JoinError;
 use virt::error::Error;
 
 use crate::guest::domain::DomainError;
@@ -9,7 +11,7 @@ use crate::host::sys::libvirt::EventLoopError;
 
 /// What we were doing, and libvirt's error.
 #[derive(Debug, thiserror::Error)]
-pub enum LibvirtError {
+pub(crate) enum LibvirtError {
     /// The event loop does not run.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
@@ -36,10 +38,38 @@ pub enum LibvirtError {
     /// libvirt refuses a request about a guest.
     #[error("{}", .0.message())]
     Guest(Error),
+    /// This version of libvirt cannot have a guest announce itself.
+    #[error("libvirt {} cannot have a guest announce itself, 12.5 and newer can", version(*.0))]
+    CannotAsk(u32),
+    /// libvirt, or the monitor of the guest, does not answer.
+    #[error("libvirt does not answer within {0:?}")]
+    NoAnswer(Duration),
+    /// A request was interrupted.
+    #[error("the request to libvirt was interrupted: {0}")]
+    Interrupted(JoinError),
     /// libvirt does not know a guest's state.
     #[error("libvirt does not know its state")]
     State,
     /// A guest's XML cannot be used.
     #[error(transparent)]
     Domain(#[from] DomainError),
+}
+
+/// `12.8.0`, from libvirt's number for it.
+fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_libvirt_that_is_too_old_is_named() {
+        assert_eq!(
+            LibvirtError::CannotAsk(9_000_000).to_string(),
+            "libvirt 9.0.0 cannot have a guest announce itself, 12.5 and newer can"
+        );
+        assert_eq!(version(11_003_010), "11.3.10");
+    }
 }

@@ -81,9 +81,9 @@ impl Looker<'_> {
 
     fn agent(&mut self, uuid: &str) -> Vec<(MacAddr, IpAddr)> {
         if self.privileged.is_none() {
-            match Connect::open(Some(&super::meant(self.uri))) {
+            match super::open_for_writing(self.uri) {
                 Ok(connection) => self.privileged = Some(connection),
-                Err(error) => tracing::warn!("cannot ask guest agents: {}", error.message()),
+                Err(error) => tracing::warn!("cannot ask guest agents: {error}"),
             }
         }
         let Some(connection) = &self.privileged else {

@@ -1,4 +1,5 @@
-//! Finds guests with libvirt on a read-only connection, and follows their states.
+//! Finds guests with libvirt on a read-only connection, and follows their states. Only to have a guest announce itself, a connection is
+//! made that may write.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
 use virt::enumutil::Enum;
-use virt::error::ErrorNumber;
+use virt::error::{Error, ErrorNumber};
 
 use super::sys::libvirt::{EventLoop, Subscription};
 use crate::guest::GuestState;
@@ -19,10 +20,12 @@ use crate::guest::{Absent, Known, Wanted};
 
 mod error;
 mod look;
+mod self_announcement;
 pub(crate) mod watch_guests;
 
 pub(crate) use error::LibvirtError;
 use look::{Looker, state_of};
+pub(crate) use self_announcement::{AskGuest, ask_guest};
 
 /// The seconds between keepalive probes to libvirtd, and the number that may stay unanswered.
 const KEEPALIVE: (i32, u32) = (5, 3);
@@ -32,7 +35,7 @@ type Watchers = Arc<Mutex<HashMap<String, watch::Sender<GuestState>>>>;
 
 /// A guest that runs here.
 #[derive(Debug)]
-pub struct Guest {
+pub(crate) struct Guest {
     /// Its XML, addresses and gateways.
     pub known: Known,
     /// Its state.
@@ -41,11 +44,13 @@ pub struct Guest {
 
 /// The result of looking for guests.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Found {
     /// The requested guests, in the order of the request.
     pub guests: Vec<Result<Guest, Absent>>,
     /// Keeps their states up to date.
     pub watching: Option<Box<dyn Any + Send>>,
+    /// Why this libvirt cannot have a guest announce itself, if it cannot.
+    pub cannot_ask: Option<LibvirtError>,
 }
 
 /// Finds guests: libvirt's URI (`None` for the default), the wanted guests, and the sources of addresses.
@@ -53,8 +58,18 @@ pub struct Found {
 /// Blocks. The error is one line for the operator.
 pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, LibvirtError>;
 
+/// The calls of libvirt, for a program that is linked with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls {
+    pub(crate) find: Find,
+    pub(crate) ask_guest: AskGuest,
+}
+
+/// All of them.
+pub const CALLS: Calls = Calls { find, ask_guest };
+
 /// See [`Find`].
-pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, LibvirtError> {
+fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, LibvirtError> {
     let watchers = Watchers::default();
     let event_loop = EventLoop::start()?;
     let connection = open(uri)?;
@@ -82,8 +97,9 @@ pub fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Fo
     let mut looker = Looker { connection: &connection, sources, privileged: None, uri };
     let guests = handles.map(|handle| guest(&mut looker, &watchers, &handle?)).collect();
     drop(looker);
+    let cannot_ask = self_announcement::is_offered(&connection).err();
     let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
-    Ok(Found { guests, watching: Some(Box::new(watching)) })
+    Ok(Found { guests, watching: Some(Box::new(watching)), cannot_ask })
 }
 
 /// Keeps the guests' states up to date. The fields are dropped in this order.
@@ -101,9 +117,20 @@ fn meant(uri: Option<&str>) -> String {
 
 /// Connects read-only.
 fn open(uri: Option<&str>) -> Result<Connect, LibvirtError> {
+    open_by(Connect::open_read_only, uri)
+}
+
+/// Connects with write access, which libvirt grants to root and to users that polkit lets in.
+fn open_for_writing(uri: Option<&str>) -> Result<Connect, LibvirtError> {
+    open_by(Connect::open, uri)
+}
+
+fn open_by(
+    open: impl Fn(Option<&str>) -> Result<Connect, Error>,
+    uri: Option<&str>,
+) -> Result<Connect, LibvirtError> {
     let uri = meant(uri);
-    let connection =
-        Connect::open_read_only(Some(&uri)).map_err(|error| LibvirtError::Connect { uri, error })?;
+    let connection = open(Some(&uri)).map_err(|error| LibvirtError::Connect { uri, error })?;
     // Drivers inside this process refuse keepalive, and cannot hang.
     let _ = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
     Ok(connection)
@@ -126,7 +153,7 @@ fn lookup(connection: &Connect, name: &str) -> Result<Handle, Absent> {
 
 /// The VM with this display name in nova, or with a neutron port of this UUID; running ones take precedence.
 fn lookup_by_nova(connection: &Connect, name: &str) -> Result<Handle, Absent> {
-    let unreadable = |error: virt::error::Error| Absent::Unreadable {
+    let unreadable = |error: Error| Absent::Unreadable {
         name: name.into(),
         why: format!("cannot list the VMs: {}", error.message()),
     };

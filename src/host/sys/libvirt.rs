@@ -1,12 +1,13 @@
-//! Functions that the `virt` crate lacks: domain events, and the leases of a network.
+//! Functions that the `virt` crate lacks: domain events, the leases of a network, and the announcement of a NIC by its guest.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::error::Error;
 use virt::network::Network;
 use virt::sys;
@@ -286,4 +287,43 @@ pub fn leases(network: &Network, mac: &str) -> Result<Vec<String>, Error> {
     // SAFETY: libvirt allocated the array with malloc(), for the caller to free.
     unsafe { libc::free(leases.cast()) };
     Ok(addresses)
+}
+
+/// `virDomainAnnounceInterface()`, with its arguments in libvirt's `include/libvirt/libvirt-domain.h`.
+type AnnounceInterface =
+    unsafe extern "C" fn(sys::virDomainPtr, *const c_char, sys::virTypedParameterPtr, c_int, c_uint) -> c_int;
+
+/// libvirt has that function since 12.5. It is looked up here, since the program starts with an older libvirt, too.
+fn function() -> Option<AnnounceInterface> {
+    // SAFETY: the name ends with a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"virDomainAnnounceInterface".as_ptr()) };
+    // SAFETY: where it exists, libvirt keeps its signature for as long as it is libvirt.so.0; null becomes `None`.
+    unsafe { std::mem::transmute::<*mut c_void, Option<AnnounceInterface>>(found) }
+}
+
+/// Whether the libvirt that this program is linked with can have a guest announce a NIC.
+pub fn can_announce_interface() -> bool {
+    function().is_some()
+}
+
+/// Has a guest announce a NIC, by its MAC address or the host's end of it, with libvirt's parameters. `None`: libvirt is too old.
+pub fn announce_interface(
+    guest: &Domain,
+    nic: &str,
+    parameters: &[(&CStr, u32)],
+) -> Option<Result<(), Error>> {
+    let announce = function()?;
+    let nic = CString::new(nic).unwrap_or_default();
+    let mut list: sys::virTypedParameterPtr = std::ptr::null_mut();
+    let (mut count, mut room) = (0, 0);
+    for (name, value) in parameters {
+        // SAFETY: `list` has `count` parameters and room for `room`, as libvirt itself keeps them; the name ends with zero.
+        unsafe { sys::virTypedParamsAddUInt(&mut list, &mut count, &mut room, name.as_ptr(), *value) };
+    }
+    // SAFETY: the domain is open, the text ends with zero, and the list has `count` parameters.
+    let done = unsafe { announce(guest.as_ptr(), nic.as_ptr(), list, count, 0) };
+    let error = Error::last_error();
+    // SAFETY: libvirt has allocated the list with its `count` parameters, and it is not used again.
+    unsafe { sys::virTypedParamsFree(list, count) };
+    Some(if done < 0 { Err(error) } else { Ok(()) })
 }

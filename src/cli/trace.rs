@@ -189,7 +189,7 @@ impl Trace {
         let learned = learned.map(|learned| (learned, sent.elapsed()));
         if observer.unseen().is_none() {
             let all = async {
-                while !observer.is_answered() || observer.proof.fate() != RoundFate::Left {
+                while !observer.is_answered() || observer.found.proof.fate() != RoundFate::Left {
                     observer.see().await;
                 }
             };
@@ -227,15 +227,15 @@ fn passages(observer: &Observer) -> Vec<Passage> {
     let passed = |proof: &Delivery, seen: &[Option<Duration>]| {
         frame_names::names(proof.frames(), |number| seen[number].is_some())
     };
-    let passages = observer.proof.hops().map(|(hop, vlan, seen)| Passage {
+    let passages = observer.found.proof.hops().map(|(hop, vlan, seen)| Passage {
         hop: hop.label(),
         after_ms: seen.iter().flatten().min().map(|at| millis(*at)),
         vlan,
-        frames: passed(&observer.proof, seen),
+        frames: passed(&observer.found.proof, seen),
         unseen: !observer.is_seen(hop),
     });
     let mut passages: Vec<Passage> = passages.collect();
-    if let Some(questions) = observer.inquiry.as_ref().map(|inquiry| &inquiry.passage) {
+    if let Some(questions) = observer.found.inquiry.as_ref().map(|inquiry| &inquiry.passage) {
         for (passage, (_, vlan, seen)) in passages.iter_mut().zip(questions.hops()) {
             let after_ms = seen.iter().flatten().min().map(|at| millis(*at));
             (passage.after_ms, passage.vlan) = (passage.after_ms.or(after_ms), passage.vlan.or(vlan));

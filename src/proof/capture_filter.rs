@@ -5,6 +5,7 @@
 use pnet_base::MacAddr;
 
 use crate::path::tunnel::Encapsulation;
+use crate::proof::membership::{HOP_BY_HOP, IGMP, MLDV1_REPORT, MLDV2_REPORT};
 
 mod inner;
 
@@ -59,11 +60,7 @@ const ARP: u32 = 0x0806;
 const RARP: u32 = 0x8035;
 const IPV6: u32 = 0x86dd;
 const ICMPV6: u32 = 58;
-const HOP_BY_HOP: u32 = 0;
 const IPV4: u32 = 0x0800;
-const IGMP: u32 = 2;
-const MLDV1_REPORT: u32 = 131;
-const MLDV2_REPORT: u32 = 143;
 const ROUTER_SOLICITATION: u32 = 133;
 const ROUTER_ADVERTISEMENT: u32 = 134;
 const NEIGHBOUR_SOLICITATION: u32 = 135;
@@ -133,13 +130,13 @@ fn from_one(outward: &[MacAddr]) -> Vec<Instruction> {
         jump(JEQ, RARP, 15, 0),
         jump(JEQ, IPV4, 0, 2),
         op(LDB_X, 23),
-        jump(JEQ, IGMP, 12, 11),
+        jump(JEQ, u32::from(IGMP), 12, 11),
         jump(JEQ, IPV6, 0, 10),
         op(LDB_X, 20),
-        jump(JEQ, HOP_BY_HOP, 0, 3),
+        jump(JEQ, u32::from(HOP_BY_HOP), 0, 3),
         op(LDB_X, 62),
-        jump(JEQ, MLDV1_REPORT, 7, 0),
-        jump(JEQ, MLDV2_REPORT, 6, 5),
+        jump(JEQ, u32::from(MLDV1_REPORT), 7, 0),
+        jump(JEQ, u32::from(MLDV2_REPORT), 6, 5),
         jump(JEQ, ICMPV6, 0, 4),
         op(LDB_X, 54),
         jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 3, 0),

@@ -15,14 +15,14 @@ const ETHERNET_HEADER: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const IPV6_HEADER: usize = 40;
-const IGMP: u8 = 2;
-const HOP_BY_HOP: u8 = 0;
+pub(super) const IGMP: u8 = 2;
+pub(super) const HOP_BY_HOP: u8 = 0;
 const ICMPV6: u8 = 58;
 const IGMPV1_REPORT: u8 = 0x12;
 const IGMPV2_REPORT: u8 = 0x16;
 const IGMPV3_REPORT: u8 = 0x22;
-const MLDV1_REPORT: u8 = 131;
-const MLDV2_REPORT: u8 = 143;
+pub(super) const MLDV1_REPORT: u8 = 131;
+pub(super) const MLDV2_REPORT: u8 = 143;
 /// The header of a report of several groups, in both protocols.
 const REPORT_HEADER: usize = 8;
 /// A record that names no source and includes only those that it names: the guest leaves the group (RFC 3376 section 4.2.12).

@@ -7,6 +7,7 @@ pub mod decapsulation;
 pub(crate) mod delivery;
 pub(crate) mod departure;
 pub mod fdb_show;
+pub(crate) mod findings;
 pub(crate) mod foreign;
 pub mod membership;
 pub mod ofproto_flow;

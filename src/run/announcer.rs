@@ -83,7 +83,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         run.machine.observe(run.now(), &seen);
         run.leave_out(&seen);
         if !run.machine.is_ready() {
-            run.observer.iter_mut().for_each(|observer| observer.proof.suspend());
+            run.observer.iter_mut().for_each(|observer| observer.found.proof.suspend());
         }
         run.suppose_now();
         run.heed_foreign(&host, &seen).await;
@@ -237,16 +237,16 @@ impl Run {
         let Some(observer) = &mut self.observer else {
             return Round { at, left: true, only_rarp: false, answered: true };
         };
-        let had_left = observer.proof.departure().is_some();
+        let had_left = observer.found.proof.departure().is_some();
         let fate = observer.judge_by_verdicts(host, seen).await;
         if fate == RoundFate::Lost {
             return Round { at, left: false, only_rarp: false, answered: false };
         }
         let answered = fate == RoundFate::Unseen || observer.is_answered();
         // The first frame to leave may have done so before the injector returned. An earlier round's has another time.
-        let first = observer.proof.departure().filter(|_| !had_left);
+        let first = observer.found.proof.departure().filter(|_| !had_left);
         let at = first.map_or(at, |left| at.min(left.at));
-        let only_rarp = fate == RoundFate::Partly && observer.proof.lacks_every_address();
+        let only_rarp = fate == RoundFate::Partly && observer.found.proof.lacks_every_address();
         Round { at, left: true, only_rarp, answered }
     }
 
@@ -254,7 +254,7 @@ impl Run {
     fn monitor_flows(&mut self, host: &Host) {
         let observer = self.observer.as_ref().filter(|_| self.machine.is_lost());
         let bridges: Vec<String> =
-            observer.map(|observer| observer.proof.path().ovs_bridges()).unwrap_or_default();
+            observer.map(|observer| observer.found.proof.path().ovs_bridges()).unwrap_or_default();
         if self.flows.as_ref().map_or(&[][..], Monitored::bridges) != bridges {
             self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges));
         }
@@ -273,7 +273,8 @@ impl Run {
             }
             return;
         }
-        let by = observer.foreign.moved().filter(|_| is_new || self.has_turn).map(|by| by.device.clone());
+        let by =
+            observer.found.foreign.moved().filter(|_| is_new || self.has_turn).map(|by| by.device.clone());
         let was_here = matches!(self.learned, Some((Learned::Here(_), _)));
         let (Some(device), true) = (by, was_here) else { return };
         if diagnose::has_moved(host, seen, self.order.target.mac).await {
@@ -429,7 +430,7 @@ async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorEr
 async fn see(observer: &mut Option<Observer>) {
     match observer {
         Some(observer) => {
-            while !observer.foreign.is_pending() {
+            while !observer.found.foreign.is_pending() {
                 observer.see().await;
             }
         }

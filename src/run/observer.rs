@@ -9,14 +9,13 @@ use crate::announcement::frame::{self, Frame};
 use crate::announcement::injection::Method;
 use crate::announcement::question::Question;
 use crate::host::witness::Watch;
-use crate::path::hop::{Edge, Hop};
+use crate::path::hop::Hop;
 use crate::path::readiness::Assessment;
-use crate::proof::answer::{AnsweredBy, Inquiry};
-use crate::proof::capture_point::{CapturePath, Direction};
+use crate::proof::answer::Inquiry;
+use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::{Delivery, RoundFate};
-use crate::proof::foreign::Foreign;
+use crate::proof::findings::Findings;
 use crate::proof::membership::Membership;
-use crate::proof::sighting::Sighting;
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
 use crate::run::host::{Capture, Host};
@@ -44,17 +43,11 @@ pub(crate) struct Observer {
     watch: Option<Watch>,
     /// Why nothing can be captured.
     blind: Option<String>,
-    /// What is proved so far.
-    pub proof: Delivery,
-    /// The frames of other hosts from the guest's MAC.
-    pub foreign: Foreign,
+    /// What the captured frames show.
+    pub found: Findings,
     /// Captures answers at the guest's device, once a question was sent.
     guests_device: Option<Watch>,
-    /// The questions and their answers.
-    pub inquiry: Option<Inquiry>,
-    /// The guest's membership reports, once it was queried.
-    membership: Option<Membership>,
-    /// Until when frames that leave are captured for them.
+    /// Until when frames that leave are captured for the guest's membership reports.
     listens_until: Option<Instant>,
     /// When incoming frames are captured again.
     rearm_at: Instant,
@@ -82,11 +75,8 @@ impl Observer {
             path,
             watch: None,
             blind: None,
-            proof,
-            foreign: Foreign::default(),
+            found: Findings::new(proof),
             guests_device: None,
-            inquiry: None,
-            membership: None,
             listens_until: None,
             rearm_at: began,
         };
@@ -104,13 +94,13 @@ impl Observer {
     pub(crate) fn follow(&mut self, path: CapturePath) {
         if self.path != path {
             self.path = path;
-            self.look(!self.proof.path().is_exits_only());
+            self.look(!self.found.proof.path().is_exits_only());
         }
     }
 
     /// Captures at every hop.
     pub(crate) fn look_everywhere(&mut self) {
-        if self.proof.path().is_exits_only() {
+        if self.found.proof.path().is_exits_only() {
             self.look(true);
         }
     }
@@ -118,9 +108,9 @@ impl Observer {
     fn look(&mut self, everywhere: bool) {
         let path = self.path.clone();
         let path = if everywhere { path } else { path.exits_only() };
-        self.inquiry.iter_mut().for_each(|inquiry| inquiry.passage.follow(path.clone()));
-        self.proof.follow(path);
-        let watch = self.witness.watch(self.proof.path().points(), self.mac, self.began);
+        self.found.inquiry.iter_mut().for_each(|inquiry| inquiry.passage.follow(path.clone()));
+        self.found.proof.follow(path);
+        let watch = self.witness.watch(self.found.proof.path().points(), self.mac, self.began);
         (self.watch, self.blind) = match watch {
             Ok(watch) => (Some(watch), None),
             Err(error) => (None, Some(error.to_string())),
@@ -132,46 +122,47 @@ impl Observer {
 
     /// Why departures cannot be seen, if they cannot.
     pub(crate) fn unseen(&self) -> Option<String> {
-        self.blind.clone().or_else(|| self.proof.unseen())
+        self.blind.clone().or_else(|| self.found.proof.unseen())
     }
 
     /// Whether frames that pass this hop are captured.
     pub(crate) fn is_seen(&self, hop: &Hop) -> bool {
-        self.blind.is_none() && self.proof.path().outward(hop).is_some()
+        self.blind.is_none() && self.found.proof.path().outward(hop).is_some()
     }
 
     /// The evidence so far, with facts from the host's bridges.
     pub(crate) async fn evidence(&mut self, host: &Host, seen: &Assessment) -> Evidence {
         self.judge_held(host, seen).await;
         let why = match self.blind {
-            None => diagnose::why(host, seen, &self.proof, self.filter.as_deref()).await,
+            None => diagnose::why(host, seen, &self.found.proof, self.filter.as_deref()).await,
             Some(_) => Vec::new(),
         };
-        let mut evidence = Evidence::of(&self.proof, self.blind.clone(), &why).with_foreign(&self.foreign);
+        let mut evidence =
+            Evidence::of(&self.found.proof, self.blind.clone(), &why).with_foreign(&self.found.foreign);
         if let (Some(unseen), None, Some(frame)) =
-            (&mut evidence.unseen, &evidence.departure, self.proof.first_unseen())
+            (&mut evidence.unseen, &evidence.departure, self.found.proof.first_unseen())
         {
             if let Some((words, _)) = diagnose::ofproto(host, seen, std::slice::from_ref(frame)).await.pop() {
                 *unseen += &format!("; Open vSwitch's verdict: {words}");
             }
         }
-        if let Some(membership) = &self.membership {
+        if let Some(membership) = &self.found.membership {
             evidence = evidence.with_membership(membership, self.held_reports(host, seen).await);
         }
-        let Some(inquiry) = &self.inquiry else {
+        let Some(inquiry) = &self.found.inquiry else {
             return evidence;
         };
         let why = match evidence.unseen {
             None => diagnose::why(host, seen, &inquiry.passage, self.filter.as_deref()).await,
             Some(_) => Vec::new(),
         };
-        evidence.with_inquiry(inquiry, &self.proof, self.blind.as_deref(), &why, self.began.elapsed())
+        evidence.with_inquiry(inquiry, &self.found.proof, self.blind.as_deref(), &why, self.began.elapsed())
     }
 
     /// The reports that the guest has sent and that did not leave, with the reason.
     async fn held_reports(&self, host: &Host, seen: &Assessment) -> Vec<String> {
         let mut held = Vec::new();
-        let first = self.membership.iter().flat_map(Membership::first);
+        let first = self.found.membership.iter().flat_map(Membership::first);
         for (protocol, first) in first.filter(|(_, first)| first.left.is_none()) {
             if let (Some(frame), None) = (&first.sent, self.unseen()) {
                 let why = diagnose::why_held(host, seen, frame, self.filter.as_deref()).await;
@@ -184,14 +175,14 @@ impl Observer {
     /// Asks Open vSwitch again about frames that left by no visible edge and, by its verdict on an earlier round, by no blind
     /// one either: its flows may have changed since.
     async fn judge_held(&mut self, host: &Host, seen: &Assessment) {
-        if self.blind.is_some() || self.proof.unseen().is_none() {
+        if self.blind.is_some() || self.found.proof.unseen().is_none() {
             return;
         }
-        let held = frame::one_of_each(self.proof.held().map(|(_, frame)| frame));
+        let held = frame::one_of_each(self.found.proof.held().map(|(_, frame)| frame));
         let held: Vec<Frame> = held.into_iter().cloned().collect();
         for frame in &held {
             if let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await {
-                self.proof.judged(frame, &verdict);
+                self.found.proof.judged(frame, &verdict);
             }
         }
     }
@@ -199,32 +190,32 @@ impl Observer {
     /// Called before a round is sent.
     pub(crate) fn begin(&mut self) {
         self.catch_up();
-        self.proof.begin();
+        self.found.proof.begin();
         self.look_on();
     }
 
     /// Called before a round of some of the frames is sent.
     pub(crate) fn begin_some(&mut self, round: &[Frame]) {
         self.catch_up();
-        self.proof.begin_some(round);
+        self.found.proof.begin_some(round);
         self.look_on();
     }
 
     /// Records what was captured until now: it belongs to an earlier round, or to none.
     fn catch_up(&mut self) {
         for sighting in self.watch.iter_mut().flat_map(Watch::so_far) {
-            take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting);
+            self.found.saw(&sighting);
         }
     }
 
     /// Decides about frames from the guest's MAC that entered; returns whether another host has sent some.
     pub(crate) fn settle_foreign(&mut self) -> bool {
-        if !self.foreign.is_pending() {
+        if !self.found.foreign.is_pending() {
             return false;
         }
         // A frame that left may be read after the copy of it that came back.
         self.catch_up();
-        let is_foreign = self.foreign.settle();
+        let is_foreign = self.found.foreign.settle();
         if is_foreign {
             // From now on, what leaves is compared with what enters.
             self.look_on();
@@ -241,7 +232,7 @@ impl Observer {
     pub(crate) fn listen_for_reports(&mut self, device: Option<u32>) {
         self.watch_guest(device);
         let now = self.began.elapsed();
-        self.membership.get_or_insert_with(|| Membership::new(self.mac, now));
+        self.found.membership.get_or_insert_with(|| Membership::new(self.mac, now));
         self.listens_until = Some(Instant::now() + REPORT_TIME);
         self.look_on();
     }
@@ -265,9 +256,11 @@ impl Observer {
     /// Called before these questions are sent, for a guest with this device.
     pub(crate) fn ask(&mut self, questions: &[Question], device: Option<u32>) {
         self.watch_guest(device);
-        let (mac, path) = (self.mac, self.proof.path());
-        let inquiry =
-            self.inquiry.get_or_insert_with(|| Inquiry::new(mac, Delivery::new(mac, &[], path.clone())));
+        let (mac, path) = (self.mac, self.found.proof.path());
+        let inquiry = self
+            .found
+            .inquiry
+            .get_or_insert_with(|| Inquiry::new(mac, Delivery::new(mac, &[], path.clone())));
         inquiry.ask(questions, self.began.elapsed());
         self.look_on();
     }
@@ -280,14 +273,14 @@ impl Observer {
         };
         loop {
             for sighting in watch.so_far() {
-                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting);
+                self.found.saw(&sighting);
             }
             let is_under_way = |inquiry: &Inquiry| inquiry.passage.fate() != RoundFate::Left;
-            if !self.inquiry.as_ref().is_some_and(is_under_way) || Instant::now() >= deadline {
+            if !self.found.inquiry.as_ref().is_some_and(is_under_way) || Instant::now() >= deadline {
                 return;
             }
             tokio::select! {
-                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting),
+                sighting = watch.next() => self.found.saw(&sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
@@ -295,8 +288,8 @@ impl Observer {
 
     /// An answer from the network shows that it knows the guest's location.
     pub(crate) fn is_answered(&self) -> bool {
-        let by_network = self.inquiry.as_ref().is_some_and(Inquiry::is_answered_by_network);
-        by_network || self.proof.returned().is_some()
+        let by_network = self.found.inquiry.as_ref().is_some_and(Inquiry::is_answered_by_network);
+        by_network || self.found.proof.returned().is_some()
     }
 
     /// The fate of the round just sent, as soon as it is certain.
@@ -304,24 +297,24 @@ impl Observer {
         let Some(watch) = &mut self.watch else {
             return RoundFate::Unseen;
         };
-        let timeout = match self.proof.path().method() {
+        let timeout = match self.found.proof.path().method() {
             Method::PacketOut => PACKET_OUT_DEPARTURE_TIMEOUT,
             _ => DEPARTURE_TIMEOUT,
         };
         // Without a visible edge, no departure can be expected.
-        let has_exits = self.proof.path().points().iter().any(|point| point.is_uplink);
+        let has_exits = self.found.proof.path().points().iter().any(|point| point.is_uplink);
         let deadline = Instant::now() + if has_exits { timeout } else { Duration::ZERO };
         let fate = loop {
             for sighting in watch.so_far() {
-                take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting);
+                self.found.saw(&sighting);
             }
-            let fate = self.proof.fate();
+            let fate = self.found.proof.fate();
             // When the time is up, sightings recorded in the meantime are checked once more.
             if fate == RoundFate::Left || Instant::now() >= deadline {
                 break fate;
             }
             tokio::select! {
-                sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting),
+                sighting = watch.next() => self.found.saw(&sighting),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
@@ -341,7 +334,7 @@ impl Observer {
     /// answer must not delay them.
     pub(crate) async fn judge_by_verdicts(&mut self, host: &Host, seen: &Assessment) -> RoundFate {
         let fate = self.judge().await;
-        let unjudged: Vec<Frame> = self.proof.unjudged().into_iter().cloned().collect();
+        let unjudged: Vec<Frame> = self.found.proof.unjudged().into_iter().cloned().collect();
         if unjudged.is_empty() || self.watch.is_none() {
             return fate;
         }
@@ -349,9 +342,9 @@ impl Observer {
             let Some(verdict) = diagnose::fresh_verdict(host, seen, frame).await else {
                 break;
             };
-            self.proof.judged(frame, &verdict);
+            self.found.proof.judged(frame, &verdict);
         }
-        self.proof.fate()
+        self.found.proof.fate()
     }
 
     /// Records the next sighting, between two rounds.
@@ -366,13 +359,12 @@ impl Observer {
             }
         };
         tokio::select! {
-            sighting = watch.next() => take(&mut self.proof, &mut self.foreign, &mut self.inquiry, &mut self.membership, &sighting),
+            sighting = watch.next() => self.found.saw(&sighting),
             sighting = on_guests_device => {
-                self.membership.iter_mut().for_each(|membership| membership.passed_guest(&sighting));
-                take_answer(&self.proof, &mut self.inquiry, &sighting);
+                self.found.passed_guest(&sighting);
             }
             () = listened(self.listens_until), if self.listens_until.is_some() => self.look_away(),
-            () = tokio::time::sleep_until(self.rearm_at), if self.proof.returned().is_some() => {
+            () = tokio::time::sleep_until(self.rearm_at), if self.found.proof.returned().is_some() => {
                 watch.rearm();
                 let now = Instant::now();
                 let is_early = now.duration_since(self.began) < MOMENT;
@@ -387,41 +379,5 @@ async fn listened(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Records a frame captured on its way or at an edge.
-fn take(
-    proof: &mut Delivery,
-    foreign: &mut Foreign,
-    inquiry: &mut Option<Inquiry>,
-    membership: &mut Option<Membership>,
-    sighting: &Sighting,
-) {
-    if let (Some(membership), true) = (membership, proof.goes_out(sighting)) {
-        if membership.left(sighting) {
-            return;
-        }
-    }
-    foreign.saw(proof, sighting);
-    if let Some(inquiry) = inquiry {
-        let by = proof.came_in(sighting).map(|edge| match edge {
-            Edge::Host => AnsweredBy::Host,
-            _ => AnsweredBy::Network,
-        });
-        if by.is_some() && inquiry.answered(sighting, by) {
-            return;
-        }
-        inquiry.passage.saw(sighting);
-    }
-    proof.saw(sighting);
-}
-
-/// Records an answer captured at the guest's device. If it did not enter by an edge, it is from this host, unless the host
-/// has blind edges.
-fn take_answer(proof: &Delivery, inquiry: &mut Option<Inquiry>, sighting: &Sighting) {
-    let by = proof.path().blind().next().is_none().then_some(AnsweredBy::Host);
-    if let (Some(inquiry), Direction::Out) = (inquiry, sighting.direction) {
-        inquiry.answered(sighting, by);
     }
 }

@@ -42,7 +42,10 @@ impl Run {
             seen,
             machine: &self.machine,
             condition,
-            departure: self.observer.as_ref().and_then(|o| Some(o.proof.departure()?.departure.clone())),
+            departure: self
+                .observer
+                .as_ref()
+                .and_then(|o| Some(o.found.proof.departure()?.departure.clone())),
             why: error.or(lacking.filter(|why| !why.is_empty())).or(lost),
             began: self.began,
             now: self.now(),

@@ -1,0 +1,61 @@
+//! What the captured frames of one announcement show: how its own left, who else sends from the guest's MAC, which questions were
+//! answered, and which groups the guest has reported.
+
+use crate::path::hop::Edge;
+use crate::proof::answer::{AnsweredBy, Inquiry};
+use crate::proof::capture_point::Direction;
+use crate::proof::delivery::Delivery;
+use crate::proof::foreign::Foreign;
+use crate::proof::membership::Membership;
+use crate::proof::sighting::Sighting;
+
+/// The findings so far.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// What is proved of the frames.
+    pub proof: Delivery,
+    /// The frames of other hosts from the guest's MAC.
+    pub foreign: Foreign,
+    /// The questions and their answers.
+    pub inquiry: Option<Inquiry>,
+    /// The guest's membership reports, once it was queried.
+    pub membership: Option<Membership>,
+}
+
+impl Findings {
+    /// Nothing seen yet; `proof` has the frames and their path.
+    pub(crate) fn new(proof: Delivery) -> Findings {
+        Findings { proof, foreign: Foreign::default(), inquiry: None, membership: None }
+    }
+
+    /// Records a frame captured on its way or at an edge.
+    pub(crate) fn saw(&mut self, sighting: &Sighting) {
+        if let (Some(membership), true) = (&mut self.membership, self.proof.goes_out(sighting)) {
+            if membership.left(sighting) {
+                return;
+            }
+        }
+        self.foreign.saw(&self.proof, sighting);
+        if let Some(inquiry) = &mut self.inquiry {
+            let by = self.proof.came_in(sighting).map(|edge| match edge {
+                Edge::Host => AnsweredBy::Host,
+                _ => AnsweredBy::Network,
+            });
+            if by.is_some() && inquiry.answered(sighting, by) {
+                return;
+            }
+            inquiry.passage.saw(sighting);
+        }
+        self.proof.saw(sighting);
+    }
+
+    /// Records a frame captured at the guest's device: its report, or an answer for it. An answer that did not enter by an edge is
+    /// from this host, unless the host has blind edges.
+    pub(crate) fn passed_guest(&mut self, sighting: &Sighting) {
+        self.membership.iter_mut().for_each(|membership| membership.passed_guest(sighting));
+        let by = self.proof.path().blind().next().is_none().then_some(AnsweredBy::Host);
+        if let (Some(inquiry), Direction::Out) = (&mut self.inquiry, sighting.direction) {
+            inquiry.answered(sighting, by);
+        }
+    }
+}

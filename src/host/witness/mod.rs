@@ -4,7 +4,7 @@
 //! A socket is shared by up to [`MAX_GUESTS`] announcements, so that an evacuation adds a few filters to an uplink's traffic, not
 //! hundreds. It is open only while an announcement uses it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,15 +17,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::sys::{packet, readable};
-use crate::path::tunnel::Encapsulation;
-use crate::proof::capture_filter::{self, Guests, MAX_GUESTS};
+use crate::proof::capture_filter::MAX_GUESTS;
 use crate::proof::capture_point::{CapturePoint, Direction};
-use crate::proof::decapsulation::decapsulated;
 use crate::proof::sighting::Sighting;
 
 mod reception;
+mod socket;
 
-use reception::{Clocks, Seen, receive};
+use reception::{Clocks, receive};
+use socket::{MAX_REPLIES, Socket, Watched, announcements, program, tunnels};
 
 /// The receive buffer of a socket: about fifty frames.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -39,16 +39,6 @@ const MAX_TUNNEL_BATCH: usize = 512;
 const PAUSE: Duration = Duration::from_millis(1);
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
-/// The number of frames for a guest that are reported until the next re-arming: only the first one after a departure
-/// matters, and whether later ones arrive.
-const MAX_REPLIES: u32 = 32;
-
-/// The number of frames from a guest that are reported per device and round: more than any round has. A guest that floods
-/// the network with announcements of its own costs no more.
-const MAX_ANNOUNCEMENTS: u32 = 512;
-/// The same with their copies to other hosts.
-const MAX_COPIES: u32 = 16 * MAX_ANNOUNCEMENTS;
-
 /// Why frames cannot be captured.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot see frames pass: {0}{remedy}", remedy = remedy(.0))]
@@ -74,38 +64,6 @@ struct Sockets {
     on: HashMap<u32, Vec<Socket>>,
     /// The number of the last watch.
     last: u64,
-}
-
-#[derive(Debug)]
-struct Socket {
-    fd: OwnedFd,
-    watched: Vec<Watched>,
-    /// When it had no frame, the last time that it was read.
-    emptied: Instant,
-    /// Dropping this ends the task that waits for frames.
-    _reader: oneshot::Sender<()>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    watch: u64,
-    mac: MacAddr,
-    /// A round is under way, and transmitted frames are captured here.
-    outward: bool,
-    /// The number of frames from the guest still to be reported.
-    left: u32,
-    /// The number of frames for the guest still to be reported.
-    inward: u32,
-    /// Answers for the guest are reported as well, in either direction.
-    answers: bool,
-    /// This is the guest's own device, which transmits the frames for the guest.
-    is_guests: bool,
-    /// Only frames inside such tunnels are reported, and of copies to several hosts the first.
-    tunnel: Option<Encapsulation>,
-    /// The last such frame.
-    last: Option<Sighting>,
-    began: Instant,
-    to: mpsc::Sender<Sighting>,
 }
 
 /// The captures of one announcement. Dropping it closes the sockets that no other announcement uses.
@@ -254,28 +212,6 @@ impl Default for Witness {
     }
 }
 
-impl Watched {
-    fn rearm(&mut self, point: &CapturePoint) {
-        // A remainder above half suffices, and saves a change of the filter.
-        if point.is_uplink && self.inward < MAX_REPLIES / 2 {
-            self.inward = MAX_REPLIES;
-        }
-    }
-}
-
-impl Watched {
-    /// Whether this is the frame that was reported last, on its way to another host.
-    fn is_copy(&mut self, sighting: &Sighting) -> bool {
-        if sighting.outside.is_none() || sighting.direction == Direction::In {
-            return false;
-        }
-        let is_same = |last: &Sighting| (&last.frame, last.vlan) == (&sighting.frame, sighting.vlan);
-        let is_copy = self.last.as_ref().is_some_and(is_same);
-        self.last = Some(sighting.clone());
-        is_copy
-    }
-}
-
 impl Sockets {
     /// Passes frames received on a device to their announcements; returns whether more may be queued.
     fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
@@ -307,91 +243,6 @@ impl Sockets {
         let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
         sockets.filter(move |socket| socket.watched.iter().any(|watched| watched.watch == number))
     }
-}
-
-impl Socket {
-    fn tell(&mut self, ifindex: u32, seen: &Seen, tunnels: &[Encapsulation]) {
-        let mut is_enough = false;
-        let inside = decapsulated(seen.frame(), tunnels);
-        for watched in &mut self.watched {
-            let (frame, vlan, outside) = match (watched.tunnel, inside) {
-                (None, _) => (seen.frame(), seen.vlan, None),
-                (Some(tunnel), Some((outside, frame))) if tunnel == outside.encapsulation => {
-                    (frame, None, Some(outside))
-                }
-                (Some(_), _) => continue,
-            };
-            let mac = watched.mac.octets();
-            if frame.get(..6) == Some(&mac) {
-                // The filter has passed it for at least one of the guests.
-                match watched.inward {
-                    0 if !watched.answers => continue,
-                    0 => {}
-                    _ => {
-                        watched.inward -= 1;
-                        is_enough |= watched.inward == 0;
-                    }
-                }
-            } else if frame.get(6..12) == Some(&mac) && watched.left > 0 {
-                watched.left -= 1;
-                is_enough |= watched.left == 0;
-            } else {
-                continue;
-            }
-            let at = seen.at.saturating_duration_since(watched.began);
-            let sighting = Sighting::new(ifindex, seen.direction, at, vlan, frame);
-            let sighting = Sighting { outside, ..sighting };
-            if watched.is_copy(&sighting) {
-                continue;
-            }
-            // The receiver may be gone.
-            let _ = watched.to.try_send(sighting);
-        }
-        if is_enough {
-            let _ = self.refilter();
-        }
-    }
-
-    fn hears_outgoing(&self) -> bool {
-        self.watched.iter().any(|watched| watched.outward || watched.is_guests)
-    }
-
-    /// The number of guests that wait for their first frame here, and of those whose announcements are reported.
-    fn awaiting(&self) -> (usize, usize) {
-        let count = |is_one: fn(&&Watched) -> bool| self.watched.iter().filter(is_one).count();
-        (count(|watched| watched.inward > 0), count(|watched| watched.left > 0))
-    }
-
-    fn refilter(&self) -> io::Result<()> {
-        packet::filter(&self.fd, &program(&self.watched))
-    }
-}
-
-/// The number of frames from a guest that are reported at a capture point, per round.
-fn announcements(tunnel: Option<Encapsulation>) -> u32 {
-    if tunnel.is_some() { MAX_COPIES } else { MAX_ANNOUNCEMENTS }
-}
-
-fn tunnels(watched: &[Watched]) -> Vec<Encapsulation> {
-    let tunnels: BTreeSet<Encapsulation> = watched.iter().filter_map(|watched| watched.tunnel).collect();
-    tunnels.into_iter().collect()
-}
-
-fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
-    let those = |is_one: fn(&Watched) -> bool| {
-        let those = watched.iter().filter(|watched| is_one(watched));
-        those.map(|watched| watched.mac).collect::<Vec<MacAddr>>()
-    };
-    let outward = those(|watched| watched.left > 0);
-    let inward = those(|watched| watched.inward > 0);
-    let answers = those(|watched| watched.answers);
-    let tunnels = tunnels(watched);
-    capture_filter::program(Guests {
-        outward: &outward,
-        inward: &inward,
-        answers: &answers,
-        tunnels: &tunnels,
-    })
 }
 
 impl Watch {

@@ -154,7 +154,7 @@ impl CapturePath {
         let name = &hop.name;
         match (hop.edge(), hop.ifindex) {
             (Some(Edge::Tunnel), _) if hop.tunnel.is_some() => format!(
-                "{0} is a tunnel, and no encapsulated frame was seen on {name}: {0} has no remote end for it, or the host encrypts it",
+                "{0} is a tunnel, and no encapsulated frame was seen on {name}: {0} has no remote end for it, sends it by another device, or the host encrypts it",
                 hop.tunnel.as_ref().map_or("", |tunnel| &tunnel.name)
             ),
             (Some(Edge::Tunnel), _) => {
@@ -243,7 +243,7 @@ mod tests {
             (
                 ["tap0", "gre-1:gre", "eth0"],
                 Some(
-                    "gre-1 is a tunnel, and no encapsulated frame was seen on eth0: gre-1 has no remote end for it, or the host encrypts it",
+                    "gre-1 is a tunnel, and no encapsulated frame was seen on eth0: gre-1 has no remote end for it, sends it by another device, or the host encrypts it",
                 ),
             ),
             (["tap0", "tap1:internal", "patch:patch"], Some("tap1 is in another network namespace")),

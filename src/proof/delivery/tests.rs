@@ -274,7 +274,7 @@ fn what_enters_a_tunnel_of_the_kernel_may_leave_unseen_and_what_does_not_is_lost
     assert_eq!((proof.fate(), stuck(&proof)), (RoundFate::Lost, vec!["did not leave br0".into()]));
     pass(&mut proof, "vxlan0", &ALL, ms(1), None);
     let why = "vxlan0 is a tunnel, and no encapsulated frame was seen on eth0: \
-               vxlan0 has no remote end for it, or the host encrypts it";
+               vxlan0 has no remote end for it, sends it by another device, or the host encrypts it";
     assert_eq!((proof.fate(), proof.unseen().as_deref()), (RoundFate::Unseen, Some(why)));
     pass_inside(&mut proof, 3, &ALL, 1);
     assert_eq!((proof.fate(), proof.unseen()), (RoundFate::Left, None));

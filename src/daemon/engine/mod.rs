@@ -260,10 +260,14 @@ impl Engine {
                 }
             }
             self.catch_up();
-            self.save();
-            self.tell_peers();
+            if !self.words.is_empty() {
+                // What a peer is told, the next daemon must know.
+                self.save();
+                self.tell_peers();
+            }
             // Actions come first: a frame may be due.
             task::yield_now().await;
+            self.save();
             self.show();
             if self.host.injectors.is_exhausted() && self.running.is_empty() {
                 self.end().await;
@@ -333,7 +337,8 @@ impl Engine {
         self.only.is_some() && idle && (self.given_up || self.connections.iter().all(settled))
     }
 
-    /// Saves pending announcements if they have changed. The consequences of a change follow only after this.
+    /// Saves pending announcements if they have changed. A frame does not wait for it: if the daemon is killed in between, the next
+    /// one sends that again.
     fn save(&mut self) {
         let Some(state_file) = self.state_file.as_ref().filter(|_| self.changed) else {
             return;

@@ -26,6 +26,11 @@ struct Lab {
 
 impl Lab {
     fn start(vendor: &str) -> Self {
+        Self::with(&["--vendor", vendor])
+    }
+
+    /// The same with more arguments of the switch.
+    fn with(arguments: &[&str]) -> Self {
         let host = Host::build().ovs().start();
         namespace(&host, "sw");
         for number in [1, 2, 3] {
@@ -42,7 +47,7 @@ impl Lab {
         // No host asks by itself: only the test's frames restore the traffic.
         neighbour(&host, "vm1", "1.1.1.2", "fa:16:3e:00:00:12");
         neighbour(&host, "vm2", "1.1.1.1", VM1_MAC);
-        let switch = Running::start(&mut switch(&host, &["--vendor", vendor]));
+        let switch = Running::start(&mut switch(&host, arguments));
         switch.stdout.line_with("ready");
         Self { switch, host }
     }
@@ -238,6 +243,38 @@ fn on_vendor_a_a_rarp_brings_back_both() {
     assert_eq!((&moved["from"], &moved["to"], &moved["cause"]), (&json!("p1"), &json!("p3"), &json!("fdb")));
     let announcement = log.iter().find(|line| line["event"] == "announcement").unwrap();
     assert_eq!((&announcement["kind"], &announcement["vlan"]), (&json!("rarp"), &json!(100)));
+}
+
+#[test]
+fn a_group_stays_at_the_old_port_until_the_guest_is_queried() {
+    require!(lab, ovs, tshark);
+    let lab = Lab::with(&["--vendor", "A", "--query-interval", "1000"]);
+    let group = "239.1.2.3";
+    let ports = || {
+        let rows: Vec<Value> = serde_json::from_str(&show(&lab.host, &["groups", "--json"])).unwrap();
+        rows.iter().map(|row| row["port"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("the switch's query", || {
+        lab.log().iter().any(|line| line["event"] == "queried").then_some(())
+    });
+    let reports = Capture::start(&lab.host.namespace("sw"), "p1", Direction::In, "igmp");
+    lab.host.namespace("vm1").sh(&format!(
+        "cd /proc/sys/net/ipv4; echo 0 >icmp_echo_ignore_broadcasts
+         echo 1 >conf/eth0/igmpv3_unsolicited_report_interval
+         ip address add {group}/32 dev eth0 autojoin"
+    ));
+    // It says so twice (RFC 3376 section 8.1), and then nothing by itself.
+    assert!(reports.sees(2, DEADLINE));
+    assert_eq!(ports(), ["p1"]);
+    lab.reaches("vm2", group);
+
+    lab.move_vm1();
+    assert_eq!(lab.answers("vm2", group), 0, "the switch sends the group to host 1");
+
+    lab.announce("rarp");
+
+    lab.reaches("vm2", group);
+    assert_eq!(ports(), ["p1", "p3"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread;
 
 use serde::Serialize;
 
-use crate::switch::{ArpRow, FdbRow, Switch};
+use crate::switch::{ArpRow, FdbRow, GroupRow, Switch};
 
 /// What can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,6 +17,8 @@ pub enum Table {
     Fdb,
     /// Which MAC and port each address has.
     Arp,
+    /// At which ports each multicast group was reported.
+    Groups,
     /// How many frames were dropped, by reason.
     Dropped,
 }
@@ -47,6 +49,8 @@ impl Question {
         match (self.table, self.json) {
             (Table::Fdb, true) => json(&switch.fdb_rows()),
             (Table::Arp, true) => json(&switch.arp_rows()),
+            (Table::Groups, true) => json(&switch.group_rows()),
+            (Table::Groups, false) => groups(&switch.group_rows()),
             (Table::Dropped, true) => json(switch.dropped()),
             (Table::Fdb, false) => fdb(&switch.fdb_rows()),
             (Table::Arp, false) => arp(&switch.arp_rows()),
@@ -76,6 +80,15 @@ fn arp(rows: &[ArpRow]) -> String {
         let (address, mac, age) = (row.address.to_string(), row.mac.to_string(), age(row.age));
         let port = row.port.as_deref().unwrap_or("-");
         text += &format!("{address:<16} {age:>6}  {mac:<18} {:<10} {port}\n", row.interface);
+    }
+    text
+}
+
+fn groups(rows: &[GroupRow]) -> String {
+    let mut text = format!("{:<5} {:<18} {:>6}  PORT\n", "VLAN", "GROUP", "AGE");
+    for row in rows {
+        let group = row.group.to_string();
+        text += &format!("{:<5} {group:<18} {:>6}  {}\n", row.vlan, age(Some(row.age)), row.port);
     }
     text
 }

@@ -67,6 +67,9 @@ struct Run {
     /// For how many seconds the ARP table keeps an address that ARP does not confirm
     #[arg(long, value_name = "SECONDS", default_value_t = 1200.0)]
     arp_age: f64,
+    /// Snoop IGMP and MLD, and query the hosts so often; without it, every multicast frame is flooded
+    #[arg(long, value_name = "SECONDS")]
+    query_interval: Option<f64>,
     /// The switch's own MAC
     #[arg(long, default_value = "00:00:5e:00:53:fe")]
     mac: MacAddr,
@@ -112,6 +115,7 @@ fn run(run: Run) -> Result<(), String> {
         svis: run.svis,
         fdb_age: age(run.fdb_age)?,
         arp_age: age(run.arp_age)?,
+        query_interval: run.query_interval.map(age).transpose()?,
     };
     if config.ports.is_empty() || config.svis.is_empty() {
         return Err("a switch needs ports and SVIs: give --port and --svi".into());

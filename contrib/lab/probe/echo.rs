@@ -70,7 +70,8 @@ impl Echo {
             });
             let from = message.address.and_then(address);
             let length = message.bytes;
-            if from != Some(self.peer) {
+            // The members of a group reply with addresses of their own.
+            if from != Some(self.peer) && !self.peer.is_multicast() {
                 continue;
             }
             if let Some(seq) = self.reply(&bytes[..length]) {

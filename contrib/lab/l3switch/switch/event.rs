@@ -1,6 +1,6 @@
 //! What the switch writes down, one JSON object a line.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use pnet_base::MacAddr;
 use serde::Serialize;
@@ -58,6 +58,14 @@ pub enum What {
         mac: MacAddr,
         port: String,
     },
+    /// A group is reported at another port, too.
+    GroupJoined {
+        vlan: u16,
+        group: IpAddr,
+        port: String,
+    },
+    /// The hosts were queried for their groups.
+    Queried,
     /// A frame that announces a host arrived: `kind` is `rarp`, `arp-request` or `arp-reply`.
     Announcement {
         kind: &'static str,

@@ -6,6 +6,7 @@
 mod event;
 mod packet;
 mod router;
+mod snooping;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ use pnet_packet::ethernet::EtherTypes;
 pub use event::{Cause, Event, What};
 use packet::{Ethernet, announcement};
 use router::Question;
+pub use snooping::GroupRow;
+use snooping::Snooping;
 pub use tables::{ArpRow, FdbRow};
 use tables::{ArpTable, Fdb};
 
@@ -87,6 +90,8 @@ pub struct Config {
     /// For how long the FDB and the ARP table keep what is not confirmed.
     pub fdb_age: Duration,
     pub arp_age: Duration,
+    /// IGMP and MLD are snooped, and hosts queried for their groups so often; `None`: every multicast frame is flooded.
+    pub query_interval: Option<Duration>,
 }
 
 /// What the switch wants done.
@@ -112,6 +117,7 @@ pub struct Switch {
     config: Config,
     fdb: Fdb,
     arp: ArpTable,
+    snooping: Snooping,
     /// The next hops that ARP is asking for.
     questions: BTreeMap<Ipv4Addr, Question>,
     /// Frames and packets dropped, by reason.
@@ -125,6 +131,7 @@ impl Switch {
         Self {
             fdb: Fdb::default(),
             arp: ArpTable::default(),
+            snooping: Snooping::default(),
             questions: BTreeMap::new(),
             dropped: BTreeMap::new(),
             now: Time::ZERO,
@@ -155,6 +162,7 @@ impl Switch {
             self.log(What::ArpAged { address, mac: entry.mac, port: entry.port });
         }
         self.forget_questions();
+        self.query_groups();
     }
 
     fn take_in(&mut self, port: &str, vlan: Option<u16>, bytes: &[u8]) {
@@ -210,6 +218,9 @@ impl Switch {
 
     /// Switches the frame within its VLAN.
     fn forward(&mut self, ingress: Ingress, frame: &Ethernet, bytes: &[u8]) {
+        if frame.destination.is_multicast() && self.snoop(ingress, frame.ethertype, frame.payload, bytes) {
+            return;
+        }
         match self.fdb.port_of(ingress.vlan, frame.destination).map(str::to_owned) {
             Some(port) if port == ingress.port => {}
             Some(port) => self.send(&port, ingress.vlan, bytes.to_vec()),
@@ -254,6 +265,11 @@ impl Switch {
     pub fn arp_rows(&self) -> Vec<ArpRow> {
         let own = self.config.svis.iter().map(|svi| ArpRow::own(svi.address, self.config.mac, svi.name()));
         own.chain(self.arp.rows(self.now)).collect()
+    }
+
+    /// Where the groups are, as it is printed.
+    pub fn group_rows(&self) -> Vec<GroupRow> {
+        self.snooping.rows(self.now).collect()
     }
 
     /// How many frames and packets were dropped, by reason.

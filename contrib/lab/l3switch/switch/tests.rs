@@ -1,4 +1,5 @@
 mod router;
+mod snooping;
 
 use std::net::IpAddr;
 
@@ -36,6 +37,7 @@ impl Lab {
             svis: ["100=1.1.1.254/24", "200=2.1.1.254/24"].map(|svi| svi.parse().unwrap()).into(),
             fdb_age: Duration::from_secs(300),
             arp_age: Duration::from_secs(1200),
+            query_interval: None,
         };
         Self { switch: Switch::new(config), now: Duration::from_secs(1_000) }
     }

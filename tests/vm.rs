@@ -27,6 +27,12 @@ fn proof_through_bonds_and_the_kernel_datapath() {
     run("proof.sh");
 }
 
+#[test]
+fn guests_behind_a_bond_that_fails_over() {
+    require!(vm, cc, ovs, libvirt);
+    run("uplink.sh");
+}
+
 fn run(script: &str) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
     let directory = tempfile::tempdir().expect("a directory");
@@ -35,6 +41,7 @@ fn run(script: &str) {
         .arg(scripts.join(script))
         .arg(scripts.join("guest.sh"))
         .arg(env!("CARGO_BIN_EXE_announce"))
+        .args((script == "uplink.sh").then_some(env!("CARGO_BIN_EXE_announced")))
         .arg(compile(&scripts.join("hold.c"), directory.path()))
         .output()
         .expect("contrib/lab/vm");

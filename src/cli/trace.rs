@@ -124,7 +124,8 @@ impl Trace {
     pub(super) async fn run(order: &Order, host: &mut Host, guest: GuestState) -> Trace {
         let mut seen = order.look(host, guest);
         while let Some(left) = seen.settles_in.filter(|_| seen.unmet.is_empty()) {
-            tokio::time::sleep(left).await;
+            // ovs-vswitchd may answer before that.
+            let _ = tokio::time::timeout(left, host.ovs.changed()).await;
             seen = order.look(host, guest);
         }
         let mut trace = Trace::new(order, &seen);

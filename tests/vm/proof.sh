@@ -76,7 +76,7 @@ passed bond0.100 '' "$all"
 passed bond0 100 "$all"
 passed up0 100 "$all"
 nothing_passed up1
-report_says '"departure":{"device":"up0","bridge":"br0","port":"bond0.100","vlan":100,"edge":"uplink"}' '"stuck":[]' '"last_hop":"up0"'
+report_says '"departure":{"device":"up0","bridge":"br0","port":"bond0.100","vlan":100,"edge":"uplink","vni":null}' '"stuck":[]' '"last_hop":"up0"'
 
 part 'a bond, of which the active member goes down'
 ip link set up0 down
@@ -85,7 +85,7 @@ look out bond0 up1
 trace_from 0 tap0
 passed bond0 100 "$all"
 passed up1 100 "$all"
-report_says '"departure":{"device":"up1","bridge":"br0","port":"bond0.100","vlan":100,"edge":"uplink"}' '"stuck":[]'
+report_says '"departure":{"device":"up1","bridge":"br0","port":"bond0.100","vlan":100,"edge":"uplink","vni":null}' '"stuck":[]'
 announcement_is_heard tap0 farup1 100
 report_says '"departure":{"device":"up1"' '"frames_left":{"rarp":2,"arp_request":2,"arp_reply":2,"na":2,'
 
@@ -116,7 +116,7 @@ trace_from 0 tap4
 passed up4.100.5 '' "$all"
 passed up4.100 5 "$all"
 passed up4 100 "$all"
-report_says '"departure":{"device":"up4","bridge":"br4","port":"up4.100.5","vlan":100,"edge":"uplink"}' '"stuck":[]'
+report_says '"departure":{"device":"up4","bridge":"br4","port":"up4.100.5","vlan":100,"edge":"uplink","vni":null}' '"stuck":[]'
 
 part 'a VLAN device that is down, above an uplink that is up'
 ip link set up4.100 down
@@ -133,7 +133,7 @@ ovs-vsctl add-br br-int -- add-port br-int up2 -- add-port br-int tap2 tag=100
 look out up2
 trace_from 0 tap2
 passed up2 100 "$all"
-report_says '"departure":{"device":"up2","bridge":"br-int","port":"up2","vlan":100,"edge":"uplink"}' '"learned_on":"tap2"'
+report_says '"departure":{"device":"up2","bridge":"br-int","port":"up2","vlan":100,"edge":"uplink","vni":null}' '"learned_on":"tap2"'
 announcement_is_heard tap2 far2 100
 report_says '"departure":{"device":"up2"' '"frames_left":{"rarp":2,"arp_request":2,"arp_reply":2,"na":2,' '"stuck":[]'
 

@@ -3,7 +3,7 @@
 # run; a veth stands for the tap of each.
 . ./guest.sh
 
-guests=30
+guests=5
 # Guest N has 52:54:00:01:00:NN.
 from_guests='ether[0] & 1 = 1 and ether[6:4] = 0x52540001'
 

@@ -262,15 +262,15 @@ mod tests {
         assert!(ovs.answers.is_due());
         ovs.answers.awaited = true;
         let carried_out = |ovs: &Ovs, now| ovs.ports["p"].carried_out(ovs.cur_cfg, &ovs.answers, ms(now));
-        assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(19)));
+        assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(999)));
         assert_eq!(carried_out(&ovs, 5000), CarriedOut::Unanswered, "it hangs");
         ovs.answers.until = Some(ms(99));
-        assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(19)), "an earlier question");
+        assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(999)), "an earlier question");
         ovs.answers.until = Some(ms(100));
         assert_eq!((carried_out(&ovs, 101), ovs.answers.is_due()), (CarriedOut::Yes, false));
         let anew = listed(&tagged(json!(8), None), &ovs, ms(300));
         assert!(anew.answers.is_due());
-        assert_eq!(carried_out(&anew, 400), CarriedOut::Unanswered);
+        assert_eq!(carried_out(&anew, 1300), CarriedOut::Unanswered);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub const DEAD_VLAN: u16 = 4095;
 ///
 /// On an idle host it takes about 1.5 ms.
 pub const SETTLING_TIME: Duration = Duration::from_millis(20);
+/// How long it may take to answer before it counts as hanging.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// A row's UUID.
 pub type Uuid = String;
@@ -173,7 +175,8 @@ impl Port {
     pub fn carried_out(&self, cur_cfg: i64, answers: &Answers, now: Duration) -> CarriedOut {
         let is_open = |change: &Uncounted| cur_cfg <= change.next_cfg && Some(change.at) > answers.until;
         let Some(change) = self.uncounted.filter(is_open) else { return CarriedOut::Yes };
-        let left = change.at.saturating_add(SETTLING_TIME).checked_sub(now);
+        let time = if answers.awaited { ANSWER_TIME } else { SETTLING_TIME };
+        let left = change.at.saturating_add(time).checked_sub(now);
         match left.filter(|left| !left.is_zero()) {
             Some(left) => CarriedOut::In(left),
             None if answers.awaited => CarriedOut::Unanswered,

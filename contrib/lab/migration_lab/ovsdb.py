@@ -33,14 +33,17 @@ class Ovsdb:
                              "columns": ["name"], "until": "==", "rows": [{"name": name}]}
         update = {"op": "update", "table": "Port", "where": here, "row": columns}
         count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
-        operations = [until_it_is_there, update, *[count] * counted]
-        request = {"id": name, "method": "transact", "params": ["Open_vSwitch", *operations]}
+        return self.transact(f"set port {name}", until_it_is_there, update, *[count] * counted)
+
+    def transact(self, what, *operations):
+        """One transaction (RFC 7047 section 5.2), named in the error; returns the `Commit`."""
+        request = {"id": what, "method": "transact", "params": ["Open_vSwitch", *operations]}
         sent = time.time()
         self.socket.sendall(json.dumps(request).encode())
         answer = self._answer()
         known = time.time()
         if answer.get("error") or any(result.get("error") for result in answer["result"]):
-            raise RuntimeError(f"ovsdb-server refuses to set port {name}: {answer}")
+            raise RuntimeError(f"ovsdb-server refuses to {what}: {str(answer)[:1000]}")
         return Commit(sent, known)
 
     def _answer(self):

@@ -270,7 +270,8 @@ mod tests {
         assert_eq!((carried_out(&ovs, 101), ovs.answers.is_due()), (CarriedOut::Yes, false));
         let anew = listed(&tagged(json!(8), None), &ovs, ms(300));
         assert!(anew.answers.is_due());
-        assert_eq!(carried_out(&anew, 1300), CarriedOut::Unanswered);
+        assert_eq!(carried_out(&anew, 301), CarriedOut::In(ms(19)), "it may have changed just now");
+        assert_eq!(carried_out(&anew, 400), CarriedOut::Yes);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Uncounted {
     pub at: Duration,
     /// `next_cfg` at that time. A greater `cur_cfg` belongs to a later change, and covers this one.
     pub next_cfg: i64,
+    /// It was not seen: a listing has the row for the first time, or otherwise than before.
+    pub is_supposed: bool,
 }
 
 /// What ovs-vswitchd has answered about changes that are not counted.
@@ -157,7 +159,7 @@ impl Port {
             // A new port receives no frame before ovs-vswitchd has made it.
             None => None,
             Some(before) if before.is_dead() || self.has_vlan_of(before) => before.uncounted,
-            Some(_) => (!counted).then_some(Uncounted { at, next_cfg }),
+            Some(_) => (!counted).then_some(Uncounted { at, next_cfg, is_supposed: false }),
         };
         Port { changed_in: next_cfg, uncounted, ..self }
     }
@@ -166,7 +168,7 @@ impl Port {
     pub fn listed(self, known: Option<&Port>, next_cfg: i64, at: Duration) -> Port {
         let uncounted = match known {
             Some(known) if self.has_vlan_of(known) => known.uncounted,
-            _ => Some(Uncounted { at, next_cfg }),
+            _ => Some(Uncounted { at, next_cfg, is_supposed: true }),
         };
         Port { changed_in: next_cfg, uncounted, ..self }
     }
@@ -175,11 +177,13 @@ impl Port {
     pub fn carried_out(&self, cur_cfg: i64, answers: &Answers, now: Duration) -> CarriedOut {
         let is_open = |change: &Uncounted| cur_cfg <= change.next_cfg && Some(change.at) > answers.until;
         let Some(change) = self.uncounted.filter(is_open) else { return CarriedOut::Yes };
-        let time = if answers.awaited { ANSWER_TIME } else { SETTLING_TIME };
+        // What is only supposed does not depend on an ovs-vswitchd that hangs.
+        let needs_answer = answers.awaited && !change.is_supposed;
+        let time = if needs_answer { ANSWER_TIME } else { SETTLING_TIME };
         let left = change.at.saturating_add(time).checked_sub(now);
         match left.filter(|left| !left.is_zero()) {
             Some(left) => CarriedOut::In(left),
-            None if answers.awaited => CarriedOut::Unanswered,
+            None if needs_answer => CarriedOut::Unanswered,
             None => CarriedOut::Yes,
         }
     }

@@ -131,7 +131,7 @@ fn a_change_that_is_not_counted_settles_before_the_port_is_ready() {
     let mut world = World::neutron();
     world.port("tap0").tag = Some(100);
     let at = world.now;
-    world.port("tap0").uncounted = Some(Uncounted { at, next_cfg: 0 });
+    world.port("tap0").uncounted = Some(Uncounted { at, next_cfg: 0, is_supposed: false });
     assert_eq!((world.unmet(), world.seen().is_ready()), (vec![], false));
     assert_eq!(world.seen().settles_in, Some(SETTLING_TIME));
     world.now += SETTLING_TIME;

@@ -89,6 +89,8 @@ class Case:
     @property
     def shown_cures(self):
         """Those that it is shown with as a scenario."""
+        if self.switch_over:
+            return HANDOVER_CURES
         return ("qemu", "no-questions", "announced") if self.attachment in FABRICS else ("qemu", "announced")
 
     @property
@@ -110,13 +112,14 @@ class Case:
         return f"{self.late:g} s late" + (", from the port's creation" if self.since == "port" else "")
 
 
-# Scenario 1 and 2 of the analysis, what a real cloud does, and what a real fabric does.
+# Scenario 1 and 2 of the analysis, what a real cloud does, what a real fabric does, and what the source can tell.
 SCENARIOS = {
     1: Case(vendor="B", late=0.0),
     2: Case(vendor="A", late=3.0),
     3: Case(vendor="B", attachment="ovn"),
     4: Case(vendor="A", attachment="neutron"),
     5: Case(attachment="evpn"),
+    6: Case(switch_over=300, stream=True),
 }
 
 

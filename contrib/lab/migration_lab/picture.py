@@ -45,6 +45,8 @@ TITLES = {
         "Neutron 21, openvswitch firewall. The port gets its VLAN when the agent looks the next time, up to 2 s after the plug."),
     5: ("An EVPN fabric: other subnets come back when the new leaf is asked",
         "FRR, symmetric IRB, ARP suppression, Linux's own settings on the leaves: an announcement makes no neighbour entry there."),
+    6: ("Handover: the destination announces when the source stops, and packets wait for the guest",
+        "The guest stands still for 300 ms. Its port has its VLAN in time; only ARP moves the switch's ARP entry (vendor B)."),
 }
 
 

@@ -119,10 +119,8 @@ impl World {
             let next_cfg = ovs.next_cfg;
             if let Some(port) = ovs.ports.get_mut(&format!("p-{tap}")) {
                 *port = Port { tag, ..port.clone() }.after(Some(port), counted, next_cfg, now);
-                let uncounted = port.uncounted.filter(|change| change.at == now);
-                if uncounted.is_some() {
+                if port.uncounted.is_some_and(|change| change.at == now) {
                     ovs.answers.changed_at = Some(now);
-                    ovs.answers.awaited = true;
                 }
             }
         });

@@ -18,19 +18,16 @@ pub(super) async fn keep(directory: &Path, due: &Notify, to: &watch::Sender<Stat
         due.notified().await;
         let (at, bridges) = {
             let state = to.borrow();
+            if !state.ovs.answers.is_due() {
+                continue;
+            }
             let names = state.ovs.bridges.values().map(|bridge| bridge.name.clone());
             (state.now(), names.collect::<Vec<_>>())
         };
         let answered = ask(directory, &bridges).await;
-        to.send_modify(|state| {
-            let answers = &mut state.ovs.answers;
-            match answered {
-                Ok(()) => answers.until = Some(at),
-                Err(_) => answers.awaited = false,
-            }
-            if answers.is_due() && answered.is_ok() {
-                due.notify_one();
-            }
+        to.send_modify(|state| match answered {
+            Ok(()) => state.ovs.answers.until = Some(at),
+            Err(_) => state.ovs.answers.give_up(at),
         });
         if let Err(error) = answered {
             tracing::debug!(
@@ -71,7 +68,6 @@ mod tests {
         ovs.bridges = [("a".into(), bridge("gone")), ("b".into(), bridge("br-int"))].into();
         let mut state = State { ovs, error: None, epoch: Instant::now() };
         state.ovs.answers.changed_at = Some(state.now());
-        state.ovs.answers.awaited = true;
         state
     }
 
@@ -85,8 +81,13 @@ mod tests {
         let checked = async {
             states.changed().await.unwrap();
             let answers = states.borrow_and_update().ovs.answers;
-            assert_eq!((answers.until, answers.awaited), (None, false), "nothing answers: time must do");
+            assert_eq!((answers.until, answers.is_due()), (None, false), "nothing answers: time must do");
+            due.notify_one();
+            tokio::task::yield_now().await;
+            assert!(!states.has_changed().unwrap(), "it is not asked again until something changes");
 
+            to.send_modify(|state| state.ovs.answers.changed_at = Some(state.now()));
+            states.borrow_and_update();
             let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
             due.notify_one();
             let stream = bridge.accept().await.unwrap().0;

@@ -47,9 +47,8 @@ impl State {
     }
 
     /// Has ovs-vswitchd asked about changes that are not counted, if there are new ones.
-    fn ask(&mut self, due: &Notify) {
+    fn ask(&self, due: &Notify) {
         if self.ovs.answers.is_due() {
-            self.ovs.answers.awaited = true;
             due.notify_one();
         }
     }

@@ -163,7 +163,7 @@ fn pair<'a>(value: &'a Value, word: &str) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::ovs::CarriedOut;
+    use crate::path::ovs::{Answers, CarriedOut};
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn settles(ovs: &Ovs, cur_cfg: i64, now: u64) -> Option<Duration> {
-        match ovs.ports["p"].carried_out(cur_cfg, &ovs.answers, ms(now)) {
+        match ovs.ports["p"].carried_out(cur_cfg, &Answers::default(), ms(now)) {
             CarriedOut::In(left) => Some(left),
             CarriedOut::Yes => None,
             CarriedOut::Unanswered => panic!("nothing was asked"),
@@ -260,7 +260,6 @@ mod tests {
         assert!(!ovs.answers.is_due(), "a new port");
         apply(&mut ovs, &tagged(json!(7), None), ms(100));
         assert!(ovs.answers.is_due());
-        ovs.answers.awaited = true;
         let carried_out = |ovs: &Ovs, now| ovs.ports["p"].carried_out(ovs.cur_cfg, &ovs.answers, ms(now));
         assert_eq!(carried_out(&ovs, 101), CarriedOut::In(ms(999)));
         assert_eq!(carried_out(&ovs, 5000), CarriedOut::Unanswered, "it hangs");
@@ -272,6 +271,10 @@ mod tests {
         assert!(anew.answers.is_due());
         assert_eq!(carried_out(&anew, 301), CarriedOut::In(ms(19)), "it may have changed just now");
         assert_eq!(carried_out(&anew, 400), CarriedOut::Yes);
+        apply(&mut ovs, &tagged(json!(9), None), ms(500));
+        ovs.answers.give_up(ms(500));
+        assert!(!ovs.answers.is_due());
+        assert_eq!(carried_out(&ovs, 501), CarriedOut::In(ms(19)), "it cannot be asked");
     }
 
     #[test]

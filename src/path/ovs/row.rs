@@ -73,18 +73,21 @@ pub struct Uncounted {
 /// What ovs-vswitchd has answered about changes that are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Answers {
-    /// When the last such change was reported.
+    /// When the last such change was reported that it can be asked about. For others, [`SETTLING_TIME`] must do.
     pub changed_at: Option<Duration>,
     /// Every change that was reported until then is carried out.
     pub until: Option<Duration>,
-    /// It has been asked about the later ones. Where it cannot be, [`SETTLING_TIME`] must do.
-    pub awaited: bool,
 }
 
 impl Answers {
     /// Some change is later than the last answer.
     pub fn is_due(&self) -> bool {
         self.changed_at > self.until
+    }
+
+    /// It could not be asked at this time about what had changed before.
+    pub fn give_up(&mut self, at: Duration) {
+        self.changed_at = self.changed_at.filter(|changed| *changed > at);
     }
 }
 
@@ -178,7 +181,7 @@ impl Port {
         let is_open = |change: &Uncounted| cur_cfg <= change.next_cfg && Some(change.at) > answers.until;
         let Some(change) = self.uncounted.filter(is_open) else { return CarriedOut::Yes };
         // What is only supposed does not depend on an ovs-vswitchd that hangs.
-        let needs_answer = answers.awaited && !change.is_supposed;
+        let needs_answer = answers.is_due() && !change.is_supposed;
         let time = if needs_answer { ANSWER_TIME } else { SETTLING_TIME };
         let left = change.at.saturating_add(time).checked_sub(now);
         match left.filter(|left| !left.is_zero()) {

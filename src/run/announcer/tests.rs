@@ -65,13 +65,9 @@ fn nothing_leaves_before_ovs_vswitchd_has_carried_out_the_tag() {
         on_both(async |bed| {
             let mut announcement = start(&bed, "").await;
             announcement.await_waiting().await;
-            if counted {
-                bed.commit(Some(TAG), counted).await;
-                tokio::time::sleep(WHILE).await;
-                assert_eq!(bed.left(), []);
-            } else {
-                bed.commit(Some(TAG), counted).await;
-            }
+            bed.commit(Some(TAG), counted).await;
+            tokio::time::sleep(WHILE).await;
+            assert_eq!(bed.left(), []);
             bed.carry_out().await;
             let report = announcement.end().await;
             assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
@@ -87,6 +83,7 @@ fn a_port_in_the_dead_vlan_gets_nothing() {
         let mut announcement = start(&bed, "").await;
         announcement.await_waiting().await;
         tokio::time::sleep(WHILE).await;
+        assert_eq!(bed.left(), []);
         bed.bind(TAG).await;
         assert_eq!(announcement.end().await.outcome, Outcome::Announced);
         assert_in_vlan(&bed.await_left(9).await);
@@ -108,9 +105,7 @@ fn a_tag_that_is_cleared_and_set_in_mid_burst_costs_no_round_and_no_frame_leaves
             let report = announcement.end().await;
             assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
             assert_eq!(report.rounds, 3);
-            let left = bed.await_left(9).await;
-            assert!(left.len() >= 9, "{left:?}");
-            assert_in_vlan(&left);
+            assert_in_vlan(&bed.await_left(9).await);
         });
     }
 }
@@ -148,7 +143,7 @@ fn a_bridge_that_hangs_delays_and_loses_nothing() {
 #[test]
 fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_more() {
     on_both(async |bed| {
-        let mut announcement = start(&bed, "").await;
+        let announcement = start(&bed, "").await;
         announcement.guest.send(GuestState::Paused("paused")).unwrap();
         bed.bind(TAG).await;
         tokio::time::sleep(WHILE).await;
@@ -156,8 +151,8 @@ fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_mo
         announcement.guest.send(GuestState::Running).unwrap();
         bed.await_left(3).await;
         announcement.guest.send(GuestState::Left("migrated")).unwrap();
-        announcement.standing.changed().await.unwrap();
         let report = announcement.end().await;
+        // All its rounds may have been sent by then.
         assert!(matches!(report.outcome, Outcome::Cancelled | Outcome::Announced), "{report:?}");
         let left = bed.left().len();
         tokio::time::sleep(WHILE).await;

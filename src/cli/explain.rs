@@ -36,6 +36,7 @@ use crate::run::routed;
 ///
 /// The host or libvirt cannot be read.
 pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem> {
+    let cannot_ask = start.cannot_ask().await;
     let (mut host, orders) = start.gather().await?;
     let mut status = orders.print_absent();
     for (order, _) in &orders.orders {
@@ -51,7 +52,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
             notes: hairpin(&host, &seen).into_iter().collect(),
             queried_by: to_guest.as_ref().ok().map(inward::word),
             query_error: to_guest.as_ref().err().map(ToString::to_string),
-            ask_guest_error: orders.cannot_ask.clone().filter(|_| order.ask_guest.is_some()),
+            ask_guest_error: cannot_ask.clone(),
             router_settings: settings_here(order, &host, &seen, &here).into_iter().collect(),
             ..Explanation::new(order, &seen, &here)
         };

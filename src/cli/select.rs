@@ -37,8 +37,6 @@ pub(super) struct Selection {
     pub absent: Vec<Absent>,
     /// Keeps the guests' states up to date.
     watching: Option<Box<dyn std::any::Any + Send>>,
-    /// Why libvirt cannot have a guest announce itself, if it cannot.
-    pub cannot_ask: Option<String>,
 }
 
 /// The selection, and where to look for it.
@@ -65,6 +63,14 @@ impl Start {
             return Err((Status::Failed, become_linked()));
         }
         Ok(Start { nics: nics.clone(), config, libvirt })
+    }
+
+    /// Why libvirt cannot have a guest announce itself, if it shall and cannot.
+    pub(super) async fn cannot_ask(&self) -> Option<String> {
+        let libvirt = self.libvirt.filter(|_| self.config.libvirt.ask_guest)?;
+        let uri = self.config.libvirt.uri.clone();
+        let can_ask = tokio::task::spawn_blocking(move || (libvirt.can_ask)(uri.as_deref())).await.ok()?;
+        can_ask.err().map(|why| why.to_string())
     }
 
     /// Begins to watch the host, and finds the selected NICs.
@@ -175,7 +181,6 @@ fn choose(args: &Nics, config: &Config, found: Option<Found>, ovs: &Ovs) -> Resu
         Whom::Guests(_) => {
             let found = found.unwrap_or_default();
             orders.watching = found.watching;
-            orders.cannot_ask = found.cannot_ask.map(|why| why.to_string());
             for guest in found.guests {
                 match guest {
                     Ok(guest) => nics(guest, args, config, ovs, &mut orders),

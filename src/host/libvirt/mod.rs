@@ -25,6 +25,7 @@ pub(crate) mod watch_guests;
 
 pub(crate) use error::LibvirtError;
 use look::{Looker, state_of};
+use self_announcement::can_ask;
 pub(crate) use self_announcement::{AskGuest, ask_guest};
 
 /// The seconds between keepalive probes to libvirtd, and the number that may stay unanswered.
@@ -49,8 +50,6 @@ pub(crate) struct Found {
     pub guests: Vec<Result<Guest, Absent>>,
     /// Keeps their states up to date.
     pub watching: Option<Box<dyn Any + Send>>,
-    /// Why this libvirt cannot have a guest announce itself, if it cannot.
-    pub cannot_ask: Option<LibvirtError>,
 }
 
 /// Finds guests: libvirt's URI (`None` for the default), the wanted guests, and the sources of addresses.
@@ -63,10 +62,12 @@ pub(crate) type Find = fn(Option<&str>, &Wanted, &[Source]) -> Result<Found, Lib
 pub struct Calls {
     pub(crate) find: Find,
     pub(crate) ask_guest: AskGuest,
+    /// Whether the libvirt at this URI can have a guest announce itself. Blocks.
+    pub(crate) can_ask: fn(Option<&str>) -> Result<(), LibvirtError>,
 }
 
 /// All of them.
-pub const CALLS: Calls = Calls { find, ask_guest };
+pub const CALLS: Calls = Calls { find, ask_guest, can_ask };
 
 /// See [`Find`].
 fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found, LibvirtError> {
@@ -97,9 +98,8 @@ fn find(uri: Option<&str>, wanted: &Wanted, sources: &[Source]) -> Result<Found,
     let mut looker = Looker { connection: &connection, sources, privileged: None, uri };
     let guests = handles.map(|handle| guest(&mut looker, &watchers, &handle?)).collect();
     drop(looker);
-    let cannot_ask = self_announcement::is_offered(&connection).err();
     let watching = Watching { _subscription: subscription, _connection: connection, _event_loop: event_loop };
-    Ok(Found { guests, watching: Some(Box::new(watching)), cannot_ask })
+    Ok(Found { guests, watching: Some(Box::new(watching)) })
 }
 
 /// Keeps the guests' states up to date. The fields are dropped in this order.

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use virt::connect::Connect;
 
-use super::{LibvirtError, open_for_writing};
+use super::{LibvirtError, open, open_for_writing};
 use crate::host::sys::libvirt::{announce_interface, can_announce_interface};
 
 /// The first libvirt with `virDomainAnnounceInterface()`, as libvirt numbers its versions.
@@ -32,8 +32,13 @@ pub(crate) fn ask_guest(uri: Option<&str>, uuid: &str, nic: &str) -> Result<(), 
     asked.map_err(LibvirtError::Guest)
 }
 
+/// Whether the libvirt at this URI can have a guest announce itself.
+pub(super) fn can_ask(uri: Option<&str>) -> Result<(), LibvirtError> {
+    is_offered(&open(uri)?)
+}
+
 /// Whether this program's libvirt and the one that it is connected to can ask a guest.
-pub(super) fn is_offered(connection: &Connect) -> Result<(), LibvirtError> {
+fn is_offered(connection: &Connect) -> Result<(), LibvirtError> {
     let version = connection.lib_version().map_err(LibvirtError::Guest)?;
     match can_announce_interface() && version >= SINCE {
         true => Ok(()),

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::daemon::state::Ledgers;
@@ -14,6 +13,7 @@ use crate::host::libvirt::ask_guest;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 use crate::report::snapshot::Peer;
 use crate::run::guest_asker::GuestAsker;
+use crate::run::slots::Slots;
 use crate::run::wall_clock;
 
 /// The number of guests read at the same time: libvirtd answers five requests of a client at once (`max_client_requests`).
@@ -100,17 +100,12 @@ impl Connection {
 
 /// Reads guests of a libvirt on threads of their own, a few at a time: other blocking work has other threads.
 fn reader(libvirt: Libvirt) -> ReadGuest {
-    let (libvirt, slots) = (Arc::new(libvirt), Arc::new(Semaphore::new(MAX_READERS)));
+    let (libvirt, slots) = (Arc::new(libvirt), Slots::new(MAX_READERS));
     Arc::new(move |uuid, sources| {
         let (libvirt, slots) = (libvirt.clone(), slots.clone());
         Box::pin(async move {
-            let slot = slots.acquire_owned().await;
-            let read = move || {
-                // A request that hangs occupies its slot even after its answer is no longer wanted.
-                let _slot = slot;
-                libvirt.read(&uuid, &sources).map_err(|error| error.to_string())
-            };
-            let read = tokio::task::spawn_blocking(read).await;
+            let read = move || libvirt.read(&uuid, &sources).map_err(|error| error.to_string());
+            let read = slots.run(read).await;
             read.unwrap_or_else(|error| Err(format!("reading was interrupted: {error}")))
         })
     })

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::guest::target::Target;
 use crate::host::libvirt::{AskGuest, LibvirtError};
 use crate::path::attachment;
+use crate::run::slots::Slots;
 
 /// Whether libvirt has done so.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), LibvirtError>> + Send>>;
@@ -32,19 +32,12 @@ impl GuestAsker {
 
     /// The libvirt at `uri`, which is asked on threads of their own.
     pub(crate) fn of_libvirt(ask: AskGuest, uri: Option<String>) -> GuestAsker {
-        let slots = Arc::new(Semaphore::new(MAX_ASKERS));
+        let slots = Slots::new(MAX_ASKERS);
         GuestAsker::new(move |uuid, nic| {
             let (slots, uri) = (slots.clone(), uri.clone());
             Box::pin(async move {
-                let slot = slots.acquire_owned().await;
-                let asked = move || {
-                    // A request that hangs occupies its slot even after its answer is no longer wanted.
-                    let _slot = slot;
-                    ask(uri.as_deref(), &uuid, &nic)
-                };
-                tokio::task::spawn_blocking(asked)
-                    .await
-                    .unwrap_or_else(|error| Err(LibvirtError::Interrupted(error)))
+                let asked = slots.run(move || ask(uri.as_deref(), &uuid, &nic)).await;
+                asked.unwrap_or_else(|error| Err(LibvirtError::Interrupted(error)))
             })
         })
     }

@@ -17,6 +17,7 @@ pub(crate) mod ports;
 pub(crate) mod routed;
 pub(crate) mod sent_frames;
 mod showing;
+pub(crate) mod slots;
 pub(crate) mod solicitor;
 pub(crate) mod targets;
 #[cfg(test)]

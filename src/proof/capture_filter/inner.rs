@@ -31,6 +31,7 @@ enum Label {
     Geneve,
     Headers,
     Gre,
+    Fields,
     Plain,
     Found,
 }
@@ -56,9 +57,12 @@ pub(super) fn find_inner(tunnels: &[Encapsulation], base: u32) -> Vec<Instructio
         Line::If(JEQ, IPV6, Label::Ipv6),
         Line::Go(Label::Plain),
     ]);
-    lines.extend(internet(tunnels.contains(&Encapsulation::Gre)));
+    let has_gre = tunnels.contains(&Encapsulation::Gre);
+    lines.extend(internet(has_gre));
     lines.extend(by_udp(tunnels));
-    lines.extend(by_gre());
+    if has_gre {
+        lines.extend(by_gre());
+    }
     lines.extend([
         Line::At(Label::Plain),
         Line::Op(op(LDX, 0)),
@@ -107,9 +111,7 @@ fn by_udp(tunnels: &[Encapsulation]) -> Vec<Line> {
 
 fn by_gre() -> Vec<Line> {
     let mut lines = vec![Line::At(Label::Gre), Line::Op(op(LDH_X, 16))];
-    // A comparison goes on where it fails, so that the opposite is told by what follows.
-    lines.push(Line::Op(Instruction { code: JEQ, jt: 1, jf: 0, k: ETHERNET }));
-    lines.push(Line::Go(Label::Plain));
+    lines.extend([Line::If(JEQ, ETHERNET, Label::Fields), Line::Go(Label::Plain), Line::At(Label::Fields)]);
     lines.extend(
         [op(LDB_X, 14), op(ST, KEPT), op(TXA, 0), op(ADD, TO_INNER_OF_GRE), op(TAX, 0)].map(Line::Op),
     );

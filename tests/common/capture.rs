@@ -81,3 +81,12 @@ impl Capture {
         dissect(&pcap)
     }
 }
+
+/// What tcpdump says of the frames that come in there.
+pub fn told_by_tcpdump(place: &impl Place, device: &str, filter: &str) -> Running {
+    let mut tcpdump = place.command("tcpdump");
+    tcpdump.args(["-i", device, "-Q", "in", "-lnne", "--immediate-mode", "-Z", "root", filter]);
+    let tcpdump = Running::start(&mut tcpdump);
+    tcpdump.stderr.line_with("listening on");
+    tcpdump
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::capture::{Capture, Direction};
+use super::capture::{Capture, Direction, told_by_tcpdump};
 use super::guest::Nic;
 use super::host::{Host, Place};
 use super::need::python;
@@ -140,20 +140,7 @@ impl Neutron {
 
     /// What the host at the other end of the tunnel hears, in tcpdump's words.
     pub fn far(&self) -> Running {
-        let mut tcpdump = self.stand.host.wire().command("tcpdump");
-        let tcpdump = Running::start(tcpdump.args([
-            "-i",
-            "far0",
-            "-Q",
-            "in",
-            "-lnne",
-            "--immediate-mode",
-            "-Z",
-            "root",
-            "udp port 4789",
-        ]));
-        tcpdump.stderr.line_with("listening on");
-        tcpdump
+        told_by_tcpdump(&self.stand.host.wire(), "far0", "udp port 4789")
     }
 
     /// `announce` is told that neutron is in charge, as nova's metadata would tell it of a guest of libvirt's.

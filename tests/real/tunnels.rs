@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::common::capture::told_by_tcpdump;
 use crate::common::site::CALM;
 use crate::common::{
     Capture, DEADLINE, Direction, Host, IPV4, IPV6, Place, Running, Stand, eventually, kinds, report,
@@ -137,21 +138,7 @@ fn tunnel(host: &Host, name: &str, kind: &str, remote: &str) {
 
 /// What tcpdump says of encapsulated frames on the wire.
 fn on_the_wire(host: &Host) -> Running {
-    let mut tcpdump = host.wire().command("tcpdump");
-    let filter = "udp port 4789 or udp port 6081 or proto gre";
-    let tcpdump = Running::start(tcpdump.args([
-        "-i",
-        "wire0",
-        "-Q",
-        "in",
-        "-lnne",
-        "--immediate-mode",
-        "-Z",
-        "root",
-        filter,
-    ]));
-    tcpdump.stderr.line_with("listening on");
-    tcpdump
+    told_by_tcpdump(&host.wire(), "wire0", "udp port 4789 or udp port 6081 or proto gre")
 }
 
 /// Each kind of frame was heard as often as the report says that it has left.

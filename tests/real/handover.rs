@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::daemon::QUICK;
 use crate::common::running::Running;
-use crate::common::{Attachment, DEADLINE, Daemon, Place, Rack, kinds, require};
+use crate::common::{Attachment, DEADLINE, Daemon, Host, Place, Rack, kinds, require};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -30,28 +30,38 @@ fn notices(status: &Value) -> Vec<&str> {
     recent.iter().map(|note| note["notice"].as_str().unwrap()).collect()
 }
 
-/// A migration in the middle of its switch-over: the destination's QEMU is held, and takes nothing more.
-fn stops(rack: &Rack, destination: &Daemon<'_>) -> Running {
-    let migration = rack.start_migration(&rack.second, &["--bandwidth", "1"]);
+/// A migration of a heavy guest in the middle of its switch-over: the QEMU of its destination is held, and takes nothing more.
+fn stops(rack: &Rack, to: &Host, destination: &Daemon<'_>) -> Running {
+    let from = if std::ptr::eq(to, &rack.first) { &rack.second } else { &rack.first };
+    let migration = rack.start_migration(to, &["--bandwidth", "1"]);
     destination.knows(1);
-    rack.first.sh("until virsh domjobinfo web1 | grep -q 'Memory processed: *[0-9.]* MiB'; do :; done");
-    rack.second.sh("kill -STOP $(cat /run/libvirt/qemu/web1.pid)");
-    rack.first.sh("virsh --quiet migrate-setmaxdowntime web1 100000");
+    from.sh("until virsh domjobinfo web1 | grep -q 'Memory processed: *[0-9.]* MiB'; do :; done");
+    to.sh("kill -STOP $(cat /run/libvirt/qemu/web1.pid)");
+    from.sh("virsh --quiet migrate-setmaxdowntime web1 100000");
     migration
+}
+
+/// A migration of a heavy guest, in whose switch-over there is time for both early rounds.
+fn migrates(rack: &Rack, to: &Host, destination: &Daemon<'_>) {
+    let arrives = rack.wire(to);
+    let migration = stops(rack, to, destination);
+    assert!(arrives.sees(8, DEADLINE), "two early rounds");
+    to.sh("kill -CONT $(cat /run/libvirt/qemu/web1.pid)");
+    let migration = migration.finish();
+    assert_eq!(migration.code, Some(0), "{migration:#?}");
 }
 
 #[test]
 fn a_guest_that_stops_at_its_source_is_announced_before_it_runs_and_again_when_it_does() {
     require!(lab, libvirt, tshark);
     let rack = Rack::build(Attachment::LinuxBridge);
-    rack.guest().quiet().start(&rack.first);
+    rack.guest().quiet().heavy(&rack.outer).start(&rack.first);
     let config = config(&rack, "key", KEY);
     let (source, destination) = (Daemon::start(&rack.first, &config), Daemon::start(&rack.second, &config));
     let (left, arrives) = (rack.wire(&rack.first), rack.wire(&rack.second));
 
-    let migration = rack.migrate(&rack.second, &[]);
+    migrates(&rack, &rack.second, &destination);
 
-    assert_eq!(migration.code, Some(0), "{migration:#?}");
     let reports = destination.reports(2);
     let (early, usual) = (&reports[0], &reports[1]);
     assert_eq!((early["cause"].as_str(), early["outcome"].as_str()), (Some("handover"), Some("announced")));
@@ -86,7 +96,7 @@ fn a_guest_whose_migration_fails_in_the_switch_over_is_announced_where_it_runs_o
     let config = config(&rack, "key", KEY);
     let (source, destination) = (Daemon::start(&rack.first, &config), Daemon::start(&rack.second, &config));
     let (back, astray) = (rack.wire(&rack.first), rack.wire(&rack.second));
-    let migration = stops(&rack, &destination);
+    let migration = stops(&rack, &rack.second, &destination);
     assert!(astray.sees(8, DEADLINE), "two early rounds");
 
     rack.second.sh("kill -KILL $(cat /run/libvirt/qemu/web1.pid)");
@@ -110,12 +120,12 @@ fn a_guest_whose_migration_fails_in_the_switch_over_is_announced_where_it_runs_o
 fn a_guest_that_bounces_is_announced_early_on_either_host() {
     require!(lab, libvirt, tshark);
     let rack = Rack::build(Attachment::LinuxBridge);
-    rack.guest().quiet().start(&rack.first);
+    rack.guest().quiet().heavy(&rack.outer).start(&rack.first);
     let config = config(&rack, "key", KEY);
     let hosts = [&rack.first, &rack.second];
     let daemons = hosts.map(|host| Daemon::start(host, &config));
     for (host, daemon) in [(1, &daemons[1]), (0, &daemons[0])] {
-        assert_eq!(rack.migrate(hosts[host], &[]).code, Some(0));
+        migrates(&rack, hosts[host], daemon);
         let reports = daemon.reports(2);
         let causes: Vec<_> = reports.iter().map(|report| report["cause"].as_str().unwrap()).collect();
         assert_eq!(causes, ["handover", "migrated"]);
@@ -131,7 +141,7 @@ fn a_daemon_that_dies_in_the_switch_over_leaves_the_calling_back_to_the_next() {
     rack.guest().quiet().heavy(&rack.outer).start(&rack.first);
     let config = config(&rack, "key", KEY);
     let (source, destination) = (Daemon::start(&rack.first, &config), Daemon::start(&rack.second, &config));
-    let migration = stops(&rack, &destination);
+    let migration = stops(&rack, &rack.second, &destination);
     destination.reports(1);
     source.kill();
     let back = rack.wire(&rack.first);
@@ -152,7 +162,7 @@ fn a_daemon_that_dies_in_the_switch_over_leaves_the_calling_back_to_the_next() {
 fn a_notice_with_another_key_changes_nothing_and_the_key_is_replaced_by_a_reload() {
     require!(lab, libvirt, tshark);
     let rack = Rack::build(Attachment::LinuxBridge);
-    rack.guest().quiet().start(&rack.first);
+    rack.guest().quiet().heavy(&rack.outer).start(&rack.first);
     let (here, there) = (config(&rack, "one", KEY), config(&rack, "two", &KEY.to_uppercase()));
     let (source, destination) = (Daemon::start(&rack.first, &here), Daemon::start(&rack.second, &there));
     assert_eq!(rack.migrate(&rack.second, &[]).code, Some(0));
@@ -163,6 +173,6 @@ fn a_notice_with_another_key_changes_nothing_and_the_key_is_replaced_by_a_reload
     assert_eq!(notices(&destination.status()), [""; 0]);
 
     source.reload(&there, "the configuration is reloaded");
-    assert_eq!(rack.migrate(&rack.first, &[]).code, Some(0));
+    migrates(&rack, &rack.first, &source);
     assert_eq!(source.reports(2)[0]["cause"], "handover");
 }

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::path::changes::Changes;
 use crate::path::tunnel::TunnelDevice;
+
+/// libvirt gives a tap the NIC's address with this first byte (`virNetDevTapCreateInBridgePort`).
+pub(super) const LIBVIRT_TAP: u8 = 0xfe;
 
 /// A network device (`include/uapi/linux/if_link.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -140,6 +144,8 @@ pub struct Links {
     stacked: HashMap<u32, BTreeSet<u32>>,
     /// By index: this host's addresses on the device, with their prefix lengths.
     addresses: HashMap<u32, BTreeSet<(IpAddr, u8)>>,
+    /// What has changed.
+    changes: Changes,
 }
 
 /// The ports of one bridge or bond, by index.
@@ -183,12 +189,32 @@ impl Links {
         stacked.filter_map(|index| self.get(*index))
     }
 
+    /// What has changed: the ports of guests by their devices' names.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Takes the devices of another list in place of these.
+    pub fn replace(&mut self, links: Links) {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.everything();
+        *self = Links { changes, ..links };
+    }
+
     /// Adds a device, or replaces the one with its index.
     pub fn insert(&mut self, link: Link) {
+        let before = self.get(link.index).filter(|before| **before != link).cloned();
+        if before.is_some() || self.get(link.index).is_none() {
+            before.iter().chain([&link]).for_each(|link| self.note(link));
+        }
+        self.put(link);
+    }
+
+    fn put(&mut self, link: Link) {
         let name = self.get(link.index).map(|known| known.name.clone());
         match name {
             Some(name) if name == link.name => self.unlink(link.index),
-            Some(_) => drop(self.remove(link.index)),
+            Some(_) => drop(self.take(link.index)),
             None => {}
         }
         self.by_name.insert(link.name.clone(), link.index);
@@ -198,6 +224,20 @@ impl Links {
 
     /// Removes a device and returns it.
     pub fn remove(&mut self, index: u32) -> Option<Link> {
+        let removed = self.take(index);
+        removed.iter().for_each(|link| self.note(link));
+        removed
+    }
+
+    /// Notes a change from or to this state of a device.
+    fn note(&mut self, link: &Link) {
+        if !link.is_one_guests() || self.stacked_on(link.index).next().is_some() {
+            return self.changes.everything();
+        }
+        self.changes.port(&link.name);
+    }
+
+    fn take(&mut self, index: u32) -> Option<Link> {
         self.unlink(index);
         self.addresses.remove(&index);
         let link = self.by_index.remove(&index)?;
@@ -219,7 +259,11 @@ impl Links {
     pub fn change<T>(&mut self, index: u32, change: impl FnOnce(&mut Link) -> T) -> Option<T> {
         self.unlink(index);
         let mut link = self.by_index.remove(&index)?;
+        let before = link.clone();
         let done = change(&mut link);
+        if link != before {
+            [&before, &link].into_iter().for_each(|link| self.note(link));
+        }
         self.relink(&link);
         self.by_index.insert(index, link);
         Some(done)
@@ -245,18 +289,16 @@ impl Links {
         if is_link_local {
             return false;
         }
-        if is_there {
-            return self.addresses.entry(index).or_default().insert(address);
-        }
-        let Some(addresses) = self.addresses.get_mut(&index) else {
-            return false;
-        };
-        let was_there = addresses.remove(&address);
+        let addresses = self.addresses.entry(index).or_default();
+        let changed = if is_there { addresses.insert(address) } else { addresses.remove(&address) };
         // The removal of a device's last address may be reported after the removal of the device.
         if addresses.is_empty() {
             self.addresses.remove(&index);
         }
-        was_there
+        if changed {
+            self.changes.everything();
+        }
+        changed
     }
 
     fn unlink(&mut self, index: u32) {
@@ -301,6 +343,17 @@ impl Link {
     /// Whether it is the host's end of a guest's NIC, or of another program's.
     pub fn is_guests(&self) -> bool {
         self.is("tun") || self.is("macvtap") || self.is_representor
+    }
+
+    /// It is on the path of one guest only: a tap or macvtap. A tap in a bridge that libvirt has not made may lead to another program,
+    /// which is a way out for every guest of the bridge.
+    pub fn is_one_guests(&self) -> bool {
+        let is_libvirts = self.address.is_some_and(|address| address[0] == LIBVIRT_TAP);
+        match self.kind.as_deref() {
+            Some("tun") => self.master.is_none() || is_libvirts,
+            Some("macvtap") => self.master.is_none(),
+            _ => false,
+        }
     }
 
     /// The VLAN range of a bridge's port, or of the bridge itself, that contains `vlan`.

@@ -2,6 +2,7 @@
 //! the port, and its unmet conditions.
 
 pub mod attachment;
+pub(crate) mod changes;
 pub mod condition;
 pub mod hop;
 pub mod link;

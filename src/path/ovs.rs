@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 
+use crate::path::changes::{CARRIED_OUT, Changes};
+
 mod row;
+mod touched;
 
 use row::{ATTACHED_MAC, IFACE_ID, is_of_neutrons_agent};
 pub use row::{
     Answers, Bridge, CarriedOut, DEAD_VLAN, Interface, Port, SETTLING_TIME, Uncounted, Untagged, Uuid,
 };
+pub use touched::Touched;
 
 /// The tables and columns that an announcement depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub struct Ovs {
     pub interfaces: BTreeMap<Uuid, Interface>,
     /// What ovs-vswitchd has answered about changes that `next_cfg` does not count.
     pub answers: Answers,
+    /// What has changed: the ports of guests by the names of their interfaces.
+    pub changes: Changes,
     /// The rows by the keys of look-ups, as of the last [`Ovs::reindex`]. Snapshots share it.
     index: Arc<Index>,
 }
@@ -83,7 +89,26 @@ pub struct Plugged<'a> {
 impl Ovs {
     /// Indexes the rows anew. Must be called after what bridges, ports or interfaces are found by has changed, before any look-up.
     pub fn reindex(&mut self) {
-        self.index = Arc::new(Index::of(self));
+        let index = Arc::new(Index::of(self));
+        let before = std::mem::replace(&mut self.index, index);
+        // A bridge's mark is evidence for each of its ports.
+        if !before.neutrons.keys().all(|bridge| self.index.neutrons.contains_key(bridge))
+            || before.neutrons.len() != self.index.neutrons.len()
+        {
+            self.changes.everything();
+        }
+    }
+
+    /// ovs-vswitchd has answered that what was reported until `at` is carried out.
+    pub fn carried_out_until(&mut self, at: Duration) {
+        self.answers.until = Some(at);
+        self.changes.port(CARRIED_OUT);
+    }
+
+    /// It could not be asked at this time about what had been reported until then.
+    pub fn not_told_until(&mut self, at: Duration) {
+        self.answers.not_told_until = Some(at);
+        self.changes.port(CARRIED_OUT);
     }
 
     /// Whether both share one index.

@@ -74,41 +74,74 @@ impl Ports {
     pub(crate) fn look(&mut self, links: &Links, ovs: &Ovs) -> Vec<PortEvent> {
         let mut events = Vec::new();
         let mut known = std::mem::take(&mut self.0);
-        for link in links.all().filter(|link| link.is("tun") || link.is("macvtap")) {
-            let (place, is_up) = (place_of(link, links, ovs), link.up && link.lower_up);
-            let before = known.remove(&link.name).filter(|before| before.ifindex == link.index);
-            let sub_ports: BTreeSet<String> = attachment::sub_ports(&link.name, ovs)
-                .filter(|port| port.interface.external_ids.contains_key("attached-mac"))
-                .map(|port| port.interface.name.clone())
-                .collect();
-            let Some(before) = before else {
-                let state = if is_up { LinkState::Up } else { LinkState::New };
-                let seen = Seen { ifindex: link.index, place, link: state, sub_ports, looks_without_row: 0 };
-                self.0.insert(link.name.clone(), seen);
-                continue;
-            };
-            let mut tell = |cause, sub_port| {
-                events.push(PortEvent { device: link.name.clone(), sub_port, cause });
-            };
-            let has_moved = place.is_another_than(&before.place);
-            match (has_moved, is_up, before.link) {
-                (true, ..) => tell(Cause::Moved, None),
-                (false, true, LinkState::Down) => tell(Cause::LinkUp, None),
-                _ => {}
-            }
-            let new = sub_ports.difference(&before.sub_ports);
-            new.for_each(|sub_port| tell(Cause::Plugged, Some(sub_port.clone())));
-            let state = match (is_up, before.link) {
-                (true, _) => LinkState::Up,
-                (false, LinkState::New) => LinkState::New,
-                (false, _) => LinkState::Down,
-            };
-            let place = place.or(before.place);
-            let seen = Seen { ifindex: link.index, place, link: state, sub_ports, looks_without_row: 0 };
-            self.0.insert(link.name.clone(), seen);
+        for link in links.all().filter(|link| is_guests(link)) {
+            let before = known.remove(&link.name);
+            events.extend(self.look_at_device(link, before, links, ovs));
         }
         known.retain(|_, seen| seen.ifindex == 0);
         events.extend(self.look_at_vhost_user(known, ovs));
+        events
+    }
+
+    /// The same where only the ports of guests by which these names lead have changed.
+    pub(crate) fn look_at(&mut self, names: &BTreeSet<String>, links: &Links, ovs: &Ovs) -> Vec<PortEvent> {
+        let is_simple = |name: &String| {
+            let is_vhost_user = ovs.named(name).is_some_and(|port| port.interface.is_vhost_user());
+            let was_vhost_user = self.0.get(name).is_some_and(|seen| seen.ifindex == 0);
+            !is_vhost_user && !was_vhost_user
+        };
+        // A vhost-user row that is gone is looked for in all of them.
+        if !names.iter().all(is_simple) {
+            return self.look(links, ovs);
+        }
+        let mut events = Vec::new();
+        for name in names {
+            let before = self.0.remove(name);
+            if let Some(link) = links.named(name).filter(|link| is_guests(link)) {
+                events.extend(self.look_at_device(link, before, links, ovs));
+            }
+        }
+        events
+    }
+
+    fn look_at_device(
+        &mut self,
+        link: &Link,
+        before: Option<Seen>,
+        links: &Links,
+        ovs: &Ovs,
+    ) -> Vec<PortEvent> {
+        let mut events = Vec::new();
+        let (place, is_up) = (place_of(link, links, ovs), link.up && link.lower_up);
+        let sub_ports: BTreeSet<String> = attachment::sub_ports(&link.name, ovs)
+            .filter(|port| port.interface.external_ids.contains_key("attached-mac"))
+            .map(|port| port.interface.name.clone())
+            .collect();
+        let Some(before) = before.filter(|before| before.ifindex == link.index) else {
+            let state = if is_up { LinkState::Up } else { LinkState::New };
+            let seen = Seen { ifindex: link.index, place, link: state, sub_ports, looks_without_row: 0 };
+            self.0.insert(link.name.clone(), seen);
+            return events;
+        };
+        let mut tell = |cause, sub_port| {
+            events.push(PortEvent { device: link.name.clone(), sub_port, cause });
+        };
+        let has_moved = place.is_another_than(&before.place);
+        match (has_moved, is_up, before.link) {
+            (true, ..) => tell(Cause::Moved, None),
+            (false, true, LinkState::Down) => tell(Cause::LinkUp, None),
+            _ => {}
+        }
+        let new = sub_ports.difference(&before.sub_ports);
+        new.for_each(|sub_port| tell(Cause::Plugged, Some(sub_port.clone())));
+        let state = match (is_up, before.link) {
+            (true, _) => LinkState::Up,
+            (false, LinkState::New) => LinkState::New,
+            (false, _) => LinkState::Down,
+        };
+        let place = place.or(before.place);
+        let seen = Seen { ifindex: link.index, place, link: state, sub_ports, looks_without_row: 0 };
+        self.0.insert(link.name.clone(), seen);
         events
     }
 
@@ -139,6 +172,10 @@ impl Ports {
         }
         events
     }
+}
+
+fn is_guests(link: &Link) -> bool {
+    link.is("tun") || link.is("macvtap")
 }
 
 fn place_of(link: &Link, links: &Links, ovs: &Ovs) -> Place {

@@ -24,8 +24,6 @@ const MAX_EDGES: usize = 64;
 const MAX_DEAD_ENDS: usize = 8;
 /// Prefix of the bridges of libvirt's own networks (`networkFindUnusedBridgeName`, `src/network/bridge_driver.c`).
 const LIBVIRT_BRIDGE: &str = "virbr";
-/// libvirt gives a tap the NIC's address with this first byte (`virNetDevTapCreateInBridgePort`).
-const LIBVIRT_TAP: u8 = 0xfe;
 
 /// The start of a walk.
 #[derive(Debug, Clone, Copy)]

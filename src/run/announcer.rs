@@ -29,6 +29,7 @@ use crate::run::asking::Asking;
 use crate::run::diagnose;
 use crate::run::guest_asker;
 use crate::run::host::Host;
+use crate::run::interests::Interest;
 use crate::run::lacking::Lacking;
 use crate::run::link_query;
 use crate::run::observer::Observer;
@@ -76,10 +77,12 @@ pub(crate) enum Stop {
 pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instant) -> Report {
     let mut run = Run::new(signals.order.borrow_and_update().clone(), began);
     run.must_have_frames();
+    let mut interest = host.interests.begin(&run.order.uplinks);
     loop {
         run.heed(&mut signals);
         let guest = *signals.guest.borrow_and_update();
         let seen = run.order.look(&mut host, guest);
+        interest.follow(&run.order.target, &seen);
         run.machine.observe(run.now(), &seen);
         run.leave_out(&seen);
         if !run.machine.is_ready() {
@@ -95,7 +98,9 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
         run.query_guest(&host, &seen, &mut signals).await;
         run.ask_guest(&host);
         match run.machine.step(run.now()) {
-            Step::Send if run.lacks_a_way() => run.wait(run.next_attempt(), &mut host, &mut signals).await,
+            Step::Send if run.lacks_a_way() => {
+                run.wait(run.next_attempt(), &host, &interest, &mut signals).await
+            }
             // Much may change before its turn: observe again then.
             Step::Send if !run.has_turn => run.take_turn(&host, &mut signals).await,
             Step::Send => {
@@ -106,7 +111,7 @@ pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instan
             }
             Step::WaitUntil(at) => {
                 let at = run.next_query().map_or(at, |due| due.min(at));
-                run.wait(at, &mut host, &mut signals).await;
+                run.wait(at, &host, &interest, &mut signals).await;
             }
             Step::Warn(overdue) => Box::pin(run.warn(overdue, &host, &seen)).await,
             // Boxed, so that waiting announcements, perhaps thousands, reserve no space for it.
@@ -302,50 +307,34 @@ impl Run {
         }
     }
 
-    async fn wait(&mut self, until: Duration, host: &mut Host, signals: &mut Signals) {
+    async fn wait(&mut self, until: Duration, host: &Host, interest: &Interest, signals: &mut Signals) {
         if self.supposed.is_some() {
             self.supposed = Some(until);
             return;
         }
         let deadline = self.began + until;
         let mut has_changed = false;
-        let lost = tokio::select! {
-            changed = host.links.changed() => {
-                has_changed = true;
-                changed.is_err()
-            }
-            changed = host.ovs.changed() => {
-                has_changed = true;
-                changed.is_err()
-            }
+        tokio::select! {
+            () = interest.changed() => has_changed = true,
             // An order without a guest (--dev) has no state changes.
-            Ok(()) = signals.guest.changed() => false,
-            Ok(()) = signals.stop.changed() => false,
-            () = flows_change(&mut self.flows) => {
-                has_changed = true;
-                false
-            }
-            Ok(()) = order_changed(&mut signals.order) => false,
-            () = see(&mut self.observer) => false,
+            Ok(()) = signals.guest.changed() => {}
+            Ok(()) = signals.stop.changed() => {}
+            () = flows_change(&mut self.flows) => has_changed = true,
+            Ok(()) = order_changed(&mut signals.order) => {}
+            () = see(&mut self.observer) => {}
             prepared = made_ready(&mut self.preparing) => {
-                self.prepared(prepared, self.machine.is_ready());
-                false
+                let is_ready = self.machine.is_ready();
+                self.prepared(prepared, is_ready);
             }
-            is_up = told(&mut self.link) => {
-                self.link_is(is_up);
-                false
-            }
-            answer = asking_guest::answered(&mut self.guest_answer) => {
-                self.guest_answered(answer);
-                false
-            }
-            () = tokio::time::sleep_until(deadline) => false,
-        };
+            is_up = told(&mut self.link) => self.link_is(is_up),
+            answer = asking_guest::answered(&mut self.guest_answer) => self.guest_answered(answer),
+            () = tokio::time::sleep_until(deadline) => {}
+        }
         if has_changed {
             let now = self.now();
             self.machine.changed(now);
         }
-        if lost {
+        if host.links.has_changed().is_err() {
             self.machine.give_up(Failure::Netlink, "lost sight of the host's devices".into());
         }
     }

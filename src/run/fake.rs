@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::host::{Capture, Host, Injector};
+use super::interests::Interests;
 use super::pacer::Pacer;
 use super::sent_frames::SentFrames;
 use super::solicitor::Solicitor;
@@ -105,6 +106,7 @@ impl World {
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
             sent: SentFrames::default(),
+            interests: Interests::start(self.links.subscribe(), self.ovs.subscribe()),
         }
     }
 
@@ -116,6 +118,7 @@ impl World {
         self.ovs.send_modify(|state| {
             let (ovs, now) = (&mut state.ovs, state.epoch.elapsed());
             ovs.next_cfg += i64::from(counted);
+            ovs.changes.port(tap);
             let next_cfg = ovs.next_cfg;
             if let Some(port) = ovs.ports.get_mut(&format!("p-{tap}")) {
                 *port = Port { tag, ..port.clone() }.after(Some(port), counted, next_cfg, now);
@@ -138,7 +141,7 @@ impl World {
         self.ovs.send_if_modified(|state| {
             let is_behind = state.ovs.cur_cfg < state.ovs.next_cfg || state.ovs.answers.is_due();
             state.ovs.cur_cfg = state.ovs.next_cfg;
-            state.ovs.answers.until = Some(state.epoch.elapsed());
+            state.ovs.carried_out_until(state.epoch.elapsed());
             is_behind
         });
     }

@@ -17,6 +17,7 @@ use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::{Watch, Witness, WitnessError};
 use crate::path::link::Links;
 use crate::proof::capture_point::CapturePoint;
+use crate::run::interests::Interests;
 use crate::run::pacer::Pacer;
 use crate::run::sent_frames::SentFrames;
 use crate::run::solicitor::Solicitor;
@@ -49,6 +50,8 @@ pub(crate) struct Host {
     pub flows: FlowMonitors,
     /// Counts the frames.
     pub sent: SentFrames,
+    /// Wakes announcements when something changes that concerns them.
+    pub interests: Interests,
 }
 
 impl Host {
@@ -62,8 +65,10 @@ impl Host {
         let ovs_directory = ovs_socket.parent().map(PathBuf::from).unwrap_or_default();
         let (links, ovs) = tokio::join!(links::watch(), ovsdb::watch(ovs_socket.clone(), config.ports.wait));
         let injectors = Arc::new(Injectors::new(ovs_directory.clone()));
+        let links = links?;
         let host = Host {
-            links: links?,
+            interests: Interests::start(links.clone(), ovs.clone()),
+            links,
             ovs,
             fdb: fdb::Lookups::default(),
             injectors: Injector::Host(injectors.clone()),

@@ -5,6 +5,7 @@ use tokio::sync::{mpsc, watch};
 use crate::host::openvswitch::ovsdb;
 use crate::path::link::Links;
 use crate::path::port_events::{PortEvent, Ports};
+use crate::run::news::{News, Reader};
 
 /// Tells what happens to the ports of guests, until nothing is listened to any more.
 pub(crate) fn watch(
@@ -13,11 +14,14 @@ pub(crate) fn watch(
 ) -> mpsc::UnboundedReceiver<Vec<PortEvent>> {
     let (to, events) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let mut ports = Ports::default();
+        let (mut ports, mut reader) = (Ports::default(), Reader::default());
         loop {
             let happened = {
                 let (links, ovs) = (links.borrow_and_update(), ovs.borrow_and_update());
-                ports.look(&links, &ovs.ovs)
+                match reader.look(&links, &ovs) {
+                    News::Ports(names) => ports.look_at(&names, &links, &ovs.ovs),
+                    News::Everything => ports.look(&links, &ovs.ovs),
+                }
             };
             if !happened.is_empty() && to.send(happened).is_err() {
                 return;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::host::openvswitch::ovsdb;
 use crate::path::link::Links;
 use crate::path::uplink_events::{UplinkStates, Wanted};
+use crate::run::news::{News, Reader};
 
 /// Changes are told together so long after the first: a port forwards again some milliseconds after its carrier is back.
 const SETTLING_TIME: Duration = Duration::from_millis(300);
@@ -22,11 +23,21 @@ pub(crate) fn watch(
     let (to, events) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (mut states, mut changed) = (UplinkStates::default(), BTreeSet::new());
-        let mut due = Instant::now();
+        let (mut due, mut reader) = (Instant::now(), Reader::default());
         loop {
             let new = {
                 let (links, ovs) = (links.borrow_and_update(), ovs.borrow_and_update());
-                states.look(&links, &ovs.ovs, &wanted.borrow_and_update())
+                let is_another = wanted.has_changed().unwrap_or(false);
+                let wanted = wanted.borrow_and_update();
+                // A port of a guest's is an uplink only where the configuration says so.
+                match reader.look(&links, &ovs) {
+                    News::Ports(names)
+                        if !is_another && !names.iter().any(|name| wanted.uplinks.has(name)) =>
+                    {
+                        BTreeSet::new()
+                    }
+                    _ => states.look(&links, &ovs.ovs, &wanted),
+                }
             };
             if changed.is_empty() {
                 due = Instant::now() + SETTLING_TIME;

@@ -123,7 +123,7 @@ async fn read(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Result<()> 
         if is_enough || (dumped.is_some() && attempt % MAX_ATTEMPTS == 0) {
             to.send_if_modified(|known| {
                 let changed = *known != links;
-                *known = links;
+                known.replace(links);
                 changed
             });
         }

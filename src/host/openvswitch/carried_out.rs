@@ -26,8 +26,8 @@ pub(super) async fn keep(directory: &Path, due: &Notify, to: &watch::Sender<Stat
         };
         let answered = ask(directory, &bridges).await;
         to.send_modify(|state| match answered {
-            Ok(()) => state.ovs.answers.until = Some(at),
-            Err(_) => state.ovs.answers.give_up(at),
+            Ok(()) => state.ovs.carried_out_until(at),
+            Err(_) => state.ovs.not_told_until(at),
         });
         if let Err(error) = answered {
             tracing::debug!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::path::ovs::{Bridge, Interface, Ovs, Port};
+use crate::path::ovs::{Bridge, Interface, Ovs, Port, Touched};
 
 /// The monitored columns: only those that an announcement depends on, so that changes of statistics cause no updates.
 pub fn columns() -> Value {
@@ -20,7 +20,9 @@ pub fn columns() -> Value {
 /// The rows of an initial `<table-updates>` that arrived at `now`; `known` shows which of them have changed.
 pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
     let mut ovs = Ovs::default();
+    ovs.changes.clone_from(&known.changes);
     apply(&mut ovs, updates, now);
+    ovs.changes.everything();
     let next_cfg = ovs.next_cfg;
     for (uuid, port) in &mut ovs.ports {
         *port = std::mem::take(port).listed(known.ports.get(uuid), next_cfg, now);
@@ -35,17 +37,19 @@ pub fn listed(updates: &Value, known: &Ovs, now: Duration) -> Ovs {
 /// Applies `<table-updates>` that arrived at `now`; returns whether they had any row.
 pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
     let (mut changed, mut is_found_otherwise) = (false, false);
+    let mut touched = Touched::default();
     let before = ovs.next_cfg;
     let rows = |table: &str| updates[table].as_object().into_iter().flatten();
     // First, since it numbers the change that the other rows belong to.
     for (_, update) in rows("Open_vSwitch") {
         changed = true;
-        open_vswitch(ovs, &update["new"]);
+        open_vswitch(ovs, &update["new"], &mut touched);
     }
     for (uuid, update) in rows("Bridge") {
         changed = true;
         let before = put(&mut ovs.bridges, uuid, update["new"].as_object().map(bridge));
         is_found_otherwise |= before.as_ref() != ovs.bridges.get(uuid);
+        touched.bridge(before.as_ref(), ovs.bridges.get(uuid));
     }
     for (uuid, update) in rows("Port") {
         changed = true;
@@ -62,13 +66,16 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
         }
         let before = put(&mut ovs.ports, uuid, new);
         is_found_otherwise |= before.as_ref().map(Port::found_by) != ovs.ports.get(uuid).map(Port::found_by);
+        touched.port(uuid, before);
     }
     for (uuid, update) in rows("Interface") {
         changed = true;
         let before = put(&mut ovs.interfaces, uuid, update["new"].as_object().map(interface));
         let now = ovs.interfaces.get(uuid).map(Interface::found_by);
         is_found_otherwise |= before.as_ref().map(Interface::found_by) != now;
+        touched.interface(uuid, before);
     }
+    touched.note(ovs);
     // The index costs as much as all rows; most updates are of tags and port numbers.
     if is_found_otherwise {
         ovs.reindex();
@@ -80,11 +87,15 @@ fn has_changed_uncounted(port: &Port, now: Duration) -> bool {
     port.uncounted.is_some_and(|change| change.at == now)
 }
 
-fn open_vswitch(ovs: &mut Ovs, new: &Value) {
+fn open_vswitch(ovs: &mut Ovs, new: &Value, touched: &mut Touched) {
+    let cur_cfg = ovs.cur_cfg;
     let number = |column: &str| new[column].as_i64().unwrap_or_default();
     (ovs.next_cfg, ovs.cur_cfg) = (number("next_cfg"), number("cur_cfg"));
     let map_of = |column| new.as_object().map(|row| map(row, column)).unwrap_or_default();
-    (ovs.external_ids, ovs.other_config) = (map_of("external_ids"), map_of("other_config"));
+    let settings = (map_of("external_ids"), map_of("other_config"));
+    let has_same_settings = (&settings.0, &settings.1) == (&ovs.external_ids, &ovs.other_config);
+    (ovs.external_ids, ovs.other_config) = settings;
+    touched.open_vswitch((cur_cfg, has_same_settings), ovs);
 }
 
 /// Returns the row of before.
@@ -272,9 +283,11 @@ mod tests {
         assert_eq!(carried_out(&anew, 301), CarriedOut::In(ms(19)), "it may have changed just now");
         assert_eq!(carried_out(&anew, 400), CarriedOut::Yes);
         apply(&mut ovs, &tagged(json!(9), None), ms(500));
-        ovs.answers.give_up(ms(500));
+        ovs.not_told_until(ms(500));
         assert!(!ovs.answers.is_due());
         assert_eq!(carried_out(&ovs, 501), CarriedOut::In(ms(19)), "it cannot be asked");
+        ovs.answers.changed_at = Some(ms(9000));
+        assert_eq!(carried_out(&ovs, 9000), CarriedOut::Yes, "whatever changes elsewhere later");
     }
 
     #[test]

@@ -73,21 +73,18 @@ pub struct Uncounted {
 /// What ovs-vswitchd has answered about changes that are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Answers {
-    /// When the last such change was reported that it can be asked about. For others, [`SETTLING_TIME`] must do.
+    /// When the last such change was reported.
     pub changed_at: Option<Duration>,
     /// Every change that was reported until then is carried out.
     pub until: Option<Duration>,
+    /// It could not be asked about changes that were reported until then: [`SETTLING_TIME`] must do.
+    pub not_told_until: Option<Duration>,
 }
 
 impl Answers {
-    /// Some change is later than the last answer.
+    /// Some change is later than the last answer, and can be asked about.
     pub fn is_due(&self) -> bool {
-        self.changed_at > self.until
-    }
-
-    /// It could not be asked at this time about what had changed before.
-    pub fn give_up(&mut self, at: Duration) {
-        self.changed_at = self.changed_at.filter(|changed| *changed > at);
+        self.changed_at > self.until.max(self.not_told_until)
     }
 }
 
@@ -181,7 +178,8 @@ impl Port {
         let is_open = |change: &Uncounted| cur_cfg <= change.next_cfg && Some(change.at) > answers.until;
         let Some(change) = self.uncounted.filter(is_open) else { return CarriedOut::Yes };
         // What is only supposed does not depend on an ovs-vswitchd that hangs.
-        let needs_answer = answers.is_due() && !change.is_supposed;
+        let can_be_told = Some(change.at) > answers.not_told_until;
+        let needs_answer = answers.is_due() && can_be_told && !change.is_supposed;
         let time = if needs_answer { ANSWER_TIME } else { SETTLING_TIME };
         let left = change.at.saturating_add(time).checked_sub(now);
         match left.filter(|left| !left.is_zero()) {
@@ -290,6 +288,17 @@ impl Interface {
             _ => return None,
         };
         Some(format!("{device}_{}", self.options.get("dst_port").map_or(port, String::as_str)))
+    }
+
+    /// The names by which the NIC of a guest finds this port, if that is on no other guest's path.
+    pub(super) fn names(&self) -> Option<Vec<&str>> {
+        let (id, socket) = (self.external_ids.get(IFACE_ID), self.options.get("vhost-server-path"));
+        let names = std::iter::once(&self.name);
+        match self.kind.as_str() {
+            _ if self.is_vhost_user() => Some(names.chain(id).chain(socket).map(String::as_str).collect()),
+            "" | "system" if self.is_guests() => Some(names.map(String::as_str).collect()),
+            _ => None,
+        }
     }
 
     /// It belongs to a guest: libvirt or an agent has marked it.

@@ -1,8 +1,8 @@
 //! The walk through kernel devices and Linux bridges.
 
-use super::{LIBVIRT_TAP, Place, Step, Walk};
+use super::{Place, Step, Walk};
 use crate::path::hop::{Edge, Hold, Hop, Role, Setting, Tag, Via};
-use crate::path::link::{Link, PortState};
+use crate::path::link::{LIBVIRT_TAP, Link, PortState};
 
 /// Kinds of devices that encapsulate frames for other hosts (`IFLA_INFO_KIND`).
 const TUNNELS: [&str; 14] = [

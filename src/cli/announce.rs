@@ -47,7 +47,7 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     });
     let mut status = orders.print_absent().max(orders.print_refused(&args.output));
     let nothing = orders.orders.is_empty() && orders.refused.is_empty() && orders.absent.is_empty();
-    let mut running = JoinSet::new();
+    let (mut running, host) = (JoinSet::new(), Arc::new(host));
     for (order, guest) in orders.orders {
         let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
         let (order, standing) = (watch::channel(Arc::new(order)).1, watch::channel(Standing::default()).0);

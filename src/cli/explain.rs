@@ -37,10 +37,10 @@ use crate::run::routed;
 /// The host or libvirt cannot be read.
 pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem> {
     let cannot_ask = start.cannot_ask().await;
-    let (mut host, orders) = start.gather().await?;
+    let (host, orders) = start.gather().await?;
     let mut status = orders.print_absent();
     for (order, _) in &orders.orders {
-        let seen = order.look(&mut host, GuestState::Running);
+        let seen = order.look(&host, GuestState::Running);
         let here = gateways_here(order, &host, &seen).await;
         let to_guest = inward::to_guest(&order.target, &host, &seen);
         let holds = held(order, &seen, diagnose::kept_in(&host, &seen, order).await);

@@ -1,6 +1,6 @@
 //! The daemon's public state: written by its loop, read by the thread that serves it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ struct Shown {
     /// Counts the changes from 1; 0 is a status without any.
     changes: u64,
     now: Now,
+    /// What is being announced.
+    entries: BTreeMap<Run, Arc<Entry>>,
     daemon: Daemon,
     /// The last reports.
     recent: VecDeque<Arc<Ended>>,
@@ -73,9 +75,10 @@ pub(super) struct Now {
     pub paused: Option<Paused>,
     /// The guests, where a page shows them.
     pub here: Arc<Vec<Here>>,
-    /// What is being announced.
-    pub entries: Vec<Arc<Entry>>,
 }
+
+/// An announcement: the connection of its guest, and its number there.
+pub(super) type Run = (usize, u64);
 
 /// An announcement under way.
 #[derive(Debug)]
@@ -92,13 +95,6 @@ pub(super) struct Entry {
     pub event_at: String,
     /// What it has come to.
     pub standing: watch::Receiver<Standing>,
-}
-
-impl PartialEq for Entry {
-    /// Each announcement is another one.
-    fn eq(&self, other: &Entry) -> bool {
-        std::ptr::eq(self, other)
-    }
 }
 
 impl Entry {
@@ -149,6 +145,19 @@ impl Board {
         is_new
     }
 
+    /// An announcement is under way.
+    pub(super) fn begun(&self, run: Run, entry: Arc<Entry>) {
+        let mut shown = lock(&self.shown);
+        shown.changes += 1;
+        shown.entries.insert(run, entry);
+    }
+
+    /// It is not any more.
+    pub(super) fn over(&self, run: Run) {
+        let mut shown = lock(&self.shown);
+        shown.changes += u64::from(shown.entries.remove(&run).is_some());
+    }
+
     /// Changes what is shown of the daemon and its configuration.
     pub(super) fn describe(&self, change: impl FnOnce(&mut Daemon)) {
         let mut shown = lock(&self.shown);
@@ -166,7 +175,7 @@ impl Board {
             return text.json.clone();
         }
         let shown = self.with_sent(shown.clone());
-        let mut standings: Vec<_> = shown.now.entries.iter().map(|entry| entry.standing.clone()).collect();
+        let mut standings: Vec<_> = shown.entries.values().map(|entry| entry.standing.clone()).collect();
         standings.iter_mut().for_each(|standing| drop(standing.borrow_and_update()));
         let json = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
         *text = Text { json, change, made_at: Some(now), standings };
@@ -183,7 +192,7 @@ impl Board {
     /// The metrics in Prometheus's format.
     pub(super) fn metrics(&self) -> String {
         let shown = self.with_sent(lock(&self.shown).clone());
-        shown.metrics.text(&shown.gauges(), &waiting(&shown.now.entries))
+        shown.metrics.text(&shown.gauges(), &waiting(&shown.entries))
     }
 
     /// Frames are counted where they are sent.
@@ -194,7 +203,7 @@ impl Board {
 }
 
 /// Those that wait, and what for.
-fn waiting(entries: &[Arc<Entry>]) -> Vec<Waiting> {
+fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> Vec<Waiting> {
     let of = |entry: &Arc<Entry>| {
         let standing = entry.standing.borrow();
         let condition = standing.condition.clone()?;
@@ -210,7 +219,7 @@ fn waiting(entries: &[Arc<Entry>]) -> Vec<Waiting> {
             mac: Some(entry.mac),
         })
     };
-    entries.iter().filter_map(of).collect()
+    entries.values().filter_map(of).collect()
 }
 
 impl Shown {
@@ -233,9 +242,9 @@ impl From<Shown> for Snapshot {
             guests: shown.now.guests,
             vms: shown.now.guests,
             gauges: shown.gauges(),
-            waiting: waiting(&shown.now.entries),
-            in_progress: shown.now.entries.iter().map(|entry| entry.subject.clone()).collect(),
-            announcements: shown.now.entries.iter().map(|entry| entry.under_way()).collect(),
+            waiting: waiting(&shown.entries),
+            in_progress: shown.entries.values().map(|entry| entry.subject.clone()).collect(),
+            announcements: shown.entries.values().map(|entry| entry.under_way()).collect(),
             peers: shown.now.peers,
             paused: shown.now.paused,
             daemon: shown.daemon,
@@ -305,7 +314,7 @@ mod tests {
     fn what_is_under_way_is_shown_as_it_stands_ten_milliseconds_later_at_most() {
         let (standing, shown) = watch::channel(Standing::default());
         let board = Board::default();
-        board.show(Now { entries: vec![entry("web1 tap0", shown)], ..Now::default() });
+        board.begun((0, 1), entry("web1 tap0", shown));
         let began = Instant::now();
         let round = |ms: u64| {
             let status = board.status(began + Duration::from_millis(ms));

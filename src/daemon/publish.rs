@@ -8,7 +8,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::Instant;
 
-use super::board::{Board, Now};
+use super::board::{Board, Entry, Now, Run};
 use super::history::{self, History};
 use super::systemd::Systemd;
 use crate::announcement::injection::Method;
@@ -132,9 +132,19 @@ impl Publisher {
         tracing::info!(domain, vm = domain, device, mac, "{subject}: not announced: {}", nic.reason);
     }
 
+    /// An announcement is under way.
+    pub(super) fn begun(&self, run: Run, entry: Arc<Entry>) {
+        self.board.begun(run, entry);
+    }
+
+    /// It is not any more.
+    pub(super) fn over(&self, run: Run) {
+        self.board.over(run);
+    }
+
     /// How things stand.
     pub(super) fn show(&mut self, now: Now) {
-        let (guests, under_way) = (now.guests, now.entries.len());
+        let (guests, under_way) = (now.guests, now.gauges.in_progress);
         let peers = now.peers.iter().filter(|peer| !peer.connected && !peer.absent);
         let lost: String = peers.map(|peer| format!("; {} NOT connected", peer.peer)).collect();
         let paused = now.paused.as_ref().map(|paused| format!("; PAUSED until {}", paused.until));

@@ -74,50 +74,27 @@ pub(crate) enum Stop {
 }
 
 /// Carries out an order for an event at `began`, until it is announced or cannot be.
-pub(crate) async fn announce(mut host: Host, mut signals: Signals, began: Instant) -> Report {
+pub(crate) async fn announce(host: Arc<Host>, mut signals: Signals, began: Instant) -> Report {
     let mut run = Run::new(signals.order.borrow_and_update().clone(), began);
     run.must_have_frames();
     let mut interest = host.interests.begin(&run.order.uplinks);
     loop {
-        run.heed(&mut signals);
-        let guest = *signals.guest.borrow_and_update();
-        let seen = run.order.look(&mut host, guest);
-        interest.follow(&run.order.target, &seen);
-        run.machine.observe(run.now(), &seen);
-        run.leave_out(&seen);
-        if !run.machine.is_ready() {
-            run.observer.iter_mut().for_each(|observer| observer.found.proof.suspend());
-        }
-        run.suppose_now();
-        run.heed_foreign(&host, &seen).await;
-        run.show(&seen, &signals.standing);
-        run.ask_for_the_link(&seen);
-        run.look_for_routes(&host, &seen).await;
-        run.prepare(&host, &seen).await;
-        run.watch_path(run.way.as_ref().map(Way::method), &host, &seen);
-        run.query_guest(&host, &seen, &mut signals).await;
-        run.ask_guest(&host);
-        match run.machine.step(run.now()) {
-            Step::Send if run.lacks_a_way() => {
-                run.wait(run.next_attempt(), &host, &interest, &mut signals).await
-            }
-            // Much may change before its turn: observe again then.
-            Step::Send if !run.has_turn => run.take_turn(&host, &mut signals).await,
-            Step::Send => {
-                if run.send(&host, &seen, &mut signals).await {
-                    run.ask_routers(&host, &seen, &mut signals).await;
-                }
-                run.look_up_learned(&host, &seen).await;
-            }
-            Step::WaitUntil(at) => {
-                let at = run.next_query().map_or(at, |due| due.min(at));
-                run.wait(at, &host, &interest, &mut signals).await;
-            }
-            Step::Warn(overdue) => Box::pin(run.warn(overdue, &host, &seen)).await,
-            // Boxed, so that waiting announcements, perhaps thousands, reserve no space for it.
-            Step::Done => return Box::pin(run.report(&host, &seen)).await,
+        // Boxed, so that waiting announcements, perhaps thousands, reserve no space for all that it may do.
+        match Box::pin(run.go_on(&host, &mut interest, &mut signals)).await {
+            Next::Look => {}
+            Next::Wait(until) => run.wait(until, &host, &interest, &mut signals).await,
+            Next::End(report) => return *report,
         }
     }
+}
+
+/// What follows a look at the host.
+enum Next {
+    /// Another look.
+    Look,
+    /// Another look at this moment, or when something changes.
+    Wait(Duration),
+    End(Box<Report>),
 }
 
 struct Run {
@@ -132,7 +109,7 @@ struct Run {
     /// The best method, or every one, could not be prepared, or has failed.
     lacking: Option<Lacking>,
     /// Captures the frames.
-    observer: Option<Observer>,
+    observer: Option<Box<Observer>>,
     /// The FDB entry of the guest, and when it was looked up.
     learned: Option<(Learned, Duration)>,
     tally: Tally,
@@ -210,6 +187,43 @@ impl Run {
         }
     }
 
+    /// Looks at the host, and does what is due.
+    async fn go_on(&mut self, host: &Host, interest: &mut Interest, signals: &mut Signals) -> Next {
+        self.heed(signals);
+        let guest = *signals.guest.borrow_and_update();
+        let seen = self.order.look(host, guest);
+        interest.follow(&self.order.target, &seen);
+        self.machine.observe(self.now(), &seen);
+        self.leave_out(&seen);
+        if !self.machine.is_ready() {
+            self.observer.iter_mut().for_each(|observer| observer.found.proof.suspend());
+        }
+        self.suppose_now();
+        self.heed_foreign(host, &seen).await;
+        self.show(&seen, &signals.standing);
+        self.ask_for_the_link(&seen);
+        self.look_for_routes(host, &seen).await;
+        self.prepare(host, &seen).await;
+        self.watch_path(self.way.as_ref().map(Way::method), host, &seen);
+        self.query_guest(host, &seen, signals).await;
+        self.ask_guest(host);
+        match self.machine.step(self.now()) {
+            Step::Send if self.lacks_a_way() => return Next::Wait(self.next_attempt()),
+            // Much may change before its turn: observe again then.
+            Step::Send if !self.has_turn => self.take_turn(host, signals).await,
+            Step::Send => {
+                if self.send(host, &seen, signals).await {
+                    self.ask_routers(host, &seen, signals).await;
+                }
+                self.look_up_learned(host, &seen).await;
+            }
+            Step::WaitUntil(at) => return Next::Wait(self.next_query().map_or(at, |due| due.min(at))),
+            Step::Warn(overdue) => self.warn(overdue, host, &seen).await,
+            Step::Done => return Next::End(Box::new(self.report(host, &seen).await)),
+        }
+        Next::Look
+    }
+
     fn now(&self) -> Duration {
         self.supposed.unwrap_or_else(|| self.began.elapsed())
     }
@@ -233,7 +247,7 @@ impl Run {
             None => {
                 let (witness, mac) = (host.witness.clone(), self.order.target.mac);
                 let observer = Observer::new(witness, self.began, mac, &self.frames, path);
-                self.observer = Some(observer.with_filter(self.order.target.filter.clone()));
+                self.observer = Some(Box::new(observer.with_filter(self.order.target.filter.clone())));
             }
         }
     }
@@ -339,15 +353,15 @@ impl Run {
         }
     }
 
-    async fn report(mut self, host: &Host, seen: &Assessment) -> Report {
+    async fn report(&mut self, host: &Host, seen: &Assessment) -> Report {
         let (order, progress) = (&self.order, self.machine.progress());
         let sent = progress.first_frame_at.is_some();
         let evidence = match self.observer.as_mut().filter(|_| sent) {
             Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
             None => Evidence::default(),
         };
-        let multicast = (order.queries > 0 && progress.rounds > 0).then_some(self.multicast);
-        let guest_announcement = self.guest_announcement;
+        let multicast = (order.queries > 0 && progress.rounds > 0).then(|| self.multicast.clone());
+        let guest_announcement = self.guest_announcement.clone();
         let evidence = Evidence { guest_announcement, ..evidence.with_multicast(multicast) };
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
         let lost = lost.then(|| match evidence.stuck.join("; ") {
@@ -358,7 +372,7 @@ impl Run {
         let report = Report {
             frames: self.tally,
             evidence: Evidence { lost_rounds: progress.lost, ..evidence },
-            injector: self.way.map(|way| way.method()),
+            injector: self.way.as_ref().map(Way::method),
             dry_run: order.dry_run,
             error: progress.error.clone().or(lost),
             event_at: Some(wall_clock::at(self.began)),
@@ -416,13 +430,10 @@ async fn made_ready(preparing: &mut Option<Preparing>) -> Result<Way, InjectorEr
 }
 
 /// Lets the observer record frames between two rounds; returns when one may be of another host.
-async fn see(observer: &mut Option<Observer>) {
+async fn see(observer: &mut Option<Box<Observer>>) {
     match observer {
-        Some(observer) => {
-            while !observer.found.foreign.is_pending() {
-                observer.see().await;
-            }
-        }
+        // Most announcements that wait have none yet.
+        Some(observer) => Box::pin(observer.see_others()).await,
         None => std::future::pending().await,
     }
 }

@@ -347,6 +347,13 @@ impl Observer {
         self.found.proof.fate()
     }
 
+    /// Records sightings between two rounds; returns when one may be of another host.
+    pub(crate) async fn see_others(&mut self) {
+        while !self.found.foreign.is_pending() {
+            self.see().await;
+        }
+    }
+
     /// Records the next sighting, between two rounds.
     pub(crate) async fn see(&mut self) {
         let Some(watch) = &mut self.watch else {

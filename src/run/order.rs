@@ -245,9 +245,8 @@ impl Order {
     }
 
     /// Observes the host for the target.
-    pub(crate) fn look(&self, host: &mut Host, guest: GuestState) -> Assessment {
-        let links = host.links.borrow_and_update();
-        let ovs = host.ovs.borrow_and_update();
+    pub(crate) fn look(&self, host: &Host, guest: GuestState) -> Assessment {
+        let (links, ovs) = (host.links.borrow(), host.ovs.borrow());
         let facts = Facts {
             links: &links,
             ovs: &ovs.ovs,

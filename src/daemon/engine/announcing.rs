@@ -65,7 +65,7 @@ impl Engine {
                 }
                 Action::Tell { uuid, word } => self.words.push((uuid, word)),
                 Action::Supersede(number) => {
-                    if let Some(old) = self.running.remove(&Run { connection, number }) {
+                    if let Some(old) = self.take_running(Run { connection, number }) {
                         old.stop.send_replace(Some(Stop::Superseded));
                     }
                 }
@@ -85,7 +85,9 @@ impl Engine {
             for early in its.filter_map(|(_, running)| running.early.as_ref()) {
                 early.send_replace(state);
             }
-            self.running.retain(|run, running| !is_its(run, running));
+            let its = self.running.iter().filter(|(run, running)| is_its(run, running));
+            let its: Vec<Run> = its.map(|(run, _)| *run).collect();
+            its.into_iter().for_each(|run| drop(self.take_running(run)));
             if let Some(sender) = self.states.remove(&guest) {
                 sender.send_replace(state);
             }
@@ -220,10 +222,17 @@ impl Engine {
             }
             (run, whose, announcer::announce(host, signals, at).await)
         });
+        self.publisher.begun((run.connection, run.number), entry.clone());
         self.running.insert(
             run,
             Running { uuid, entry, target, order, stop, early, task: task.id(), then_uplink: None },
         );
+    }
+
+    /// The announcement is not under way any more.
+    fn take_running(&mut self, run: Run) -> Option<Running> {
+        self.publisher.over((run.connection, run.number));
+        self.running.remove(&run)
     }
 
     pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {
@@ -250,7 +259,7 @@ impl Engine {
             }
         };
         // A superseded announcement, or one whose guest has left, has no consequences.
-        if let Some(running) = self.running.remove(&run) {
+        if let Some(running) = self.take_running(run) {
             let now = self.epoch.elapsed();
             let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
             self.act(run.connection, actions);

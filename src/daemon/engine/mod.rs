@@ -84,7 +84,7 @@ pub(super) struct Engine {
     config: Config,
     /// The configuration at the start: some keys take effect only then.
     first: Config,
-    host: Host,
+    host: Arc<Host>,
     /// OVSDB, as it was heard of last.
     ovsdb: Peer,
     connections: Vec<Connection>,
@@ -178,18 +178,17 @@ impl Engine {
         heard: mpsc::UnboundedReceiver<(usize, Notice)>,
         board: Arc<Board>,
     ) -> Self {
-        let mut host = host;
         let ovsdb = {
             let address = Some(host.ovs_socket.display().to_string());
             let unknown = Peer { peer: "ovsdb".into(), address, ..Peer::default() };
-            listening::ovsdb_peer(&unknown, host.ovs.borrow_and_update().error.as_ref())
+            listening::ovsdb_peer(&unknown, host.ovs.borrow().error.as_ref())
         };
         Engine {
             file: None,
             only: None,
             first: config.clone(),
             config,
-            host,
+            host: Arc::new(host),
             ovsdb,
             connections,
             state_file: None,
@@ -323,7 +322,6 @@ impl Engine {
                 .collect(),
             paused: self.paused.as_ref().map(|(paused, _)| paused.clone()),
             here,
-            entries: self.running.values().map(|running| running.entry.clone()).collect(),
         });
         if self.connections.iter().all(|connection| connection.heard) {
             self.publisher.ready();

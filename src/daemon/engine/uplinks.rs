@@ -56,7 +56,7 @@ impl Engine {
                 continue;
             };
             let order = self.order(number, target, Cause::Uplink);
-            let seen = order.look(&mut self.host, GuestState::Running);
+            let seen = order.look(&self.host, GuestState::Running);
             let mut hops = seen.attachment.iter().flat_map(|attachment| &attachment.way.hops);
             if !hops.any(|hop| uplinks.contains(&hop.name)) {
                 continue;

@@ -14,7 +14,6 @@ use crate::report::count;
 use crate::report::evidence::millis;
 use crate::run::host::Host;
 use crate::run::lacking::Lacking;
-use crate::run::observer::Observer;
 
 impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
@@ -121,7 +120,7 @@ impl Run {
             let now = self.now();
             self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
             self.watch_path(Some(way.method()), host, seen);
-            self.observer.iter_mut().for_each(Observer::look_on);
+            self.observer.iter_mut().for_each(|observer| observer.look_on());
         }
     }
 

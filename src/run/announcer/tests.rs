@@ -27,7 +27,7 @@ async fn start(bed: &Testbed, more: &str) -> Running {
     let orders = watch::channel(Arc::new(order)).1;
     let signals = Signals { order: orders, guest: is, stop: stopped, standing: shown };
     let host = bed.host(&config).await;
-    let task = tokio::spawn(announce(host, signals, Instant::now()));
+    let task = tokio::spawn(announce(Arc::new(host), signals, Instant::now()));
     Running { guest, stop, standing, task }
 }
 

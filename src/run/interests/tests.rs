@@ -337,7 +337,7 @@ proptest! {
 async fn of_a_hundred_that_wait_a_change_of_one_port_wakes_one() {
     let taps: Vec<String> = (0..100).map(|n| format!("tap{n}")).collect();
     let fake = crate::run::fake::World::new(&taps);
-    let host = fake.host(1000);
+    let host = Arc::new(fake.host(1000));
     let mut directions = Vec::new();
     for (n, tap) in taps.iter().enumerate() {
         let plug = Plug { device: Some(tap.clone()), ..Plug::default() };

@@ -62,9 +62,10 @@ def create(*domains, connect="qemu:///system"):
         batch(f"virsh --quiet --connect {connect}", "".join(commands))
 
 
-def batch(command, lines):
+def batch(command, lines, check=True):
     """Runs a program that reads its commands from standard input."""
-    subprocess.run(command.split(), input=lines, text=True, check=True, stdout=subprocess.DEVNULL)
+    errors = None if check else subprocess.DEVNULL
+    subprocess.run(command.split(), input=lines, text=True, check=check, stdout=subprocess.DEVNULL, stderr=errors)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,8 @@ struct Index {
     neutrons: HashMap<String, String>,
     /// The names of internal ports.
     internals: Vec<String>,
+    /// Ports with several interfaces.
+    bonds: Vec<Uuid>,
 }
 
 /// The rows of a bridge, a port and an interface.
@@ -193,6 +195,11 @@ impl Ovs {
         self.index.internals.iter().map(String::as_str)
     }
 
+    /// The ports of all bridges that have several interfaces.
+    pub fn bonds(&self) -> impl Iterator<Item = &Port> {
+        self.index.bonds.iter().filter_map(|uuid| self.ports.get(uuid))
+    }
+
     /// Open vSwitch offloads flows to NICs (`other_config:hw-offload`).
     pub fn offloads(&self) -> bool {
         self.other_config.get("hw-offload").is_some_and(|on| on == "true")
@@ -219,7 +226,8 @@ impl Ovs {
 
 impl Index {
     fn of(ovs: &Ovs) -> Index {
-        let mut index = Index::default();
+        let bonds = ovs.ports.iter().filter(|(_, port)| port.interfaces.len() > 1);
+        let mut index = Index { bonds: bonds.map(|(uuid, _)| uuid.clone()).collect(), ..Index::default() };
         for (place, plugged) in ovs.plugged() {
             index.add(place, plugged);
         }

@@ -85,7 +85,7 @@ impl UplinkStates {
     /// The bonds of Open vSwitch that transmit by another member.
     fn failed_over(&mut self, ovs: &Ovs) -> Vec<String> {
         let mut changed = Vec::new();
-        for port in ovs.ports.values().filter(|port| port.interfaces.len() > 1) {
+        for port in ovs.bonds() {
             let Some(active) = &port.bond_active_slave else {
                 continue;
             };
@@ -188,6 +188,7 @@ mod tests {
                 port.interfaces = vec!["i-eth0".into(), "i-eth1".into()];
                 port.bond_active_slave = Some(to.into());
             }
+            ovs.reindex();
             let wanted = Wanted { ovs_bonds, ..Wanted::default() };
             states.look(&Links::default(), &ovs, &wanted).into_iter().collect::<Vec<_>>()
         };

@@ -5,12 +5,16 @@
 //! which the second was sent after the answer to the first. One bridge answers for all.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::{Notify, watch};
 
 use super::openflow::Connection;
 use super::ovsdb::State;
+use crate::path::ovs::Ovs;
+
+/// The number of bridges that are asked until one answers.
+const MAX_BRIDGES: usize = 16;
 
 /// Asks whenever it is notified, by the management sockets in `directory`, and records the answers.
 pub(super) async fn keep(directory: &Path, due: &Notify, to: &watch::Sender<State>) {
@@ -21,10 +25,9 @@ pub(super) async fn keep(directory: &Path, due: &Notify, to: &watch::Sender<Stat
             if !state.ovs.answers.is_due() {
                 continue;
             }
-            let names = state.ovs.bridges.values().map(|bridge| bridge.name.clone());
-            (state.now(), names.collect::<Vec<_>>())
+            (state.now(), sockets(directory, &state.ovs))
         };
-        let answered = ask(directory, &bridges).await;
+        let answered = ask(&bridges).await;
         to.send_modify(|state| match answered {
             Ok(()) => state.ovs.carried_out_until(at),
             Err(_) => state.ovs.not_told_until(at),
@@ -38,11 +41,21 @@ pub(super) async fn keep(directory: &Path, due: &Notify, to: &watch::Sender<Stat
     }
 }
 
+/// The management sockets of some bridges. Orphaned rows, perhaps thousands, have none.
+fn sockets(directory: &Path, ovs: &Ovs) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_bridges = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".mgmt"));
+        name.is_some_and(|name| ovs.bridges.values().any(|bridge| bridge.name == name))
+    };
+    entries.map(|entry| entry.path()).filter(is_bridges).take(MAX_BRIDGES).collect()
+}
+
 /// Returns when ovs-vswitchd has carried out what it was told before.
-async fn ask(directory: &Path, bridges: &[String]) -> io::Result<()> {
+async fn ask(bridges: &[PathBuf]) -> io::Result<()> {
     let mut refused = io::Error::from(io::ErrorKind::NotFound);
-    for bridge in bridges.iter().filter(|bridge| !bridge.contains('/')) {
-        match Connection::open(&directory.join(format!("{bridge}.mgmt"))).await {
+    for bridge in bridges {
+        match Connection::open(bridge).await {
             Ok(mut connection) => {
                 connection.barrier().await?;
                 return connection.barrier().await;

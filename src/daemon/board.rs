@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pnet_base::MacAddr;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 use tokio::sync::watch;
 
 use crate::guest::event::Cause;
@@ -169,41 +170,43 @@ impl Board {
     /// the time, and is up to [`STANDING_PAUSE`] old.
     pub(super) fn status(&self, now: Instant) -> Arc<[u8]> {
         let mut text = lock(&self.text);
-        let shown = lock(&self.shown);
-        let change = shown.changes + 1;
+        let change = lock(&self.shown).changes + 1;
         if text.change == change && !text.is_outdated(now) {
             return text.json.clone();
         }
-        let shown = self.with_sent(shown.clone());
+        // The loop does not wait until it is written.
+        let shown = self.shown();
+        let change = shown.changes + 1;
         let mut standings: Vec<_> = shown.entries.values().map(|entry| entry.standing.clone()).collect();
         standings.iter_mut().for_each(|standing| drop(standing.borrow_and_update()));
-        let json = serde_json::to_vec(&Snapshot::from(shown)).unwrap_or_default().into();
+        let json = serde_json::to_vec(&shown).unwrap_or_default().into();
         *text = Text { json, change, made_at: Some(now), standings };
         text.json.clone()
     }
 
     /// The page of the host with this name, at `now` (RFC 3339).
     pub(super) fn page(&self, host: &str, now: &str) -> String {
-        let shown = self.with_sent(lock(&self.shown).clone());
-        let here = shown.now.here.clone();
-        page::draw(host, now, &Snapshot::from(shown), &here)
+        let here = lock(&self.shown).now.here.clone();
+        let told: Snapshot = serde_json::from_slice(&self.status(Instant::now())).unwrap_or_default();
+        page::draw(host, now, &told, &here)
     }
 
     /// The metrics in Prometheus's format.
     pub(super) fn metrics(&self) -> String {
-        let shown = self.with_sent(lock(&self.shown).clone());
-        shown.metrics.text(&shown.gauges(), &waiting(&shown.entries))
+        let shown = self.shown();
+        shown.metrics.text(&shown.gauges(), &waiting(&shown.entries).collect::<Vec<_>>())
     }
 
-    /// Frames are counted where they are sent.
-    fn with_sent(&self, mut shown: Shown) -> Shown {
+    /// What is shown now. Frames are counted where they are sent.
+    fn shown(&self) -> Shown {
+        let mut shown = lock(&self.shown).clone();
         shown.metrics.take_sent(&self.sent.so_far());
         shown
     }
 }
 
 /// Those that wait, and what for.
-fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> Vec<Waiting> {
+fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> impl Iterator<Item = Waiting> {
     let of = |entry: &Arc<Entry>| {
         let standing = entry.standing.borrow();
         let condition = standing.condition.clone()?;
@@ -219,7 +222,7 @@ fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> Vec<Waiting> {
             mac: Some(entry.mac),
         })
     };
-    entries.values().filter_map(of).collect()
+    entries.values().filter_map(of)
 }
 
 impl Shown {
@@ -235,23 +238,34 @@ impl Shown {
     }
 }
 
-impl From<Shown> for Snapshot {
-    fn from(shown: Shown) -> Snapshot {
-        Snapshot {
-            version: VERSION,
-            guests: shown.now.guests,
-            vms: shown.now.guests,
-            gauges: shown.gauges(),
-            waiting: waiting(&shown.entries),
-            in_progress: shown.entries.values().map(|entry| entry.subject.clone()).collect(),
-            announcements: shown.entries.values().map(|entry| entry.under_way()).collect(),
-            peers: shown.now.peers,
-            paused: shown.now.paused,
-            daemon: shown.daemon,
-            recent: shown.recent.iter().map(|ended| Ended::clone(ended)).collect(),
-            earlier: Vec::new(),
-            metrics: shown.metrics,
-        }
+/// The fields of [`Snapshot`], of which each announcement's are made when they are written: there may be thousands.
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entries = || self.entries.values();
+        let mut fields = serializer.serialize_struct("Snapshot", 13)?;
+        fields.serialize_field("version", &VERSION)?;
+        fields.serialize_field("guests", &self.now.guests)?;
+        fields.serialize_field("vms", &self.now.guests)?;
+        fields.serialize_field("gauges", &self.gauges())?;
+        fields.serialize_field("in_progress", &Each(|| entries().map(|entry| &entry.subject)))?;
+        fields.serialize_field("waiting", &Each(|| waiting(&self.entries)))?;
+        fields.serialize_field("announcements", &Each(|| entries().map(|entry| entry.under_way())))?;
+        fields.serialize_field("peers", &self.now.peers)?;
+        fields.serialize_field("paused", &self.now.paused)?;
+        fields.serialize_field("daemon", &self.daemon)?;
+        fields.serialize_field("recent", &Each(|| self.recent.iter().map(|ended| &**ended)))?;
+        fields.serialize_field("earlier", &[(); 0])?;
+        fields.serialize_field("metrics", &self.metrics)?;
+        fields.end()
+    }
+}
+
+/// A list of what the function yields.
+struct Each<F>(F);
+
+impl<I: Iterator<Item: Serialize>, F: Fn() -> I> Serialize for Each<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
     }
 }
 
@@ -278,6 +292,19 @@ mod tests {
             event_at: String::new(),
             standing,
         })
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read_key_by_key() {
+        let board = Board::default();
+        let waits = Standing { condition: Some("no-vlan".into()), ..Standing::default() };
+        let (_writer, shown) = watch::channel(waits);
+        board.begun((0, 1), entry("web1 tap0", shown));
+        board.count(|metrics| metrics.event(Cause::Migrated));
+        let told = read(&board);
+        assert_eq!((told.in_progress.len(), told.waiting.len(), told.announcements.len()), (1, 1, 1));
+        let text = String::from_utf8(board.status(Instant::now()).to_vec()).unwrap();
+        assert_eq!(serde_json::to_string(&told).unwrap(), text);
     }
 
     #[test]

@@ -51,6 +51,8 @@ mod uplinks;
 
 /// How long a libvirt may take to answer at the start before the daemon goes on without it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two times that pending announcements are saved, so many times as long passes as that took.
+const SAVING_PAUSE: u32 = 9;
 /// The log line for exhausted injection methods; pending announcements are left to the next daemon.
 const NO_METHOD_LEFT: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
     works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
@@ -94,6 +96,8 @@ pub(super) struct Engine {
     changed: bool,
     /// The last attempt to save them failed.
     unkept: bool,
+    /// They are not saved again before.
+    save_at: Instant,
     /// The single guest cannot be read.
     given_up: bool,
     /// The moment from which the ledgers count time.
@@ -194,6 +198,7 @@ impl Engine {
             state_file: None,
             changed: false,
             unkept: false,
+            save_at: Instant::now(),
             given_up: false,
             epoch: Instant::now(),
             states: HashMap::new(),
@@ -247,6 +252,7 @@ impl Engine {
                 Some(asked) = self.requests.recv() => self.asked(asked),
                 () = pausing::ends(self.paused.as_ref().map(|(_, end)| *end)) => self.end_of_pause(),
                 () = watchdog.due() => {}
+                () = tokio::time::sleep_until(self.save_at), if self.is_to_be_saved() => {}
                 () = &mut connect_timeout, if waiting => {
                     waiting = false;
                     self.connections.iter_mut().for_each(Connection::give_up_hearing);
@@ -261,7 +267,7 @@ impl Engine {
             self.catch_up();
             if !self.words.is_empty() {
                 // What a peer is told, the next daemon must know.
-                self.save();
+                self.save_now();
                 self.tell_peers();
             }
             // Actions come first: a frame may be due.
@@ -336,8 +342,21 @@ impl Engine {
     }
 
     /// Saves pending announcements if they have changed. A frame does not wait for it: if the daemon is killed in between, the next
-    /// one sends that again.
+    /// one sends that again. Those of thousands of guests take milliseconds, of which there are pauses between two times.
     fn save(&mut self) {
+        let now = Instant::now();
+        if self.changed && now >= self.save_at {
+            self.save_now();
+            self.save_at = Instant::now() + SAVING_PAUSE * now.elapsed();
+        }
+    }
+
+    /// What failed is tried again with the next event.
+    fn is_to_be_saved(&self) -> bool {
+        self.changed && !self.unkept && self.state_file.is_some()
+    }
+
+    fn save_now(&mut self) {
         let Some(state_file) = self.state_file.as_ref().filter(|_| self.changed) else {
             return;
         };
@@ -358,7 +377,7 @@ impl Engine {
     async fn end(mut self) {
         self.publisher.stopping();
         self.changed = true;
-        self.save();
+        self.save_now();
         if !self.running.is_empty() {
             let announcements = count(self.running.len(), "announcement");
             tracing::info!("left to the next daemon: {announcements}");

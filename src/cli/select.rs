@@ -148,7 +148,7 @@ async fn look(args: &Nics, config: &Config, find: Option<Find>) -> Result<Option
 }
 
 /// Looks for the guest anew, whose link is down.
-fn link_query(find: Find, config: &Config, target: &Target) -> Option<LinkQuery> {
+fn link_query(find: Find, config: &Config, target: &Arc<Target>) -> Option<LinkQuery> {
     let (uri, target) = (config.libvirt.uri.clone(), target.clone());
     let uuid = target.domain.as_ref()?.uuid.clone();
     let ask = move || {

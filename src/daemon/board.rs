@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pnet_base::MacAddr;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use tokio::sync::watch;
 
 use crate::guest::event::Cause;
-use crate::guest::target::DomainId;
+use crate::guest::target::Target;
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::page::{self, Here};
@@ -84,12 +83,8 @@ pub(super) type Run = (usize, u64);
 /// An announcement under way.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The NIC in words.
-    pub subject: String,
-    /// The guest, if libvirt knows it.
-    pub domain: Option<DomainId>,
-    /// The NIC's MAC.
-    pub mac: MacAddr,
+    /// The NIC.
+    pub target: Arc<Target>,
     /// Why it is announced.
     pub cause: Cause,
     /// When that happened (RFC 3339).
@@ -99,11 +94,17 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// The NIC in words.
+    fn subject(&self) -> String {
+        self.target.subject(self.target.plug.device.clone())
+    }
+
     fn under_way(&self) -> UnderWay {
+        let domain = self.target.domain.as_ref();
         UnderWay {
-            vm: self.domain.as_ref().map(|domain| domain.name.clone()),
-            uuid: self.domain.as_ref().map(|domain| domain.uuid.clone()),
-            mac: self.mac,
+            vm: domain.map(|domain| domain.name.clone()),
+            uuid: domain.map(|domain| domain.uuid.clone()),
+            mac: self.target.mac,
             cause: self.cause,
             event: Some(self.cause),
             event_at: self.event_at.clone(),
@@ -212,14 +213,14 @@ fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> impl Iterator<Item = Waiting>
         let condition = standing.condition.clone()?;
         let reason = standing.reason();
         Some(Waiting {
-            subject: entry.subject.clone(),
+            subject: entry.subject(),
             code: condition.clone(),
             condition,
             text: reason.clone(),
             reason,
-            vm: entry.domain.as_ref().map(|domain| domain.name.clone()),
+            vm: entry.target.domain.as_ref().map(|domain| domain.name.clone()),
             device: standing.device.clone(),
-            mac: Some(entry.mac),
+            mac: Some(entry.target.mac),
         })
     };
     entries.values().filter_map(of)
@@ -247,7 +248,7 @@ impl Serialize for Shown {
         fields.serialize_field("guests", &self.now.guests)?;
         fields.serialize_field("vms", &self.now.guests)?;
         fields.serialize_field("gauges", &self.gauges())?;
-        fields.serialize_field("in_progress", &Each(|| entries().map(|entry| &entry.subject)))?;
+        fields.serialize_field("in_progress", &Each(|| entries().map(|entry| entry.subject())))?;
         fields.serialize_field("waiting", &Each(|| waiting(&self.entries)))?;
         fields.serialize_field("announcements", &Each(|| entries().map(|entry| entry.under_way())))?;
         fields.serialize_field("peers", &self.now.peers)?;
@@ -276,18 +277,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use pnet_base::MacAddr;
+
     use super::*;
     use crate::announcement::frame;
+    use crate::guest::target::Plug;
 
     fn read(board: &Board) -> Snapshot {
         serde_json::from_slice(&board.status(Instant::now())).unwrap()
     }
 
-    fn entry(subject: &str, standing: watch::Receiver<Standing>) -> Arc<Entry> {
+    fn entry(device: &str, standing: watch::Receiver<Standing>) -> Arc<Entry> {
+        let plug = Plug { device: Some(device.into()), ..Plug::default() };
         Arc::new(Entry {
-            subject: subject.into(),
-            domain: None,
-            mac: MacAddr(2, 0, 0, 0, 0, 1),
+            target: Arc::new(Target::of_device(plug, MacAddr(2, 0, 0, 0, 0, 1))),
             cause: Cause::Migrated,
             event_at: String::new(),
             standing,
@@ -299,7 +302,7 @@ mod tests {
         let board = Board::default();
         let waits = Standing { condition: Some("no-vlan".into()), ..Standing::default() };
         let (_writer, shown) = watch::channel(waits);
-        board.begun((0, 1), entry("web1 tap0", shown));
+        board.begun((0, 1), entry("tap0", shown));
         board.count(|metrics| metrics.event(Cause::Migrated));
         let told = read(&board);
         assert_eq!((told.in_progress.len(), told.waiting.len(), told.announcements.len()), (1, 1, 1));
@@ -341,14 +344,14 @@ mod tests {
     fn what_is_under_way_is_shown_as_it_stands_ten_milliseconds_later_at_most() {
         let (standing, shown) = watch::channel(Standing::default());
         let board = Board::default();
-        board.begun((0, 1), entry("web1 tap0", shown));
+        board.begun((0, 1), entry("tap0", shown));
         let began = Instant::now();
         let round = |ms: u64| {
             let status = board.status(began + Duration::from_millis(ms));
             let status: Snapshot = serde_json::from_slice(&status).unwrap();
             (status.in_progress.concat(), status.announcements[0].standing.round)
         };
-        assert_eq!(round(0), ("web1 tap0".into(), 0));
+        assert_eq!(round(0), ("tap0 02:00:00:00:00:01".into(), 0));
         standing.send_modify(|standing| standing.round = 3);
         assert_eq!((round(9).1, round(10).1), (0, 3));
         let at = |ms: u64| board.status(began + Duration::from_millis(ms));

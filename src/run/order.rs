@@ -44,7 +44,7 @@ pub(crate) struct Order {
     /// Why.
     pub cause: Cause,
     /// The NIC.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// The sources of addresses that are asked.
     pub sources: Vec<Source>,
     /// The trusted addresses.
@@ -91,7 +91,13 @@ pub(crate) struct Order {
 
 impl Order {
     /// The order for `target` under `config`, with additional addresses and the VLAN from the command line.
-    pub(crate) fn new(mut target: Target, config: &Config, ips: &[IpAddr], vlan: Option<u16>) -> Order {
+    pub(crate) fn new(
+        target: impl Into<Arc<Target>>,
+        config: &Config,
+        ips: &[IpAddr],
+        vlan: Option<u16>,
+    ) -> Order {
+        let mut target = target.into();
         let configured = config.overrides(&target).flat_map(|o| &o.addresses);
         let asked = ips.iter().map(|ip| (*ip, Source::Operator));
         let named = asked.chain(configured.map(|ip| (*ip, Source::Configuration)));
@@ -101,7 +107,7 @@ impl Order {
         addresses.retain(|address| config.permits(&target, address.ip));
         let vlan = vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
         if let Some(vlan) = vlan {
-            target.vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
+            Arc::make_mut(&mut target).vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
         }
         if is_tagged_only(&target) {
             // In which of the trunk's VLANs an address is, nothing says.

@@ -156,7 +156,13 @@ impl Engine {
     }
 
     /// What the configuration makes of an announcement for `cause`.
-    pub(super) fn order(&self, connection: usize, target: Target, cause: Cause) -> Arc<Order> {
+    pub(super) fn order(
+        &self,
+        connection: usize,
+        target: impl Into<Arc<Target>>,
+        cause: Cause,
+    ) -> Arc<Order> {
+        let target = target.into();
         let endless = self.only.is_none();
         let (read, asked) = (self.connections[connection].read.clone(), target.clone());
         let link_query = LinkQuery::new(move || {
@@ -196,15 +202,9 @@ impl Engine {
         let (mac, device) = (target.mac, target.plug.device.clone());
         let (stop, stopped) = watch::channel(None);
         let (order, orders) = watch::channel(order);
-        let (standing, shown) = watch::channel(Standing { device: device.clone(), ..Standing::default() });
-        let entry = Arc::new(Entry {
-            subject: target.subject(device),
-            domain: target.domain.clone(),
-            mac,
-            cause,
-            event_at: wall_clock::at(at),
-            standing: shown,
-        });
+        let (standing, shown) = watch::channel(Standing { device, ..Standing::default() });
+        let entry =
+            Arc::new(Entry { target: target.clone(), cause, event_at: wall_clock::at(at), standing: shown });
         let signals = Signals { order: orders, guest, stop: stopped, standing };
         let jitter = self.config.limits.jitter;
         let jitter = match cause {

@@ -68,7 +68,7 @@ struct Run {
 struct Running {
     uuid: String,
     entry: Arc<Entry>,
-    target: Target,
+    target: Arc<Target>,
     order: watch::Sender<Arc<Order>>,
     stop: watch::Sender<Option<Stop>>,
     /// Of one before the guest runs: where it is told that the guest has left.

@@ -98,12 +98,13 @@ impl Engine {
                 (run.connection, &running.uuid) == (number, &uuid) && is_its(&running.target)
             });
             let runs: Vec<Run> = of_nic.map(|(run, _)| *run).collect();
+            let target = Arc::new(target);
             runs.into_iter().for_each(|run| self.reorder_one(run, Some(target.clone())));
         }
     }
 
     /// Orders an announcement anew, for what its NIC has become if that has changed.
-    fn reorder_one(&mut self, run: Run, read: Option<Target>) {
+    fn reorder_one(&mut self, run: Run, read: Option<Arc<Target>>) {
         let Some(running) = self.running.get(&run) else {
             return;
         };

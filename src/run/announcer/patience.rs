@@ -97,7 +97,8 @@ impl Run {
     pub(super) fn link_is(&mut self, up: Option<bool>) {
         self.link = None;
         if up == Some(true) {
-            Arc::make_mut(&mut self.order).target.link_up = true;
+            let order = Arc::make_mut(&mut self.order);
+            Arc::make_mut(&mut order.target).link_up = true;
         }
     }
 

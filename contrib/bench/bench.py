@@ -17,6 +17,7 @@ LAB = HERE.parent / "lab"
 sys.path.insert(0, str(LAB))  # so that the benchmarks can import migration_lab
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target"))
 ANNOUNCE = TARGET / "release/announce"
+TICKS = os.sysconf("SC_CLK_TCK")
 # libvirt's test driver, in the host's libvirtd. It forgets its guests when its last connection is closed.
 TEST_DRIVER = "test+unix:///default?socket=/run/libvirt/libvirt-sock"
 
@@ -79,6 +80,12 @@ def announced(configuration, program=ANNOUNCE.with_name("announced"), **more):
     yield daemon
     daemon.terminate()
     daemon.wait()
+
+
+def cpu(pid):
+    """Seconds of CPU time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def status():

@@ -9,6 +9,7 @@ mod common;
 
 mod announce;
 mod asking;
+mod chaos;
 mod cloud_pages;
 mod clouds;
 mod daemon;

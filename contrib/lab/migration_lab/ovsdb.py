@@ -18,6 +18,10 @@ class Ovsdb:
         self.socket.connect(str(path))
         self.received = ""
 
+    def close(self):
+        """A transaction that waits in another thread ends with an error."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+
     def bind(self, port, tag, counted=True):
         """Makes it an access port of that VLAN, or with `NOTHING` one without VLAN."""
         return self.set_port(port, counted, tag=tag, vlan_mode=NOTHING, trunks=NOTHING)

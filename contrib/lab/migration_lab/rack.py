@@ -48,11 +48,12 @@ class Host:
 
     def __init__(self, number, site, ovs):
         self.name, self.directory = f"h{number}", site.directory / f"h{number}"
+        self.address = f"10.77.0.{number}"
         outside = "/proc/1/ns/net"
         self.process = subprocess.Popen(
             [LAB / "host", *["--ovs"] * ovs, "--libvirt", "--name", self.name,
              "--cable", f"up0=p{number}@{outside}", "--cable", f"mg0=mg{number}@{outside}",
-             "--listen", f"mg0=10.77.0.{number}/24", self.directory],
+             "--listen", f"mg0={self.address}/24", self.directory],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"LAB_CACHE": str(site.cache)},
         )
@@ -64,6 +65,11 @@ class Host:
     def path(self, inside):
         """A file of the host, as seen from outside."""
         return f"{self.directory}{inside}"
+
+    def configure(self, toml):
+        """Adds that to the configuration of announced."""
+        with open(self.path("/etc/announced/announced.toml"), "a") as file:
+            file.write(toml)
 
     def start(self, *command, **options):
         """A program in the host, that ends at the latest with us."""
@@ -99,15 +105,8 @@ class Rack:
         self.attachment = attachment
         if case.cure == "hook":
             self._install_hook("h3")
-        self.hosts = [Host(number, site, self.vlan is not None) for number in self.numbers]
-        for host in self.hosts:
-            host.await_ready()
+        self.hosts = hosts(self.numbers, site, self.vlan is not None)
         self.source, self.destination = self.hosts[0], self.hosts[-1]
-        outer(f"""
-            ip link add mg type bridge forward_delay 0 mcast_snooping 0
-            ip link set mg up
-            for number in {" ".join(map(str, self.numbers))}; do ip link set mg$number master mg; done
-        """)
         self._connect()
         for host in self.hosts:
             self.attachment.build(host)
@@ -207,25 +206,43 @@ class Rack:
 
     def start_daemon(self):
         """Starts announced on host 3, or on both hosts of the migration as peers; returns when it hears libvirt."""
-        hosts = [self.destination]
+        announcing = [self.destination]
         if self.case.cure == "handover":
-            hosts.append(self.source)
-            self._introduce(hosts)
-        for host in hosts:
+            announcing.append(self.source)
+            introduce(announcing, self.directory)
+        for host in announcing:
             log = open(self.directory / f"announced-{host.name}.log", "w")
             host.start(self.site.programs / "announced", stderr=log)
             status = f"{self.site.programs}/announce status --json 2>/dev/null || true"
             until(lambda: '"libvirt":true' in host.sh(status), "announced does not hear libvirt")
 
-    def _introduce(self, hosts):
-        """The hosts of the migration know each other by their configuration."""
-        key = self.directory / "peers.key"
-        key.touch(0o600)
-        key.write_text(secrets.token_hex(32))
-        addresses = [f"10.77.0.{host.name[1:]}" for host in hosts]
-        for host in hosts:
-            with open(host.path("/etc/announced/announced.toml"), "a") as file:
-                file.write(f"[peers]\naddresses = {json.dumps(addresses)}\nkey-file = {json.dumps(str(key))}\n")
+
+def hosts(numbers, site, ovs):
+    """Hypervisors with these numbers, and the network for migrations between them."""
+    built = [Host(number, site, ovs) for number in numbers]
+    for host in built:
+        host.await_ready()
+    bridge("mg", [f"mg{number}" for number in numbers])
+    return built
+
+
+def bridge(name, ports):
+    """Makes a bridge out there, with these ports."""
+    outer(f"""
+        ip link add {name} type bridge forward_delay 0 mcast_snooping 0
+        ip link set {name} up
+        for port in {" ".join(ports)}; do ip link set $port master {name}; done
+    """)
+
+
+def introduce(hosts, directory):
+    """Has the announced of each of these hosts know the others, by its configuration; the key is in that directory."""
+    key = directory / "peers.key"
+    key.touch(0o600)
+    key.write_text(secrets.token_hex(32))
+    addresses = json.dumps([host.address for host in hosts])
+    for host in hosts:
+        host.configure(f"[peers]\naddresses = {addresses}\nkey-file = {json.dumps(str(key))}\n")
 
 
 def outer(script, *arguments):

@@ -65,17 +65,20 @@ def listening(process):
 
 def packets(file):
     """Each packet of a capture file that may still grow: seconds since the epoch, and the bytes."""
-    pcap = file.read_bytes()
-    magic, = struct.unpack_from("<I", pcap)
+    with open(file, "rb") as opened:
+        yield from stream(opened)
+
+
+def stream(opened):
+    """The same of what is read from a file, or from tcpdump, until it ends."""
+    magic, = struct.unpack_from("<I", opened.read(24))
     # pcap-savefile(5): little-endian, with microseconds or, by --time-stamp-precision=nano, with nanoseconds.
     fraction = {0xA1B2C3D4: 1e6, 0xA1B23C4D: 1e9}[magic]
-    at = 24
-    while at + 16 <= len(pcap):
-        seconds, part, length = struct.unpack_from("<III", pcap, at)
-        if at + 16 + length > len(pcap):
+    while len(header := opened.read(16)) == 16:
+        seconds, part, length = struct.unpack_from("<III", header)
+        if len(packet := opened.read(length)) < length:
             return
-        yield seconds + part / fraction, pcap[at + 16:at + 16 + length]
-        at += 16 + length
+        yield seconds + part / fraction, packet
 
 
 def dissect(frame):

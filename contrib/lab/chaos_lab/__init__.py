@@ -1,0 +1,1 @@
+"""Endurance: what contrib/lab/chaos is made of, beside migration_lab."""

@@ -23,6 +23,7 @@ pub struct Guest {
     boot: String,
     nics: Vec<Nic>,
     devices: String,
+    emulator: String,
     /// The test driver's own element, if any.
     run_state: String,
 }
@@ -162,6 +163,7 @@ impl Guest {
             boot: String::new(),
             nics: Vec::new(),
             devices: String::new(),
+            emulator: "/usr/bin/qemu-system-x86_64".into(),
             run_state: String::new(),
         }
     }
@@ -226,18 +228,31 @@ impl Guest {
         self
     }
 
+    /// Whose QEMU does not answer libvirt for as long as the file `held` is in the host's directory.
+    pub fn held(self, host: &Host) -> Self {
+        let (emulator, held) = (host.directory().join("emulator"), host.directory().join("held"));
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *guest=*) while [ -e {} ]; do sleep 0.01; done ;; esac\nexec {} \"$@\"\n",
+            held.display(),
+            self.emulator
+        );
+        std::fs::write(&emulator, script).unwrap();
+        host.sh(&format!("chmod +x {}", emulator.display()));
+        Self { emulator: emulator.display().to_string(), ..self }
+    }
+
     pub fn xml(&self) -> String {
         let (name, kind, memory, run_state) = (&self.name, self.kind, self.memory, &self.run_state);
         let boot = &self.boot;
         let metadata = if self.nova { self.metadata() } else { String::new() };
         let nics: String = self.nics.iter().map(Nic::xml).collect();
-        let devices = &self.devices;
+        let (devices, emulator) = (&self.devices, &self.emulator);
         let qemu = self.qemu.concat();
         // type qemu, not kvm: /dev/kvm may be there and not work. NICs can be plugged into a running guest by ACPI.
         format!(
             "<domain type='{kind}' xmlns:qemu='{QEMU}'><name>{name}</name>{metadata}<memory unit='MiB'>{memory}</memory>\
              <vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os><features><acpi/></features>\
-             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>\
+             <devices><emulator>{emulator}</emulator><controller type='usb' model='none'/>\
              <memballoon model='none'/>{nics}{devices}</devices>\
              <qemu:commandline>{qemu}</qemu:commandline>{run_state}</domain>"
         )

@@ -99,7 +99,8 @@ impl Site {
         self.host.sh(&format!("virsh --quiet restore {} {how}", self.saved()));
     }
 
-    fn saved(&self) -> String {
+    /// Where [`Site::save`] saves it.
+    pub fn saved(&self) -> String {
         self.host.directory().join("web1.saved").display().to_string()
     }
 

@@ -3,7 +3,8 @@
 use crate::common::daemon::{CALM, is_announced_at};
 use crate::common::guest::network;
 use crate::common::{
-    Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Host, Nic, Place, Plug, Site, require,
+    Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Host, Nic, Place, Plug, Running, Site,
+    eventually, require,
 };
 
 const IMPATIENT: &str = "[ports]\nwait = \"200ms\"\n";
@@ -115,4 +116,33 @@ fn what_waits_is_read_again_for_other_sources_of_addresses() {
     assert!(wire.sees(6, DEADLINE));
     let frames = wire.stop();
     assert!(frames.iter().all(|frame| !format!("{frame:?}").contains("192.0.2.78")), "{frames:#?}");
+}
+
+#[test]
+fn a_guest_that_libvirt_was_still_starting_for_one_daemon_is_announced_by_the_next() {
+    require!(lab, libvirt, tshark);
+    let site = Site::ready(Attachment::LinuxBridge);
+    site.host.sh("virsh --quiet destroy web1");
+    site.guest.clone().held(&site.host).start(&site.host);
+    let first = Daemon::start(&site.host, CALM);
+    site.save();
+    first.knows(0);
+    first.terminate();
+    let held = site.host.directory().join("held");
+    std::fs::write(&held, "").unwrap();
+    let restoration = Running::start(site.host.command("virsh").args(["--quiet", "restore", &site.saved()]));
+    eventually("its QEMU, which does not answer yet", || {
+        let state = site.host.sh("virsh domstate --reason web1 2>/dev/null || true");
+        (state.trim() == "paused (starting up)").then_some(())
+    });
+
+    let second = Daemon::start(&site.host, CALM);
+    assert_eq!(second.status()["guests"], 0);
+    second.terminate();
+    std::fs::remove_file(held).unwrap();
+    assert_eq!(restoration.finish().code, Some(0));
+    let third = Daemon::start(&site.host, CALM);
+
+    let report = &third.reports(1)[0];
+    assert_eq!((report["cause"].as_str(), report["outcome"].as_str()), (Some("restored"), Some("announced")));
 }

@@ -204,11 +204,19 @@ fn must_stop(controlled: &Receiver<Control>, pause: Duration) -> bool {
 }
 
 fn present(handle: &Handle) -> Option<Present> {
+    use virt::domain::DomainPausedReason::StartingUp;
     let uuid = handle.uuid_string().ok()?;
     let (state, reason) = handle.state().ok()?;
     let (runs, cause) = match (state, reason) {
         (Enum::Known(DomainState::Running | DomainState::Blocked), Enum::Known(reason)) => {
             (true, running_cause(reason))
+        }
+        // libvirt is about to start its QEMU, and does not say yet what for. Its events will.
+        (
+            Enum::Known(DomainState::Paused),
+            Enum::Known(DomainStateReason::Paused(Enum::Known(StartingUp))),
+        ) => {
+            return None;
         }
         (Enum::Known(DomainState::Paused), Enum::Known(reason)) => (false, paused_cause(reason)),
         _ => return None,

@@ -38,7 +38,7 @@ mod state;
 mod systemd;
 
 use board::Board;
-use engine::Engine;
+use engine::{Engine, hangups};
 use peers::Peers;
 use source::ConfigSource;
 
@@ -96,7 +96,7 @@ pub fn for_hook(guest: String, hook: i32, mut config: Config) -> Result<(), Stri
         sys::ended(hook).await.map_err(|error| format!("cannot wait for the hook: {error}"))?;
         let (host, _) = host(&config).await?;
         let _ = std::fs::create_dir_all(state::runtime_directory());
-        Engine::for_one(guest, config, host)?.run().await
+        Engine::for_one(guest, config, host)?.run(hangups()?).await
     })
 }
 
@@ -123,6 +123,7 @@ async fn run(
     config: Config,
     log: &DaemonLog,
 ) -> Result<(), String> {
+    let hangup = hangups()?;
     let directory = state::runtime_directory();
     let keep = StateFile::open(&directory)?;
     let (host, injectors) = host(&config).await?;
@@ -151,7 +152,7 @@ async fn run(
     });
     let (requests, asked) = mpsc::unbounded_channel();
     serve::start(directory, config.metrics.clone(), board.clone(), requests);
-    Engine::new(file, config, host, keep, board, peers)?.asked_by(asked).run().await
+    Engine::new(file, config, host, keep, board, peers)?.asked_by(asked).run(hangup).await
 }
 
 /// The peers as they are shown.

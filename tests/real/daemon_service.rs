@@ -161,6 +161,27 @@ fn a_systemd_that_does_not_read_holds_nothing_up() {
 }
 
 #[test]
+fn a_reload_while_it_still_starts_does_not_end_it() {
+    require!(lab, ovs, libvirt);
+    let host = Host::build().ovs().libvirt().start();
+    // It waits for the answer for a while.
+    host.sh("kill -STOP $(cat /run/openvswitch/ovsdb-server.pid)");
+    let daemon = Daemon::launch(&host, QUICK, &[]);
+    let status = format!("/proc/{}/status", daemon.program.pid());
+    eventually("SIGHUP to be caught", || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        (u64::from_str_radix(&caught, 16).unwrap() & 1 == 1).then_some(())
+    });
+    assert!(!daemon.program.stderr.so_far().contains("announced 0.1.0 starts"), "before it has started");
+    daemon.program.signal(Signal::SIGHUP);
+    host.sh("kill -CONT $(cat /run/openvswitch/ovsdb-server.pid)");
+    daemon.tells("READY=1");
+    daemon.program.stderr.line_with("the configuration is reloaded");
+    assert_eq!(daemon.terminate().code, Some(0));
+}
+
+#[test]
 fn a_second_one_does_not_start() {
     require!(lab, libvirt);
     let host = Host::build().libvirt().start();

@@ -224,10 +224,9 @@ impl Engine {
     }
 
     /// Runs until a signal ends it, or nothing is pending for the single guest.
-    pub(super) async fn run(mut self) -> Result<(), String> {
-        let on = |kind| signal(kind).map_err(|error| format!("cannot listen to signals: {error}"));
-        let (mut hangup, mut terminate) = (on(SignalKind::hangup())?, on(SignalKind::terminate())?);
-        let mut interrupt = on(SignalKind::interrupt())?;
+    pub(super) async fn run(mut self, mut hangup: Signal) -> Result<(), String> {
+        let (mut terminate, mut interrupt) =
+            (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
         let mut watchdog = Watchdog::new();
         let mut links = self.host.links.clone();
         let lost = async { while links.changed().await.is_ok() {} };
@@ -388,6 +387,15 @@ impl Engine {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;
     }
+}
+
+/// Listens to SIGHUP from now on, which by default ends a process.
+pub(super) fn hangups() -> Result<Signal, String> {
+    listen_to(SignalKind::hangup())
+}
+
+fn listen_to(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("cannot listen to signals: {error}"))
 }
 
 async fn ends(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {

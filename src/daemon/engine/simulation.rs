@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::Engine;
+use super::{Engine, hangups};
 use crate::config::Config;
 use crate::daemon::connection::{Connection, ReadGuest};
 use crate::daemon::state::StateFile;
@@ -400,7 +400,7 @@ fn start(
     let host = world.host(config.limits.frames_per_second);
     let engine = Engine::of(config.clone(), host, vec![connection], heard, Arc::default());
     let engine = Engine { state_file: Some(state_file), ..engine };
-    (notices, tokio::spawn(engine.run()))
+    (notices, tokio::spawn(engine.run(hangups().unwrap())))
 }
 
 /// A libvirt that has guests announce themselves, refuses to, or never answers.

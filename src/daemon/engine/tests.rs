@@ -30,7 +30,7 @@ async fn start(bed: &Testbed, saved: &Arc<Mutex<Vec<u8>>>, present: Vec<Present>
     let (host, board) = (bed.host(&config).await, Arc::<Board>::default());
     let engine = Engine::of(config, host, vec![connection], heard, board.clone());
     let engine = Engine { state_file: Some(state_file), ..engine };
-    let daemon = Daemon { notices, board, task: tokio::spawn(engine.run()) };
+    let daemon = Daemon { notices, board, task: tokio::spawn(engine.run(hangups().unwrap())) };
     daemon.hears(Notice::Listing);
     daemon.hears(Notice::Present(present));
     daemon

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::{Daemon, GUESTS, Notices, Random, SETTLING_TIME, TAG, domain, tap, uuid};
+use super::{Daemon, GUESTS, Notices, Random, SETTLING_TIME, TAG, domain, hangups, tap, uuid};
 use crate::announcement::handover::{Keys, Kind, Uuid};
 use crate::config::Config;
 use crate::daemon::connection::{Connection, ReadGuest};
@@ -102,7 +102,8 @@ impl Host {
             let mut port = self.port.lock().unwrap();
             *port = (port.0 + 1, Some(judge));
         }
-        (self.notices, self.sent, self.daemon) = (notices, sent, tokio::spawn(engine.run()));
+        (self.notices, self.sent, self.daemon) =
+            (notices, sent, tokio::spawn(engine.run(hangups().unwrap())));
         self.list();
     }
 

@@ -32,6 +32,16 @@ pub fn flow(in_port: u32, frame: &[u8]) -> Option<String> {
     Some(format!("in_port={in_port},{vlan}dl_src={from},dl_dst={to},{rest}"))
 }
 
+/// Whether connection tracking leaves such frames alone, so that Open vSwitch takes them for invalid: neighbour discovery and MLD (Linux:
+/// `noct_valid_new` in `net/netfilter/nf_conntrack_proto_icmpv6.c`). A trace takes every frame for a new connection's, unless it is told.
+pub fn is_untracked(frame: &[u8]) -> bool {
+    let (_, untagged) = without_tag(frame);
+    let ethernet =
+        EthernetPacket::new(&untagged).filter(|ethernet| ethernet.get_ethertype() == EtherTypes::Ipv6);
+    let message = ethernet.as_ref().and_then(|ethernet| behind_header(ethernet.payload()));
+    matches!(message, Some((IpNextHeaderProtocols::Icmpv6, [130..=136 | 143, ..])))
+}
+
 /// The VLAN of a frame's 802.1Q tag, and the frame without it.
 fn without_tag(frame: &[u8]) -> (Option<u16>, Cow<'_, [u8]>) {
     match frame.get(12..16) {
@@ -75,16 +85,23 @@ fn ipv6(payload: &[u8]) -> Option<String> {
         ip.get_destination(),
         ip.get_hop_limit()
     );
-    let (mut next, mut message) = (ip.get_next_header(), payload.get(Ipv6Packet::minimum_packet_size()..)?);
-    if let (IpNextHeaderProtocols::Hopopt, [after, length, ..]) = (next, message) {
-        next = IpNextHeaderProtocol(*after);
-        message = message.get((usize::from(*length) + 1) * 8..)?;
-    }
-    match next {
-        IpNextHeaderProtocols::Icmpv6 if !message.is_empty() => {
+    match behind_header(payload)? {
+        (IpNextHeaderProtocols::Icmpv6, message) if !message.is_empty() => {
             Some(format!("icmp6,{header},{}", icmpv6(message)))
         }
-        other => Some(format!("ipv6,{header},nw_proto={}", other.0)),
+        (other, _) => Some(format!("ipv6,{header},nw_proto={}", other.0)),
+    }
+}
+
+/// What is behind the header of IPv6 and the options for each hop, and its protocol.
+fn behind_header(payload: &[u8]) -> Option<(IpNextHeaderProtocol, &[u8])> {
+    let next = Ipv6Packet::new(payload)?.get_next_header();
+    let message = payload.get(Ipv6Packet::minimum_packet_size()..)?;
+    match (next, message) {
+        (IpNextHeaderProtocols::Hopopt, [after, length, ..]) => {
+            Some((IpNextHeaderProtocol(*after), message.get((usize::from(*length) + 1) * 8..)?))
+        }
+        _ => Some((next, message)),
     }
 }
 
@@ -171,5 +188,7 @@ mod tests {
             )
         );
         assert_eq!(flow(5, &frames[0].bytes[..41]), None, "half an ARP");
+        let untracked = frames.iter().filter(|frame| is_untracked(&frame.bytes)).map(|frame| frame.kind);
+        assert_eq!(untracked.collect::<Vec<_>>(), [Kind::Na]);
     }
 }

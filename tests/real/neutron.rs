@@ -4,8 +4,10 @@
 
 use serde_json::{Value, json};
 
+use crate::common::kernel_guest::KernelGuest;
 use crate::common::neutron::{Neutron, PROVIDER, VNI, VXLAN};
 use crate::common::site::CALM;
+use crate::common::snooping::join;
 use crate::common::{
     Capture, DEADLINE, Direction, Frame, Guest, IPV4, IPV6, Nic, Place, Plug, Running, eventually, has_all,
     kinds, ovs, report, require, rounds, rounds_sent,
@@ -46,6 +48,34 @@ fn the_hybrid_firewall() {
     assert_eq!(report["attachment"]["kind"], "hybrid", "{report:#}");
     neutron.has_wired(&neutron.stand.nic);
     passes(&neutron, true);
+}
+
+/// It lets the guest's IGMP reports out. Its first releases have no flow for MLD's, whose connection no tracker knows, and drop them.
+#[test]
+#[ignore = "needs neutron's agent: contrib/test says how"]
+fn the_openvswitch_firewall_and_the_guests_groups() {
+    require!(lab, ovs, neutron, tshark);
+    for older in [false, true] {
+        let neutron = Neutron::start(&["openvswitch"]);
+        let before =
+            "sysctl -qw net.ipv4.conf.eth0.force_igmp_version=2 net.ipv6.conf.eth0.force_mld_version=1";
+        let _guest = KernelGuest::behind(&neutron.stand, if older { before } else { "" });
+        neutron.plug();
+        neutron.has_wired(&neutron.stand.nic);
+        let _member = join(&KernelGuest::place(&neutron.stand));
+        let run = neutron.start_announce(&[&CALM[..], &["--json"]].concat()).finish();
+        let report = report(&run);
+        let multicast = &report["multicast"];
+        let held = multicast["held"].as_array().unwrap();
+        assert!(multicast["igmp_left_after_ms"].is_f64() && run.code == Some(0), "{run:#?}");
+        assert!(neutron.release > 21 || held.len() == 1, "{multicast:#}");
+        let is_named = |held: &Value| {
+            let held = held.as_str().unwrap();
+            held.starts_with("its MLD reports did not leave the host: br-int table ")
+                && held.contains("ct_state=+inv+trk")
+        };
+        assert!(held.iter().all(is_named), "{multicast:#}");
+    }
 }
 
 /// Not even `port_security_enabled=False` makes a difference to what is announced, but to RARP.

@@ -19,6 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const DAEMON: &str = "ovs-vswitchd";
 /// A process id has fewer digits.
 const MAX_PID_FILE: u64 = 32;
+/// What `ofproto/trace` is told where each connection tracker on the way takes the frame for invalid; more are not met.
+const INVALID: [&str; 8] =
+    ["--ct-next", "trk,inv", "--ct-next", "trk,inv", "--ct-next", "trk,inv", "--ct-next", "trk,inv"];
 /// The length of a quoted refusal, in characters.
 const MAX_QUOTE: usize = 200;
 
@@ -74,7 +77,8 @@ pub async fn trace(
     frame: &[u8],
 ) -> Result<Verdict, UnixctlError> {
     let flow = ofproto_flow::flow(in_port, frame).ok_or(UnixctlError::Question("a truncated frame"))?;
-    let trace = call(directory, "ofproto/trace", &[name(bridge)?, &flow]).await?;
+    let states = if ofproto_flow::is_untracked(frame) { &INVALID[..] } else { &[] };
+    let trace = call(directory, "ofproto/trace", &[&[name(bridge)?, &flow], states].concat()).await?;
     let ports = call(directory, "dpif/show", &[]).await?;
     ofproto_trace::verdict(&trace, bridge, &ports)
         .ok_or_else(|| UnixctlError::Answer(directory.join(DAEMON), "ofproto/trace".into()))

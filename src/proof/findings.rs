@@ -1,5 +1,5 @@
 //! What the captured frames of one announcement show: how its own left, who else sends from the guest's MAC, which questions were
-//! answered, and which groups the guest has reported.
+//! answered, and what the guest itself has reported and announced.
 
 use crate::path::hop::Edge;
 use crate::proof::answer::{AnsweredBy, Inquiry};
@@ -7,6 +7,7 @@ use crate::proof::capture_point::Direction;
 use crate::proof::delivery::Delivery;
 use crate::proof::foreign::Foreign;
 use crate::proof::membership::Membership;
+use crate::proof::self_announcement::SelfAnnouncement;
 use crate::proof::sighting::Sighting;
 
 /// The findings so far.
@@ -20,12 +21,14 @@ pub(crate) struct Findings {
     pub inquiry: Option<Inquiry>,
     /// The guest's membership reports, once it was queried.
     pub membership: Option<Membership>,
+    /// What it announces itself, once it was asked to.
+    pub by_itself: Option<SelfAnnouncement>,
 }
 
 impl Findings {
     /// Nothing seen yet; `proof` has the frames and their path.
     pub(crate) fn new(proof: Delivery) -> Findings {
-        Findings { proof, foreign: Foreign::default(), inquiry: None, membership: None }
+        Findings { proof, foreign: Foreign::default(), inquiry: None, membership: None, by_itself: None }
     }
 
     /// Records a frame captured on its way or at an edge.
@@ -34,6 +37,9 @@ impl Findings {
             if membership.left(sighting) {
                 return;
             }
+        }
+        if let (Some(by_itself), true) = (&mut self.by_itself, self.proof.goes_out(sighting)) {
+            by_itself.left(&self.proof, sighting);
         }
         self.foreign.saw(&self.proof, sighting);
         if let Some(inquiry) = &mut self.inquiry {

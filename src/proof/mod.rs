@@ -13,4 +13,5 @@ pub mod membership;
 pub mod ofproto_flow;
 pub mod ofproto_trace;
 pub(crate) mod returned;
+pub(crate) mod self_announcement;
 pub mod sighting;

@@ -21,6 +21,7 @@ pub(super) fn moments(report: &Report) -> Vec<(&'static str, f64)> {
         ("last frame back", report.evidence.last_returned_after_ms),
         ("first answer", report.evidence.answered_after_ms),
         ("guest told", guest.told_after_ms),
+        ("guest announces", guest.left_after_ms),
         ("groups queried", multicast.queried_after_ms),
         ("IGMP report left", multicast.igmp_left_after_ms),
         ("MLD report left", multicast.mld_left_after_ms),

@@ -361,7 +361,11 @@ impl Run {
             None => Evidence::default(),
         };
         let multicast = (order.queries > 0 && progress.rounds > 0).then(|| self.multicast.clone());
-        let guest_announcement = self.guest_announcement.clone();
+        let by_itself = self.observer.as_ref().and_then(|observer| observer.by_itself());
+        let guest_announcement = self.guest_announcement.clone().map(|asked| match by_itself {
+            Some(own) => asked.with_own(own.first().map(millis), own.addresses()),
+            None => asked,
+        });
         let evidence = Evidence { guest_announcement, ..evidence.with_multicast(multicast) };
         let lost = progress.outcome == Some(Outcome::Failed) && progress.error.is_none();
         let lost = lost.then(|| match evidence.stuck.join("; ") {

@@ -16,6 +16,7 @@ use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::{Delivery, RoundFate};
 use crate::proof::findings::Findings;
 use crate::proof::membership::Membership;
+use crate::proof::self_announcement::SelfAnnouncement;
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
 use crate::run::host::{Capture, Host};
@@ -235,6 +236,16 @@ impl Observer {
         self.found.membership.get_or_insert_with(|| Membership::new(self.mac, now));
         self.listens_until = Some(Instant::now() + REPORT_TIME);
         self.look_on();
+    }
+
+    /// Called before the guest is asked to announce itself.
+    pub(crate) fn listen_to_guest(&mut self) {
+        self.found.by_itself.get_or_insert_default();
+    }
+
+    /// What the guest has announced itself, if it was asked to.
+    pub(crate) fn by_itself(&self) -> Option<&SelfAnnouncement> {
+        self.found.by_itself.as_ref()
     }
 
     /// Without the guest's device, only frames that enter by an edge count as answers.

@@ -86,6 +86,9 @@ fn a_guest_announces_the_addresses_that_only_it_knows() {
     assert!(report["first_frame_after_ms"].as_f64() < told["asked_after_ms"].as_f64(), "{report:#}");
     assert!(told["told_after_ms"].is_f64(), "{report:#}");
     assert_eq!(announced(with), OWN);
+    assert!(told["asked_after_ms"].as_f64() < told["left_after_ms"].as_f64(), "{report:#}");
+    let addresses = told["addresses"].as_array().unwrap();
+    assert!(OWN.iter().all(|own| addresses.contains(&json!(own))), "{report:#}");
     assert!(explained.contains("\n  itself      the VM is told"), "{explained}");
 }
 

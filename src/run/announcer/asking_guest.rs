@@ -17,6 +17,7 @@ impl Run {
         let asked = self.order.ask_guest.as_ref().and_then(|asker| asker.ask(&self.order.target));
         let Some(asked) = asked else { return };
         self.guest_announcement = Some(GuestAnnouncement::asked(millis(self.now())));
+        self.observer.iter_mut().for_each(|observer| observer.listen_to_guest());
         // The guest says about as much as a round does.
         let (pace, frames) = (host.pace.clone(), self.frames.len());
         self.guest_answer = Some(Box::pin(async move {

@@ -75,7 +75,7 @@ fn is_there(need: &str) -> bool {
         "libvirt" => programs(&["libvirtd", "virsh", "qemu-system-x86_64"]),
         "frr" => {
             // Not in PATH.
-            ["zebra", "bgpd"].iter().all(|daemon| Path::new("/usr/lib/frr").join(daemon).is_file())
+            ["zebra", "bgpd", "pimd"].iter().all(|daemon| Path::new("/usr/lib/frr").join(daemon).is_file())
                 && programs(&["vtysh"])
         }
         "prometheus" => programs(&["prometheus", "promtool"]),

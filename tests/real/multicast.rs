@@ -12,8 +12,10 @@ use crate::common::kernel_guest::KernelGuest;
 use crate::common::snooping::{GROUP, GROUP6, Snooping, groups_at, join};
 use crate::common::{Capture, DEADLINE, Direction, Place, Running, Stand, report, require};
 
-/// Queries of either protocol.
+/// Queries of either protocol, and by protocol.
 const QUERIES: &str = "(igmp and ip[24] = 0x11) or (ip6[6] = 0 and ip6[48] = 130)";
+const IGMP_QUERY: &str = "igmp and ip[24] = 0x11";
+const MLD_QUERY: &str = "ip6[6] = 0 and ip6[48] = 130";
 /// Long enough for two queries and their answers.
 const SCHEDULE: [&str; 4] = ["--count", "4", "--interval", "500ms"];
 
@@ -22,6 +24,10 @@ const REPORTS: [&str; 2] = [
     "ip proto 2 and (ip[28:4] = 0xef010203 or ip[36:4] = 0xef010203)",
     "ip6[6] = 0 and (ip6[68:4] = 0x1234 or ip6[72:4] = 0x1234)",
 ];
+/// Reports of any version, and by version: those of IGMPv3 and MLDv2, of IGMPv2 and MLDv1.
+const ANY: &str = "(igmp and ip[24] != 0x11) or (ip6[6] = 0 and ip6[48] != 130)";
+const NEWER: &str = "(igmp and ip[24] = 0x22) or (ip6[6] = 0 and ip6[48] = 143)";
+const OLD: &str = "(igmp and ip[24] = 0x16) or (ip6[6] = 0 and ip6[48] = 131)";
 /// What it says without being asked, it says at once.
 const HASTY: &str = "cd /proc/sys/net
     echo 1 | tee ipv4/conf/eth0/igmpv[23]_unsolicited_report_interval ipv6/conf/eth0/mldv[12]_unsolicited_report_interval >/dev/null";
@@ -56,12 +62,14 @@ fn announce(stand: &Stand, more: &[&str]) -> Value {
 }
 
 /// The groups come to the guest, and no query goes to the network.
-fn groups_follow(stand: &Stand, before: &str, version: &str) {
+fn groups_follow(stand: &Stand, before: &str, version: &str, answers: &str) {
     let _snooping = Snooping::beyond(stand);
     let (_guest, member) = moved(stand, before);
     let known = groups_at(stand, "wire0");
     assert!(!known.contains(GROUP) && !known.contains(GROUP6), "{known}");
     let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, QUERIES);
+    let [all, answers] =
+        [ANY, answers].map(|reports| Capture::start(&stand.host.wire(), "wire0", Direction::In, reports));
 
     let report = announce(stand, &[]);
 
@@ -71,6 +79,9 @@ fn groups_follow(stand: &Stand, before: &str, version: &str) {
     }
     assert_eq!(wire.count(), 0, "queries on the wire");
     assert_eq!(versions(stand).trim(), version);
+    let [all, answers] = [all, answers].map(|reports| reports.stop().len());
+    assert!(answers >= 4, "{answers} answers to two queries of each protocol");
+    assert_eq!(all, answers, "none of another version");
     let multicast = &report["multicast"];
     assert_eq!(multicast["queries"], 2, "{multicast:#}");
     let at = |key: &str| multicast[key].as_f64().unwrap_or_else(|| panic!("no {key} in {multicast:#}"));
@@ -90,19 +101,19 @@ const OLDER: &str =
 #[test]
 fn the_groups_of_a_guest_follow_it() {
     require!(lab, tshark);
-    groups_follow(&Stand::linux_bridge(), "", "V3");
+    groups_follow(&Stand::linux_bridge(), "", "V3", NEWER);
 }
 
 #[test]
 fn the_groups_of_a_guest_with_older_versions_follow_it() {
     require!(lab, tshark);
-    groups_follow(&Stand::linux_bridge(), OLDER, "V2");
+    groups_follow(&Stand::linux_bridge(), OLDER, "V2", OLD);
 }
 
 #[test]
 fn the_groups_of_a_guest_on_open_vswitch_follow_it() {
     require!(lab, ovs, tshark);
-    groups_follow(&Stand::untagged_open_vswitch(), "", "V3");
+    groups_follow(&Stand::untagged_open_vswitch(), "", "V3", NEWER);
 }
 
 #[test]
@@ -127,6 +138,53 @@ fn a_guest_that_routes_and_one_that_is_left_out_are_not_queried() {
     assert_eq!(given.count(), 0, "queries to the guest");
     let known = groups_at(&stand, "wire0");
     assert!(!known.contains(GROUP) && !known.contains(GROUP6), "{known}");
+}
+
+/// A query from a lower address than its own would make it silent for as long as it takes the querier to be alive, 255 s.
+fn stays_querier(start: &str, queries: &[&str]) {
+    let stand = Stand::linux_bridge();
+    let _guest = KernelGuest::behind(&stand, "");
+    KernelGuest::place(&stand).sh(start);
+    let asks = |count| {
+        let asked =
+            queries.iter().map(|query| Capture::start(&stand.host.wire(), "wire0", Direction::In, query));
+        asked.collect::<Vec<_>>().iter().all(|asked| asked.sees(count, DEADLINE))
+    };
+    assert!(asks(1), "it is no querier");
+
+    let report = announce(&stand, &[]);
+
+    assert_eq!(report["multicast"]["queries"], 2, "{report:#}");
+    assert!(asks(2), "it is no querier any more");
+}
+
+#[test]
+fn a_guest_that_is_a_bridge_stays_querier() {
+    require!(lab, tshark);
+    stays_querier(
+        "ip link add br0 type bridge forward_delay 0 mcast_querier 1 mcast_query_use_ifaddr 1 mcast_startup_query_interval 100 \
+             mcast_query_interval 100 mcast_query_response_interval 50 mcast_igmp_version 3 mcast_mld_version 2
+         sysctl -qw net.ipv6.conf.br0.disable_ipv6=0 net.ipv6.conf.br0.accept_dad=0
+         ip address flush dev eth0
+         ip link set eth0 master br0
+         ip address add 192.0.2.10/24 dev br0
+         ip link set br0 up",
+        &[IGMP_QUERY, MLD_QUERY],
+    );
+}
+
+#[test]
+fn a_guest_with_pimd_stays_querier() {
+    require!(lab, tshark, frr);
+    let pimd = "mkdir -p /run/frr/guest
+        cd /run/frr/guest
+        : >zebra.conf
+        printf 'interface eth0\n ip igmp\n ip igmp query-max-response-time 10\n ip igmp query-interval 2\n' >pimd.conf
+        chown -R frr:frr /run/frr
+        for daemon in zebra pimd; do
+            /usr/lib/frr/$daemon --daemon -N guest -A 127.0.0.1 -f $PWD/$daemon.conf -i $PWD/$daemon.pid >$daemon.log 2>&1
+        done";
+    stays_querier(pimd, &[IGMP_QUERY]);
 }
 
 #[test]

@@ -18,6 +18,9 @@ VENDORS = {
 }
 MODES = ("pre-copy", "post-copy")
 TENANTS = ("vm2", "vm3")
+# VM2's pings to the groups of which VM1 is a member.
+GROUPS = {"vm2-group": "IPv4", "vm2-group6": "IPv6"}
+MEMBERS = {"newer": "IGMPv3 and MLDv2", "older": "IGMPv2 and MLDv1"}
 FAILURES = {"killed": "the destination's QEMU is killed", "cancelled": "the source cancels it"}
 HANDOVER_CURES = ("qemu", "announced", "handover")
 # Of FRR, in the place of the switch model: neither a vendor nor a VLAN.
@@ -36,6 +39,8 @@ ATTACHMENTS = {
     "neutron": "the real neutron agent, openvswitch firewall",
     **FABRICS,
 }
+# Before a switch that snoops: OVN's flows let VM1's IPv4 address pass only.
+SNOOPED = ("ovs", "hybrid", "provider", "neutron")
 # If no agent can delay the port's VLAN.
 REAL = ("ovn", "ovn-anew", "neutron")
 UNDELAYED = (*REAL, *FABRICS)
@@ -67,6 +72,8 @@ class Case:
     busy: bool = False
     # A tenant has a TCP stream with the guest, too.
     stream: bool = False
+    # VM1 is a member of two groups, by which versions, one of `MEMBERS`, and the switch snoops; empty: it is not, and the switch floods.
+    multicast: str = ""
     # Seconds to watch from the moment when the guest runs and its port has its tag; a case is the same with another.
     window: float = dataclasses.field(default=8.0, compare=False)
     # And until these tenants are answered again, or a minute has passed.
@@ -79,6 +86,7 @@ class Case:
         if self.attachment in FABRICS:
             words = [self.cure, self.mode, self.attachment]
         words += [f"switch-over-{self.switch_over}"] * (self.switch_over > 0) + [self.fails] * bool(self.fails) + ["busy"] * self.busy
+        words += [f"multicast-{self.multicast}"] * bool(self.multicast)
         words += ["since-port"] * (self.since == "port") + ["guest-announce"] * self.guest_announce
         return "_".join(words)
 
@@ -98,7 +106,7 @@ class Case:
         """Its place in a table."""
         values = (self.attachment, self.mode, self.late, self.vendor, self.cure)
         places = [axis.index(value) if value in axis else len(axis) for axis, value in zip(AXES.values(), values)]
-        return *places, self.late, self.since, self.guest_announce, self.switch_over, self.fails, self.busy
+        return *places, self.late, self.since, self.guest_announce, self.switch_over, self.fails, self.busy, self.multicast
 
     @property
     def tag_words(self):
@@ -112,7 +120,7 @@ class Case:
         return f"{self.late:g} s late" + (", from the port's creation" if self.since == "port" else "")
 
 
-# Scenario 1 and 2 of the analysis, what a real cloud does, what a real fabric does, and what the source can tell.
+# Scenario 1 and 2 of the analysis, what a real cloud does, what a real fabric does, what the source can tell, and multicast.
 SCENARIOS = {
     1: Case(vendor="B", late=0.0),
     2: Case(vendor="A", late=3.0),
@@ -120,6 +128,7 @@ SCENARIOS = {
     4: Case(vendor="A", attachment="neutron"),
     5: Case(attachment="evpn"),
     6: Case(switch_over=300, stream=True),
+    7: Case(vendor="A", multicast="newer"),
 }
 
 
@@ -140,6 +149,12 @@ def handovers(attachments, modes, switch_overs, vendors, cures, guests, fails, w
              stream=True)
         for attachment, mode, vendor, guest, switch_over, cure in product
     ]
+
+
+def multicasts(attachments, versions, cures, window):
+    """A member of two groups, with QEMU alone and with announced."""
+    product = itertools.product(attachments, versions, cures)
+    return [Case(cure, 0.0, "A", attachment=attachment, multicast=of, window=window) for attachment, of, cure in product]
 
 
 def matrix(attachments, modes, lates, vendors, cures, window):

@@ -78,6 +78,8 @@ class _Lab:
         for name in self.logs:
             if not rack.is_answered(name):
                 raise RuntimeError(f"VM1 does not answer {name}, before anything happens")
+        if self.case.multicast:
+            rack.await_groups()
         self.uplink = rack.uplink(self.directory / "p3.pcap")
         self.port = witness.Port(rack.destination, self.directory / "tap.pcap")
         self.agent = rack.attachment.agent(rack.destination, self.case, self.arrived.resumed)
@@ -161,7 +163,7 @@ class _Lab:
         while True:
             frames = self.uplink.frames(self.window_end)
             switch = self.rack.noticed(self.called, self.window_end)
-            announcements = sorted(kind for _, vlan, kind in frames if vlan == self.rack.vlan)
+            announcements = sorted(kind for _, vlan, kind in frames if vlan == self.rack.vlan and kind in witness.NOTICED)
             heard = switch["announcements"]
             if heard is None or announcements == sorted(heard) or time.monotonic() > patience:
                 return frames, switch
@@ -175,7 +177,9 @@ def record(case, moments, seen, of_vlan):
     def ms(at):
         return None if at is None else round((at - zero) * 1000, 1)
 
-    vlan = [(at, kind) for at, vlan, kind in seen["frames"] if vlan == of_vlan]
+    in_vlan = [(at, kind) for at, vlan, kind in seen["frames"] if vlan == of_vlan]
+    vlan = [(at, kind) for at, kind in in_vlan if kind not in witness.REPORTS]
+    reports = [(at, kind) for at, kind in in_vlan if kind in witness.REPORTS] if case.multicast else []
     # It runs on where its port has long had its tag.
     begin = zero if case.fails else max(zero, seen["tag"])
     first_frame = min((at for at, _ in vlan), default=None)
@@ -199,6 +203,9 @@ def record(case, moments, seen, of_vlan):
             "switch_fdb_moved": ms(seen["switch"]["fdb_at"]),
             "switch_arp_withdrawn": ms(seen["switch"].get("withdrawn_at")),
             "switch_arp_moved": ms(seen["switch"]["arp_at"]),
+            # By group: when it was first reported on host 3's port. And when the switch asked its hosts for their groups.
+            "switch_groups_moved": {group: ms(at) for group, at in seen["switch"].get("groups_at", {}).items()},
+            "switch_queried": ms(seen["switch"].get("queried_at")),
         },
         "switch_arp_moved_by": seen["switch"]["arp_by"],
         "probes": {name: outage(probes, begin, moments["called"], ms) for name, probes in seen["probes"].items()},
@@ -211,6 +218,7 @@ def record(case, moments, seen, of_vlan):
         "timeline": {
             "port": [[ms(at), kind] for at, kind in seen["port"]],
             "frames": [[ms(at), kind] for at, kind in vlan],
+            "reports": [[ms(at), kind] for at, kind in reports],
             **{name: [[ms(since), ms(to), well] for since, to, well in spells(probes)]
                for name, probes in seen["probes"].items()},
         },

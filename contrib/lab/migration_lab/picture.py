@@ -3,7 +3,7 @@
 import collections
 from xml.sax.saxutils import escape
 
-from .case import ATTACHMENTS, CURES, FABRICS, VENDORS, Case
+from .case import ATTACHMENTS, CURES, FABRICS, GROUPS, MEMBERS, VENDORS, Case
 
 WIDTH, LEFT, RIGHT = 1000, 150, 180
 PLOT = WIDTH - LEFT - RIGHT
@@ -19,20 +19,21 @@ STYLE = """
   .host { fill: #59636e } .new { fill: #0969da } .dead { fill: #afb8c1 } .well { fill: #2da44e } .lost { fill: #cf222e }
   .good { fill: #1a7f37; font-weight: 600 } .bad { fill: #cf222e; font-weight: 600 }
   .rarp { fill: #bc4c00 } .arp-request { fill: #0b7285 } .arp-reply { fill: #8250df } .na { fill: #bf3989 }
-  .ask { fill: #0969da } .solicit { fill: #6f4e00 }
+  .ask { fill: #0969da } .solicit { fill: #6f4e00 } .igmp { fill: #0550ae } .mld { fill: #953800 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .muted { fill: #9198a1 } .inside { fill: #ffffff }
     .paper { fill: #0d1117 } .panel { fill: #161b22 } .grid { stroke: #30363d } .mark { stroke: #9198a1 }
     .host { fill: #656c76 } .new { fill: #1f6feb } .dead { fill: #484f58 } .well { fill: #238636 } .lost { fill: #da3633 }
     .good { fill: #3fb950 } .bad { fill: #ff7b72 }
     .rarp { fill: #f0883e } .arp-request { fill: #39c5cf } .arp-reply { fill: #bc8cff } .na { fill: #f778ba }
-    .ask { fill: #58a6ff } .solicit { fill: #d29922 }
+    .ask { fill: #58a6ff } .solicit { fill: #d29922 } .igmp { fill: #79c0ff } .mld { fill: #ffa657 }
   }
 """
 
 FRAMES = {"rarp": "RARP (a MAC, no IP address)", "arp-request": "gratuitous ARP request",
           "arp-reply": "gratuitous ARP reply", "na": "neighbour advertisement",
-          "ask": "ARP request for the gateway", "solicit": "neighbour solicitation for the router"}
+          "ask": "ARP request for the gateway", "solicit": "neighbour solicitation for the router",
+          "igmp": "the guest's IGMP report", "mld": "its MLD report"}
 
 TITLES = {
     1: ("Scenario 1: after a live migration, the other subnet still sends to the old host",
@@ -47,6 +48,8 @@ TITLES = {
         "FRR, symmetric IRB, ARP suppression, Linux's own settings on the leaves: an announcement makes no neighbour entry there."),
     6: ("Handover: the destination announces when the source stops, and packets wait for the guest",
         "The guest stands still for 300 ms. Its port has its VLAN in time; only ARP moves the switch's ARP entry (vendor B)."),
+    7: ("Multicast: the switch sends the guest's groups to its old host, until the guest is asked for them",
+        "The switch snoops IGMP and MLD, and asks its hosts every 125 s. An FDB move takes the ARP entry along (vendor A)."),
 }
 
 
@@ -61,6 +64,7 @@ def of_case(record):
     if case.attachment in FABRICS:
         return _document(f"{_who(case)}, {case.mode}", ATTACHMENTS[case.attachment], [record])
     title = f"{_who(case)}, tag {case.tag_words}, vendor {case.vendor}, {case.mode}"
+    title += f", {MEMBERS[case.multicast]}" if case.multicast else ""
     below = f"{ATTACHMENTS[case.attachment]}; vendor {case.vendor}: {VENDORS[case.vendor]}"
     return _document(title, below, [record])
 
@@ -71,7 +75,9 @@ def _document(title, below, records):
     for record in records:
         drawn.append(_Panel(record, top, end))
         top = drawn[-1].bottom + 10
-    frames = [frame for record in records for lane in ("port", "frames") for frame in record["timeline"][lane]]
+    # Older records have no reports.
+    lanes = [record["timeline"].get(lane, []) for record in records for lane in ("port", "frames", "reports")]
+    frames = [frame for lane in lanes for frame in lane]
     legend, bottom = _legend(top + 14, _kinds(frames))
     height = bottom + 16
     drawing = "".join(panel.draw() for panel in drawn)
@@ -102,6 +108,8 @@ class _Panel:
         self.lanes = (self._runs, self._tag, self._at_port, self._leaves, self._fdb, self._arp, *self._tenants())
         if Case(**record["case"]).attachment in FABRICS:
             self.lanes = (self._runs, self._at_port, self._leaves, self._mac, self._mac_ip, *self._tenants())
+        if Case(**record["case"]).multicast:
+            self.lanes = (self._runs, self._tag, self._leaves, self._reports, self._fdb, self._groups, *self._tenants())
         self.axis = self.lanes_top + len(self.lanes) * LANE
         self.bottom = self.axis + 34
 
@@ -117,16 +125,20 @@ class _Panel:
 
     def _heading(self):
         case = Case(**self.record["case"])
-        away = {name.split("-")[0].upper() for name, probe in self.record["probes"].items() if probe["asked_after_ms"] is None}
+        probes = {name: probe["asked_after_ms"] for name, probe in self.record["probes"].items()}
+        groups = [probes.pop(name) for name in GROUPS if name in probes]
+        away = {name.split("-")[0].upper() for name, after in probes.items() if after is None}
         if not away:
             since = "its port has its VLAN" if self.moments["tag"] > 0 else "it runs"
-            back = max(0, *(probe["asked_after_ms"] for probe in self.record["probes"].values()))
+            back = max(0, *probes.values())
             what = f"both reach VM1 again {back:.0f} ms after {since}"
         elif len(away) == 2:
             what = "no host reaches VM1 any more"
         else:
             lucky, other = ("VM2", "VM3") if "VM3" in away else ("VM3", "VM2")
             what = f"{lucky} reaches VM1 again, {other} does not"
+        if groups:
+            what += ", its groups do not" if None in groups else f", its groups {max(0, *groups):.0f} ms after that"
         return f"{_who(case)}: {what}"
 
     def _axis(self):
@@ -162,6 +174,9 @@ class _Panel:
     def _leaves(self):
         return [self._label("leaves host 3"), *self._frames(self.record["timeline"]["frames"])]
 
+    def _reports(self):
+        return [self._label("its groups' reports"), *self._frames(self.record["timeline"]["reports"])]
+
     def _frames(self, frames):
         # Each kind has its height, or those of a round would hide each other.
         kinds = _kinds(frames)
@@ -178,6 +193,13 @@ class _Panel:
 
     def _arp(self):
         return [self._label("switch: ARP entry"), *self._port(self.moments["switch_arp_moved"])]
+
+    def _groups(self):
+        moved = self.moments["switch_groups_moved"].values()
+        label, everywhere = self._label("switch: groups"), len(moved) == len(GROUPS)
+        if not everywhere:
+            return [label, *self._port(None)]
+        return [label, self._bar(FROM_MS, max(moved), "host", "to host 1"), self._bar(max(moved), self.end, "new", "to host 3, too")]
 
     def _port(self, moved):
         if moved is None:
@@ -203,6 +225,8 @@ class _Panel:
         def lane(name):
             tenant, _, family = name.partition("-")
             words = f"{tenant.upper()}, {'IPv6' if family else subnets[tenant]}"
+            if name in GROUPS:
+                words = f"{tenant.upper()}, {GROUPS[name]} group"
             return lambda: [self._label(words), *self._pings(name)]
         return [lane(name) for name in sorted(self.record["probes"])]
 

@@ -29,6 +29,10 @@ ATTACHMENTS = {
     "ovs": Ovs(), "hybrid": Hybrid(), "provider": Provider(),
     "ovn": Ovn(), "ovn-anew": OvnBoundAnew(), "neutron": Neutron(),
 }
+# Of RFC 3376 and RFC 3810, in seconds.
+QUERY_INTERVAL = 125
+# A report that nothing has asked for is repeated within a second (RFC 3376 section 8.11).
+REPEATED_WITHIN = 2
 # Longer than anything takes on a slow, busy machine, in seconds.
 PATIENCE = 180
 
@@ -103,6 +107,9 @@ class Rack:
     def __init__(self, case, site, attachment):
         self.case, self.site, self.directory = case, site, site.directory
         self.attachment = attachment
+        if case.multicast:
+            to = {"vm2-group": (guest.NEIGHBOUR, guest.GROUP), "vm2-group6": (guest.NEIGHBOUR6, guest.GROUP6)}
+            self.probes = self.probes | {name: ("vm2", source, group) for name, (source, group) in to.items()}
         if case.cure == "hook":
             self._install_hook("h3")
         self.hosts = hosts(self.numbers, site, self.vlan is not None)
@@ -131,6 +138,8 @@ class Rack:
             switch += ["--port", f"p{number}"]
         for vlan, address in GATEWAYS.items():
             switch += ["--svi", f"{vlan}={address}/24"]
+        if self.case.multicast:
+            switch += ["--query-interval", QUERY_INTERVAL]
         switch += ["--control", self.directory / "switch.sock", "--log", self.directory / "switch.log"]
         process = subprocess.Popen(
             list(map(str, switch)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -155,6 +164,16 @@ class Rack:
         """)
         if vlan == 100:
             self.tenants.sh(f"ip -n {name} neighbour replace {guest.ADDRESS} lladdr {guest.MAC} dev eth0")
+            if self.case.multicast:
+                self._add_ipv6(name)
+
+    def _add_ipv6(self, name):
+        self.tenants.sh(f"""
+            ip netns exec {name} sh -euc 'cd /proc/sys/net/ipv6/conf/eth0
+                echo 0 >accept_dad; echo 0 >router_solicitations; echo 0 >disable_ipv6'
+            ip -n {name} address add {guest.NEIGHBOUR6}/64 dev eth0
+            ip -n {name} neighbour replace {guest.ADDRESS6} lladdr {guest.MAC} dev eth0
+        """)
 
     def boot(self):
         """Starts VM1 on host 1."""
@@ -189,6 +208,16 @@ class Rack:
         process.communicate()
         return process.returncode == 0
 
+    def await_groups(self):
+        """Waits until the switch knows where VM1's groups are, and VM1 does not repeat it any more."""
+        show = [self.site.programs / "examples/l3switch", "show", "groups", "--json", "--control", self.directory / "switch.sock"]
+
+        def quiet():
+            rows = json.loads(subprocess.run(show, check=True, text=True, stdout=subprocess.PIPE).stdout)
+            ages = {row["group"]: row["age"] for row in rows if row["port"] == "p1"}
+            return all(ages.get(group, 0) > REPEATED_WITHIN for group in (guest.GROUP, guest.GROUP6))
+        until(quiet, "the switch does not know VM1's groups")
+
     def tenant(self, name, *command, **options):
         """A program in that tenant."""
         return self.tenants.start("ip", "netns", "exec", name, *command, **options)
@@ -202,7 +231,7 @@ class Rack:
 
     def noticed(self, called, end):
         """What the network has made of VM1's frames until then."""
-        return witness.switch_log(self.directory / "switch.log", end)
+        return witness.switch_log(self.directory / "switch.log", called, end)
 
     def start_daemon(self):
         """Starts announced on host 3, or on both hosts of the migration as peers; returns when it hears libvirt."""

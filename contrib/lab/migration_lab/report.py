@@ -7,7 +7,7 @@ import os
 import statistics
 
 from . import picture
-from .case import CURES, FABRICS, SCENARIOS, TENANTS, Case
+from .case import CURES, FABRICS, GROUPS, MEMBERS, SCENARIOS, TENANTS, Case
 
 NEVER = math.inf
 
@@ -67,12 +67,20 @@ def by_case(records):
 
 def worst(runs):
     """The run whose outages are the longest."""
-    return max(runs, key=lambda run: [slowest(run, name, "outage_ms") for name in reversed(TENANTS)])
+    def outages(run):
+        groups = [never_or(run["probes"][name]["outage_ms"]) for name in GROUPS if name in run["probes"]]
+        return [*groups, *(slowest(run, name, "outage_ms") for name in reversed(TENANTS))]
+    return max(runs, key=outages)
 
 
 def slowest(run, tenant, what):
     """The larger one of what its probes have measured, if it pings by IPv6, too."""
-    return max(never_or(probe[what]) for name, probe in run["probes"].items() if name.split("-")[0] == tenant)
+    return max(never_or(probe[what]) for probe in of_tenant(run, tenant))
+
+
+def of_tenant(run, tenant):
+    """What its pings to VM1's own addresses have measured."""
+    return [probe for name, probe in run["probes"].items() if name.split("-")[0] == tenant and name not in GROUPS]
 
 
 def never_or(value):
@@ -103,7 +111,7 @@ def table(records):
         cells.append(frames(runs))
         lines.append("| " + " | ".join(cells) + " |")
     lines += [f"\n{Case(**record['case']).slug} failed: {record['error']}" for record in records if "error" in record]
-    return "\n".join(lines) + "\n" + NOTE + fabrics(records) + handovers(records)
+    return "\n".join(lines) + "\n" + NOTE + fabrics(records) + handovers(records) + multicasts(records)
 
 
 FABRIC_HEAD = ["attachment", "announced by", "runs", "VM2 loses", "VM3 loses", "VM2 slow", "VM3 slow", "MAC-IP route back",
@@ -161,6 +169,44 @@ def handovers(records):
     return "\n".join(lines) + "\n" + HANDOVER_NOTE
 
 
+MULTICAST_HEAD = ["attachment", "VM1 speaks", "announced by", "runs", *(f"{family} group out" for family in GROUPS.values()),
+                  *(f"{family} again" for family in GROUPS.values()), "IGMP report", "MLD report", "reports", "queried", "load"]
+MULTICAST_NOTE = """
+Multicast, median / worst, in ms. Out: how long VM1 answered no ping to the group, or "never" again to the end of the window. Again: when the
+first ping to the group that was answered was sent, and reports: when VM1's first one left, both since the first frame on host 3's uplink;
+their number is that of the run with the most. Queried: by the switch itself in so many of the runs.
+"""
+
+
+def multicasts(records):
+    """What counts for groups; empty without any."""
+    cases = [(case, runs) for case, runs in by_case(records).items() if case.multicast]
+    if not cases:
+        return ""
+    lines = ["", "| " + " | ".join(MULTICAST_HEAD) + " |", "|" + "---|" * len(MULTICAST_HEAD)]
+    for case, runs in cases:
+        cells = [case.attachment, MEMBERS[case.multicast], CURES[case.cure], str(len(runs))]
+        cells += [median_and_worst([run["probes"][name]["outage_ms"] for run in runs]) for name in GROUPS]
+        cells += [median_and_worst([after_first_frame(run, run["probes"][name]["first_answered_ms"]) for run in runs]) for name in GROUPS]
+        cells += [median_and_worst([first_report(run, kind) for run in runs]) for kind in ("igmp", "mld")]
+        cells.append(str(max(len(run["timeline"]["reports"]) for run in runs)))
+        cells.append(str(sum(run["moments_ms"]["switch_queried"] is not None for run in runs)))
+        cells.append(f"{max(run['load'] for run in runs):.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n" + MULTICAST_NOTE
+
+
+def after_first_frame(run, at):
+    """A moment, counted from the first frame on host 3's uplink; `None` without either."""
+    first = run["moments_ms"]["first_frame"]
+    return None if at is None or first is None else round(at - first, 1)
+
+
+def first_report(run, kind):
+    """When VM1's first report of that kind left host 3, counted from the first frame; `None`: none left."""
+    return after_first_frame(run, next((at for at, of in run["timeline"]["reports"] if of == kind), None))
+
+
 def probe(run, name, what):
     """Of one tenant's pings; `None`: they were not answered any more."""
     found = run["probes"][name]
@@ -169,7 +215,7 @@ def probe(run, name, what):
 
 def until(run, tenant, what):
     """The later one of what its probes have measured; 0 without any such ping, never if it goes on to the window's end."""
-    probes = [probe for name, probe in run["probes"].items() if name.split("-")[0] == tenant]
+    probes = of_tenant(run, tenant)
     if any(probe["outage_ms"] is None for probe in probes):
         return NEVER
     return max(probe[what] or 0 for probe in probes)

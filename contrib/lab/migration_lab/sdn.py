@@ -8,7 +8,7 @@ import threading
 import time
 
 from .attachment import Ovs
-from .guest import ADDRESS, MAC, PORT
+from .guest import ADDRESS, ADDRESS6, MAC, PORT
 
 SDN = pathlib.Path(__file__).resolve().parent.parent / "sdn"
 CENTRAL = "10.77.0.254"
@@ -79,7 +79,7 @@ class Neutron(Ovs):
             super().build(host)
             return
         python = os.environ.get("NEUTRON_PYTHON", "/usr/bin/python3")
-        ports = json.dumps({PORT: {"mac": MAC, "addresses": [ADDRESS], "vlan": 100}})
+        ports = json.dumps({PORT: {"mac": MAC, "addresses": [ADDRESS, ADDRESS6], "vlan": 100}})
         host.sh(f"""
             ovs-vsctl add-br br-ex -- set Bridge br-ex datapath_type=netdev -- add-port br-ex up0
             mkdir -p /run/neutron

@@ -12,15 +12,20 @@ UPLINK = "p3"
 OUTGOING = 4
 # The type of ICMPv6, RFC 4443 section 4.2.
 ECHO_REPLY = 129
+# The kinds of frames that tell of groups, and those that the switch notices.
+REPORTS = ("igmp", "mld")
+NOTICED = ("rarp", "arp-request", "arp-reply")
+# The types of MLD's reports: RFC 2710, RFC 3810.
+MLD_REPORTS = (131, 143)
 
 
 class Uplink:
-    """What VM1 says of itself on host 3's uplink: ARP, RARP, and IPv6 but for echoes. `start` starts a program at `device`."""
+    """What VM1 says of itself on host 3's uplink: ARP, RARP, IGMP, and IPv6 but for echoes. `start` starts a program at `device`."""
 
     def __init__(self, file, device=UPLINK, start=None):
         self.file = file
         # Without the word vlan: the kernel strips tags before filters look.
-        kinds = f"(arp or rarp or ip6) and not (ip6[6] = 58 and ip6[40] = {ECHO_REPLY})"
+        kinds = f"(arp or rarp or igmp or ip6) and not (ip6[6] = 58 and ip6[40] = {ECHO_REPLY})"
         command = tcpdump(file, "-i", device, "-Q", "in", "ether", "src", MAC, "and", kinds)
         start = start or (lambda *command: subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         self.tcpdump = listening(start(*command))
@@ -98,15 +103,25 @@ def dissect(frame):
         return vlan, "ask"
     if ethertype == 0x86DD and payload[6] == 58 and payload[40] in (133, 135):
         return vlan, "solicit"
+    if ethertype == 0x0800 and payload[9] == 2:
+        return vlan, "igmp"
+    # Behind the options for each hop.
+    if ethertype == 0x86DD and payload[6] == 0 and payload[40] == 58 and payload[48] in MLD_REPORTS:
+        return vlan, "mld"
     return vlan, "other"
 
 
-def switch_log(file, end):
+def switch_log(file, called, end):
     """What the switch has noticed about VM1 until `end`: when its FDB and its ARP entry came to host 3's port, what
-    moved the entry, and the kinds of the announcements that came from there."""
-    seen = {"fdb_at": None, "arp_at": None, "arp_by": None, "announcements": []}
+    moved the entry, the kinds of the announcements that came from there, when each group was first reported there, and when
+    the switch first queried its hosts after `called`."""
+    seen = {"fdb_at": None, "arp_at": None, "arp_by": None, "announcements": [], "groups_at": {}, "queried_at": None}
     for line in pathlib.Path(file).read_text().splitlines():
         event = json.loads(line)
+        if event["event"] == "group-joined" and event["port"] == UPLINK and event["at"] < end:
+            seen["groups_at"].setdefault(event["group"], event["at"])
+        if event["event"] == "queried" and called <= event["at"] < end and seen["queried_at"] is None:
+            seen["queried_at"] = event["at"]
         if event.get("mac") != MAC or event["at"] >= end:
             continue
         if event["event"] == "announcement" and event["port"] == UPLINK:

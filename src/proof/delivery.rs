@@ -17,8 +17,11 @@ use crate::proof::ofproto_trace::Verdict;
 use crate::proof::returned::Returned;
 use crate::proof::sighting::Sighting;
 
+mod missed;
 pub(crate) mod stuck;
 mod unseen;
+
+use missed::Missed;
 
 /// The fate of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,7 @@ pub struct Delivery {
     /// By frame: the verdict is of the present path.
     is_current: Vec<bool>,
     returned: Returned,
+    missed: Missed,
     /// A round was sent, and the port is as it was then. Other frames with the same bytes are QEMU's or the guest's own.
     is_under_way: bool,
 }
@@ -79,6 +83,7 @@ impl Delivery {
             verdicts: vec![None; frames.len()],
             is_current: vec![false; frames.len()],
             returned: Returned::default(),
+            missed: Missed::none(hops),
             is_under_way: false,
             path,
         }
@@ -95,6 +100,7 @@ impl Delivery {
             self.seen = vec![vec![None; self.frames.len()]; path.hops().len()];
             self.vlans = vec![None; path.hops().len()];
             self.next = vec![0; path.hops().len()];
+            self.missed = Missed::none(path.hops().len());
             // A verdict holds until another one: few are asked for in a second, and without one a lost frame counts as unseen.
             self.is_current.fill(false);
         }
@@ -123,12 +129,14 @@ impl Delivery {
     /// Begins a round of all frames.
     pub fn begin(&mut self) {
         self.is_under_way = true;
+        self.missed.begin();
         self.seen.iter_mut().flatten().for_each(|at| *at = None);
     }
 
     /// Begins a round of some of the frames; the others keep the sightings of their last round.
     pub fn begin_some(&mut self, round: &[Frame]) {
         self.is_under_way = true;
+        self.missed.begin();
         for (number, _) in self.frames.iter().enumerate().filter(|(_, frame)| round.contains(frame)) {
             self.seen.iter_mut().for_each(|seen| seen[number] = None);
         }
@@ -247,7 +255,7 @@ impl Delivery {
         others.retain(|frame| !self.is_kept_by_design(*frame));
         match (left.is_empty(), others.is_empty()) {
             (_, true) => RoundFate::Left,
-            _ if others.iter().any(|frame| self.unseen_way(*frame).is_some()) => RoundFate::Unseen,
+            _ if others.iter().any(|frame| self.is_unseen_in_last_round(*frame)) => RoundFate::Unseen,
             (false, _) => RoundFate::Partly,
             (true, _) => RoundFate::Lost,
         }

@@ -55,6 +55,14 @@ impl Findings {
         self.proof.saw(sighting);
     }
 
+    /// The capture on these devices has lost frames since the round began.
+    pub(crate) fn missed_on(&mut self, devices: &[u32]) {
+        for device in devices {
+            self.proof.missed_on(*device);
+            self.inquiry.iter_mut().for_each(|inquiry| inquiry.passage.missed_on(*device));
+        }
+    }
+
     /// Records a frame captured at the guest's device: its report, or an answer for it. An answer that did not enter by an edge is
     /// from this host, unless the host has blind edges.
     pub(crate) fn passed_guest(&mut self, sighting: &Sighting) {

@@ -287,8 +287,11 @@ impl Observer {
                 self.found.saw(&sighting);
             }
             let is_under_way = |inquiry: &Inquiry| inquiry.passage.fate() != RoundFate::Left;
-            if !self.found.inquiry.as_ref().is_some_and(is_under_way) || Instant::now() >= deadline {
+            if !self.found.inquiry.as_ref().is_some_and(is_under_way) {
                 return;
+            }
+            if Instant::now() >= deadline {
+                return self.found.missed_on(&watch.missed());
             }
             tokio::select! {
                 sighting = watch.next() => self.found.saw(&sighting),
@@ -321,8 +324,12 @@ impl Observer {
             }
             let fate = self.found.proof.fate();
             // When the time is up, sightings recorded in the meantime are checked once more.
-            if fate == RoundFate::Left || Instant::now() >= deadline {
+            if fate == RoundFate::Left {
                 break fate;
+            }
+            if Instant::now() >= deadline {
+                self.found.missed_on(&watch.missed());
+                break self.found.proof.fate();
             }
             tokio::select! {
                 sighting = watch.next() => self.found.saw(&sighting),
@@ -399,3 +406,6 @@ async fn listened(until: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@ pub mod libvirt;
 pub mod packet;
 
 use std::io;
-use std::mem::zeroed;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::mem::{size_of_val, zeroed};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -99,6 +99,21 @@ pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // owns it.
     let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     registered.map_err(io::Error::from)
+}
+
+/// Has a netlink socket receive a multicast group (netlink(7), NETLINK_ADD_MEMBERSHIP).
+pub fn join(fd: impl AsFd, group: u32) -> io::Result<()> {
+    set(fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, &group)
+}
+
+/// For options whose value the kernel only reads: an integer, or a struct whose pointers outlive the call.
+fn set<T>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of_val(value) as libc::socklen_t;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointer is to a value of the length given, which outlives the call.
+    let set = unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), length) };
+    Errno::result(set)?;
+    Ok(())
 }
 
 #[cfg(test)]

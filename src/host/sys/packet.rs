@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::set;
 use crate::proof::capture_filter::Instruction;
 
 // include/uapi/linux/if_packet.h
@@ -47,6 +48,18 @@ pub fn ignore_outgoing(fd: impl AsFd, ignore: bool) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &libc::c_int::from(ignore))
 }
 
+/// The number of frames that a socket has received and could not hold since the last call.
+pub fn dropped(fd: impl AsFd) -> io::Result<u32> {
+    let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut length = size_of_val(&statistics) as libc::socklen_t;
+    let (level, option) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    let value = std::ptr::from_mut(&mut statistics).cast();
+    // SAFETY: the pointers are to a value of the length given, and to that length; both outlive the call.
+    let read = unsafe { libc::getsockopt(fd.as_fd().as_raw_fd(), level, option, value, &mut length) };
+    Errno::result(read)?;
+    Ok(statistics.tp_drops)
+}
+
 fn unbound(flags: libc::c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags;
     // SAFETY: socket() takes no pointer.
@@ -65,15 +78,5 @@ fn bind(fd: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     // SAFETY: the pointer is to a sockaddr_ll of the length given, which outlives the call.
     let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
     Errno::result(bound)?;
-    Ok(())
-}
-
-/// For options whose value the kernel only reads: an integer, or a struct whose pointers outlive the call.
-fn set<T>(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-    let length = size_of_val(value) as libc::socklen_t;
-    let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: the pointer is to a value of the length given, which outlives the call.
-    let set = unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(value).cast(), length) };
-    Errno::result(set)?;
     Ok(())
 }

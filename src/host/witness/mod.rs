@@ -129,6 +129,7 @@ impl Witness {
                 is_guests,
                 tunnel,
                 last: None,
+                missed: false,
                 began,
                 to,
             };
@@ -167,7 +168,7 @@ impl Witness {
         let (reader, stopped) = oneshot::channel();
         let waiting = readable(fd.try_clone()?)?;
         tokio::spawn(self.clone().read(ifindex, waiting, stopped));
-        on.push(Socket { fd, watched, emptied, _reader: reader });
+        on.push(Socket { fd, watched, emptied, is_behind: false, _reader: reader });
         Ok(())
     }
 
@@ -233,8 +234,9 @@ impl Sockets {
                     }
                     read += 1;
                 }
-                is_more |= read == batch;
+                socket.is_behind = read == batch;
             }
+            is_more |= socket.is_behind;
         }
         is_more
     }
@@ -263,6 +265,22 @@ impl Watch {
         std::iter::from_fn(|| self.sightings.try_recv().ok()).collect()
     }
 
+    /// The edges at which frames were not reported since the round began: there were more than the socket could hold, or
+    /// than are read at once.
+    pub(crate) fn missed(&self) -> Vec<u32> {
+        let mut sockets = self.witness.lock();
+        let mut missed = Vec::new();
+        for point in self.points.iter().filter(|point| point.is_uplink) {
+            let is_lossy = sockets.of(point.ifindex, self.number).any(|socket| {
+                socket.count_losses();
+                let mut own = socket.watched.iter().filter(|watched| watched.watch == self.number);
+                socket.is_behind || own.any(|watched| watched.missed)
+            });
+            missed.extend(is_lossy.then_some(point.ifindex));
+        }
+        missed
+    }
+
     /// Waits for the next sighting.
     pub(crate) async fn next(&mut self) -> Sighting {
         match self.sightings.recv().await {
@@ -274,7 +292,10 @@ impl Watch {
 
     /// A round is about to be sent: captures its frames, and frames for the guest, from now on.
     pub(crate) fn begin(&mut self) {
+        // What was lost until now is of an earlier round.
+        self.missed();
         self.change(|watched, point| {
+            watched.missed = false;
             watched.rearm(point);
             watched.outward = point.outward == Direction::Out;
             watched.left = announcements(point.tunnel);

@@ -33,6 +33,8 @@ pub(super) struct Socket {
     pub(super) watched: Vec<Watched>,
     /// When it had no frame, the last time that it was read.
     pub(super) emptied: Instant,
+    /// The last reading ended before it had no frame.
+    pub(super) is_behind: bool,
     /// Dropping this ends the task that waits for frames.
     pub(super) _reader: oneshot::Sender<()>,
 }
@@ -56,6 +58,8 @@ pub(super) struct Watched {
     pub(super) tunnel: Option<Encapsulation>,
     /// The last such frame.
     pub(super) last: Option<Sighting>,
+    /// Frames were not reported since the round began.
+    pub(super) missed: bool,
     pub(super) began: Instant,
     pub(super) to: mpsc::Sender<Sighting>,
 }
@@ -107,6 +111,7 @@ impl Socket {
                 }
             } else if frame.get(6..12) == Some(&mac) && watched.left > 0 {
                 watched.left -= 1;
+                watched.missed |= watched.left == 0;
                 is_enough |= watched.left == 0;
             } else {
                 continue;
@@ -118,11 +123,18 @@ impl Socket {
                 continue;
             }
             // The receiver may be gone.
-            let _ = watched.to.try_send(sighting);
+            watched.missed |= watched.to.try_send(sighting).is_err();
         }
         if is_enough {
             let _ = self.refilter();
         }
+    }
+
+    /// Asks the kernel for the frames that the socket could not hold. Each answer is of the time since the last one, so that it
+    /// is of all announcements that share the socket.
+    pub(super) fn count_losses(&mut self) {
+        let is_lossy = packet::dropped(&self.fd).is_ok_and(|dropped| dropped > 0);
+        self.watched.iter_mut().for_each(|watched| watched.missed |= is_lossy);
     }
 
     /// Frames that the device transmits are wanted.

@@ -17,7 +17,8 @@ impl Delivery {
         let is_lost = self.fate() == RoundFate::Lost;
         let is_open = |number: usize| (is_lost || !self.is_current[number]) && !self.has_left(number);
         let is_in_ovs = self.path.hops().iter().any(|hop| hop.role == Role::Ovs);
-        if !is_in_ovs || self.path.blind().next().is_none() {
+        let hides = self.path.blind().next().is_some() || self.missed.last.contains(&true);
+        if !is_in_ovs || !hides {
             return Vec::new();
         }
         let open = self.frames.iter().enumerate().filter(|(number, _)| is_open(*number));
@@ -31,8 +32,24 @@ impl Delivery {
         verdicts.filter(|(number, _)| self.unseen_way(*number).is_some())
     }
 
+    /// The capture on this device has lost frames since the round began.
+    pub fn missed_on(&mut self, ifindex: u32) {
+        let hops = self.path.hops().iter().enumerate();
+        hops.filter(|(_, hop)| hop.ifindex == Some(ifindex)).for_each(|(at, _)| self.missed.at(at));
+    }
+
+    /// Whether a frame of the last round that was not seen to leave may have left.
+    pub(super) fn is_unseen_in_last_round(&self, number: usize) -> bool {
+        self.unseen_way_in(number, &self.missed.last).is_some()
+    }
+
     /// Why a frame that was not seen to leave may have left.
     pub fn unseen_way(&self, number: usize) -> Option<String> {
+        self.unseen_way_in(number, &self.missed.ever)
+    }
+
+    /// The same for rounds of which frames may have passed these hops unseen.
+    fn unseen_way_in(&self, number: usize, missed: &[bool]) -> Option<String> {
         if self.path.way().is_alone {
             return Some("its network uses tunnels, and none exists: no other host has a port of it".into());
         }
@@ -44,8 +61,14 @@ impl Delivery {
         let verdict =
             self.verdicts[number].as_ref().filter(|verdict| verdict.dropped || !verdict.outputs.is_empty());
         let is_bound = |at: &usize| verdict.is_none_or(|verdict| self.is_bound(*at, verdict));
-        if let Some(at) = self.path.blind().filter(|at| self.may_have_passed(number, *at)).find(is_bound) {
+        let has_entered = |at: &usize| self.may_have_entered(number, *at, missed);
+        if let Some(at) = self.path.blind().filter(has_entered).find(is_bound) {
             return Some(self.path.blindness(at));
+        }
+        let mut lossy = (0..missed.len()).filter(|at| missed[*at] && self.path.hops()[*at].role.is_edge());
+        if let Some(at) = lossy.find(is_bound) {
+            let name = &self.path.hops()[at].name;
+            return Some(format!("{name} had more frames like them than the capture could hold"));
         }
         let edges = self.path.way().hops.iter().zip(&self.seen).filter(|(hop, _)| hop.role.is_edge());
         let is_seen = edges.clone().any(|(_, seen)| seen[number].is_some());
@@ -57,13 +80,15 @@ impl Delivery {
 
     /// Whether a frame has entered the tunnel of the blind edge at this index, or may have: the tunnel's device, if it has one,
     /// shows what it is given.
-    fn may_have_passed(&self, number: usize, at: usize) -> bool {
+    fn may_have_entered(&self, number: usize, at: usize, missed: &[bool]) -> bool {
         let hops = self.path.hops();
         let tunnel = match hops[at].role {
             Role::Edge(Edge::Tunnel) if hops[at].tunnel.is_none() => Some(at),
             _ => hops[at].from.filter(|from| hops[*from].role == Role::Tunnel),
         };
-        tunnel.is_none_or(|tunnel| hops[tunnel].ifindex.is_none() || self.seen[tunnel][number].is_some())
+        tunnel.is_none_or(|tunnel| {
+            hops[tunnel].ifindex.is_none() || missed[tunnel] || self.seen[tunnel][number].is_some()
+        })
     }
 
     /// Whether a frame with this verdict is on its way to the edge at this index.

@@ -18,9 +18,9 @@ const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab");
 #[allow(dead_code, unreachable_pub, unused_imports, unused_macros, reason = "only part of it is used here")]
 mod need;
 
-/// Whether this machine can have such a host; says so if not, and panics if it must.
-pub(super) fn is_possible() -> bool {
-    need::met(&["lab", "ovs", "tcpdump"])
+/// Whether this machine has what a test needs; says so if not, and panics if it must.
+pub(crate) fn has(needs: &[&str]) -> bool {
+    need::met(needs)
 }
 
 /// The host. It ends with this.

@@ -89,6 +89,18 @@ pub enum Condition {
         /// The port's state.
         state: PortState,
     },
+    /// The port does not forward in its VLAN.
+    #[error("the bridge {bridge} does not forward from {device} yet: the port is {} in {}", state.word(), vlans_words(vlans))]
+    VlanNotForwarding {
+        /// The port.
+        device: String,
+        /// Its bridge.
+        bridge: String,
+        /// The VLANs.
+        vlans: Vec<u16>,
+        /// The port's state in these.
+        state: PortState,
+    },
     /// The bridge filters VLANs, and drops the port's untagged frames or puts them into another VLAN.
     #[error("{device} has {}", pvid_words(*pvid, *wanted))]
     Pvid {
@@ -224,7 +236,7 @@ impl Condition {
             Condition::NoWayOut { .. } => "no-way-out",
             Condition::Down { .. } | Condition::NicDown { .. } => "down",
             Condition::NoCarrier { .. } => "no-carrier",
-            Condition::NotForwarding { .. } => "not-forwarding",
+            Condition::NotForwarding { .. } | Condition::VlanNotForwarding { .. } => "not-forwarding",
             Condition::Pvid { .. } => "pvid",
             Condition::NotInVlans { .. } => "not-in-vlans",
             Condition::NoVlanFiltering { .. } => "no-vlan-filtering",
@@ -263,7 +275,8 @@ impl Condition {
 
     /// While these conditions are unmet, no frame leaves the host, so that sending does no harm.
     pub fn all_keep_frames_in(unmet: &[Condition]) -> bool {
-        use Condition::{Down, NoCarrier, NoWayOut, NotForwarding, NotInVlans, Pvid, Tag, Trunks, VlanMode};
+        use Condition::{Down, NoCarrier, NoWayOut, NotForwarding, NotInVlans, VlanNotForwarding};
+        use Condition::{Pvid, Tag, Trunks, VlanMode};
         let any = |is: fn(&Condition) -> bool| unmet.iter().any(is);
         // A trunk port drops untagged frames unless its trunks contain VLAN 0. Open vSwitch uses `trunks` only on such a
         // port.
@@ -277,9 +290,8 @@ impl Condition {
         unmet.iter().all(|condition| match condition {
             Tag { .. } | VlanMode { .. } | Trunks { .. } => is_dead,
             Pvid { pvid, .. } => pvid.is_none(),
-            Down { .. } | NoCarrier { .. } | NotForwarding { .. } | NoWayOut { .. } | NotInVlans { .. } => {
-                true
-            }
+            Down { .. } | NoCarrier { .. } | NoWayOut { .. } => true,
+            NotForwarding { .. } | VlanNotForwarding { .. } | NotInVlans { .. } => true,
             _ => false,
         })
     }
@@ -379,6 +391,15 @@ mod tests {
             (
                 Condition::NotForwarding { device: tap0.clone(), bridge: br0, state },
                 "the bridge br0 does not forward from tap0 yet: the port is learning",
+            ),
+            (
+                Condition::VlanNotForwarding {
+                    device: tap0.clone(),
+                    bridge: "br0".into(),
+                    vlans: vec![42, 43],
+                    state,
+                },
+                "the bridge br0 does not forward from tap0 yet: the port is learning in the VLANs 42, 43",
             ),
             (
                 Condition::NoOfport { port: tap0, error: Some("No such device".into()) },

@@ -179,6 +179,11 @@ impl Hop {
         }
     }
 
+    /// It is named among the hops: as an edge, this host is the bridge before it.
+    pub fn is_named(&self) -> bool {
+        self.role != Role::Edge(Edge::Host)
+    }
+
     /// The kind of edge, if it is one.
     pub fn edge(&self) -> Option<Edge> {
         match self.role {
@@ -215,6 +220,8 @@ pub enum Setting {
     NoCarrier,
     /// The spanning tree's state of the port.
     State(PortState),
+    /// The port's state in the frame's VLAN.
+    VlanState(u16, PortState),
     /// The port is not in the frame's VLAN.
     NotInVlan(u16),
     /// The port has no PVID, and the frame has no tag.
@@ -267,6 +274,9 @@ impl fmt::Display for Hold {
             Setting::NoCarrier => write!(f, "{port} has no carrier"),
             Setting::State(state) => {
                 write!(f, "the bridge {bridge} does not forward to {port}: the port is {}", state.word())
+            }
+            Setting::VlanState(vlan, state) => {
+                write!(f, "the port {port} of {bridge} is {} in VLAN {vlan}", state.word())
             }
             Setting::NotInVlan(vlan) => write!(f, "the port {port} of {bridge} is not in VLAN {vlan}"),
             Setting::NoPvid => {

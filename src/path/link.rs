@@ -50,6 +50,8 @@ pub struct Link {
     pub pvid: Option<u16>,
     /// The VLANs of a bridge's port, or of the bridge itself.
     pub vlans: Vec<PortVlans>,
+    /// Those in which the port does not forward (`BRIDGE_VLANDB_ENTRY_STATE`), with its state there.
+    pub held_vlans: BTreeMap<u16, PortState>,
 }
 
 /// A range of VLANs of a bridge's port (`struct bridge_vlan_info`, `include/uapi/linux/if_bridge.h`).
@@ -68,6 +70,8 @@ pub struct PortVlans {
 pub struct Bridge {
     /// `IFLA_BR_VLAN_FILTERING`.
     pub vlan_filtering: bool,
+    /// `BR_BOOLOPT_MST_ENABLE` of `IFLA_BR_MULTI_BOOLOPT`: a port has a state in each VLAN, and its own does not count.
+    pub mst: bool,
 }
 
 /// The attributes of a bridge port (`IFLA_BRPORT_*`).
@@ -121,6 +125,17 @@ pub enum PortState {
 }
 
 impl PortState {
+    /// The state with this number (`BR_STATE_*`); those that are unknown do not forward.
+    pub fn of(number: u8) -> PortState {
+        match number {
+            1 => PortState::Listening,
+            2 => PortState::Learning,
+            3 => PortState::Forwarding,
+            4 => PortState::Blocking,
+            _ => PortState::Disabled,
+        }
+    }
+
     /// The kernel's name for it, as `ip -d link` shows it.
     pub fn word(self) -> &'static str {
         match self {
@@ -354,6 +369,11 @@ impl Link {
             Some("macvtap") => self.master.is_none(),
             _ => false,
         }
+    }
+
+    /// The state of a bridge's port in one VLAN.
+    pub fn vlan_state(&self, vlan: u16) -> PortState {
+        self.held_vlans.get(&vlan).copied().unwrap_or(PortState::Forwarding)
     }
 
     /// The VLAN range of a bridge's port, or of the bridge itself, that contains `vlan`.

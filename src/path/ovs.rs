@@ -1,6 +1,6 @@
 //! Open vSwitch's database (`vswitchd/vswitch.ovsschema`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Ovs {
     pub ports: BTreeMap<Uuid, Port>,
     /// Table `Interface`.
     pub interfaces: BTreeMap<Uuid, Interface>,
+    /// Table `Mirror`: the port that gets a copy of the frames, if it is one.
+    pub mirrors: BTreeMap<Uuid, Uuid>,
     /// What ovs-vswitchd has answered about changes that `next_cfg` does not count.
     pub answers: Answers,
     /// What has changed: the ports of guests by the names of their interfaces.
@@ -50,7 +52,7 @@ struct Index {
     by_name: HashMap<String, Place>,
     /// By the bridge's name and the port's.
     by_port: HashMap<String, HashMap<String, Place>>,
-    /// By the bridge's name: the interfaces that are no guests'.
+    /// By the bridge's name: the interfaces that are neither guests' nor a mirror's output.
     leading_on: HashMap<String, Vec<Place>>,
     vhost_user: Vec<Place>,
     /// By `external_ids:iface-id` and by `attached-mac`, both in lower case.
@@ -147,7 +149,7 @@ impl Ovs {
         })
     }
 
-    /// The interfaces of one bridge that are no guests'.
+    /// The interfaces of one bridge that are neither guests' nor a mirror's output.
     pub fn leading_on<'a>(&'a self, bridge: &Bridge) -> impl Iterator<Item = Plugged<'a>> {
         let places = self.index.leading_on.get(&bridge.name).into_iter().flatten();
         places.filter_map(|place| self.at(place))
@@ -228,20 +230,23 @@ impl Index {
     fn of(ovs: &Ovs) -> Index {
         let bonds = ovs.ports.iter().filter(|(_, port)| port.interfaces.len() > 1);
         let mut index = Index { bonds: bonds.map(|(uuid, _)| uuid.clone()).collect(), ..Index::default() };
+        // What such a port gets, it gets whether the bridge forwards the frame or drops it, and of those that are forwarded nothing else.
+        let outputs: HashSet<&Uuid> = ovs.mirrors.values().collect();
         for (place, plugged) in ovs.plugged() {
-            index.add(place, plugged);
+            let leads_on = !plugged.interface.is_guests() && !outputs.contains(&place[1]);
+            index.add(place, plugged, leads_on);
         }
         index
     }
 
-    fn add(&mut self, place: Place, Plugged { bridge, port, interface }: Plugged<'_>) {
+    fn add(&mut self, place: Place, Plugged { bridge, port, interface }: Plugged<'_>, leads_on: bool) {
         if interface.is_vhost_user() {
             self.vhost_user.push(place.clone());
         }
         if interface.kind == "internal" {
             self.internals.push(interface.name.clone());
         }
-        if !interface.is_guests() {
+        if leads_on {
             self.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
         }
         for key in [IFACE_ID, ATTACHED_MAC] {

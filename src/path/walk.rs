@@ -83,6 +83,8 @@ struct Walk<'a> {
     hops: Vec<Hop>,
     visited: HashSet<Visit<'a>>,
     todo: Vec<Step<'a>>,
+    /// The steps that a setting holds back. They come last, so that a place which an open way leads to is not taken for closed.
+    held: Vec<Step<'a>>,
     steps: usize,
     /// The indexes of hops that are edges of the host.
     edges: Vec<usize>,
@@ -91,6 +93,8 @@ struct Walk<'a> {
     /// The indexes of hops that are bridges.
     bridges: Vec<usize>,
     dead_ends: Vec<String>,
+    /// The number of rows of Open vSwitch that guests have left behind.
+    orphans: usize,
     /// The port's network according to neutron's agent, once the frame is in Open vSwitch.
     network: Option<Network>,
     /// By what they have in common, the edges of tunnel ports of Open vSwitch.
@@ -110,11 +114,13 @@ impl<'a> Walk<'a> {
             hops: Vec::new(),
             visited: HashSet::new(),
             todo: Vec::new(),
+            held: Vec::new(),
             steps: 0,
             edges: Vec::new(),
             last_resorts: Vec::new(),
             bridges: Vec::new(),
             dead_ends: Vec::new(),
+            orphans: 0,
             network: None,
             tunnels: HashMap::new(),
             nics: None,
@@ -123,7 +129,7 @@ impl<'a> Walk<'a> {
     }
 
     fn run(&mut self) {
-        while let Some(step) = self.todo.pop() {
+        while let Some(step) = self.todo.pop().or_else(|| self.held.pop()) {
             self.steps += 1;
             if self.steps > MAX_STEPS {
                 return self.dead_end("the path has more devices than are followed".into());
@@ -261,6 +267,9 @@ impl<'a> Walk<'a> {
             hops.push(Hop { from: hop.from.and_then(|from| places[from]), ..hop });
         }
         let is_nowhere = hops.iter().all(|hop| !hop.role.is_edge());
+        let orphans = self.orphans;
+        self.dead_ends
+            .extend((orphans > 0).then(|| format!("ports without a device, of former guests: {orphans}")));
         let dead_ends = if is_nowhere { self.dead_ends } else { Vec::new() };
         WayOut { hops, dead_ends, is_alone: is_nowhere && is_overlay }
     }

@@ -36,7 +36,7 @@ impl WayOut {
 
     /// The names of the hops.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let hops = self.hops.iter().filter(|hop| hop.role != Role::Edge(Edge::Host));
+        let hops = self.hops.iter().filter(|hop| hop.is_named());
         hops.map(|hop| hop.name.as_str())
     }
 

@@ -56,6 +56,7 @@ fn remedy(condition: &Condition, target: &Target, owner: Owner) -> Option<String
         }
         Condition::NoCarrier { device } => Some(format!("ip -d link show {device}")),
         Condition::NotForwarding { device, .. } => Some(format!("bridge -d link show dev {device}")),
+        Condition::VlanNotForwarding { device, .. } => Some(format!("bridge -d vlan show dev {device}")),
         Condition::Pvid { device, wanted, .. } => {
             let vid = wanted.map_or("VLAN".to_owned(), |vlan| vlan.to_string());
             Some(format!("bridge vlan add dev {device} vid {vid} pvid untagged"))

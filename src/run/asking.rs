@@ -122,8 +122,11 @@ mod tests {
 
     fn told(vlan_filtering: bool, vlan: Option<u16>) -> Vec<String> {
         let stacked = Link { vlan_id: Some(100), ..link(5, "br0.100", "vlan", 0, 1) };
-        let bridge =
-            Link { bridge: Some(Bridge { vlan_filtering }), pvid: Some(1), ..link(1, "br0", "bridge", 0, 0) };
+        let bridge = Link {
+            bridge: Some(Bridge { vlan_filtering, mst: false }),
+            pvid: Some(1),
+            ..link(1, "br0", "bridge", 0, 0)
+        };
         let mut links =
             Links::from_iter([bridge, link(2, "tap0", "tun", 1, 0), link(3, "eth0", "", 1, 0), stacked]);
         for (device, address) in [(1, "10.1.1.1"), (5, "10.1.100.1"), (3, "192.0.2.1")] {

@@ -13,6 +13,7 @@ use crate::always;
 use crate::bytes::{changed, changes};
 
 const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 1 << 2;
+const RTM_NEWVLAN: u16 = 112;
 
 /// Lengths at and beside every edge.
 const POISON: &[&str] =
@@ -74,7 +75,11 @@ fn of_a_bridge() -> Vec<u8> {
         .attribute(libc::IFLA_MASTER, &master)
         .attribute(libc::IFLA_PROTINFO | 1 << 15, &forwarding)
         .attribute(libc::IFLA_AF_SPEC, &pvid);
-    [bridge, port, vlans].into_iter().flat_map(Request::finish).collect()
+    // VLANs 10 to 12, in which it learns.
+    let states = Request::new(RTM_NEWVLAN, 0)
+        .fixed(&[libc::AF_BRIDGE as u8, 0, 0, 0, 8, 0, 0, 0])
+        .nested(1 | 1 << 15, &[(1, &[0, 0, 10, 0]), (2, &12_u16.to_ne_bytes()), (3, &[2])]);
+    [bridge, port, vlans, states].into_iter().flat_map(Request::finish).collect()
 }
 
 fn take(links: &mut Links, datagram: &[u8]) {
@@ -95,6 +100,7 @@ fn unbroken_datagrams_tell_of_every_device() {
         (port.master, port.pvid, port.port.map(|port| port.state.word())),
         (Some(7), Some(100), Some("forwarding"))
     );
+    assert_eq!([9, 10, 12].map(|vlan| port.vlan_state(vlan).word()), ["forwarding", "learning", "learning"]);
 }
 
 #[test]
@@ -114,7 +120,7 @@ fn ten_thousand_broken_datagrams_are_walked() {
 
 #[test]
 fn random_bytes_are_no_message() {
-    let kinds = [libc::RTM_NEWLINK, libc::RTM_DELLINK, libc::NLMSG_ERROR as u16, 0, u16::MAX];
+    let kinds = [libc::RTM_NEWLINK, libc::RTM_DELLINK, RTM_NEWVLAN, libc::NLMSG_ERROR as u16, 0, u16::MAX];
     always(10_000, (vec(any::<u8>(), 0..200), 0..kinds.len()), |(bytes, kind)| {
         let mut links = Links::default();
         take(&mut links, &of_a_bridge());

@@ -30,6 +30,12 @@ fn conditions() -> Vec<Condition> {
         Condition::Down { device: tap.clone() },
         Condition::NoCarrier { device: tap.clone() },
         Condition::NotForwarding { device: tap.clone(), bridge: br0.clone(), state: PortState::Listening },
+        Condition::VlanNotForwarding {
+            device: tap.clone(),
+            bridge: br0.clone(),
+            vlans: vec![100],
+            state: PortState::Listening,
+        },
         Condition::Pvid { device: tap.clone(), pvid: None, wanted: None },
         Condition::NotInVlans { device: tap.clone(), vlans: vec![100] },
         Condition::NoVlanFiltering { device: tap, bridge: br0, wanted: 100 },

@@ -1,5 +1,6 @@
 //! Watches the host's devices over rtnetlink, and keeps a [`Links`] up to date.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,12 +9,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::sync::watch;
 
+use super::port_vlans::{self, RTM_DELVLAN, RTM_NEWVLAN, RTNLGRP_BRVLAN};
 use super::{Dump, Message, Request, Socket, attributes, messages, text, u16_at, u32_at};
 use crate::path::link::{Bridge, BridgePort, Link, Links, PortState, PortVlans};
 use crate::path::tunnel::{Encapsulation, TunnelDevice};
 
 // include/uapi/linux/if_link.h
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
@@ -35,6 +38,7 @@ const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
 const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 1 << 3;
+const BR_BOOLOPT_MST_ENABLE: u32 = 1 << 2;
 // include/uapi/linux/if_link.h, `IFLA_BOND_*`
 const IFLA_BOND_ACTIVE_SLAVE: u16 = 2;
 // include/uapi/linux/rtnetlink.h
@@ -80,6 +84,8 @@ pub async fn watch() -> Result<watch::Receiver<Links>, LinksError> {
     let mut socket =
         Socket::open(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR).map_err(LinksError::Open)?;
     socket.set_receive_buffer(RECEIVE_BUFFER).map_err(LinksError::Open)?;
+    // Before Linux 5.6, a port has no state in a VLAN.
+    let _ = socket.join(RTNLGRP_BRVLAN);
     let (sender, receiver) = watch::channel(Links::default());
     read(&mut socket, &sender).await.map_err(LinksError::Dump)?;
     tokio::spawn(async move {
@@ -93,20 +99,55 @@ pub async fn watch() -> Result<watch::Receiver<Links>, LinksError> {
 
 async fn follow(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Error {
     loop {
-        let followed = match socket.datagram().await {
-            Ok(datagram) => {
-                to.send_if_modified(|links| {
-                    messages(datagram).fold(false, |changed, message| apply(links, &message) | changed)
-                });
-                Ok(())
-            }
+        let mut untold = BTreeSet::new();
+        let mut followed = socket.datagram().await.map(|datagram| {
+            to.send_if_modified(|links| {
+                let messages = messages(datagram);
+                messages.fold(false, |changed, message| take(links, &message, &mut untold) | changed)
+            });
+        });
+        if followed.is_ok() {
+            followed = read_vlans(socket, untold, to).await;
+        }
+        followed = match followed {
             Err(error) if is_overrun(&error) => read(socket, to).await,
-            Err(error) => Err(error),
+            followed => followed,
         };
         if let Err(error) = followed {
             return error;
         }
     }
+}
+
+/// Applies a message; returns whether that changed anything. If it is about a port of a bridge with spanning trees for groups of VLANs, the port's state in each VLAN may have
+/// changed, which no message tells: the port is added to `untold`.
+fn take(links: &mut Links, message: &Message<'_>, untold: &mut BTreeSet<u32>) -> bool {
+    let changed = apply(links, message);
+    let is_of_bridge =
+        message.kind == libc::RTM_NEWLINK && message.body.first() == Some(&(libc::AF_BRIDGE as u8));
+    let port = u32_at(message.body, 4).filter(|_| is_of_bridge).and_then(|index| links.get(index));
+    let bridge = port.and_then(|port| links.get(port.master?)?.bridge);
+    untold.extend(port.filter(|_| bridge.is_some_and(|bridge| bridge.mst)).map(|port| port.index));
+    changed
+}
+
+/// Lists the states of these ports in VLANs anew.
+async fn read_vlans(
+    socket: &mut Socket,
+    mut ports: BTreeSet<u32>,
+    to: &watch::Sender<Links>,
+) -> io::Result<()> {
+    while let Some(port) = ports.pop_first() {
+        let take = |message: &Message<'_>| {
+            to.send_if_modified(|links| take(links, message, &mut ports));
+        };
+        match socket.dump(port_vlans::dump(port), take).await {
+            Err(error) if is_overrun(&error) => return Err(error),
+            // Or the port is gone.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Lists the devices anew, until no change or loss occurs during a dump.
@@ -137,7 +178,8 @@ async fn read(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Result<()> 
     Ok(())
 }
 
-/// Dumps every device twice, since the VLANs of ports are only in the bridge family; then the host's addresses.
+/// Dumps every device twice, since the VLANs of ports are only in the bridge family; then the host's addresses, and the
+/// ports' states in VLANs.
 async fn dump(socket: &mut Socket, links: &mut Links) -> io::Result<Dump> {
     let requests = FAMILIES.map(|family| {
         let mut header = [0; IFINFOMSG];
@@ -148,14 +190,18 @@ async fn dump(socket: &mut Socket, links: &mut Links) -> io::Result<Dump> {
     });
     let addresses = Request::new(libc::RTM_GETADDR, 0).fixed(&[0; IFADDRMSG]);
     let mut whole = Dump::Consistent;
-    for request in requests.into_iter().chain([addresses]) {
+    for request in requests.into_iter().chain([addresses, port_vlans::dump(0)]) {
         let dumped = socket
             .dump(request, |message| {
                 apply(links, message);
             })
-            .await?;
-        if dumped == Dump::Interrupted {
-            whole = dumped;
+            .await;
+        match dumped {
+            Ok(Dump::Consistent) => {}
+            Ok(Dump::Interrupted) => whole = Dump::Interrupted,
+            // The kernel has no such request: it is older, or has no bridge.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(whole)
@@ -176,6 +222,9 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
         return address
             .is_some_and(|address| links.address(index, address, message.kind == libc::RTM_NEWADDR));
     }
+    if matches!(message.kind, RTM_NEWVLAN | RTM_DELVLAN) {
+        return links.change(index, |port| port_vlans::apply(port, message)).unwrap_or_default();
+    }
     let bridge_family = i32::from(*family) == libc::AF_BRIDGE;
     match (message.kind, bridge_family) {
         (libc::RTM_NEWLINK, false) => {
@@ -187,6 +236,7 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
             if let Some(known) = known.filter(|known| known.master == link.master) {
                 link.pvid = known.pvid;
                 link.vlans.clone_from(&known.vlans);
+                link.held_vlans.clone_from(&known.held_vlans);
             }
             let changed = known != Some(&link);
             links.insert(link);
@@ -202,6 +252,7 @@ pub fn apply(links: &mut Links, message: &Message<'_>) -> bool {
                 let was_port = link.port.is_some() || link.master.is_some();
                 (link.port, link.master, link.pvid) = (None, None, None);
                 link.vlans.clear();
+                link.held_vlans.clear();
                 was_port
             })
             .unwrap_or_default(),
@@ -270,9 +321,13 @@ fn link_info(link: &mut Link, info: &[u8]) {
         }
     }
     if link.is("bridge") {
-        let filtering = attributes(own).find(|(kind, _)| *kind == IFLA_BR_VLAN_FILTERING);
+        let find = |wanted| attributes(own).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let filtering = find(IFLA_BR_VLAN_FILTERING).and_then(<[u8]>::first);
+        // `struct br_boolopt_multi`: the values, and a mask of those that are told.
+        let options = find(IFLA_BR_MULTI_BOOLOPT).and_then(|value| u32_at(value, 0)).unwrap_or_default();
         link.bridge = Some(Bridge {
-            vlan_filtering: filtering.is_some_and(|(_, value)| value.first().is_some_and(|b| *b != 0)),
+            vlan_filtering: filtering.is_some_and(|filtering| *filtering != 0),
+            mst: options & BR_BOOLOPT_MST_ENABLE != 0,
         });
     }
     if link.is("bond") {
@@ -333,7 +388,7 @@ fn port(attributes_of_port: &[u8]) -> Option<BridgePort> {
         let is_on = value != 0;
         match kind {
             IFLA_BRPORT_STATE => {
-                (has_state, port.state) = (true, state(value));
+                (has_state, port.state) = (true, PortState::of(value));
             }
             IFLA_BRPORT_MODE => port.hairpin = is_on,
             IFLA_BRPORT_ISOLATED => port.isolated = is_on,
@@ -345,16 +400,6 @@ fn port(attributes_of_port: &[u8]) -> Option<BridgePort> {
         }
     }
     has_state.then_some(port)
-}
-
-fn state(value: u8) -> PortState {
-    match value {
-        1 => PortState::Listening,
-        2 => PortState::Learning,
-        3 => PortState::Forwarding,
-        4 => PortState::Blocking,
-        _ => PortState::Disabled,
-    }
 }
 
 /// The PVID and the VLANs of a port.

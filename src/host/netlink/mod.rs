@@ -5,6 +5,7 @@
 
 pub mod fdb;
 pub mod links;
+mod port_vlans;
 pub mod routes;
 mod socket;
 

@@ -62,6 +62,11 @@ impl Socket {
             .map_err(io::Error::from)
     }
 
+    /// Receives one more multicast group (`RTNLGRP_*`).
+    pub fn join(&self, group: u32) -> io::Result<()> {
+        sys::join(self.fd.get_ref(), group)
+    }
+
     /// Sends a request and passes the kernel's answers to `each`, until it is acknowledged.
     ///
     /// # Errors

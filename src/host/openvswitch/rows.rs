@@ -13,6 +13,7 @@ pub fn columns() -> Value {
         "Open_vSwitch": {"columns": ["external_ids", "other_config", "next_cfg", "cur_cfg"]},
         "Bridge": {"columns": ["name", "ports"]},
         "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "bond_active_slave", "other_config"]},
+        "Mirror": {"columns": ["output_port"]},
         "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options", "status"]},
     })
 }
@@ -74,6 +75,15 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
         let now = ovs.interfaces.get(uuid).map(Interface::found_by);
         is_found_otherwise |= before.as_ref().map(Interface::found_by) != now;
         touched.interface(uuid, before);
+    }
+    for (uuid, update) in rows("Mirror") {
+        changed = true;
+        let output = update["new"].as_object().map(|row| set(row, "output_port").find_map(self::uuid));
+        let before = put(&mut ovs.mirrors, uuid, output.flatten());
+        if before.as_ref() != ovs.mirrors.get(uuid) {
+            is_found_otherwise = true;
+            touched.mirror();
+        }
     }
     touched.note(ovs);
     // The index costs as much as all rows; most updates are of tags and port numbers.
@@ -226,6 +236,13 @@ mod tests {
             other[table][row]["new"][column] = value;
             assert!(apply(&mut ovs, &other, ms(1)) && !ovs.is_indexed_like(&indexed), "{column}");
         }
+        let mirror = |row: Value| json!({"Mirror": {"m": row}});
+        assert!(apply(&mut ovs, &mirror(json!({"new": {"output_port": ["set", []]}})), ms(2)));
+        assert!(ovs.mirrors.is_empty() && ovs.is_indexed_like(&indexed), "it copies into a VLAN");
+        assert!(apply(&mut ovs, &mirror(json!({"new": {"output_port": ["uuid", "p"]}})), ms(3)));
+        assert!(ovs.mirrors["m"] == "p" && !ovs.is_indexed_like(&indexed));
+        assert!(apply(&mut ovs, &mirror(json!({"old": {"output_port": ["uuid", "p"]}})), ms(4)));
+        assert!(ovs.mirrors.is_empty());
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Touched {
         self.ports.extend(old.symmetric_difference(&new).map(|uuid| (**uuid).clone()));
     }
 
+    /// A mirror has another output: a port is a way out no longer, or again.
+    pub fn mirror(&mut self) {
+        self.everything = true;
+    }
+
     /// A port's row has changed.
     pub fn port(&mut self, uuid: &str, before: Option<Port>) {
         self.ports.insert(uuid.to_owned());

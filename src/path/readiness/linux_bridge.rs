@@ -23,16 +23,18 @@ pub(super) fn forwards(attachment: &Attachment, links: &Links, unmet: &mut Vec<C
     let Some(bridge) = &attachment.entry.linux_bridge else {
         return;
     };
-    if links.get(bridge.ifindex).is_some_and(|link| !link.up) {
+    let link = links.get(bridge.ifindex);
+    if link.is_some_and(|link| !link.up) {
         unmet.push(Condition::Down { device: bridge.name.clone() });
     }
+    let has_state_by_vlan = link.and_then(|link| link.bridge).is_some_and(|bridge| bridge.mst);
     let veth = attachment.entry.veth.as_ref().map(|veth| &veth.name);
     for name in [Some(&attachment.entry.name), veth].into_iter().flatten() {
         let before = unmet.len();
         device_works(name, links, unmet);
         let state = links.named(name).and_then(|link| link.port).map(|port| port.state);
         let state = state.unwrap_or_default();
-        if unmet.len() == before && state != PortState::Forwarding {
+        if unmet.len() == before && state != PortState::Forwarding && !has_state_by_vlan {
             unmet.push(Condition::NotForwarding { device: name.clone(), bridge: bridge.name.clone(), state });
         }
     }
@@ -52,17 +54,29 @@ pub(super) fn filtered_vlan(
         return None;
     };
     if let Some(vlans) = target.vlan.as_ref().and_then(Vlan::tagged_only) {
-        let missing: Vec<u16> = vlans.into_iter().filter(|vlan| entry.in_vlan(*vlan).is_none()).collect();
+        let missing = vlans.iter().copied().filter(|vlan| entry.in_vlan(*vlan).is_none());
+        let missing: Vec<u16> = missing.collect();
         if !missing.is_empty() {
             unmet.push(Condition::NotInVlans { device: entry.name.clone(), vlans: missing });
         }
+        unmet.extend(not_forwarding(entry, links, &vlans));
         return None;
     }
     if entry.pvid.is_none() || wanted.is_some_and(|wanted| entry.pvid != Some(wanted)) {
         unmet.push(Condition::Pvid { device: entry.name.clone(), pvid: entry.pvid, wanted });
     }
+    unmet.extend(not_forwarding(entry, links, entry.pvid.as_slice()));
     // Beyond another bridge, the guest's own knows nothing of that VLAN.
     entry.pvid.filter(|_| entry.name == attachment.port)
+}
+
+/// Those of these VLANs in which the port does not forward, of one state.
+fn not_forwarding(entry: &Link, links: &Links, vlans: &[u16]) -> Option<Condition> {
+    let state =
+        vlans.iter().map(|vlan| entry.vlan_state(*vlan)).find(|state| *state != PortState::Forwarding)?;
+    let vlans = vlans.iter().copied().filter(|vlan| entry.vlan_state(*vlan) == state).collect();
+    let bridge = links.get(entry.master?)?.name.clone();
+    Some(Condition::VlanNotForwarding { device: entry.name.clone(), bridge, vlans, state })
 }
 
 /// The port by which the guest's frames come into the first Linux bridge that filters VLANs.

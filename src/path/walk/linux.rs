@@ -144,6 +144,9 @@ impl<'a> Walk<'a> {
         let entry = port.filter(|_| step.from != Some(0));
         let vlan =
             if filters { self.admit(bridge, entry, port.unwrap_or(bridge), &mut step) } else { step.tag };
+        if let (true, Some(entry), Tag::Vlan(vlan)) = (filters, entry, vlan) {
+            step.holds.extend(vlan_state(bridge, entry, vlan));
+        }
         let role = if port.is_some() { Role::LinuxBridge } else { Role::Upper };
         let at = self.hop(Hop::of(bridge, role), &mut step);
         self.bridges.push(at);
@@ -167,7 +170,8 @@ impl<'a> Walk<'a> {
         for out in ports.into_iter().rev() {
             let (holds, tag) = forwards(bridge, port, out, filters, vlan);
             let via = Some(Via::of(&bridge.name, &out.name));
-            self.todo.push(Step { place: Place::Out(out), from: Some(at), tag, via, holds });
+            let next = if holds.is_empty() { &mut self.todo } else { &mut self.held };
+            next.push(Step { place: Place::Out(out), from: Some(at), tag, via, holds });
         }
     }
 
@@ -196,11 +200,14 @@ impl<'a> Walk<'a> {
 /// The settings that keep a frame in a VLAN from leaving by a port, and the tag that it has beyond it.
 fn forwards(bridge: &Link, from: Option<&Link>, to: &Link, filters: bool, vlan: Tag) -> (Vec<Hold>, Tag) {
     let port = to.port.unwrap_or_default();
+    let has_state_by_vlan = bridge.bridge.is_some_and(|bridge| bridge.mst);
     let mut settings = Vec::new();
     match (to.up, to.lower_up) {
         (false, _) => settings.push(Setting::Down),
         (true, false) => settings.push(Setting::NoCarrier),
-        _ if port.state != PortState::Forwarding => settings.push(Setting::State(port.state)),
+        _ if port.state != PortState::Forwarding && !has_state_by_vlan => {
+            settings.push(Setting::State(port.state))
+        }
         _ => {}
     }
     let is_isolated = |link: &Link| link.port.is_some_and(|port| port.isolated);
@@ -228,5 +235,16 @@ fn forwards(bridge: &Link, from: Option<&Link>, to: &Link, filters: bool, vlan: 
         (_, tag) => tag,
     };
     let hold = |setting| Hold { bridge: bridge.name.clone(), port: to.name.clone(), setting };
-    (settings.into_iter().map(hold).collect(), tag)
+    let mut holds: Vec<Hold> = settings.into_iter().map(hold).collect();
+    if let (true, Tag::Vlan(vlan)) = (filters, vlan) {
+        holds.extend(vlan_state(bridge, to, vlan));
+    }
+    (holds, tag)
+}
+
+/// The setting that keeps frames of a VLAN from passing a port in either direction, if it does not forward there.
+fn vlan_state(bridge: &Link, port: &Link, vlan: u16) -> Option<Hold> {
+    let state = Some(port.vlan_state(vlan)).filter(|state| *state != PortState::Forwarding)?;
+    let setting = Setting::VlanState(vlan, state);
+    Some(Hold { bridge: bridge.name.clone(), port: port.name.clone(), setting })
 }

@@ -70,7 +70,8 @@ fn edges(way: &WayOut) -> Vec<String> {
 }
 
 fn filtering(index: u32, name: &str, master: u32) -> Link {
-    Link { bridge: Some(BridgeInfo { vlan_filtering: true }), ..link(index, name, "bridge", master, 0) }
+    let bridge = Some(BridgeInfo { vlan_filtering: true, mst: false });
+    Link { bridge, ..link(index, name, "bridge", master, 0) }
 }
 
 fn vlans(pvid: Option<u16>, tagged: &[u16]) -> (Option<u16>, Vec<PortVlans>) {
@@ -139,10 +140,20 @@ fn a_bridge_behind_a_vlan_device_behind_a_bridge() {
         in_vlans(link(8, "eth1", "", 4, 0), Some(1), &[]),
     ];
     let way = on_br0(&devices).way();
-    assert_eq!(names(&way), "tap0 br0 br1.100 br1 eth1 eth0");
-    assert_eq!(edges(&way), ["eth1 Nic Unknown", "eth0 Nic Vlan(100)"]);
-    let hold = &way.hops[4].holds[0];
+    assert_eq!(names(&way), "tap0 br0 br1.100 br1 eth0 eth1");
+    assert_eq!(edges(&way), ["eth0 Nic Vlan(100)", "eth1 Nic Unknown"]);
+    let hold = &way.hops[5].holds[0];
     assert_eq!(hold.to_string(), "the port eth1 of br1 is not in VLAN 100");
+}
+
+/// A mirror copies also what a flow drops, so that a frame which shows on its port may have gone nowhere.
+#[test]
+fn the_output_of_a_mirror_is_no_way_out() {
+    let nics = [link(8, "eth0", "", 0, 0), link(9, "span0", "", 0, 0)];
+    let mut world = on_ovs(&[("br-int", &["tap0", "eth0", "span0"])], &nics);
+    world.ovs.mirrors.insert("m".into(), "p-span0".into());
+    world.ovs.reindex();
+    assert_eq!(edges(&world.way()), ["eth0 Nic Unknown"]);
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl World {
             lower_up: up,
             address: Some([if is_libvirts { 0xfe } else { 2 }, 0, 0, 0, 0, at as u8]),
             tunnel: (kind == "vxlan").then_some(tunnel),
-            bridge: link.bridge.map(|_| Bridge { vlan_filtering: vlan }),
+            bridge: link.bridge.map(|_| Bridge { vlan_filtering: vlan, mst: false }),
             pvid: vlan.then_some(7),
             vlans: vlan.then_some(PortVlans { first: 7, last: 7, untagged: true }).into_iter().collect(),
             ..link

@@ -90,7 +90,8 @@ fn link(index: u32, bytes: &mut Bytes<'_>) -> Link {
         link: lower,
         link_is_elsewhere: flags & 16 != 0,
         vlan_id: (kind == Some("vlan")).then_some(u16::from(flags % 3)),
-        bridge: (kind == Some("bridge")).then_some(Bridge { vlan_filtering: flags & 32 != 0 }),
+        bridge: (kind == Some("bridge"))
+            .then_some(Bridge { vlan_filtering: flags & 32 != 0, mst: flags & 96 == 96 }),
         port: master.map(|_| port),
         pvid: Some(1).filter(|_| flags & 64 == 0),
         vlans: vec![PortVlans { first: 1, last: u16::from(flags % 4), untagged: flags & 128 != 0 }],

@@ -108,3 +108,29 @@ fn a_trunk_without_a_native_vlan_is_in_each_of_its_vlans() {
     world.port("tap0").trunks = vec![43, 42];
     assert_eq!((world.unmet(), world.seen().vlan), (vec![], None));
 }
+
+#[test]
+fn the_guests_port_must_forward_in_its_vlan() {
+    let mut world = World::on_linux_bridge();
+    world.link(1).bridge.as_mut().unwrap().vlan_filtering = true;
+    world.link(2).pvid = Some(100);
+    world.link(2).held_vlans = [(7, PortState::Blocking), (100, PortState::Listening)].into();
+    let held = |vlans: &[u16], state| Condition::VlanNotForwarding {
+        device: "tap0".into(),
+        bridge: "br0".into(),
+        vlans: vlans.to_vec(),
+        state,
+    };
+    assert_eq!(world.unmet(), [held(&[100], PortState::Listening)]);
+    world.link(1).bridge.as_mut().unwrap().vlan_filtering = false;
+    assert_eq!(world.unmet(), READY);
+
+    world.link(1).bridge.as_mut().unwrap().vlan_filtering = true;
+    world.asks_for(Vlan { trunk: true, tags: vec![7, 8, 100], native: None });
+    world.link(2).vlans = vec![crate::path::link::PortVlans { first: 1, last: 200, untagged: false }];
+    assert_eq!(world.unmet(), [held(&[7], PortState::Blocking)]);
+    world.link(2).held_vlans.clear();
+    world.link(2).port.as_mut().unwrap().state = PortState::Blocking;
+    world.link(1).bridge.as_mut().unwrap().mst = true;
+    assert_eq!(world.unmet(), READY, "its state is one for each VLAN");
+}

@@ -75,6 +75,7 @@ pub mod for_tests {
     /// The record of one announcement.
     pub mod report {
         pub use crate::report::note::Note;
-        pub use crate::report::record::{Path, Report, VERSION};
+        pub use crate::report::path::Path;
+        pub use crate::report::record::{Report, VERSION};
     }
 }

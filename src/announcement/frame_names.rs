@@ -44,9 +44,14 @@ pub(crate) fn name(frame: &Frame) -> String {
     match (frame.asked, frame.ip) {
         (Some(asked), Some(from)) => format!("{} {asked} from {from}", frame.kind),
         (_, Some(ip)) => format!("{} {ip}", frame.kind),
-        (_, None) => match frame.vlan {
-            Some(vlan) => format!("{} in VLAN {vlan}", frame.kind),
-            None => frame.kind.to_string(),
-        },
+        (_, None) => of_kind(frame),
+    }
+}
+
+/// `arp-request`, or `rarp in VLAN 43`.
+pub(crate) fn of_kind(frame: &Frame) -> String {
+    match frame.vlan {
+        Some(vlan) => format!("{} in VLAN {vlan}", frame.kind),
+        None => frame.kind.to_string(),
     }
 }

@@ -8,6 +8,8 @@ use caps::{CapSet, Capability};
 use pnet_base::MacAddr;
 use serde::Serialize;
 
+use crate::announcement::frame::Frame;
+use crate::announcement::frame_names;
 use crate::announcement::injection::{self, Method, Way};
 use crate::cli::args::Output;
 use crate::cli::exit::{Problem, Status};
@@ -20,7 +22,7 @@ use crate::guest::target::subject;
 use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::report::unmet::Unmet;
 use crate::report::{VERSION, count};
-use crate::run::diagnose;
+use crate::run::diagnose::{self, KeptIn};
 use crate::run::host::Host;
 use crate::run::order::Order;
 
@@ -240,10 +242,12 @@ async fn nic(order: &Order, host: &mut Host, guest: GuestState) -> Finding {
         return Finding::new(Verdict::Fail, &name, why);
     }
     let kept_in = diagnose::kept_in(host, &seen, order).await;
-    let is_kept = |kind| kept_in.iter().any(|(kept, _)| *kept == kind);
-    let no_frame_leaves = order.round().iter().all(|frame| is_kept(frame.kind));
-    if let Some((_, why)) = kept_in.first() {
-        let kinds: Vec<String> = kept_in.iter().map(|(kind, _)| kind.to_string()).collect();
+    let is_kept = |frame: &Frame| {
+        kept_in.iter().any(|kept| (kept.frame.kind, kept.frame.vlan) == (frame.kind, frame.vlan))
+    };
+    let no_frame_leaves = order.round().iter().all(is_kept);
+    if let Some(KeptIn { why, .. }) = kept_in.first() {
+        let kinds: Vec<String> = kept_in.iter().map(|kept| frame_names::of_kind(&kept.frame)).collect();
         return match no_frame_leaves {
             true => Finding::new(Verdict::Fail, &name, format!("no frame would leave the host: {why}")),
             false => {

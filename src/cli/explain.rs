@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use pnet_base::MacAddr;
 use serde::Serialize;
 
-use crate::announcement::frame::{Frame, Kind};
+use crate::announcement::frame::Frame;
 use crate::announcement::{frame_names, injection};
 use crate::cli::args::Output;
 use crate::cli::exit::{Problem, Status};
@@ -24,11 +24,14 @@ use crate::report::snapshot::MissingInjector;
 use crate::report::unmet::Unmet;
 use crate::report::{Path, TRUNK, count};
 use crate::run::asking::{gateways_here, settings_here};
-use crate::run::diagnose;
 use crate::run::host::Host;
 use crate::run::inward;
 use crate::run::order::Order;
 use crate::run::routed;
+
+mod held;
+
+use held::{Held, held};
 
 /// Explains each selected NIC.
 ///
@@ -43,11 +46,11 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
         let seen = order.look(&host, GuestState::Running);
         let here = gateways_here(order, &host, &seen).await;
         let to_guest = inward::to_guest(&order.target, &host, &seen);
-        let holds = held(order, &seen, diagnose::kept_in(&host, &seen, order).await);
+        let holds = held(order, &host, &seen).await;
         let explanation = Explanation {
             missing_injectors: missing_injectors(order, &host, &seen).await,
             error: routed::by_host(&host, order, &seen).await,
-            held: holds.iter().map(Held::words).collect(),
+            held: holds.iter().map(ToString::to_string).collect(),
             holds,
             notes: hairpin(&host, &seen).into_iter().collect(),
             queried_by: to_guest.as_ref().ok().map(inward::word),
@@ -250,48 +253,6 @@ fn hairpin(host: &Host, seen: &Assessment) -> Option<Note> {
     is_hairpin.then(|| Note { code: "hairpin".into(), text: text() })
 }
 
-/// Why frames of some kinds would not leave.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Held {
-    /// `no-way-out`, `setting` or `flow`.
-    code: &'static str,
-    /// The kinds; empty for all.
-    kinds: Vec<Kind>,
-    text: String,
-}
-
-impl Held {
-    fn words(&self) -> String {
-        let kinds: Vec<String> = self.kinds.iter().map(ToString::to_string).collect();
-        if kinds.is_empty() { self.text.clone() } else { format!("{}: {}", kinds.join(", "), self.text) }
-    }
-}
-
-/// Why frames would not leave, as far as known beforehand: no edge, settings of bridges, or Open vSwitch's flows, which have
-/// kept these kinds in.
-fn held(order: &Order, seen: &Assessment, kept_in: Vec<(Kind, String)>) -> Vec<Held> {
-    let Some(way) = seen.attachment.as_ref().map(|attachment| &attachment.way) else {
-        return Vec::new();
-    };
-    if let Some(text) = way.nowhere() {
-        return vec![Held { code: "no-way-out", kinds: Vec::new(), text }];
-    }
-    let round = order.round();
-    let by_settings = round.iter().flat_map(|frame| {
-        way.holds(frame.kind.cast()).into_iter().map(|hold| (frame.kind, "setting", hold.to_string()))
-    });
-    let by_flows = kept_in.into_iter().map(|(kind, why)| (kind, "flow", why));
-    let mut all: Vec<Held> = Vec::new();
-    for (kind, code, text) in by_settings.chain(by_flows) {
-        match all.iter_mut().find(|known| known.text == text) {
-            Some(known) if known.kinds.contains(&kind) => {}
-            Some(known) => known.kinds.push(kind),
-            None => all.push(Held { code, kinds: vec![kind], text }),
-        }
-    }
-    all
-}
-
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&subject(self.domain.as_ref(), self.device.as_deref(), Some(self.mac)))?;
@@ -306,8 +267,7 @@ impl fmt::Display for Explanation {
 /// The text, by rows of one or several lines.
 impl Explanation {
     fn rows(&self) -> [(&'static str, Vec<String>); 14] {
-        let path =
-            self.attachment.iter().map(|path| format!("{}: {}", path.kind.word(), path.hops.join(" -> ")));
+        let path = self.attachment.iter().flat_map(Path::lines);
         let mut next: Vec<String> = self.conditions.iter().filter_map(|unmet| unmet.remedy.clone()).collect();
         next.dedup();
         [

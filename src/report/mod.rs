@@ -10,6 +10,7 @@ pub(crate) mod multicast;
 pub(crate) mod names;
 pub(crate) mod note;
 pub mod page;
+pub(crate) mod path;
 pub(crate) mod record;
 mod round_time;
 pub mod snapshot;
@@ -20,5 +21,6 @@ pub(crate) mod timeline;
 pub(crate) mod unmet;
 pub mod waiting;
 
-pub(crate) use record::{Path, Report, VERSION};
+pub(crate) use path::Path;
+pub(crate) use record::{Report, VERSION};
 pub(crate) use text::{TRUNK, count};

@@ -16,6 +16,7 @@ use crate::report::evidence::{Evidence, Tally, millis};
 use crate::report::inquiry::Inquired;
 use crate::report::names::Names;
 use crate::report::note::Note;
+use crate::report::path::Path;
 use crate::report::round_time::RoundTime;
 use crate::report::unmet::Unmet;
 
@@ -96,34 +97,6 @@ pub struct Report {
     /// The guest was paused during the announcement.
     #[serde(skip)]
     pub held_up_by_pause: bool,
-}
-
-/// The attachment of a NIC in a report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Path {
-    /// Its shape.
-    pub kind: crate::path::attachment::Kind,
-    /// The bridge that decides the VLAN.
-    pub bridge: String,
-    /// The port there.
-    pub port: String,
-    /// The VLAN of the guest's untagged frames.
-    pub vlan: Option<u16>,
-    /// The hops from the host's end of the NIC to the edges.
-    pub hops: Vec<String>,
-}
-
-impl Path {
-    /// The path of the last observation, if it has one.
-    pub fn of(seen: &Assessment) -> Option<Path> {
-        seen.attachment.as_ref().map(|attachment| Path {
-            kind: attachment.kind,
-            bridge: attachment.bridge.clone(),
-            port: attachment.port.clone(),
-            vlan: seen.vlan,
-            hops: attachment.way.names().map(str::to_owned).collect(),
-        })
-    }
 }
 
 impl Report {

@@ -165,7 +165,7 @@ impl fmt::Display for Report {
         }
         f.write_str(if self.dry_run { " (dry run: nothing was sent)" } else { "" })?;
         if let Some(path) = &self.attachment {
-            write!(f, "\n  {}: {}", path.kind.word(), path.hops.join(" -> "))?;
+            path.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))?;
         }
         let addresses = self.addresses.iter().map(|a| format!("{} ({})", a.ip, a.source));
         let addresses = addresses.collect::<Vec<_>>().join(", ");

@@ -1,6 +1,7 @@
 //! Asks the host's bridges for facts that no frame shows: the port behind which they have learned the guest, and why they
 //! drop frames.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,13 @@ use crate::announcement::frame::{self, Frame};
 use crate::announcement::injection::Method;
 use crate::guest::target::printable;
 use crate::host::openvswitch::unixctl::{self, UnixctlError};
-use crate::path::attachment::{Attachment, Kind};
-use crate::path::hop::{Hop, Role};
+use crate::path::attachment::{self, Attachment, Kind};
+use crate::path::hop::{Hop, Role, Tag};
 use crate::path::link::{BridgePort, Links, PortState};
 use crate::path::ovs::{Ovs, Plugged};
 use crate::path::owner::Owner;
 use crate::path::readiness::Assessment;
+use crate::path::way_out::WayOut;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::Delivery;
 use crate::proof::fdb_show::Port;
@@ -143,9 +145,9 @@ pub(crate) async fn why(
         why[*number] = Some(if words.is_empty() { unknown() } else { words.join("; ") });
     }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
-    for (number, _) in asked {
+    for (number, frame) in asked {
         why[number] = match verdicts.next() {
-            Some(Ok(verdict)) => reason(host, seen, proof.path().hops(), &verdict),
+            Some(Ok(verdict)) => reason(host, seen, proof.path().hops(), frame, &verdict),
             Some(Err(error)) => Some(match &*error {
                 UnixctlError::NoAnswer(_) => "the reason is unknown: ovs-vswitchd does not answer".into(),
                 other => format!("the reason is unknown: {other}"),
@@ -175,18 +177,17 @@ fn filter(nwfilter: Option<&str>) -> String {
     format!("{}nft list ruleset, and ebtables", nwfilter.unwrap_or_else(|| "a filter, perhaps: see ".into()))
 }
 
-/// The uplinks of the deciding bridge that do not carry the guest's VLAN, or its untagged frames, by `tag` and `trunks` of their
-/// rows.
-fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment) -> Vec<String> {
+/// The uplinks of the deciding bridge that do not carry this VLAN, or untagged frames, by `tag` and `trunks` of their rows.
+fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment, vlan: Option<u16>) -> Vec<String> {
     let Some(attachment) = &seen.attachment else {
         return Vec::new();
     };
     let edges = hops.iter().filter(|hop| hop.role.is_edge());
     let ports = edges.filter_map(|hop| hop.via.as_ref()).filter(|via| via.bridge == attachment.bridge);
     let rows = ports.filter_map(|via| ovs.port_of(&via.bridge, &via.port));
-    let what = seen.vlan.map_or("untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
+    let what = vlan.map_or("untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
     // Open vSwitch takes an untagged frame for one of VLAN 0.
-    let vlan = seen.vlan.unwrap_or(0);
+    let vlan = vlan.unwrap_or(0);
     let closed = rows.filter_map(|row| {
         let (name, port) = (&row.port.name, row.port);
         let is_trunk = port.heeds_trunks();
@@ -208,47 +209,74 @@ fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment) -> Vec<String> {
     closed.collect()
 }
 
-/// Why Open vSwitch would keep frames of these kinds in as things stand. Nothing is sent.
-pub(crate) async fn kept_in(host: &Host, seen: &Assessment, order: &Order) -> Vec<(frame::Kind, String)> {
+/// The path of a frame: that of a trunk's depends on its VLAN.
+pub(crate) fn way_of<'a>(host: &Host, seen: &'a Assessment, order: &Order, frame: &Frame) -> Cow<'a, WayOut> {
+    let in_vlan = frame.vlan.and_then(|vlan| {
+        let (links, ovs) = (&host.links.borrow(), &host.ovs.borrow().ovs);
+        attachment::resolve(&order.target.plug, Tag::Vlan(vlan), links, ovs, &order.uplinks).ok()
+    });
+    match (in_vlan, &seen.attachment) {
+        (Some(attachment), _) => Cow::Owned(attachment.way),
+        (None, Some(attachment)) => Cow::Borrowed(&attachment.way),
+        (None, None) => Cow::default(),
+    }
+}
+
+/// A frame that would not leave as things stand.
+#[derive(Debug)]
+pub(crate) struct KeptIn {
+    pub frame: Frame,
+    /// A flow drops it, or no flow leads to an uplink; otherwise its uplinks are at fault.
+    pub by_flow: bool,
+    pub why: String,
+}
+
+/// The frames that would not leave by Open vSwitch, one of each kind and VLAN. Nothing is sent.
+pub(crate) async fn kept_in(host: &Host, seen: &Assessment, order: &Order) -> Vec<KeptIn> {
     let Some(attachment) = seen.attachment.as_ref().filter(|_| seen.unmet.is_empty()) else {
         return Vec::new();
     };
     let frames = order.round();
     let path = CapturePath::of(attachment, Method::PacketOut);
     let proof = Delivery::new(order.target.mac, &frames, path);
-    let mut kept: Vec<(frame::Kind, String)> = Vec::new();
-    let mut leaving: Vec<frame::Kind> = Vec::new();
+    let mut kept = Vec::new();
     for frame in frame::one_of_each(frames.iter()) {
         let Ok(Some(Ok(verdict))) =
             tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, &frame.bytes)).await
         else {
             break;
         };
-        if proof.is_bound_out(&verdict) {
-            leaving.push(frame.kind);
-        } else if kept.iter().all(|(kind, _)| *kind != frame.kind) {
-            let why = reason(host, seen, proof.path().hops(), &verdict);
-            kept.extend(why.map(|why| (frame.kind, why)));
-        }
+        let (hops, by_flow) = (proof.path().hops(), !proof.is_bound_out(&verdict));
+        let why =
+            if by_flow { reason(host, seen, hops, frame, &verdict) } else { fault(host, hops, &verdict) };
+        kept.extend(why.map(|why| KeptIn { frame: frame.clone(), by_flow, why }));
     }
-    // Of a trunk, a kind is kept in if it is in each VLAN.
-    kept.retain(|(kind, _)| !leaving.contains(kind));
     kept
 }
 
 /// Why a frame with this verdict does not leave: first the uplinks that do not carry its VLAN.
-fn reason(host: &Host, seen: &Assessment, hops: &[Hop], verdict: &Verdict) -> Option<String> {
+fn reason(host: &Host, seen: &Assessment, hops: &[Hop], frame: &Frame, verdict: &Verdict) -> Option<String> {
     let why = flow_or_fault(host, hops, verdict)?;
-    let closed = uncarried(&host.ovs.borrow().ovs, hops, seen).join("; ");
+    let closed = uncarried(&host.ovs.borrow().ovs, hops, seen, frame.vlan.or(seen.vlan)).join("; ");
     Some(if closed.is_empty() { why } else { format!("{closed}; {why}") })
+}
+
+/// The hops by which a frame with this verdict leaves Open vSwitch.
+fn outputs<'a>(hops: &'a [Hop], verdict: &Verdict) -> Vec<&'a Hop> {
+    let is_output = |hop: &&Hop| verdict.outputs.iter().any(|output| output.port == hop.name);
+    hops.iter().filter(|hop| hop.via.is_some()).filter(is_output).collect()
+}
+
+/// The faults of the uplinks that a frame with this verdict is bound for, if none of them works.
+fn fault(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
+    let outputs = outputs(hops, verdict);
+    broken(&host.links.borrow(), hops, |exit| outputs.iter().any(|hop| hop.via == exit.via))
 }
 
 /// The faults of the uplinks that a frame with this verdict is bound for, else the flow that keeps it in.
 fn flow_or_fault(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String> {
-    let is_output = |hop: &Hop| verdict.outputs.iter().any(|output| output.port == hop.name);
-    let outputs: Vec<&Hop> = hops.iter().filter(|hop| hop.via.is_some() && is_output(hop)).collect();
-    if !outputs.is_empty() {
-        return broken(&host.links.borrow(), hops, |exit| outputs.iter().any(|hop| hop.via == exit.via));
+    if !outputs(hops, verdict).is_empty() {
+        return fault(host, hops, verdict);
     }
     // On a healthy host, bridges for other networks may drop the frame, too.
     let led_on = |bridge: &str| {

@@ -82,7 +82,8 @@ fn the_page_has_every_key_of_the_json() {
         PAGE.assert_marked("Va", keys(&object).iter().map(String::as_str));
     }
     let kind = attachment::Kind::Ovs;
-    let path = Path { kind, bridge: String::new(), port: String::new(), vlan: None, hops: Vec::new() };
+    let (bridge, port) = (String::new(), String::new());
+    let path = Path { kind, bridge, port, vlan: None, hops: Vec::new(), from: Vec::new() };
     PAGE.assert_marked("Va", keys(&serde_json::to_value(path).unwrap()).iter().map(String::as_str));
     PAGE.assert_marked("Va", ["name", "uuid", "ip", "source"]);
 }

@@ -54,6 +54,11 @@ fn a_trunk_without_a_native_vlan_gets_a_tagged_rarp_in_each() {
 
     // One of its VLANs is dropped: that is told by its number.
     host.sh("ovs-ofctl add-flow br-int priority=9,dl_vlan=43,actions=drop");
+    let explained = host.announce(&["explain", "router"]).stdout;
+    let held = "  held        rarp in VLAN 43: br-int table 0: priority=9,dl_vlan=43 actions=drop\n";
+    assert!(explained.contains(held), "{explained}");
+    let explained = report(&host.announce(&["explain", "router", "--json"]));
+    assert_eq!(explained["holds"][0]["vlans"], serde_json::json!([43]));
     let run = host.announce(&[&["--vm", "router"], &ROUNDS[..]].concat());
     assert!(report(&run)["stuck"][0].as_str().unwrap().starts_with("rarp in VLAN 43 "), "{run:#?}");
 }

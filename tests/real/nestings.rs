@@ -69,6 +69,41 @@ fn tried(script: &str, expected: Result<&str, &str>) {
     }
 }
 
+/// A path with several edges.
+#[test]
+fn explain_shows_each_branch_of_a_path() {
+    require!(lab, ovs);
+    let tunnel =
+        "ip address add 198.51.100.1/24 dev up0; ip neighbour add 198.51.100.2 lladdr 2:0:0:0:0:2 dev up0
+        ovs-vsctl add-port br-int vx0 -- set Interface vx0 type=vxlan options:remote_ip=198.51.100.2";
+    for (script, branches) in [
+        (TWO.to_owned(), "linux-bridge: TAP -> br0\n                -> up0\n                -> up1\n"),
+        (
+            "uplink up1; ovs br-int TAP; ovs br-ex; bond br-ex bond0 up0 up1; patch br-int br-ex; ovs br-lan; patch br-int br-lan
+             bridge lan; internal br-lan leg; ip link set leg master lan; uplink up2; ip link set up2 master lan"
+                .to_owned(),
+            "ovs: TAP -> br-int\n                -> br-ex -> bond0 -> up0\n                -> br-ex -> bond0 -> up1\n                -> br-lan -> leg -> lan -> up2\n",
+        ),
+        (
+            format!("ovs br-int TAP; {tunnel}; uplink up1; ovs-vsctl add-port br-int up1"),
+            "ovs: TAP -> br-int\n                -> up1\n                -> vx0 -> up0\n",
+        ),
+    ] {
+        let stand = Stand::new(Host::build().ovs().start());
+        let tap = stand.nic.tap();
+        stand.host.sh(&format!("{HELPERS}\n{}", script.replace("TAP", &tap)));
+        let path = format!("  path        {}", branches.replace("TAP", &tap));
+        // ovs-vswitchd tells later by which device a tunnel leaves.
+        crate::common::eventually(&format!("{path} of {script}"), || {
+            stand.announce(&["explain"]).stdout.contains(&path).then_some(())
+        });
+        let hops = &crate::common::report(&stand.announce(&["explain", "--json"]))["attachment"];
+        let (names, from) = (hops["hops"].as_array().unwrap(), hops["from"].as_array().unwrap());
+        let leaves = (0..names.len()).filter(|at| !from.contains(&(*at).into()));
+        assert_eq!((from.len(), leaves.count()), (names.len(), path.matches("  -> ").count()), "{hops:#}");
+    }
+}
+
 const HELPERS: &str = r#"
 bridge() { # NAME PORT...; else bridge(8)
     case $1 in link) command bridge "$@"; return ;; esac
@@ -93,7 +128,14 @@ internal() { # BRIDGE PORT
     ovs-vsctl add-port "$1" "$2" -- set Interface "$2" type=internal
     ip link set "$2" up
 }
+bond() { # BRIDGE NAME PORT...
+    ovs-vsctl add-bond "$@" bond_mode=active-backup
+}
+patch() { # A B
+    ovs-vsctl add-port "$1" "$1-$2" -- set Interface "$1-$2" type=patch options:peer="$2-$1" \
+        -- add-port "$2" "$2-$1" -- set Interface "$2-$1" type=patch options:peer="$1-$2"
+}
 uplink() { # NAME: beside up0
-    ip link add "$1" type veth peer name wire1 netns wire
-    ip link set "$1" up; ip -n wire link set wire1 up
+    ip link add "$1" type veth peer name "wire${1#up}" netns wire
+    ip link set "$1" up; ip -n wire link set "wire${1#up}" up
 }"#;

@@ -43,6 +43,29 @@ guest_heard 10 near0
 # What the bridge itself sends would be in another VLAN.
 ! announce_from tap0 --inject fdb || fail 'fdb passed by the VLANs'
 
+part 'a VLAN that the uplink does not forward'
+bridge vlan set dev up0 vid 100 state blocking
+listen far0
+status=0
+announce_from tap0 --ip $ipv4 --count 2 --wait 0 || status=$?
+[ "$status" = 1 ] || fail "announce: exit status $status"
+report_says '"outcome":"failed"' '"stuck":["reached tap0, did not leave br0: the port up0 of br0 is blocking in VLAN 100"]'
+stop_listening
+! grep -qF ' > ' far0.frames || fail 'a frame left in a VLAN that does not forward'
+announce explain --dev tap0 --mac "$mac" --ip $ipv4 >tap0.explained
+grep -qF 'held        arp-request, arp-reply, rarp: the port up0 of br0 is blocking in VLAN 100' tap0.explained ||
+    fail "$(cat tap0.explained)"
+bridge vlan set dev up0 vid 100 state forwarding
+announcement_is_heard tap0 far0 100
+
+part 'a VLAN in which the port does not forward at first'
+bridge vlan set dev tap0 vid 100 state learning
+later 1 tap0 bridge vlan set dev tap0 vid 100 state forwarding
+announcement_is_heard tap0 far0 100
+grep -qF 'the port is learning in VLAN 100' tap0.log || fail 'the state is not named'
+first_frame_came_after 0
+guest_heard 0 tap0
+
 # These wait most of the time, so they do it side by side.
 
 late_pvid() {

@@ -162,6 +162,58 @@ end_capture $outer
 [ "$(grep -c 'VXLAN.*vni 7' far5.seen)" = 5 ] || fail "$(cat far5.seen)"
 report_says '"departure":null' '"unseen":"vxlan_sys_4789 is a tunnel, and its outgoing frames are not captured'
 
+# Writes the encapsulated frames that reach far5, until `heard_in_tunnel`.
+look_into_tunnel() { # UDP PORT
+    evidence="$evidence far5.seen"
+    tcpdump -i far5 -Q in -nl --immediate-mode udp port "$1" >far5.seen 2>far5.looks &
+    outer=$!
+    until_true grep 'listening on' far5.looks
+}
+
+heard_in_tunnel() { # COUNT
+    end_capture $outer
+    [ "$(grep -c 'vni 0x7\|vni 7' far5.seen)" = "$1" ] || fail "not $1 encapsulated frames"
+}
+
+for tunnel in vxlan:4789 geneve:6081; do
+    kind=${tunnel%:*}
+    part "a $kind tunnel of the datapath of the kernel, whose frames are seen on the NIC below"
+    ovs-vsctl set interface vxlan-1 type=$kind
+    leads_over_up5() {
+        announce explain --dev tap5 --mac "$mac" | grep 'tap5 -> br-tun -> vxlan-1 .*-> up5$'
+    }
+    until_true leads_over_up5
+    departure='"departure":{"device":"up5","bridge":"br-tun","port":"vxlan-1","vlan":null,"edge":"tunnel","vni":7}'
+    look_into_tunnel ${tunnel#*:}
+    trace_from 0 tap5
+    report_says "$departure" '"stuck":[]' '"unseen":null'
+    heard_in_tunnel 5
+
+    part "a $kind tunnel of the datapath of the kernel, and a flow that drops what would enter it"
+    ovs-ofctl add-flow br-tun priority=100,in_port=tap5,actions=drop
+    look_into_tunnel ${tunnel#*:}
+    status=0
+    announce_from tap5 --ip $ipv4 --count 2 --wait 0 || status=$?
+    [ $status = 1 ] || fail "announce: exit status $status"
+    report_says '"outcome":"failed"' '"rounds":0' '"departure":null' \
+        '"error":"no frame left the host: did not leave br-tun: br-tun table 0: priority=100,in_port=tap5 actions=drop"'
+    heard_in_tunnel 0
+
+    part "a $kind tunnel of the datapath of the kernel, when that flow goes"
+    look_into_tunnel ${tunnel#*:}
+    : >tap5.log
+    announce_from tap5 --ip $ipv4 --count 1 --wait 60s &
+    announcing=$!
+    until_true grep 'lost, and sent again' tap5.log
+    ovs-ofctl del-flows br-tun in_port=tap5
+    report=tap5.json
+    wait $announcing || fail 'announce failed'
+    # The flow may go in the middle of a round.
+    report_says '"outcome":"announced"' '"rounds":1' "$departure"
+    end_capture $outer
+    grep -q 'vni 0x7\|vni 7' far5.seen || fail 'no encapsulated frame'
+done
+
 part 'the datapath of the kernel, behind a hybrid plug, and its tag is the dead VLAN'
 tap tap3
 ip link add qvb3 up type veth peer name qvo3

@@ -82,7 +82,8 @@ class Instance:
         """Looks at its private memory, descriptors and threads, if it lives."""
         proc = pathlib.Path(f"/proc/{self.pid}")
         with contextlib.suppress(OSError, TypeError):
-            private = sum(map(int, re.findall(r"^Private_\w+:\s+(\d+)", (proc / "smaps_rollup").read_text(), re.M)))
+            # What it has written to: no part of a file, which other instances share or do not.
+            private = int(re.search(r"^Private_Dirty:\s+(\d+)", (proc / "smaps_rollup").read_text(), re.M)[1])
             threads = int(re.search(r"^Threads:\s+(\d+)", (proc / "status").read_text(), re.M)[1])
             self.end = {"private_kb": private, "descriptors": self.descriptors(), "threads": threads}
             self.begin, self.seconds = self.begin or self.end, time.time() - self.started

@@ -11,11 +11,13 @@ use crate::path::attachment;
 use crate::path::ovs::{Ovs, Plugged};
 use crate::run::order::MAX_TRUNK_VLANS;
 
+/// So many of nova's ports are named in a line.
+const MAX_NAMED: usize = 8;
+
 /// Every NIC of a guest, in the order of its XML, each followed by the sub-ports of its trunk.
 pub(crate) fn of(known: Known, config: &Config, ovs: &Ovs) -> Vec<Nic> {
     let marked = |mac| ovs.of_mac(mac).find_map(|port| port.interface.external_ids.get("iface-id").cloned());
-    let unmatched: Vec<String> =
-        target::unmatched(&known.domain, marked).into_iter().map(str::to_owned).collect();
+    let unmatched = listed(&target::unmatched(&known.domain, marked));
     // The transient NIC of a team has the MAC of the one that stays, and none of its ports.
     let taken: Vec<String> = known.domain.interfaces.iter().filter_map(|nic| nic.device.clone()).collect();
     let mut all = Vec::new();
@@ -89,8 +91,16 @@ fn plug_of(port: Plugged<'_>) -> Plug {
     Plug { device: Some(port.interface.name.clone()), interface_id, socket: None }
 }
 
+/// The names in a line that each NIC of the guest may need.
+fn listed(names: &[&str]) -> String {
+    match names.len().saturating_sub(MAX_NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..MAX_NAMED].join(", ")),
+    }
+}
+
 /// Logs address faults of a NIC that the operator can repair.
-fn advise(target: &Target, unmatched: &[String], config: &Config) {
+fn advise(target: &Target, unmatched: &str, config: &Config) {
     let of = |source: Source| target.addresses.iter().filter(move |address| address.source == source);
     let ips = |addresses: Vec<&Address>| {
         addresses.iter().map(|address| address.ip.to_string()).collect::<Vec<_>>().join(", ")
@@ -101,7 +111,7 @@ fn advise(target: &Target, unmatched: &[String], config: &Config) {
             "{}: it cannot be matched with one of nova's ports, so none of their addresses is announced: {}; name them under \
              [nic.\"{}\"]",
             subject(),
-            unmatched.join(", "),
+            unmatched,
             target.mac
         );
     }
@@ -140,6 +150,13 @@ mod tests {
         );
         let domain = Domain::parse(&xml).unwrap();
         Known { addresses: vec![Vec::new(); domain.interfaces.len()], gateways: Vec::new(), domain }
+    }
+
+    #[test]
+    fn a_line_about_one_nic_does_not_name_the_ports_of_thousands() {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+        assert_eq!(listed(&names[..8]), "a, b, c, d, e, f, g, h");
+        assert_eq!(listed(&names), "a, b, c, d, e, f, g, h and 2 more");
     }
 
     fn mark(ovs: &mut Ovs, port: &str, key: &str, value: &str) {

@@ -38,10 +38,10 @@ impl Reader {
             return News::Everything;
         };
         let devices: BTreeSet<&str> = devices.collect();
-        // A device in Open vSwitch that no guest has leads on, whichever device it is.
+        // A device in Open vSwitch that is not one guest's leads on, whichever device it is.
         let leads_on = |device: &&str| {
             let plugged = state.ovs.named(device);
-            plugged.is_some_and(|plugged| !plugged.interface.is_guests())
+            plugged.is_some_and(|plugged| plugged.interface.names().is_none())
         };
         // A marked port may be the far end of a veth, behind which there are other guests, or in a Linux bridge, too.
         let is_between = |row: &&str| {

@@ -291,7 +291,7 @@ impl Interface {
     }
 
     /// The names by which the NIC of a guest finds this port, if that is on no other guest's path.
-    pub(super) fn names(&self) -> Option<Vec<&str>> {
+    pub(crate) fn names(&self) -> Option<Vec<&str>> {
         let (id, socket) = (self.external_ids.get(IFACE_ID), self.options.get("vhost-server-path"));
         let names = std::iter::once(&self.name);
         match self.kind.as_str() {

@@ -236,7 +236,7 @@ fn json_is_one_object_a_line_with_its_keys() {
     let run = bridge().announce(&words(&format!("{ON_A_BRIDGE} --dry-run --json")));
     let nic = object(&run);
     assert_keys(&nic, KEYS);
-    assert_keys(&nic["attachment"], "kind bridge port vlan hops");
+    assert_keys(&nic["attachment"], "kind bridge port vlan hops from");
     assert_keys(&nic["addresses"][0], "ip source");
     assert_keys(&nic["frames"], "rarp arp_request arp_reply na ask solicit");
     assert_eq!(

@@ -227,10 +227,11 @@ fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> impl Iterator<Item = Waiting>
 }
 
 impl Shown {
-    /// Those of the loop, and those of the daemon's start and configuration.
+    /// Those of the loop, and those that are known here.
     fn gauges(&self) -> Gauges {
         let started: Option<jiff::Timestamp> = self.daemon.started_at.parse().ok();
         Gauges {
+            in_progress: self.entries.len(),
             start_time: started.map_or(0, |at| u64::try_from(at.as_second()).unwrap_or_default()),
             reload_failed: self.daemon.config_error.is_some(),
             paused_seconds: self.now.paused.as_ref().map_or(0, |paused| paused.left().as_secs()),
@@ -306,6 +307,7 @@ mod tests {
         board.count(|metrics| metrics.event(Cause::Migrated));
         let told = read(&board);
         assert_eq!((told.in_progress.len(), told.waiting.len(), told.announcements.len()), (1, 1, 1));
+        assert_eq!(told.gauges.in_progress, 1);
         let text = String::from_utf8(board.status(Instant::now()).to_vec()).unwrap();
         assert_eq!(serde_json::to_string(&told).unwrap(), text);
     }

@@ -74,8 +74,8 @@ OLDER = [f"sysctl.net.{option}" for option in (
 )]
 
 
-def build(lab, directory, programs):
-    """Makes the guest's `kernel` and `initramfs` in that directory."""
+def build(lab, directory, programs=()):
+    """Makes the guest's `kernel` and `initramfs`, with these programs, in that directory."""
     unpacked = directory / "unpacked"
     _output(lab / "vm", "--kernel", unpacked)
     version = next((unpacked / "lib/modules").iterdir()).name
@@ -85,7 +85,8 @@ def build(lab, directory, programs):
         (root / name).mkdir(parents=True)
     busybox = root / "bin/busybox"
     busybox.write_bytes(pathlib.Path(_output("which", "busybox").strip()).read_bytes())
-    _copy(programs / "examples/member", root)
+    for program in programs:
+        _copy(program, root)
     init = root / "init"
     init.write_text(INIT.format(**globals()))
     needed = _output("modprobe", "-d", unpacked, "-S", version, "-a", "--show-depends", "virtio_net", "virtio_pci")

@@ -15,9 +15,11 @@ sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 LAB = HERE.parent / "lab"
 sys.path.insert(0, str(LAB))  # so that the benchmarks can import migration_lab
+
+from chaos_lab.audit import spread  # noqa: E402
+
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target"))
 ANNOUNCE = TARGET / "release/announce"
-TICKS = os.sysconf("SC_CLK_TCK")
 # libvirt's test driver, in the host's libvirtd. It forgets its guests when its last connection is closed.
 TEST_DRIVER = "test+unix:///default?socket=/run/libvirt/libvirt-sock"
 
@@ -83,9 +85,14 @@ def announced(configuration, program=ANNOUNCE.with_name("announced"), **more):
 
 
 def cpu(pid):
-    """Seconds of CPU time."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Seconds of CPU time, by the process's clock (clock_getcpuclockid(3))."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def row(name, seconds):
+    """A line of a table | measured | runs | median ms | p99 ms | max ms |."""
+    told = spread([second * 1e3 for second in seconds])
+    print(f"| {name} | {told['count']} | {told['median']:.2f} | {told['p99']:.2f} | {told['max']:.2f} |", flush=True)
 
 
 def status():

@@ -188,7 +188,7 @@ def _words(frame):
 
 
 def spread(values):
-    """How many, the median, and the worst."""
+    """How many, the median, the 99th of a hundred, and the worst."""
     values = sorted(values)
     p99 = values[min(len(values) - 1, int(len(values) * 0.99))]
     return {"count": len(values), "median": statistics.median(values), "p99": p99, "max": values[-1]}

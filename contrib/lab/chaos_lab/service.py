@@ -67,6 +67,11 @@ def services(host):
     }
 
 
+def private_kb(pid):
+    """The memory that a process has written to: no part of a file, which other instances share or do not."""
+    return int(re.search(r"^Private_Dirty:\s+(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1])
+
+
 @dataclasses.dataclass
 class Instance:
     """One process of announced: what it had in its first second, and at the last look."""
@@ -80,12 +85,9 @@ class Instance:
 
     def measure(self):
         """Looks at its private memory, descriptors and threads, if it lives."""
-        proc = pathlib.Path(f"/proc/{self.pid}")
         with contextlib.suppress(OSError, TypeError):
-            # What it has written to: no part of a file, which other instances share or do not.
-            private = int(re.search(r"^Private_Dirty:\s+(\d+)", (proc / "smaps_rollup").read_text(), re.M)[1])
-            threads = int(re.search(r"^Threads:\s+(\d+)", (proc / "status").read_text(), re.M)[1])
-            self.end = {"private_kb": private, "descriptors": self.descriptors(), "threads": threads}
+            threads = int(re.search(r"^Threads:\s+(\d+)", pathlib.Path(f"/proc/{self.pid}/status").read_text(), re.M)[1])
+            self.end = {"private_kb": private_kb(self.pid), "descriptors": self.descriptors(), "threads": threads}
             self.begin, self.seconds = self.begin or self.end, time.time() - self.started
 
     def descriptors(self):

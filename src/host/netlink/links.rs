@@ -119,8 +119,8 @@ async fn follow(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Error {
     }
 }
 
-/// Applies a message; returns whether that changed anything. If it is about a port of a bridge with spanning trees for groups of VLANs, the port's state in each VLAN may have
-/// changed, which no message tells: the port is added to `untold`.
+/// Applies a message; returns whether that changed anything. If it is about a port of a bridge with spanning trees for groups of
+/// VLANs, the port's state in each VLAN may have changed, which no message tells: the port is added to `untold`.
 fn take(links: &mut Links, message: &Message<'_>, untold: &mut BTreeSet<u32>) -> bool {
     let changed = apply(links, message);
     let is_of_bridge =

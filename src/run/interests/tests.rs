@@ -239,7 +239,10 @@ impl World {
             let tag = if tag == 0 { json!(["set", []]) } else { json!(tag) };
             let of_port = json!({"name": name, "interfaces": ["uuid", interface], "tag": tag, "other_config": map(&other)});
             let number = if ofport { json!(at + 1) } else { json!(["set", []]) };
-            let of_interface = json!({"name": name, "type": kind, "ofport": number, "external_ids": map(&ids), "options": map(&options), "status": map(&status)});
+            let of_interface = json!({
+                "name": name, "type": kind, "ofport": number,
+                "external_ids": map(&ids), "options": map(&options), "status": map(&status),
+            });
             self.rows.insert(at, (bridge, of_port, of_interface));
         }
         let rows = self.rows.get(&at);

@@ -2,8 +2,7 @@
 //!
 //! Its main loop reads the database, answers OpenFlow messages and then reconfigures its bridges, in this order (`bridge_run`,
 //! Open vSwitch's `vswitchd/bridge.c`). So a change that has been reported is carried out when two messages have been answered, of
-//! which the second was sent after the answer to the first. One bridge answers for all. The database may have told ovs-vswitchd a moment
-//! later than this program; a first round that is lost by that is repeated at once where departures are watched.
+//! which the second was sent after the answer to the first. One bridge answers for all.
 
 use std::io;
 use std::path::{Path, PathBuf};

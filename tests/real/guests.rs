@@ -2,8 +2,8 @@
 
 use crate::common::rounds::{announcements, words};
 use crate::common::{
-    Attachment, Capture, DEADLINE, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site, guest,
-    kinds, linux_bridge, ovs, require, rounds,
+    Attachment, Capture, DEADLINE, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site,
+    eventually, guest, kinds, linux_bridge, ovs, require, rounds,
 };
 use serde_json::Value;
 
@@ -289,9 +289,12 @@ fn lease(host: &Host, mac: &str) -> String {
          ip netns exec client busybox udhcpc -i eth0 -t 20 -n -q -f -s /bin/true
          ip link delete client0"
     ));
-    let leases = host.sh("virsh net-dhcp-leases lan");
-    let of_mac = leases.lines().find(|line| line.contains(mac)).unwrap_or_else(|| panic!("{leases}"));
-    let address = of_mac.split_whitespace().find(|word| word.contains('/')).unwrap();
+    // dnsmasq answers the client first and has libvirt's program note the lease after that.
+    let address = eventually("the lease in libvirt's list", || {
+        let leases = host.sh("virsh net-dhcp-leases lan");
+        let of_mac = leases.lines().find(|line| line.contains(mac))?;
+        of_mac.split_whitespace().find(|word| word.contains('/')).map(str::to_owned)
+    });
     address.split('/').next().unwrap().to_owned()
 }
 

@@ -123,6 +123,8 @@ struct Run {
     flows: Option<Monitored>,
     /// The next round may be sent.
     has_turn: bool,
+    /// The last look, if it found the port ready.
+    last_look: Option<Look>,
     /// What was shown last.
     shown: Shown,
     /// Why rounds were lost, and when that was found out.
@@ -134,6 +136,16 @@ struct Run {
     began: Instant,
     /// The simulated time of a dry run, once the port is ready.
     supposed: Option<Duration>,
+}
+
+/// A look at the host.
+struct Look {
+    seen: Arc<Assessment>,
+    /// What it was for.
+    guest: GuestState,
+    order: Arc<Order>,
+    /// How often something that concerns it had changed then.
+    changes: u64,
 }
 
 type Preparing = Pin<Box<dyn Future<Output = Result<Way, InjectorError>> + Send>>;
@@ -160,6 +172,7 @@ impl Run {
             guest_answer: None,
             flows: None,
             has_turn: false,
+            last_look: None,
             shown: Shown::default(),
             lost_why: None,
             link: None,
@@ -191,8 +204,7 @@ impl Run {
     async fn go_on(&mut self, host: &Host, interest: &mut Interest, signals: &mut Signals) -> Next {
         self.heed(signals);
         let guest = *signals.guest.borrow_and_update();
-        let seen = self.order.look(host, guest);
-        interest.follow(&self.order.target, &seen);
+        let seen = self.look(host, guest, interest);
         self.machine.observe(self.now(), &seen);
         self.leave_out(&seen);
         if !self.machine.is_ready() {
@@ -222,6 +234,26 @@ impl Run {
             Step::Done => return Next::End(Box::new(self.report(host, &seen).await)),
         }
         Next::Look
+    }
+
+    /// Looks at the host. What a look has found ready stays so until something that concerns it changes.
+    fn look(&mut self, host: &Host, guest: GuestState, interest: &mut Interest) -> Arc<Assessment> {
+        let changes = interest.changes(&host.links.borrow(), &host.ovs.borrow());
+        let is_same = |last: &&Look| {
+            last.guest == guest && Some(last.changes) == changes && Arc::ptr_eq(&last.order, &self.order)
+        };
+        if let Some(last) = self.last_look.as_ref().filter(is_same) {
+            return last.seen.clone();
+        }
+        let seen = Arc::new(self.order.look(host, guest));
+        interest.follow(&self.order.target, &seen);
+        self.last_look = changes.filter(|_| seen.is_ready()).map(|changes| Look {
+            seen: seen.clone(),
+            guest,
+            order: self.order.clone(),
+            changes,
+        });
+        seen
     }
 
     fn now(&self) -> Duration {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -24,14 +25,25 @@ pub(crate) struct Interests(Arc<Mutex<Registry>>);
 struct Registry {
     /// By the hash of a name: two names with the same hash cost a look too many.
     by_name: BTreeSet<(u64, u64)>,
-    all: BTreeMap<u64, Arc<Notify>>,
+    all: BTreeMap<u64, Arc<Wake>>,
     /// The number of the last.
     last: u64,
+    /// The revisions of the devices and of OVSDB's rows up to which all that changed has woken what it concerns.
+    read: Option<Revisions>,
     /// Devices that are a way out, though they be a guest's.
     uplinks: Uplinks,
     /// Announcements that were woken.
     #[cfg(test)]
     woken: usize,
+}
+
+type Revisions = (u64, u64);
+
+#[derive(Debug, Default)]
+struct Wake {
+    notify: Notify,
+    /// How often it was woken.
+    count: AtomicU64,
 }
 
 /// What concerns one announcement.
@@ -41,7 +53,7 @@ pub(crate) struct Interest {
     number: u64,
     /// Sorted.
     names: Vec<u64>,
-    woken: Arc<Notify>,
+    wake: Arc<Wake>,
 }
 
 impl Interests {
@@ -55,8 +67,11 @@ impl Interests {
         tokio::spawn(async move {
             let mut reader = Reader::default();
             loop {
-                let news = reader.look(&links.borrow_and_update(), &ovs.borrow_and_update());
-                to.lock().wake(&news);
+                let (news, read) = {
+                    let (links, ovs) = (links.borrow_and_update(), ovs.borrow_and_update());
+                    (reader.look(&links, &ovs), revisions(&links, &ovs))
+                };
+                to.lock().take_in(&news, read);
                 let changed = tokio::select! {
                     changed = links.changed() => changed,
                     changed = ovs.changed() => changed,
@@ -71,13 +86,13 @@ impl Interests {
 
     /// An announcement begins, which is woken by whatever concerns all; `uplinks` are those of the configuration.
     pub(crate) fn begin(&self, uplinks: &Uplinks) -> Interest {
-        let woken = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
         let mut registry = self.lock();
         registry.last += 1;
         registry.uplinks.clone_from(uplinks);
         let number = registry.last;
-        registry.all.insert(number, woken.clone());
-        Interest { interests: self.clone(), number, names: Vec::new(), woken }
+        registry.all.insert(number, wake.clone());
+        Interest { interests: self.clone(), number, names: Vec::new(), wake }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -92,6 +107,12 @@ impl Interests {
 }
 
 impl Registry {
+    /// Wakes what is concerned by the news until these revisions.
+    fn take_in(&mut self, news: &News, read: Revisions) {
+        self.wake(news);
+        self.read = Some(read);
+    }
+
     fn wake(&mut self, news: &News) {
         let numbers: Vec<u64> = match news {
             News::Ports(ports) if !ports.iter().any(|port| self.uplinks.has(port)) => {
@@ -104,7 +125,10 @@ impl Registry {
             _ => self.all.keys().copied().collect(),
         };
         let woken = numbers.iter().filter_map(|number| self.all.get(number));
-        woken.for_each(|woken| woken.notify_one());
+        for wake in woken {
+            wake.count.fetch_add(1, Ordering::Relaxed);
+            wake.notify.notify_one();
+        }
         #[cfg(test)]
         {
             self.woken += numbers.len();
@@ -130,9 +154,15 @@ impl Interest {
         }
     }
 
+    /// How often something that may concern it has changed, until the host was as it is here; `None` if that is not known yet.
+    pub(crate) fn changes(&self, links: &Links, ovs: &ovsdb::State) -> Option<u64> {
+        let is_read = self.interests.lock().read == Some(revisions(links, ovs));
+        is_read.then(|| self.wake.count.load(Ordering::Relaxed))
+    }
+
     /// Waits for a change that may concern it since the last one.
     pub(crate) async fn changed(&self) {
-        self.woken.notified().await;
+        self.wake.notify.notified().await;
     }
 }
 
@@ -144,6 +174,10 @@ impl Drop for Interest {
         }
         registry.all.remove(&self.number);
     }
+}
+
+fn revisions(links: &Links, ovs: &ovsdb::State) -> Revisions {
+    (links.changes().revision(), ovs.ovs.changes.revision())
 }
 
 fn hash(name: &str) -> u64 {

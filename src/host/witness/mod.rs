@@ -13,8 +13,8 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use pnet_base::MacAddr;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 use super::sys::{packet, readable};
 use crate::proof::capture_filter::MAX_GUESTS;
@@ -24,18 +24,15 @@ use crate::proof::sighting::Sighting;
 mod reception;
 mod socket;
 
-use reception::{Clocks, receive};
-use socket::{MAX_REPLIES, Socket, Watched, announcements, program, tunnels};
+use reception::Clocks;
+use socket::{MAX_REPLIES, Socket, Watched, announcements, program};
 
 /// The receive buffer of a socket: about fifty frames.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The same where a frame of a round leaves in as many copies as its network has other hosts, as far as
 /// `net.core.rmem_max` admits.
 const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
-/// The number of frames read from a socket at once; then reading pauses, so that a guest that floods the network with
-/// announcements of its own delays nothing else.
-const MAX_BATCH: usize = 64;
-const MAX_TUNNEL_BATCH: usize = 512;
+/// Reading pauses after each batch, so that a guest that floods the network with announcements of its own delays nothing else.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
@@ -155,7 +152,11 @@ impl Witness {
             if socket.hears_outgoing() != hears {
                 let _ = packet::ignore_outgoing(&socket.fd, hears);
             }
-            return socket.refilter();
+            if socket.watched.iter().any(|watched| watched.is_guests) {
+                return socket.refilter();
+            }
+            socket.lacks();
+            return Ok(());
         }
         let is_guests = watched.is_guests;
         let buffer = if watched.tunnel.is_some() { TUNNEL_RECEIVE_BUFFER } else { RECEIVE_BUFFER };
@@ -166,16 +167,27 @@ impl Witness {
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&fd, sockopt::RcvBuf, &buffer)?;
         let (reader, stopped) = oneshot::channel();
+        let hastened = Arc::new(Notify::new());
         let waiting = readable(fd.try_clone()?)?;
-        tokio::spawn(self.clone().read(ifindex, waiting, stopped));
-        on.push(Socket { fd, watched, emptied, is_behind: false, _reader: reader });
+        tokio::spawn(self.clone().read(ifindex, waiting, hastened.clone(), stopped));
+        let (lacks, due) = (false, None);
+        on.push(Socket { fd, watched, emptied, is_behind: false, lacks, due, hastened, _reader: reader });
         Ok(())
     }
 
-    async fn read(self, ifindex: u32, waiting: AsyncFd<OwnedFd>, mut stopped: oneshot::Receiver<()>) {
+    async fn read(
+        self,
+        ifindex: u32,
+        waiting: AsyncFd<OwnedFd>,
+        hastened: Arc<Notify>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
         loop {
+            let due = self.lock().refilter(ifindex);
             tokio::select! {
                 _ = &mut stopped => break,
+                () = hastened.notified() => {}
+                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
                 ready = waiting.readable() => match ready {
                     Ok(mut ready) => {
                         ready.clear_ready();
@@ -216,29 +228,23 @@ impl Default for Witness {
 impl Sockets {
     /// Passes frames received on a device to their announcements; returns whether more may be queued.
     fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
-        let mut is_more = false;
-        for socket in self.on.get_mut(&ifindex).into_iter().flatten() {
-            let tunnels = tunnels(&socket.watched);
-            let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
-            // A device that goes down causes one error, which does not matter here.
-            for _ in 0..2 {
-                let mut read = 0;
-                while read < batch {
-                    match receive(&socket.fd, clocks, socket.emptied) {
-                        Ok(Some(seen)) => socket.tell(ifindex, &seen, &tunnels),
-                        Ok(None) => {
-                            socket.emptied = clocks.ours();
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                    read += 1;
-                }
-                socket.is_behind = read == batch;
+        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
+        sockets.map(|socket| socket.collect(ifindex, clocks)).fold(false, |is_more, more| is_more | more)
+    }
+
+    /// Sets the filters that are due; returns when the next is.
+    fn refilter(&mut self, ifindex: u32) -> Option<Instant> {
+        let now = Instant::now();
+        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
+        let left = sockets.filter_map(|socket| match socket.due {
+            Some(due) if due <= now => {
+                // What a filter lacks is tried again when a round begins.
+                let _ = socket.refilter();
+                None
             }
-            is_more |= socket.is_behind;
-        }
-        is_more
+            due => due,
+        });
+        left.min()
     }
 
     fn of(&mut self, ifindex: u32, number: u64) -> impl Iterator<Item = &mut Socket> {
@@ -259,7 +265,9 @@ impl Watch {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
         for point in &self.points {
-            sockets.collect(point.ifindex, clocks);
+            for socket in sockets.of(point.ifindex, self.number) {
+                socket.collect(point.ifindex, clocks);
+            }
         }
         drop(sockets);
         std::iter::from_fn(|| self.sightings.try_recv().ok()).collect()
@@ -326,8 +334,9 @@ impl Watch {
                 if socket.hears_outgoing() != hears {
                     let _ = packet::ignore_outgoing(&socket.fd, hears);
                 }
-                if socket.awaiting() != awaits {
-                    let _ = socket.refilter();
+                if (socket.lacks || socket.awaiting() != awaits) && socket.refilter().is_err() {
+                    let own = socket.watched.iter_mut().filter(is_it);
+                    own.for_each(|watched| watched.missed = true);
                 }
             }
         }
@@ -341,7 +350,7 @@ impl Drop for Watch {
             for socket in sockets.of(point.ifindex, self.number) {
                 socket.watched.retain(|watched| watched.watch != self.number);
                 if !socket.watched.is_empty() {
-                    let _ = socket.refilter();
+                    socket.exceeds();
                 }
             }
             let Some(on) = sockets.on.get_mut(&point.ifindex) else {

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use pnet_base::MacAddr;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::reception::Seen;
+use super::reception::{Clocks, Seen, receive};
 use crate::host::sys::packet;
 use crate::path::tunnel::Encapsulation;
 use crate::proof::capture_filter::{self, Guests};
@@ -26,6 +28,16 @@ const MAX_ANNOUNCEMENTS: u32 = 512;
 /// The same with their copies to other hosts.
 const MAX_COPIES: u32 = 16 * MAX_ANNOUNCEMENTS;
 
+/// The number of frames read from a socket at once.
+const MAX_BATCH: usize = 64;
+const MAX_TUNNEL_BATCH: usize = 512;
+
+/// Setting a filter of 64 guests takes the kernel about a millisecond, as long as all other work of an announcement. So it is set
+/// once for all guests that have come within this time, or when a round of one begins.
+const LACK_TIME: Duration = Duration::from_millis(20);
+/// The same for guests that have gone: their frames are ignored until then.
+const EXCESS_TIME: Duration = Duration::from_secs(1);
+
 /// A packet socket on one device, and the announcements that share it.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -35,6 +47,12 @@ pub(super) struct Socket {
     pub(super) emptied: Instant,
     /// The last reading ended before it had no frame.
     pub(super) is_behind: bool,
+    /// The filter does not pass all that is wanted.
+    pub(super) lacks: bool,
+    /// When the filter is to be set.
+    pub(super) due: Option<Instant>,
+    /// Tells the task that waits for frames of an earlier `due`.
+    pub(super) hastened: Arc<Notify>,
     /// Dropping this ends the task that waits for frames.
     pub(super) _reader: oneshot::Sender<()>,
 }
@@ -86,8 +104,33 @@ impl Watched {
 }
 
 impl Socket {
+    /// Passes the frames received to their announcements; returns whether more may be queued.
+    pub(super) fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
+        let tunnels = tunnels(&self.watched);
+        let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
+        let (mut read, mut has_failed) = (0, false);
+        while read < batch {
+            match receive(&self.fd, clocks, self.emptied) {
+                Ok(Some(seen)) => self.tell(ifindex, &seen, &tunnels),
+                Ok(None) => {
+                    self.emptied = clocks.ours();
+                    break;
+                }
+                // A device that goes down causes one error, which does not matter here.
+                Err(_) if !has_failed => {
+                    has_failed = true;
+                    continue;
+                }
+                Err(_) => break,
+            }
+            read += 1;
+        }
+        self.is_behind = read == batch;
+        self.is_behind
+    }
+
     /// Passes a frame to the announcements that it is for.
-    pub(super) fn tell(&mut self, ifindex: u32, seen: &Seen, tunnels: &[Encapsulation]) {
+    fn tell(&mut self, ifindex: u32, seen: &Seen, tunnels: &[Encapsulation]) {
         let mut is_enough = false;
         let inside = decapsulated(seen.frame(), tunnels);
         for watched in &mut self.watched {
@@ -148,9 +191,31 @@ impl Socket {
         (count(|watched| watched.inward > 0), count(|watched| watched.left > 0))
     }
 
+    /// More is wanted, from the next round on at the latest.
+    pub(super) fn lacks(&mut self) {
+        self.lacks = true;
+        self.due_within(LACK_TIME);
+    }
+
+    /// Less is wanted.
+    pub(super) fn exceeds(&mut self) {
+        self.due_within(EXCESS_TIME);
+    }
+
+    fn due_within(&mut self, time: Duration) {
+        let at = Instant::now() + time;
+        if self.due.is_none_or(|due| at < due) {
+            self.due = Some(at);
+            self.hastened.notify_one();
+        }
+    }
+
     /// Sets the filter for what is wanted now.
-    pub(super) fn refilter(&self) -> io::Result<()> {
-        packet::filter(&self.fd, &program(&self.watched))
+    pub(super) fn refilter(&mut self) -> io::Result<()> {
+        self.due = None;
+        packet::filter(&self.fd, &program(&self.watched))?;
+        self.lacks = false;
+        Ok(())
     }
 }
 
@@ -160,7 +225,7 @@ pub(super) fn announcements(tunnel: Option<Encapsulation>) -> u32 {
 }
 
 /// The tunnels inside which frames are looked for.
-pub(super) fn tunnels(watched: &[Watched]) -> Vec<Encapsulation> {
+fn tunnels(watched: &[Watched]) -> Vec<Encapsulation> {
     let tunnels: BTreeSet<Encapsulation> = watched.iter().filter_map(|watched| watched.tunnel).collect();
     tunnels.into_iter().collect()
 }

@@ -22,8 +22,9 @@ pub struct Entry {
 
 /// The entry for `mac`, in `vlan` or the latest in any VLAN, from the answer to `fdb/show`.
 pub fn learned(table: &str, mac: MacAddr, vlan: Option<u16>) -> Option<Entry> {
+    let written = mac.to_string();
     // The most recent entry is the last one.
-    table.lines().rev().find_map(|line| {
+    table.lines().rev().filter(|line| line.contains(&written)).find_map(|line| {
         let mut columns = line.split_whitespace();
         let port = match columns.next()? {
             "LOCAL" => Port::Local,

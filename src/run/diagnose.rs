@@ -82,13 +82,18 @@ async fn entry(
         _ if seen.in_charge.0 == Owner::Ovn => None,
         Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
             let bridge = &attachment.bridge;
-            let asked = unixctl::learned(&host.ovs_directory, bridge, mac, seen.vlan);
+            let asked = host.ovs_fdb.learned(&host.ovs_directory, bridge, mac, seen.vlan);
             let found = tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok()?.ok()?;
             Some(found.map(|found| {
                 let ovs = &host.ovs.borrow().ovs;
                 let row = match found.port {
                     Port::Local => None,
-                    Port::Number(ofport) => port_by_number(ovs, bridge, ofport),
+                    Port::Number(ofport) => {
+                        let is_it = |port: &Plugged<'_>| port.interface.plugged_ofport() == Some(ofport);
+                        // Usually; the others are thousands, perhaps.
+                        let own = ovs.port_of(bridge, &attachment.port).filter(is_it);
+                        own.or_else(|| port_by_number(ovs, bridge, ofport))
+                    }
                 };
                 let leads_on = row.is_some_and(|row| {
                     is_hop(&row.interface.name)

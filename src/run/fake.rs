@@ -99,6 +99,7 @@ impl World {
             ovs_socket: "/nonexistent/db.sock".into(),
             ovs_directory: "/nonexistent".into(),
             fdb: fdb::Lookups::default(),
+            ovs_fdb: crate::host::openvswitch::fdb::Tables::default(),
             injectors: Injector::Fake(self.clone()),
             witness: Capture::Fake(self.clone()),
             traces: crate::run::traces::Traces::default(),

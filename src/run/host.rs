@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::host::injector::{InjectorError, Injectors, WayError};
 use crate::host::netlink::fdb;
 use crate::host::netlink::links::{self, LinksError};
-use crate::host::openvswitch::{flow_monitor::FlowMonitors, ovsdb};
+use crate::host::openvswitch::{fdb::Tables, flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::{Watch, Witness, WitnessError};
 use crate::path::link::Links;
 use crate::proof::capture_point::CapturePoint;
@@ -36,6 +36,8 @@ pub(crate) struct Host {
     pub ovs_directory: PathBuf,
     /// The FDB of Linux bridges.
     pub fdb: fdb::Lookups,
+    /// Those of Open vSwitch's bridges.
+    pub ovs_fdb: Tables,
     /// The injection methods.
     pub injectors: Injector,
     /// Captures frames.
@@ -71,6 +73,7 @@ impl Host {
             links,
             ovs,
             fdb: fdb::Lookups::default(),
+            ovs_fdb: Tables::default(),
             injectors: Injector::Host(injectors.clone()),
             flows: FlowMonitors::new(ovs_directory.clone()),
             ovs_socket,

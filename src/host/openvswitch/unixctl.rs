@@ -5,12 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pnet_base::MacAddr;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::jsonrpc::Connection;
-use crate::proof::fdb_show::{self, Entry};
 use crate::proof::ofproto_flow;
 use crate::proof::ofproto_trace::{self, Verdict};
 
@@ -84,15 +82,9 @@ pub async fn trace(
         .ok_or_else(|| UnixctlError::Answer(directory.join(DAEMON), "ofproto/trace".into()))
 }
 
-/// The entry for `mac` in the bridge's FDB, in `vlan`, or else the most recent one.
-pub async fn learned(
-    directory: &Path,
-    bridge: &str,
-    mac: MacAddr,
-    vlan: Option<u16>,
-) -> Result<Option<Entry>, UnixctlError> {
-    let table = call(directory, "fdb/show", &[name(bridge)?]).await?;
-    Ok(fdb_show::learned(&table, mac, vlan))
+/// The bridge's FDB, as `fdb/show` tells it.
+pub async fn fdb(directory: &Path, bridge: &str) -> Result<String, UnixctlError> {
+    call(directory, "fdb/show", &[name(bridge)?]).await
 }
 
 /// Refuses a name that would be an option of `ofproto/trace`, some of which send the frame.

@@ -10,7 +10,7 @@ use announced::for_tests::fdb_show::Port;
 use announced::for_tests::frame::{self, Frame, Kind, Style};
 use announced::for_tests::ofproto_trace::Verdict;
 use announced::for_tests::sys::packet;
-use announced::for_tests::unixctl;
+use announced::for_tests::{ovs_fdb::Tables, unixctl};
 use nix::sys::socket::{MsgFlags, send};
 use pnet_base::MacAddr;
 
@@ -53,7 +53,8 @@ impl Bridge {
     }
 
     fn learned(&self, vlan: Option<u16>) -> Option<Port> {
-        let entry = answered(|| run(unixctl::learned(&self.directory, "br-int", MAC, vlan))).unwrap();
+        let entry =
+            answered(|| run(Tables::default().learned(&self.directory, "br-int", MAC, vlan))).unwrap();
         entry.map(|entry| entry.port)
     }
 
@@ -258,7 +259,7 @@ fn no_name_does_harm() {
     let ask = |name: &str| {
         let frame = frame(Kind::Rarp);
         let traced = answered(|| run(unixctl::trace(&bridge.directory, name, TAP, &frame.bytes)));
-        let learned = answered(|| run(unixctl::learned(&bridge.directory, name, MAC, None)));
+        let learned = answered(|| run(Tables::default().learned(&bridge.directory, name, MAC, None)));
         [traced.unwrap_err().to_string(), learned.unwrap_err().to_string()]
     };
     for name in ["-generate", "--names", "-"] {

@@ -15,7 +15,7 @@ use crate::proof::fdb_show::{self, Entry};
 
 /// The last answers, by bridge, for as long as they are wanted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tables(Arc<Mutex<HashMap<String, Shared>>>);
+pub struct Tables(Arc<Mutex<HashMap<String, Shared>>>);
 
 type Shared = Arc<tokio::sync::Mutex<Option<Answer>>>;
 
@@ -32,7 +32,7 @@ impl Tables {
     /// # Errors
     ///
     /// ovs-vswitchd does not answer.
-    pub(crate) async fn learned(
+    pub async fn learned(
         &self,
         directory: &Path,
         bridge: &str,

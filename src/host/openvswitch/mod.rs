@@ -2,7 +2,7 @@
 
 mod arrival;
 mod carried_out;
-pub(crate) mod fdb;
+pub mod fdb;
 pub(crate) mod flow_monitor;
 pub mod jsonrpc;
 pub mod openflow;

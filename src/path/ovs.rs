@@ -11,7 +11,7 @@ use crate::path::changes::{CARRIED_OUT, Changes};
 mod row;
 mod touched;
 
-use row::{ATTACHED_MAC, IFACE_ID, is_of_neutrons_agent};
+use row::{ATTACHED_MAC, IFACE_ID, VM_ID, is_of_neutrons_agent};
 pub use row::{
     Answers, Bridge, CarriedOut, DEAD_VLAN, Interface, Port, SETTLING_TIME, Uncounted, Untagged, Uuid,
 };
@@ -55,7 +55,7 @@ struct Index {
     /// By the bridge's name: the interfaces that are neither guests' nor a mirror's output.
     leading_on: HashMap<String, Vec<Place>>,
     vhost_user: Vec<Place>,
-    /// By `external_ids:iface-id` and by `attached-mac`, both in lower case.
+    /// By `external_ids:iface-id`, by `attached-mac` and by `vm-id`, all in lower case.
     by_id: HashMap<String, Vec<Place>>,
     /// By the bridge's name: a port of a kind that only neutron's agent makes.
     neutrons: HashMap<String, String>,
@@ -172,10 +172,7 @@ impl Ovs {
 
     /// The interfaces of this VM (`external_ids:vm-id`, its UUID), as os-vif and libvirt write them.
     pub fn of_vm(&self, uuid: &str) -> impl Iterator<Item = Plugged<'_>> {
-        let is_its = move |p: &Plugged<'_>| {
-            p.interface.external_ids.get("vm-id").is_some_and(|id| id.eq_ignore_ascii_case(uuid))
-        };
-        self.plugged().map(|(_, plugged)| plugged).filter(is_its)
+        self.with_id(VM_ID, uuid.to_ascii_lowercase())
     }
 
     fn with_id(&self, key: &'static str, id: String) -> impl Iterator<Item = Plugged<'_>> {
@@ -249,7 +246,7 @@ impl Index {
         if leads_on {
             self.leading_on.entry(bridge.name.clone()).or_default().push(place.clone());
         }
-        for key in [IFACE_ID, ATTACHED_MAC] {
+        for key in [IFACE_ID, ATTACHED_MAC, VM_ID] {
             if let Some(id) = interface.external_ids.get(key) {
                 self.by_id.entry(id.to_ascii_lowercase()).or_default().push(place.clone());
             }

@@ -20,9 +20,10 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// A row's UUID.
 pub type Uuid = String;
 
-/// Keys of `Interface.external_ids`: the SDN's id of a NIC, and its MAC.
+/// Keys of `Interface.external_ids`: the SDN's id of a NIC, its MAC, and the UUID of its VM.
 pub(super) const IFACE_ID: &str = "iface-id";
 pub(super) const ATTACHED_MAC: &str = "attached-mac";
+pub(super) const VM_ID: &str = "vm-id";
 
 /// The key of `Port.other_config` by which neutron's agent knows its ports.
 const NET_UUID: &str = "net_uuid";

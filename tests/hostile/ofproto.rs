@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use announced::for_tests::fdb_show::{self, Entry};
 use announced::for_tests::ofproto_trace;
-use announced::for_tests::unixctl;
+use announced::for_tests::{ovs_fdb::Tables, unixctl};
 use pnet_base::MacAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -142,7 +142,8 @@ fn nonsense_from_ovs_vswitchd_is_reported_in_one_line() {
             scope.spawn(move || {
                 let directory = daemon(manner);
                 let ask = || {
-                    let asked = unixctl::learned(directory.path(), "br-int", MAC, None);
+                    let tables = Tables::default();
+                    let asked = tables.learned(directory.path(), "br-int", MAC, None);
                     let learned: Option<Result<Option<Entry>, _>> = ended(asked);
                     learned.expect("it hangs").expect_err(words).to_string()
                 };

@@ -21,7 +21,7 @@ use crate::path::way_out::WayOut;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::Delivery;
 use crate::proof::fdb_show::Port;
-use crate::proof::ofproto_trace::{self, Verdict};
+use crate::proof::ofproto_trace::{self, Output, Verdict};
 use crate::report::evidence::Learned;
 use crate::run::host::Host;
 use crate::run::order::Order;
@@ -354,10 +354,23 @@ pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame)
 
 /// `None` if the frame does not reach Open vSwitch.
 async fn verdict(host: &Host, seen: &Assessment, frame: &[u8]) -> Option<Asked> {
-    let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
+    let attachment = seen.attachment.as_ref()?;
+    let entry = attachment.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, frame).await;
-    let traced = traced.map(|verdict| verdict.entered_by(&entry.interface));
+    let ovs = &host.ovs.borrow().ovs;
+    let traced = traced.map(|verdict| {
+        verdict.without(|output| is_copy(ovs, &attachment.way, output)).entered_by(&entry.interface)
+    });
     Some(traced.map_err(Arc::new))
+}
+
+/// Whether what leaves by this port of the datapath is a mirror's copy.
+fn is_copy(ovs: &Ovs, way: &WayOut, output: &Output) -> bool {
+    let is_copied_into = |vlan: u16| way.hops.iter().any(|hop| hop.copied_into.contains(&vlan));
+    let port = ovs.named(&output.port);
+    let of_port = port.and_then(|plugged| plugged.port.tag.filter(|_| !plugged.port.heeds_trunks()));
+    output.vlan.or(of_port).is_some_and(is_copied_into)
+        || port.is_some_and(|plugged| ovs.is_output_of_mirror(plugged))
 }
 
 /// The port of a Linux bridge that is locked, where the frames enter the bridge: it drops those whose source it has not been told

@@ -5,6 +5,7 @@ use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::attachment::{Attachment, resolve};
 use crate::path::hop::{Cast, Setting};
 use crate::path::link::{Bridge as BridgeInfo, BridgePort, PortState, PortVlans};
+use crate::path::ovs::Mirror;
 use crate::path::way_out::Reach;
 
 mod bounds;
@@ -151,9 +152,28 @@ fn a_bridge_behind_a_vlan_device_behind_a_bridge() {
 fn the_output_of_a_mirror_is_no_way_out() {
     let nics = [link(8, "eth0", "", 0, 0), link(9, "span0", "", 0, 0)];
     let mut world = on_ovs(&[("br-int", &["tap0", "eth0", "span0"])], &nics);
-    world.ovs.mirrors.insert("m".into(), "p-span0".into());
+    let mirror = Mirror { output_port: Some("p-span0".into()), output_vlan: None };
+    world.ovs.mirrors.insert("m".into(), mirror);
     world.ovs.reindex();
     assert_eq!(edges(&world.way()), ["eth0 Nic Unknown"]);
+}
+
+#[test]
+fn the_vlan_of_a_mirror_is_no_way_out() {
+    let nics = [link(8, "eth0", "", 0, 0), link(9, "span0", "", 0, 0)];
+    let mut world = on_ovs(&[("br-int", &["tap0", "eth0", "span0"])], &nics);
+    world.ovs.mirrors.insert("m".into(), Mirror { output_port: None, output_vlan: Some(99) });
+    world.ovs.bridges.get_mut("b-br-int").unwrap().mirrors = vec!["m".into()];
+    world.ovs.ports.get_mut("p-span0").unwrap().tag = Some(99);
+    let way = world.way();
+    assert_eq!(edges(&way), ["eth0 Nic Unknown"]);
+    let eth0 = way.hops.len() - 1;
+    assert_eq!([98, 99].map(|vlan| way.is_copy(eth0, vlan)), [false, true]);
+
+    world.ovs.ports.get_mut("p-tap0").unwrap().tag = Some(99);
+    let of_guest_there = world.way();
+    assert_eq!(edges(&of_guest_there), ["eth0 Nic Unknown", "span0 Nic Unknown"]);
+    assert!(!of_guest_there.is_copy(eth0, 99), "Open vSwitch copies no frame into its own VLAN");
 }
 
 #[test]

@@ -198,6 +198,30 @@ passed vmbr0v100 '' "$all"
 nothing_passed up8
 report_says '"departure":null' '"stuck":["did not leave vmbr0v100: the port bond2.100 of vmbr0v100 is isolated, and so is the one that the frame comes from"]'
 
+part 'MACsec, behind which no frame can be recognized'
+uplink up3 far3
+tap tap10
+ip link add link up3 ms3 type macsec encrypt on
+ip macsec add ms3 tx sa 0 pn 1 on key 01 12345678901234567890123456789012
+ip link set ms3 up
+bridge_of br3 '' tap10 ms3
+until_true forwards ms3
+tcpdump -i far3 -Q in -nnel --immediate-mode ether src "$mac" and ether proto 0x88e5 >far3.seen 2>far3.looks &
+outer=$!
+until_true grep 'listening on' far3.looks
+announce_from tap10 --ip $ipv4 --count 2 --wait 0 || fail "announce: exit status $?"
+end_capture $outer
+report_says '"outcome":"announced"' '"lost_rounds":0' '"departure":null' '"unseen":"ms3 is a tunnel, and its outgoing frames are not captured'
+[ "$(grep -c 'ethertype MACSEC\|0x88e5' far3.seen)" = 6 ] || fail "$(cat far3.seen)"
+
+part 'a setting that keeps frames from MACsec'
+bridge link set dev tap10 isolated on
+bridge link set dev ms3 isolated on
+status=0
+announce_from tap10 --ip $ipv4 --count 2 --wait 0 || status=$?
+[ $status = 1 ] || fail "announce: exit status $status"
+report_says '"outcome":"failed"' '"stuck":["did not leave br3: the port ms3 of br3 is isolated, and so is the one that the frame comes from"]'
+
 part 'the datapath of the kernel'
 start_open_vswitch
 uplink up2 far2

@@ -166,8 +166,7 @@ impl Trace {
         let (mac, frames) = (order.target.mac, order.round());
         let path = CapturePath::of(attachment, way.method());
         let sent = Instant::now();
-        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path)
-            .with_filter(order.target.filter.clone());
+        let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path);
         observer.look_everywhere();
         observer.begin();
         host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
@@ -196,7 +195,7 @@ impl Trace {
             };
             let _ = tokio::time::timeout(REPLY_TIMEOUT, all).await;
         }
-        self.evidence = observer.evidence(host, seen).await.with_learned(learned.as_ref());
+        self.evidence = observer.evidence(host, seen, order).await.with_learned(learned.as_ref());
         self.notes = self.evidence.notes();
         self.path = passages(&observer);
         self.ofproto = verdicts(host, seen, &[frames, asked].concat()).await;

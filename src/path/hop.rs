@@ -26,6 +26,8 @@ pub struct Hop {
     pub holds: Vec<Hold>,
     /// Only frames that this tunnel has encapsulated pass here.
     pub tunnel: Option<Tunnel>,
+    /// The VLANs into which mirrors of this bridge of Open vSwitch copy frames, also those that it drops.
+    pub copied_into: Vec<u16>,
 }
 
 /// The bridge and port before an edge.
@@ -144,6 +146,7 @@ impl Hop {
             tag: Tag::Untagged,
             holds: Vec::new(),
             tunnel: None,
+            copied_into: Vec::new(),
         }
     }
 

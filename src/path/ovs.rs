@@ -13,7 +13,7 @@ mod touched;
 
 use row::{ATTACHED_MAC, IFACE_ID, VM_ID, is_of_neutrons_agent};
 pub use row::{
-    Answers, Bridge, CarriedOut, DEAD_VLAN, Interface, Port, SETTLING_TIME, Uncounted, Untagged, Uuid,
+    Answers, Bridge, CarriedOut, DEAD_VLAN, Interface, Mirror, Port, SETTLING_TIME, Uncounted, Untagged, Uuid,
 };
 pub use touched::Touched;
 
@@ -34,8 +34,8 @@ pub struct Ovs {
     pub ports: BTreeMap<Uuid, Port>,
     /// Table `Interface`.
     pub interfaces: BTreeMap<Uuid, Interface>,
-    /// Table `Mirror`: the port that gets a copy of the frames, if it is one.
-    pub mirrors: BTreeMap<Uuid, Uuid>,
+    /// Table `Mirror`.
+    pub mirrors: BTreeMap<Uuid, Mirror>,
     /// What ovs-vswitchd has answered about changes that `next_cfg` does not count.
     pub answers: Answers,
     /// What has changed: the ports of guests by the names of their interfaces.
@@ -155,6 +155,18 @@ impl Ovs {
         places.filter_map(|place| self.at(place))
     }
 
+    /// The VLANs into which mirrors copy the bridge's frames.
+    pub fn copied_into<'a>(&'a self, bridge: &'a Bridge) -> impl Iterator<Item = u16> + 'a {
+        let mirrors = bridge.mirrors.iter().filter_map(|uuid| self.mirrors.get(uuid));
+        mirrors.filter(|mirror| mirror.output_port.is_none()).filter_map(|mirror| mirror.output_vlan)
+    }
+
+    /// Whether the port transmits a mirror's copies only.
+    pub fn is_output_of_mirror(&self, plugged: Plugged<'_>) -> bool {
+        let outputs = self.mirrors.values().filter_map(|mirror| mirror.output_port.as_ref());
+        outputs.filter_map(|uuid| self.ports.get(uuid)).any(|port| port.name == plugged.port.name)
+    }
+
     /// The vhost-user interfaces of all bridges.
     pub fn vhost_user(&self) -> impl Iterator<Item = Plugged<'_>> {
         self.index.vhost_user.iter().filter_map(|place| self.at(place))
@@ -228,7 +240,8 @@ impl Index {
         let bonds = ovs.ports.iter().filter(|(_, port)| port.interfaces.len() > 1);
         let mut index = Index { bonds: bonds.map(|(uuid, _)| uuid.clone()).collect(), ..Index::default() };
         // What such a port gets, it gets whether the bridge forwards the frame or drops it, and of those that are forwarded nothing else.
-        let outputs: HashSet<&Uuid> = ovs.mirrors.values().collect();
+        let outputs: HashSet<&Uuid> =
+            ovs.mirrors.values().filter_map(|mirror| mirror.output_port.as_ref()).collect();
         for (place, plugged) in ovs.plugged() {
             let leads_on = !plugged.interface.is_guests() && !outputs.contains(&place[1]);
             index.add(place, plugged, leads_on);

@@ -1,6 +1,6 @@
 //! The path of a frame out of the host, and where it ends.
 
-use crate::path::hop::{Cast, Edge, Hold, Hop, Role};
+use crate::path::hop::{Cast, Edge, Hold, Hop, Role, Tag};
 
 /// The path of a frame out of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +43,13 @@ impl WayOut {
     /// The hop at this index and those before it, backwards.
     pub fn back_from(&self, at: usize) -> impl Iterator<Item = &Hop> {
         std::iter::successors(self.hops.get(at), |hop| self.hops.get(hop.from?))
+    }
+
+    /// Whether a frame that passes this hop with this outer tag is the copy that a mirror has made of the guest's: it says nothing of
+    /// the frame itself.
+    pub fn is_copy(&self, at: usize, vlan: u16) -> bool {
+        let is_own = self.hops.get(at).is_some_and(|hop| hop.tag == Tag::Vlan(vlan));
+        !is_own && self.back_from(at).any(|hop| hop.copied_into.contains(&vlan))
     }
 
     /// The settings of Linux bridges that keep such frames from every edge, one per edge; empty if some edge is open.

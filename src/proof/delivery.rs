@@ -181,6 +181,11 @@ impl Delivery {
         let Some(which) = self.which(at, sighting) else {
             return;
         };
+        // A frame that the guest itself tags may be in the VLAN of the copies.
+        let is_copy = |vlan: u16| self.path.way().is_copy(at, vlan) && self.frames[which].vlan != Some(vlan);
+        if sighting.vlan.is_some_and(is_copy) {
+            return;
+        }
         self.vlans[at] = sighting.vlan;
         let hop = &self.path.hops()[at];
         let is_departure = self.path.proves(hop);

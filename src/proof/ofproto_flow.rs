@@ -42,6 +42,11 @@ pub fn is_untracked(frame: &[u8]) -> bool {
     matches!(message, Some((IpNextHeaderProtocols::Icmpv6, [130..=136 | 143, ..])))
 }
 
+/// The VLAN of a frame's 802.1Q tag.
+pub fn vlan(frame: &[u8]) -> Option<u16> {
+    without_tag(frame).0
+}
+
 /// The VLAN of a frame's 802.1Q tag, and the frame without it.
 fn without_tag(frame: &[u8]) -> (Option<u16>, Cow<'_, [u8]>) {
     match frame.get(12..16) {

@@ -48,9 +48,12 @@ pub fn verdict(trace: &str, bridge: &str, ports: &str) -> Option<Verdict> {
         }
     }
     let ends = walk.ends();
-    let is_nowhere = outputs.is_empty() && !ends.is_empty() && ends.iter().all(|end| end.dropped);
-    let dropped = actions? == "drop" || is_nowhere;
+    let dropped = actions? == "drop" || is_nowhere(&ends, &outputs);
     Some(Verdict { dropped, deciding: deciding(&ends, &outputs, None), ends, outputs })
+}
+
+fn is_nowhere(ends: &[End], outputs: &[Output]) -> bool {
+    outputs.is_empty() && !ends.is_empty() && ends.iter().all(|end| end.dropped)
 }
 
 fn deciding(ends: &[End], outputs: &[Output], entry: Option<&str>) -> String {
@@ -89,6 +92,13 @@ impl Verdict {
     /// The same for a frame that came in by this port: a flow may answer it, or send it back.
     pub fn entered_by(self, port: &str) -> Verdict {
         Verdict { deciding: deciding(&self.ends, &self.outputs, Some(port)), ..self }
+    }
+
+    /// The same without the outputs of mirrors, which copy also what is dropped.
+    pub fn without(mut self, is_copy: impl Fn(&Output) -> bool) -> Verdict {
+        self.outputs.retain(|output| !is_copy(output));
+        let dropped = self.dropped || is_nowhere(&self.ends, &self.outputs);
+        Verdict { dropped, deciding: deciding(&self.ends, &self.outputs, None), ..self }
     }
 
     /// The deciding line with port names in place of OpenFlow numbers, each number in its own bridge, as far as `name` knows

@@ -279,7 +279,7 @@ impl Run {
             None => {
                 let (witness, mac) = (host.witness.clone(), self.order.target.mac);
                 let observer = Observer::new(witness, self.began, mac, &self.frames, path);
-                self.observer = Some(Box::new(observer.with_filter(self.order.target.filter.clone())));
+                self.observer = Some(Box::new(observer));
             }
         }
     }
@@ -389,7 +389,7 @@ impl Run {
         let (order, progress) = (&self.order, self.machine.progress());
         let sent = progress.first_frame_at.is_some();
         let evidence = match self.observer.as_mut().filter(|_| sent) {
-            Some(observer) => observer.evidence(host, seen).await.with_learned(self.learned.as_ref()),
+            Some(observer) => observer.evidence(host, seen, order).await.with_learned(self.learned.as_ref()),
             None => Evidence::default(),
         };
         let multicast = (order.queries > 0 && progress.rounds > 0).then(|| self.multicast.clone());

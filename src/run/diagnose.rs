@@ -21,7 +21,8 @@ use crate::path::way_out::WayOut;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::Delivery;
 use crate::proof::fdb_show::Port;
-use crate::proof::ofproto_trace::{self, Verdict};
+use crate::proof::ofproto_flow;
+use crate::proof::ofproto_trace::{self, Output, Verdict};
 use crate::report::evidence::Learned;
 use crate::run::host::Host;
 use crate::run::order::Order;
@@ -126,7 +127,7 @@ pub(crate) async fn why(
     host: &Host,
     seen: &Assessment,
     proof: &Delivery,
-    nwfilter: Option<&str>,
+    order: &Order,
 ) -> Vec<Option<String>> {
     let held: Vec<(usize, &Frame)> = proof.held().collect();
     let mut why = vec![None; proof.frames().len()];
@@ -143,10 +144,12 @@ pub(crate) async fn why(
     let (filtered, asked): (Vec<_>, Vec<_>) =
         held.into_iter().partition(|(number, _)| !in_ovs || proof.is_held_before_ovs(*number));
     for (number, frame) in &filtered {
-        let holds = proof.path().way().holds(frame.kind.cast());
-        let words: Vec<String> = holds.iter().map(ToString::to_string).collect();
-        let unknown =
-            || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(nwfilter));
+        let way = match frame.vlan {
+            Some(_) => way_of(host, seen, order, frame),
+            None => Cow::Borrowed(proof.path().way()),
+        };
+        let words: Vec<String> = way.holds(frame.kind.cast()).iter().map(ToString::to_string).collect();
+        let unknown = || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(order));
         why[*number] = Some(if words.is_empty() { unknown() } else { words.join("; ") });
     }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
@@ -174,8 +177,8 @@ fn why_none_leaves(host: &Host, seen: &Assessment, proof: &Delivery) -> Option<S
 }
 
 /// A filter on the way of the frames. The kernel cannot be asked what its filters do with a frame.
-fn filter(nwfilter: Option<&str>) -> String {
-    let nwfilter = nwfilter.map(|name| {
+fn filter(order: &Order) -> String {
+    let nwfilter = order.target.filter.as_deref().map(|name| {
         let name = printable(name);
         format!("libvirt's network filter {name}, perhaps: see virsh nwfilter-dumpxml {name}, ")
     });
@@ -317,7 +320,7 @@ pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) ->
 }
 
 /// Why a frame that the guest itself has sent does not leave the host.
-pub(crate) async fn why_held(host: &Host, seen: &Assessment, frame: &[u8], nwfilter: Option<&str>) -> String {
+pub(crate) async fn why_held(host: &Host, seen: &Assessment, frame: &[u8], order: &Order) -> String {
     let asked = tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, frame)).await;
     match asked.ok().flatten() {
         Some(Ok(verdict)) if verdict.dropped => {
@@ -325,7 +328,7 @@ pub(crate) async fn why_held(host: &Host, seen: &Assessment, frame: &[u8], nwfil
             verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport))
         }
         Some(Err(error)) => format!("the reason is unknown: {error}"),
-        _ => filter(nwfilter),
+        _ => filter(order),
     }
 }
 
@@ -354,10 +357,24 @@ pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame)
 
 /// `None` if the frame does not reach Open vSwitch.
 async fn verdict(host: &Host, seen: &Assessment, frame: &[u8]) -> Option<Asked> {
-    let entry = seen.attachment.as_ref()?.entry.ovs.as_ref()?;
+    let attachment = seen.attachment.as_ref()?;
+    let entry = attachment.entry.ovs.as_ref()?;
     let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, frame).await;
-    let traced = traced.map(|verdict| verdict.entered_by(&entry.interface));
+    let ovs = &host.ovs.borrow().ovs;
+    // What is in that VLAN already is not copied into it.
+    let own = ofproto_flow::vlan(frame);
+    let is_copied_into = |vlan: u16| attachment.way.hops.iter().any(|hop| hop.copied_into.contains(&vlan));
+    let is_copied = |output: &Output| is_copy(ovs, output, |vlan| own != Some(vlan) && is_copied_into(vlan));
+    let traced = traced.map(|verdict| verdict.without(is_copied).entered_by(&entry.interface));
     Some(traced.map_err(Arc::new))
+}
+
+/// Whether what leaves by this port of the datapath is a mirror's copy.
+fn is_copy(ovs: &Ovs, output: &Output, is_copied_into: impl Fn(u16) -> bool) -> bool {
+    let port = ovs.named(&output.port);
+    let of_port = port.and_then(|plugged| plugged.port.tag.filter(|_| !plugged.port.heeds_trunks()));
+    output.vlan.or(of_port).is_some_and(is_copied_into)
+        || port.is_some_and(|plugged| ovs.is_output_of_mirror(plugged))
 }
 
 /// The port of a Linux bridge that is locked, where the frames enter the bridge: it drops those whose source it has not been told
@@ -381,8 +398,9 @@ fn broken(links: &Links, hops: &[Hop], is_meant: impl Fn(&Hop) -> bool) -> Optio
     let mut reasons = Vec::new();
     for exit in exits {
         // A device above it, such as a VLAN device, has no carrier if it has none.
-        let above = hops.iter().filter(|hop| hop.role == Role::Upper && hop.via == exit.via);
-        let reason = std::iter::once(exit).chain(above).find_map(|hop| trouble(links, hop))?;
+        let back = std::iter::successors(Some(exit), |hop| hops.get(hop.from?));
+        let mut stacked = back.take_while(|hop| hop.role.is_edge() || hop.role == Role::Upper);
+        let reason = stacked.find_map(|hop| trouble(links, hop))?;
         if !reasons.contains(&reason) {
             reasons.push(reason);
         }

@@ -20,6 +20,7 @@ use crate::proof::self_announcement::SelfAnnouncement;
 use crate::report::evidence::Evidence;
 use crate::run::diagnose;
 use crate::run::host::{Capture, Host};
+use crate::run::order::Order;
 
 /// A frame that has not reached the uplink by then is lost. It may take a while through Open vSwitch.
 const DEPARTURE_TIMEOUT: Duration = Duration::from_millis(5);
@@ -37,8 +38,6 @@ pub(crate) struct Observer {
     witness: Capture,
     began: Instant,
     mac: MacAddr,
-    /// libvirt's network filter of the NIC.
-    filter: Option<String>,
     /// The complete path of the frames.
     path: CapturePath,
     watch: Option<Watch>,
@@ -72,7 +71,6 @@ impl Observer {
             witness,
             began,
             mac,
-            filter: None,
             path,
             watch: None,
             blind: None,
@@ -84,11 +82,6 @@ impl Observer {
         let is_blind = observer.path.blind().next().is_some();
         observer.look(is_blind);
         observer
-    }
-
-    /// Names libvirt's network filter of the NIC where a filter may be the reason.
-    pub(crate) fn with_filter(self, filter: Option<String>) -> Observer {
-        Observer { filter, ..self }
     }
 
     /// Captures along `path` from now on.
@@ -132,10 +125,10 @@ impl Observer {
     }
 
     /// The evidence so far, with facts from the host's bridges.
-    pub(crate) async fn evidence(&mut self, host: &Host, seen: &Assessment) -> Evidence {
+    pub(crate) async fn evidence(&mut self, host: &Host, seen: &Assessment, order: &Order) -> Evidence {
         self.judge_held(host, seen).await;
         let why = match self.blind {
-            None => diagnose::why(host, seen, &self.found.proof, self.filter.as_deref()).await,
+            None => diagnose::why(host, seen, &self.found.proof, order).await,
             Some(_) => Vec::new(),
         };
         let mut evidence =
@@ -148,25 +141,25 @@ impl Observer {
             }
         }
         if let Some(membership) = &self.found.membership {
-            evidence = evidence.with_membership(membership, self.held_reports(host, seen).await);
+            evidence = evidence.with_membership(membership, self.held_reports(host, seen, order).await);
         }
         let Some(inquiry) = &self.found.inquiry else {
             return evidence;
         };
         let why = match evidence.unseen {
-            None => diagnose::why(host, seen, &inquiry.passage, self.filter.as_deref()).await,
+            None => diagnose::why(host, seen, &inquiry.passage, order).await,
             Some(_) => Vec::new(),
         };
         evidence.with_inquiry(inquiry, &self.found.proof, self.blind.as_deref(), &why, self.began.elapsed())
     }
 
     /// The reports that the guest has sent and that did not leave, with the reason.
-    async fn held_reports(&self, host: &Host, seen: &Assessment) -> Vec<String> {
+    async fn held_reports(&self, host: &Host, seen: &Assessment, order: &Order) -> Vec<String> {
         let mut held = Vec::new();
         let first = self.found.membership.iter().flat_map(Membership::first);
         for (protocol, first) in first.filter(|(_, first)| first.left.is_none()) {
             if let (Some(frame), None) = (&first.sent, self.unseen()) {
-                let why = diagnose::why_held(host, seen, frame, self.filter.as_deref()).await;
+                let why = diagnose::why_held(host, seen, frame, order).await;
                 held.push(format!("its {protocol} reports did not leave the host: {why}"));
             }
         }

@@ -1,5 +1,9 @@
 //! Bridges behind bridges: the path to the real edge, what is said when it is down or gone, and what the wire heard.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
 use crate::common::{Capture, Direction, Host, Place, Stand, require};
 
 const CHAIN: &str = "bridge lan1 TAP a1; bridge lan2 b1 b2; bridge lan3 c1 up0; pair a1 b1; pair b2 c1";
@@ -66,6 +70,50 @@ fn tried(script: &str, expected: Result<&str, &str>) {
             );
             assert_eq!(heard, 0, "{script}: {run:#?}");
         }
+    }
+}
+
+/// A port that gets copies of all frames (SPAN), a VLAN that carries them out of the uplink (RSPAN), and one that ends at a port.
+const SPAN: &str = "ovs-vsctl -- --id=@p get Port up1 -- --id=@m create Mirror name=m select_all=true output_port=@p -- set Bridge br-int mirrors=@m";
+const RSPAN: &str = "ovs-vsctl -- --id=@m create Mirror name=m select_all=true output_vlan=99 -- set Bridge br-int mirrors=@m";
+
+#[test]
+fn what_only_a_mirror_copies_out_of_a_nic_has_not_left() {
+    require!(lab, ovs, tshark);
+    // By which uplink copies leave, and in which VLAN.
+    for (mirror, copies) in [
+        (SPAN.to_owned(), ("up1", Some(100))),
+        (RSPAN.to_owned(), ("up0", Some(99))),
+        (format!("{RSPAN}; ovs-vsctl set Port up1 tag=99"), ("up1", None)),
+    ] {
+        let stand = Stand::new(Host::build().ovs().start());
+        let tap = stand.nic.tap();
+        stand.host.sh(&format!(
+            "{HELPERS}\nuplink up1; ovs br-int {tap} up0 up1; ovs-vsctl set Port {tap} tag=100; {mirror}"
+        ));
+        let announced = |arguments: &[&str]| {
+            let captures = [("up0", "wire0"), ("up1", "wire1")].map(|(uplink, wire)| {
+                (uplink, Capture::start(&stand.host.wire(), wire, Direction::In, "arp"))
+            });
+            let run = stand.announce(&[&["--count", "1", "--wait", "0"], arguments].concat());
+            let heard = captures
+                .map(|(uplink, capture)| capture.stop().into_iter().map(move |frame| (uplink, frame.vlan)));
+            let heard: BTreeSet<(&str, Option<u16>)> = heard.into_iter().flatten().collect();
+            assert!(heard.contains(&copies), "{mirror}: no copy among {heard:?}");
+            (heard.contains(&("up0", Some(100))), run)
+        };
+
+        let (has_left, run) = announced(&["--json"]);
+        let report = crate::common::report(&run);
+        let departures = report["departures"].as_array().unwrap();
+        let is_copy = |left: &Value| (&left["device"], &left["vlan"]) == (&json!(copies.0), &json!(copies.1));
+        assert!(has_left && !departures.is_empty(), "{mirror}: {report:#}");
+        assert!(!departures.iter().any(is_copy), "{mirror}: {report:#}");
+
+        stand.host.sh(&format!("ovs-ofctl add-flow br-int priority=100,in_port={tap},actions=drop"));
+        let (has_left, run) = announced(&[]);
+        let why = format!("did not leave br-int: br-int table 0: priority=100,in_port={tap} actions=drop");
+        assert!(!has_left && run.code == Some(1) && run.stderr.contains(&why), "{mirror}: {run:#?}");
     }
 }
 

@@ -66,6 +66,80 @@ grep -qF 'the port is learning in VLAN 100' tap0.log || fail 'the state is not n
 first_frame_came_after 0
 guest_heard 0 tap0
 
+part 'spanning trees of groups of VLANs'
+blocking=4 forwarding=3
+uplink up7 far7
+tap tap7
+ip link add br7 up type bridge vlan_filtering 1 vlan_default_pvid 0
+mst br7 on
+for port in up7 tap7; do
+    ip link set $port master br7
+    bridge vlan add dev $port vid 200
+done
+bridge vlan add dev up7 vid 100
+bridge vlan add dev tap7 vid 100 pvid untagged
+mst br7 vlan 100 1
+for port in up7 tap7; do
+    until_true forwards $port # in the tree of all other VLANs
+    mst $port 1 $forwarding
+done
+announcement_is_heard tap7 far7 100
+
+part 'a tree in which the uplink does not forward'
+mst up7 1 $blocking
+listen far7
+status=0
+announce_from tap7 --ip $ipv4 --count 2 --wait 0 || status=$?
+[ "$status" = 1 ] || fail "announce: exit status $status"
+report_says '"outcome":"failed"' '"stuck":["reached tap7, did not leave br7: the port up7 of br7 is blocking in VLAN 100"]'
+stop_listening
+! grep -qF ' > ' far7.frames || fail 'a frame left in a tree that does not forward'
+
+part 'a tree in which the uplink does not forward at first'
+: >tap7.log
+announce_from tap7 --ip $ipv4 --count 1 --wait 60s &
+announcing=$!
+until_true grep 'lost, and sent again' tap7.log
+mst up7 1 $forwarding
+wait $announcing || fail 'announce failed'
+report=tap7.json
+report_says '"outcome":"announced"' '"departure":{"device":"up7","bridge":"br7","port":"up7","vlan":100'
+
+part 'a tree in which the port does not forward at first'
+mst tap7 1 $blocking
+later 1 tap7 mst tap7 1 $forwarding
+announcement_is_heard tap7 far7 100
+grep -qF 'the port is blocking in VLAN 100' tap7.log || fail 'the state is not named'
+first_frame_came_after 0
+
+part 'another tree, in which the port does not forward'
+bridge link set dev tap7 state $blocking
+announcement_is_heard tap7 far7 100
+
+part 'a trunk, and a tree in which the uplink does not forward'
+bridge link set dev tap7 state $forwarding
+mst up7 1 $blocking
+bridge vlan del dev tap7 vid 100
+bridge vlan add dev tap7 vid 100
+cat >node.xml <<XML
+<node><domain type='test'><name>router</name><memory>16384</memory><os><type>hvm</type></os><devices><interface type='bridge'>
+<mac address='$mac'/><source bridge='br7'/><vlan trunk='yes'><tag id='100'/><tag id='200'/></vlan><target dev='tap7'/>
+</interface></devices></domain></node>
+XML
+listen far7
+report=router.json
+evidence="$evidence $report router.log"
+announce --connect test:///lab/node.xml --vm router --count 2 --json --verbose >$report 2>router.log ||
+    fail "announce: exit status $?"
+report_says '"departure":{"device":"up7","bridge":"br7","port":"up7","vlan":200' \
+    '"stuck":["rarp in VLAN 100 reached tap7, did not leave br7: the port up7 of br7 is blocking in VLAN 100"]'
+until_true twice 'vlan 200, p 0, ' far7.frames
+stop_listening
+! grep -qF 'vlan 100' far7.frames || fail 'a frame left in a tree that does not forward'
+announce explain --connect test:///lab/node.xml --vm router >router.explained
+grep -qF 'held        rarp in VLAN 100: the port up7 of br7 is blocking in VLAN 100' router.explained ||
+    fail "$(cat router.explained)"
+
 # These wait most of the time, so they do it side by side.
 
 late_pvid() {

@@ -7,7 +7,7 @@ count=0
 
 # Here the uplinks are veths, which could lead to anything.
 mkdir -p /etc/announced
-echo 'path.uplinks = ["up0", "up1", "up2", "up3", "up4", "up5", "up6"]' >/etc/announced/announced.toml
+echo 'path.uplinks = ["up0", "up1", "up2", "up3", "up4", "up5", "up6", "up7", "up8", "up9"]' >/etc/announced/announced.toml
 
 # Begins a part of the script, with a guest's MAC address of its own.
 part() { # TEXT

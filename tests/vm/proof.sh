@@ -49,20 +49,28 @@ nothing_passed() { # DEVICE
     ! grep -qF ' > ' "$1.seen" || fail "tcpdump saw frames on $1"
 }
 
-is_active() { # MEMBER
-    [ "$(cat /sys/class/net/bond0/bonding/active_slave)" = "$1" ]
+# Makes a bond of devices that are down, as it takes them.
+bond_of() { # BOND MEMBER...
+    ip link add "$1" type bond mode active-backup miimon 20
+    bond=$1
+    shift
+    for member; do
+        ip link set "$member" master "$bond"
+    done
+    ip link set "$bond" up
+}
+
+is_active() { # MEMBER [BOND]
+    [ "$(cat "/sys/class/net/${2:-bond0}/bonding/active_slave")" = "$1" ]
 }
 
 part 'a bond, of which both members are up'
 for member in up0 up1; do
     uplink $member far$member
-    ip link set $member down # or the bond would not take it
+    ip link set $member down
 done
 tap tap0
-ip link add bond0 type bond mode active-backup miimon 20
-ip link set up0 master bond0
-ip link set up1 master bond0
-ip link set bond0 up
+bond_of bond0 up0 up1
 ip link add link bond0 name bond0.100 up type vlan id 100
 bridge_of br0 '' bond0.100 tap0
 until_true forwards bond0.100
@@ -123,7 +131,96 @@ ip link set up4.100 down
 look in tap4 br4
 trace_from 1 tap4
 passed br4 '' "$all"
-report_says '"departure":null' '"stuck":["did not leave br4: up4.100' # no carrier, says the device above it
+report_says '"departure":null' '"stuck":["did not leave br4: up4.100 is down"]'
+
+part 'a bond of VLANs'
+for member in up6 up7; do
+    uplink $member far$member
+    ip link add link $member name $member.30 type vlan id 30
+done
+bond_of bond1 up6.30 up7.30
+tap tap6
+bridge_of br6 '' bond1 tap6
+until_true forwards bond1
+until_true is_active up6.30 bond1
+look in br6
+look out bond1 up6.30 up6 up7
+trace_from 0 tap6
+passed br6 '' "$all"
+passed bond1 '' "$all"
+passed up6.30 '' "$all"
+passed up6 30 "$all"
+nothing_passed up7
+report_says '"departure":{"device":"up6","bridge":"br6","port":"bond1","vlan":30,"edge":"uplink","vni":null}' '"stuck":[]'
+
+part 'a bond of VLANs, of which none is up'
+ip link set up6.30 down
+ip link set up7.30 down
+until_true grep -x down /sys/class/net/bond1/operstate
+look out up6 up7
+trace_from 1 tap6
+nothing_passed up6
+nothing_passed up7
+report_says '"departure":null' '"stuck":["did not leave br6: up6.30 is down; up7.30 is down"]'
+
+part 'a bridge for the filters of a guest, one for its VLAN, and a bond' # as on Proxmox
+for member in up8 up9; do
+    uplink $member far$member
+    ip link set $member down
+done
+bond_of bond2 up8 up9
+ip link add link bond2 name bond2.100 up type vlan id 100
+tap tap8
+ip link add fwln100i0 up type veth peer name fwpr100p0
+ip link set fwpr100p0 up
+bridge_of fwbr100i0 '' tap8 fwln100i0
+bridge_of vmbr0v100 '' fwpr100p0 bond2.100
+until_true forwards bond2.100
+until_true is_active up8 bond2
+look in fwbr100i0 vmbr0v100
+look out bond2.100 bond2 up8 up9
+trace_from 0 tap8
+passed fwbr100i0 '' "$all"
+passed vmbr0v100 '' "$all"
+passed bond2.100 '' "$all"
+passed bond2 100 "$all"
+passed up8 100 "$all"
+nothing_passed up9
+report_says '"departure":{"device":"up8","bridge":"vmbr0v100","port":"bond2.100","vlan":100,"edge":"uplink","vni":null}' '"stuck":[]'
+
+part 'a setting of the bridge for the VLAN keeps the frames from the bond'
+bridge link set dev fwpr100p0 isolated on
+bridge link set dev bond2.100 isolated on
+look in vmbr0v100
+look out up8
+trace_from 1 tap8
+passed vmbr0v100 '' "$all"
+nothing_passed up8
+report_says '"departure":null' '"stuck":["did not leave vmbr0v100: the port bond2.100 of vmbr0v100 is isolated, and so is the one that the frame comes from"]'
+
+part 'MACsec, behind which no frame can be recognized'
+uplink up3 far3
+tap tap10
+ip link add link up3 ms3 type macsec encrypt on
+ip macsec add ms3 tx sa 0 pn 1 on key 01 12345678901234567890123456789012
+ip link set ms3 up
+bridge_of br3 '' tap10 ms3
+until_true forwards ms3
+tcpdump -i far3 -Q in -nnel --immediate-mode ether src "$mac" and ether proto 0x88e5 >far3.seen 2>far3.looks &
+outer=$!
+until_true grep 'listening on' far3.looks
+announce_from tap10 --ip $ipv4 --count 2 --wait 0 || fail "announce: exit status $?"
+end_capture $outer
+report_says '"outcome":"announced"' '"lost_rounds":0' '"departure":null' '"unseen":"ms3 is a tunnel, and its outgoing frames are not captured'
+[ "$(grep -c 'ethertype MACSEC\|0x88e5' far3.seen)" = 6 ] || fail "$(cat far3.seen)"
+
+part 'a setting that keeps frames from MACsec'
+bridge link set dev tap10 isolated on
+bridge link set dev ms3 isolated on
+status=0
+announce_from tap10 --ip $ipv4 --count 2 --wait 0 || status=$?
+[ $status = 1 ] || fail "announce: exit status $status"
+report_says '"outcome":"failed"' '"stuck":["did not leave br3: the port ms3 of br3 is isolated, and so is the one that the frame comes from"]'
 
 part 'the datapath of the kernel'
 start_open_vswitch
@@ -143,6 +240,23 @@ look out up2
 trace_from 0 tap2
 passed up2 100 '"arp-request","arp-reply","na","solicit"'
 report_says '"not_left":[]' '"stuck":["rarp did not leave br-int: br-int table 0: priority=100,rarp,in_port=tap2 actions=drop"]'
+
+part 'the datapath of the kernel, with a VLAN device as its port'
+ip link add link up4 name up4.40 up type vlan id 40
+tap tap9
+ovs-vsctl add-br br-vl -- add-port br-vl up4.40 -- add-port br-vl tap9
+look out up4.40 up4
+trace_from 0 tap9
+passed up4.40 '' "$all"
+passed up4 40 "$all"
+report_says '"departure":{"device":"up4","bridge":"br-vl","port":"up4.40","vlan":40,"edge":"uplink","vni":null}' '"stuck":[]'
+
+part 'the datapath of the kernel, and that VLAN device is down'
+ip link set up4.40 down
+look out up4
+trace_from 1 tap9
+nothing_passed up4
+report_says '"departure":null' '"stuck":["did not leave br-vl: up4.40 is down"]'
 
 part 'a tunnel of the datapath of the kernel'
 uplink up5 far5

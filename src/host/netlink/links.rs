@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::port_vlans::{self, RTM_DELVLAN, RTM_NEWVLAN, RTNLGRP_BRVLAN};
 use super::{Dump, Message, Request, Socket, attributes, messages, text, u16_at, u32_at};
@@ -61,6 +62,12 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 const MAX_ATTEMPTS: u32 = 10;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// The kernel tells of no change of a port's state in the spanning tree of a group of VLANs (`br_mst_set_state`, `net/bridge/br_mst.c`).
+/// While a bridge has such trees, the states are listed anew after each such pause.
+const TREES_PAUSE: Duration = Duration::from_millis(500);
+/// The index for the states of all ports of all bridges.
+const ALL_PORTS: u32 = 0;
+
 /// Why the host's devices cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum LinksError {
@@ -98,14 +105,25 @@ pub async fn watch() -> Result<watch::Receiver<Links>, LinksError> {
 }
 
 async fn follow(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Error {
+    let mut has_trees = has_trees(&to.borrow());
+    let mut due = Instant::now() + TREES_PAUSE;
     loop {
         let mut untold = BTreeSet::new();
-        let mut followed = socket.datagram().await.map(|datagram| {
-            to.send_if_modified(|links| {
-                let messages = messages(datagram);
-                messages.fold(false, |changed, message| take(links, &message, &mut untold) | changed)
-            });
-        });
+        let mut followed = tokio::select! {
+            received = socket.datagram() => received.map(|datagram| {
+                to.send_if_modified(|links| {
+                    let messages = messages(datagram);
+                    messages.fold(false, |changed, message| take(links, &message, &mut untold) | changed)
+                });
+            }),
+            () = tokio::time::sleep_until(due), if has_trees => {
+                has_trees = self::has_trees(&to.borrow());
+                due = Instant::now() + TREES_PAUSE;
+                untold.insert(ALL_PORTS);
+                Ok(())
+            }
+        };
+        has_trees |= !untold.is_empty();
         if followed.is_ok() {
             followed = read_vlans(socket, untold, to).await;
         }
@@ -129,6 +147,11 @@ fn take(links: &mut Links, message: &Message<'_>, untold: &mut BTreeSet<u32>) ->
     let bridge = port.and_then(|port| links.get(port.master?)?.bridge);
     untold.extend(port.filter(|_| bridge.is_some_and(|bridge| bridge.mst)).map(|port| port.index));
     changed
+}
+
+/// Whether some bridge has spanning trees for groups of VLANs.
+fn has_trees(links: &Links) -> bool {
+    links.all().any(|link| link.bridge.is_some_and(|bridge| bridge.mst))
 }
 
 /// Lists the states of these ports in VLANs anew.
@@ -190,7 +213,7 @@ async fn dump(socket: &mut Socket, links: &mut Links) -> io::Result<Dump> {
     });
     let addresses = Request::new(libc::RTM_GETADDR, 0).fixed(&[0; IFADDRMSG]);
     let mut whole = Dump::Consistent;
-    for request in requests.into_iter().chain([addresses, port_vlans::dump(0)]) {
+    for request in requests.into_iter().chain([addresses, port_vlans::dump(ALL_PORTS)]) {
         let dumped = socket
             .dump(request, |message| {
                 apply(links, message);

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::path::ovs::{Bridge, Interface, Ovs, Port, Touched};
+use crate::path::ovs::{Bridge, Interface, Mirror, Ovs, Port, Touched};
 
 /// The monitored columns: only those that an announcement depends on, so that changes of statistics cause no updates.
 pub fn columns() -> Value {
     json!({
         "Open_vSwitch": {"columns": ["external_ids", "other_config", "next_cfg", "cur_cfg"]},
-        "Bridge": {"columns": ["name", "ports"]},
+        "Bridge": {"columns": ["name", "ports", "mirrors"]},
         "Port": {"columns": ["name", "interfaces", "tag", "vlan_mode", "trunks", "bond_active_slave", "other_config"]},
-        "Mirror": {"columns": ["output_port"]},
+        "Mirror": {"columns": ["output_port", "output_vlan"]},
         "Interface": {"columns": ["name", "type", "ofport", "error", "external_ids", "options", "status"]},
     })
 }
@@ -78,8 +78,7 @@ pub fn apply(ovs: &mut Ovs, updates: &Value, now: Duration) -> bool {
     }
     for (uuid, update) in rows("Mirror") {
         changed = true;
-        let output = update["new"].as_object().map(|row| set(row, "output_port").find_map(self::uuid));
-        let before = put(&mut ovs.mirrors, uuid, output.flatten());
+        let before = put(&mut ovs.mirrors, uuid, update["new"].as_object().map(mirror));
         if before.as_ref() != ovs.mirrors.get(uuid) {
             is_found_otherwise = true;
             touched.mirror();
@@ -120,6 +119,14 @@ fn bridge(row: &Map<String, Value>) -> Bridge {
     Bridge {
         name: text(row, "name").unwrap_or_default(),
         ports: set(row, "ports").filter_map(uuid).collect(),
+        mirrors: set(row, "mirrors").filter_map(uuid).collect(),
+    }
+}
+
+fn mirror(row: &Map<String, Value>) -> Mirror {
+    Mirror {
+        output_port: set(row, "output_port").find_map(uuid),
+        output_vlan: set(row, "output_vlan").find_map(vlan),
     }
 }
 
@@ -237,10 +244,17 @@ mod tests {
             assert!(apply(&mut ovs, &other, ms(1)) && !ovs.is_indexed_like(&indexed), "{column}");
         }
         let mirror = |row: Value| json!({"Mirror": {"m": row}});
-        assert!(apply(&mut ovs, &mirror(json!({"new": {"output_port": ["set", []]}})), ms(2)));
-        assert!(ovs.mirrors.is_empty() && ovs.is_indexed_like(&indexed), "it copies into a VLAN");
-        assert!(apply(&mut ovs, &mirror(json!({"new": {"output_port": ["uuid", "p"]}})), ms(3)));
-        assert!(ovs.mirrors["m"] == "p" && !ovs.is_indexed_like(&indexed));
+        let into_vlan = json!({"new": {"output_port": ["set", []], "output_vlan": 99}});
+        assert!(apply(&mut ovs, &mirror(into_vlan), ms(2)));
+        assert_eq!(ovs.mirrors["m"], Mirror { output_port: None, output_vlan: Some(99) });
+        let of_bridge = json!({"Bridge": {"b": {"new": {"name": "br-int", "ports": ["set", []], "mirrors": ["uuid", "m"]}}}});
+        assert!(apply(&mut ovs, &of_bridge, ms(2)));
+        assert_eq!(ovs.copied_into(&ovs.bridges["b"]).collect::<Vec<_>>(), [99]);
+        let to_port = json!({"new": {"output_port": ["uuid", "p"], "output_vlan": 99}});
+        assert!(apply(&mut ovs, &mirror(to_port), ms(3)));
+        assert_eq!(ovs.mirrors["m"].output_port.as_deref(), Some("p"));
+        assert_eq!(ovs.copied_into(&ovs.bridges["b"]).next(), None, "Open vSwitch heeds the port");
+        assert!(!ovs.is_indexed_like(&indexed));
         assert!(apply(&mut ovs, &mirror(json!({"old": {"output_port": ["uuid", "p"]}})), ms(4)));
         assert!(ovs.mirrors.is_empty());
     }

@@ -40,7 +40,7 @@ pub(crate) fn plug(device: &str) -> Plug {
 pub(crate) fn ovs(bridges: &[(&str, &[&str])]) -> Ovs {
     let mut ovs = Ovs::default();
     for (bridge, ports) in bridges {
-        let mut row = Bridge { name: (*bridge).into(), ports: Vec::new() };
+        let mut row = Bridge { name: (*bridge).into(), ..Bridge::default() };
         for (n, port) in ports.iter().enumerate() {
             let mut parts = port.split(':');
             let name = parts.next().unwrap_or_default().to_owned();

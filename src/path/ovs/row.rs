@@ -35,6 +35,18 @@ pub struct Bridge {
     pub name: String,
     /// `ports`.
     pub ports: Vec<Uuid>,
+    /// `mirrors`.
+    pub mirrors: Vec<Uuid>,
+}
+
+/// A row of table `Mirror`: what gets copies of a bridge's frames, also of those that the bridge drops. Open vSwitch heeds
+/// `output_vlan` only without `output_port`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mirror {
+    /// `output_port`: a port that transmits nothing else.
+    pub output_port: Option<Uuid>,
+    /// `output_vlan`: every port that carries this VLAN transmits the copies in it; frames of that VLAN are not copied.
+    pub output_vlan: Option<u16>,
 }
 
 /// A row of table `Port`.

@@ -36,12 +36,12 @@ impl Touched {
             return;
         };
         let is_small = before.ports.len().min(now.ports.len()) <= MAX_PORTS_OF_SMALL;
-        self.everything |= is_small || before.name != now.name;
+        self.everything |= is_small || (&before.name, &before.mirrors) != (&now.name, &now.mirrors);
         let [old, new] = [before, now].map(|bridge| bridge.ports.iter().collect::<HashSet<_>>());
         self.ports.extend(old.symmetric_difference(&new).map(|uuid| (**uuid).clone()));
     }
 
-    /// A mirror has another output: a port is a way out no longer, or again.
+    /// A mirror has another output: a port or a VLAN is a way out no longer, or again.
     pub fn mirror(&mut self) {
         self.everything = true;
     }

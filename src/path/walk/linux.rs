@@ -4,8 +4,8 @@ use super::{Place, Step, Walk};
 use crate::path::hop::{Edge, Hold, Hop, Role, Setting, Tag, Via};
 use crate::path::link::{LIBVIRT_TAP, Link, PortState};
 
-/// Kinds of devices that encapsulate frames for other hosts (`IFLA_INFO_KIND`).
-const TUNNELS: [&str; 14] = [
+/// Kinds of devices that encapsulate or encrypt frames for other hosts (`IFLA_INFO_KIND`).
+const TUNNELS: [&str; 15] = [
     "vxlan",
     "geneve",
     "gre",
@@ -20,6 +20,7 @@ const TUNNELS: [&str; 14] = [
     "vti",
     "wireguard",
     "bareudp",
+    "macsec",
 ];
 
 impl<'a> Walk<'a> {
@@ -35,7 +36,7 @@ impl<'a> Walk<'a> {
                 self.go(Place::Ovs(plugged.bridge, &plugged.interface.name), at, step);
             }
             ("veth", _) => self.through_veth(link, step),
-            ("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec", _) => self.down(link, step),
+            ("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap", _) => self.down(link, step),
             ("bond" | "team", _) => {
                 let at = self.hop(Hop::of(link, Role::Upper), &mut step);
                 let members: Vec<&Link> = self.links.leading_on(link.index).collect();

@@ -11,9 +11,18 @@ const GUESTS: [&str; 4] = ["tap", "qvo", "vnet", "vhu"];
 impl<'a> Walk<'a> {
     pub(super) fn in_ovs(&mut self, bridge: &'a Bridge, by: &'a str, mut step: Step<'a>) {
         step.via = None;
-        let at = self.hop(Hop::unseen(&bridge.name, Role::Ovs), &mut step);
-        self.bridges.push(at);
         let came_by = self.ovs.named(by);
+        // What is in that VLAN already is not copied into it.
+        let is_own = |vlan: &u16| {
+            step.tag == Tag::Vlan(*vlan) || came_by.is_some_and(|came_by| came_by.port.tag == Some(*vlan))
+        };
+        let copied_into: Vec<u16> = self.ovs.copied_into(bridge).filter(|vlan| !is_own(vlan)).collect();
+        let is_for_copies = |plugged: &Plugged<'_>| {
+            !plugged.port.heeds_trunks() && plugged.port.tag.is_some_and(|tag| copied_into.contains(&tag))
+        };
+        let hop = Hop { copied_into: copied_into.clone(), ..Hop::unseen(&bridge.name, Role::Ovs) };
+        let at = self.hop(hop, &mut step);
+        self.bridges.push(at);
         let network = came_by.and_then(Network::of);
         self.network = self.network.or(network);
         // Beyond the patch port towards a provider bridge, frames are in the VLAN of the physical network.
@@ -32,7 +41,8 @@ impl<'a> Walk<'a> {
         let own = id.into_iter().flat_map(|id| self.ovs.of_interface_id(id));
         let own = own.filter(|port| port.bridge.name == bridge.name && port.interface.kind == "patch");
         let onward = self.ovs.leading_on(bridge).chain(own);
-        let mut onward: Vec<Plugged<'_>> = onward.filter(|plugged| plugged.interface.name != by).collect();
+        let leads_on = |plugged: &Plugged<'_>| plugged.interface.name != by && !is_for_copies(plugged);
+        let mut onward: Vec<Plugged<'_>> = onward.filter(leads_on).collect();
         // OVSDB's order is random; provider networks are named before the tunnels beside them.
         onward.sort_by_key(|plugged| (plugged.interface.is_tunnel(), &plugged.interface.name));
         for plugged in onward.into_iter().rev() {

@@ -5,6 +5,7 @@ use crate::path::attachment::tests::{link, ovs, plug};
 use crate::path::attachment::{Attachment, resolve};
 use crate::path::hop::{Cast, Setting};
 use crate::path::link::{Bridge as BridgeInfo, BridgePort, PortState, PortVlans};
+use crate::path::ovs::Mirror;
 use crate::path::way_out::Reach;
 
 mod bounds;
@@ -102,7 +103,8 @@ fn each_device_leads_to_the_device_below_it() {
         (vec![link(9, "eth0", "", 1, 0)], "tap0 br0 eth0", "eth0 Nic Untagged"),
         (vec![port("eth0.5", "vlan", 9), eth0()], "tap0 br0 eth0.5 eth0", "eth0 Nic Vlan(5)"),
         (vec![port("m0", "macvlan", 9), eth0()], "tap0 br0 m0 eth0", "eth0 Nic Untagged"),
-        (vec![port("s0", "macsec", 9), eth0()], "tap0 br0 s0 eth0", "eth0 Nic Untagged"),
+        // What MACsec makes of a frame cannot be recognized on the NIC.
+        (vec![port("s0", "macsec", 9), eth0()], "tap0 br0 s0", "s0 Tunnel Untagged"),
         (
             vec![port("bond0", "bond", 0), link(9, "eth0", "", 3, 0)],
             "tap0 br0 bond0 eth0",
@@ -151,9 +153,28 @@ fn a_bridge_behind_a_vlan_device_behind_a_bridge() {
 fn the_output_of_a_mirror_is_no_way_out() {
     let nics = [link(8, "eth0", "", 0, 0), link(9, "span0", "", 0, 0)];
     let mut world = on_ovs(&[("br-int", &["tap0", "eth0", "span0"])], &nics);
-    world.ovs.mirrors.insert("m".into(), "p-span0".into());
+    let mirror = Mirror { output_port: Some("p-span0".into()), output_vlan: None };
+    world.ovs.mirrors.insert("m".into(), mirror);
     world.ovs.reindex();
     assert_eq!(edges(&world.way()), ["eth0 Nic Unknown"]);
+}
+
+#[test]
+fn the_vlan_of_a_mirror_is_no_way_out() {
+    let nics = [link(8, "eth0", "", 0, 0), link(9, "span0", "", 0, 0)];
+    let mut world = on_ovs(&[("br-int", &["tap0", "eth0", "span0"])], &nics);
+    world.ovs.mirrors.insert("m".into(), Mirror { output_port: None, output_vlan: Some(99) });
+    world.ovs.bridges.get_mut("b-br-int").unwrap().mirrors = vec!["m".into()];
+    world.ovs.ports.get_mut("p-span0").unwrap().tag = Some(99);
+    let way = world.way();
+    assert_eq!(edges(&way), ["eth0 Nic Unknown"]);
+    let eth0 = way.hops.len() - 1;
+    assert_eq!([98, 99].map(|vlan| way.is_copy(eth0, vlan)), [false, true]);
+
+    world.ovs.ports.get_mut("p-tap0").unwrap().tag = Some(99);
+    let of_guest_there = world.way();
+    assert_eq!(edges(&of_guest_there), ["eth0 Nic Unknown", "span0 Nic Unknown"]);
+    assert!(!of_guest_there.is_copy(eth0, 99), "Open vSwitch copies no frame into its own VLAN");
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Run {
         let now = self.now();
         let is_due = self.lost_why.as_ref().is_none_or(|(_, at)| now.saturating_sub(*at) >= EXPLAIN_INTERVAL);
         if let (true, Some(observer)) = (is_due, &mut self.observer) {
-            let stuck = observer.evidence(host, seen).await.stuck.join("; ");
+            let stuck = observer.evidence(host, seen, &self.order).await.stuck.join("; ");
             self.lost_why = Some((stuck, now));
         }
     }
@@ -118,7 +118,7 @@ impl Run {
             }
             Overdue::NotLeft => {
                 let evidence = match &mut self.observer {
-                    Some(observer) => observer.evidence(host, seen).await,
+                    Some(observer) => observer.evidence(host, seen, &self.order).await,
                     None => return,
                 };
                 let wait = self.order.wait;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use announced::for_tests::GuestState;
 use announced::for_tests::hop::Hop;
 use announced::for_tests::link::{Bridge, BridgePort, Link, Links, PortState, PortVlans};
-use announced::for_tests::ovs::{self, Interface, Ovs, Port};
+use announced::for_tests::ovs::{self, Interface, Mirror, Ovs, Port};
 use announced::for_tests::readiness::{Facts, assess};
 use announced::for_tests::target::{Plug, Target};
 use announced::for_tests::uplinks::Uplinks;
@@ -101,13 +101,15 @@ fn link(index: u32, bytes: &mut Bytes<'_>) -> Link {
 
 fn ovs(bytes: &mut Bytes<'_>) -> Ovs {
     let mut ovs = Ovs::default();
+    ovs.mirrors.insert("m".into(), Mirror { output_port: None, output_vlan: Some(3) });
     for number in 0..ROWS {
         let some = |bytes: &mut Bytes<'_>| -> Vec<String> {
             let bits = bytes.u16();
             (0..ROWS).filter(|row| bits >> row & 1 != 0).map(|row| row.to_string()).collect()
         };
         if number < ROWS / 2 {
-            let bridge = ovs::Bridge { name: format!("b{number}"), ports: some(bytes) };
+            let (ports, mirrors) = (some(bytes), vec!["m".to_owned()]);
+            let bridge = ovs::Bridge { name: format!("b{number}"), ports, mirrors };
             ovs.bridges.insert(number.to_string(), bridge);
         }
         let tag = Some(u16::from(bytes.u8())).filter(|tag| *tag < 4);

@@ -72,7 +72,7 @@ impl Engine {
                 Action::CannotSpeakFor(nic) => self.publisher.cannot_speak_for(&nic),
             }
         }
-        self.changed |= self.connections[connection].ledger.take_changed();
+        self.changed |= self.connections[connection].ledger.has_changed();
     }
 
     fn note_state(&mut self, connection: usize, uuid: String, state: GuestState) {

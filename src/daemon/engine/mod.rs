@@ -341,7 +341,8 @@ impl Engine {
     }
 
     /// Saves pending announcements if they have changed. A frame does not wait for it: if the daemon is killed in between, the next
-    /// one sends that again. Those of thousands of guests take milliseconds, of which there are pauses between two times.
+    /// one sends that again. Those of thousands of guests that change together take milliseconds, of which there are pauses between two
+    /// times.
     fn save(&mut self) {
         let now = Instant::now();
         if self.changed && now >= self.save_at {
@@ -356,11 +357,13 @@ impl Engine {
     }
 
     fn save_now(&mut self) {
-        let Some(state_file) = self.state_file.as_ref().filter(|_| self.changed) else {
+        let Some(state_file) = self.state_file.as_mut().filter(|_| self.changed) else {
             return;
         };
-        let saved = state_file
-            .save(self.connections.iter().map(|connection| (connection.name.as_str(), &connection.ledger)));
+        let ledgers = self.connections.iter_mut();
+        let mut ledgers: Vec<_> =
+            ledgers.map(|connection| (connection.name.as_str(), &mut connection.ledger)).collect();
+        let saved = state_file.save(&mut ledgers);
         // A failed save is repeated with the next event, and logged once.
         self.changed = saved.is_err();
         match (saved, std::mem::replace(&mut self.unkept, self.changed)) {
@@ -376,6 +379,7 @@ impl Engine {
     async fn end(mut self) {
         self.publisher.stopping();
         self.changed = true;
+        self.state_file.iter_mut().for_each(StateFile::save_all_next);
         self.save_now();
         if !self.running.is_empty() {
             let announcements = count(self.running.len(), "announcement");

@@ -19,7 +19,7 @@ use crate::guest::target::{Nic, Target, Unannounceable};
 mod guest;
 pub mod handover;
 
-use guest::{Begin, Guest, Life, Run};
+use guest::{Begin, Guest, Life};
 use handover::Word;
 
 /// libvirt's name for the state of a guest that may resume.
@@ -267,12 +267,10 @@ impl Ledger {
         let Some(guest) = self.guests.get_mut(uuid) else {
             return actions;
         };
-        let is_it = |(nic, it): (&String, &Run)| (it.number == run).then(|| (nic.clone(), *it));
-        let Some((nic, ended)) = guest.life.runs.iter().find_map(is_it) else {
+        let Some((nic, ended)) = guest.life.runs.take(run) else {
             // A newer announcement has replaced it.
             return actions;
         };
-        guest.life.runs.remove(&nic);
         match how {
             Ended::BrokenOff => {
                 guest.life.has_begun &= !ended.of_all;
@@ -281,7 +279,7 @@ impl Ledger {
             // It is announced when the guest resumes, which may already have happened.
             Ended::Paused => guest.life.has_begun &= !ended.of_all,
             Ended::Done => {
-                guest.plugged.remove(&nic);
+                guest.plugged.remove(&*nic);
                 guest.settle();
                 self.changed.insert(uuid.into());
             }
@@ -332,6 +330,11 @@ impl Ledger {
             !guest.life.is_unreadable && (guest.pending.is_some() || !guest.plugged.is_empty())
         };
         self.guests.values().any(is_pending)
+    }
+
+    /// The guest's state; one that is not known may run.
+    pub fn state_of(&self, uuid: &str) -> GuestState {
+        self.guests.get(uuid).map(|guest| guest.life.state).unwrap_or_default()
     }
 
     /// The guest is here.

@@ -84,7 +84,7 @@ impl Ledger {
         }
         actions.push(Action::Tell { uuid: uuid.into(), word: Word::Kept });
         let life = &mut guest.life;
-        life.runs.retain(|_, run| {
+        life.runs.retain(|run| {
             actions.extend(run.of_all.then_some(Action::Supersede(run.number)));
             !run.of_all
         });

@@ -128,6 +128,13 @@ impl Announcement {
         Announcement { endless, ..self }
     }
 
+    /// It has waited: when the guest was first seen to run, and whether it was warned of that it takes long.
+    pub(crate) fn having_waited(mut self, runs_at: Option<Duration>, is_warned_of: bool) -> Self {
+        self.progress.runs_at = runs_at;
+        self.warned.extend(is_warned_of.then_some(Overdue::NotReady));
+        self
+    }
+
     /// Goes on by another schedule, if nothing has left yet, and with another patience.
     pub(crate) fn change(&mut self, now: Duration, schedule: Schedule, patience: Duration, more: u32) {
         self.patience = patience;
@@ -180,7 +187,9 @@ impl Announcement {
             return;
         }
         self.progress.note(now, seen);
-        self.progress.unmet.clone_from(&seen.unmet);
+        if *self.progress.unmet != *seen.unmet {
+            self.progress.unmet = seen.unmet.as_slice().into();
+        }
         if seen.has_left() || (self.progress.ready_at.is_some() && seen.is_gone()) {
             let unmet: Vec<String> = seen.unmet.iter().map(ToString::to_string).collect();
             return self.cancel(None, &unmet.join("; "));

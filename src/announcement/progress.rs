@@ -1,5 +1,6 @@
 //! What an announcement has come to, and how it ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,7 @@ pub struct Progress {
     /// Rounds that could not be sent.
     pub send_errors: u32,
     /// The unmet conditions at the last observation.
-    pub unmet: Vec<Condition>,
+    pub unmet: Arc<[Condition]>,
     /// The error, if any.
     pub error: Option<String>,
     /// Its kind, where it is none of the unmet conditions.

@@ -13,13 +13,13 @@ use crate::cli::output::{complain, json, print};
 use crate::cli::pause;
 use crate::cli::select::Start;
 use crate::daemon::history::{self, History};
-use crate::guest::Wanted;
+use crate::guest::{GuestState, Wanted};
 use crate::host::pcap::Pcap;
 use crate::report::Report;
-use crate::report::standing::Standing;
-use crate::run::announcer::{self, Signals, Stop};
+use crate::run::announcer;
 use crate::run::host::Host;
 use crate::run::order::Order;
+use crate::run::signals::{Signals, Stop};
 
 /// Announces the selected NICs for an event at `began`, and prints a report of each.
 ///
@@ -39,19 +39,23 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     if !args.quiet && !args.dry_run {
         pause::tell_of_pause();
     }
-    let (stopper, stop) = watch::channel(None);
-    // Spawned before the announcements, which run in the order of spawning: the first line of output may provoke a signal.
-    tokio::spawn(async move {
-        interrupted().await;
-        stopper.send_replace(Some(Stop::Interrupted));
-    });
     let mut status = orders.print_absent().max(orders.print_refused(&args.output));
     let nothing = orders.orders.is_empty() && orders.refused.is_empty() && orders.absent.is_empty();
     let (mut running, host) = (JoinSet::new(), Arc::new(host));
-    for (order, guest) in orders.orders {
+    let directed = orders.orders.into_iter().map(|(order, guest)| {
         let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
-        let (order, standing) = (watch::channel(Arc::new(order)).1, watch::channel(Standing::default()).0);
-        let signals = Signals { order, guest, stop: stop.clone(), standing };
+        let state = *guest.borrow();
+        (Signals::new(Arc::new(order), state, began), guest)
+    });
+    let directed: Vec<_> = directed.collect();
+    // Spawned before the announcements, which run in the order of spawning: the first line of output may provoke a signal.
+    let all: Vec<Signals> = directed.iter().map(|(signals, _)| signals.clone()).collect();
+    tokio::spawn(async move {
+        interrupted().await;
+        all.iter().for_each(|signals| signals.stop(Stop::Interrupted));
+    });
+    for (signals, guest) in directed {
+        tokio::spawn(follow(guest, signals.clone()));
         running.spawn(announcer::announce(host.clone(), signals, began));
     }
     if nothing {
@@ -81,6 +85,13 @@ fn tell_of_no_device(host: &Host, args: &Announce) {
         host.links.borrow().named(&device).is_some() || host.ovs.borrow().ovs.named(&device).is_some();
     if !is_there && args.wait.is_none_or(|wait| !wait.is_zero()) {
         complain(&format!("{device} does not exist; waiting for it (--wait 0 looks once)"));
+    }
+}
+
+/// Tells an announcement what becomes of its guest; one without a guest (--dev) has none.
+async fn follow(mut guest: watch::Receiver<GuestState>, signals: Signals) {
+    while guest.changed().await.is_ok() {
+        signals.guest_is(*guest.borrow_and_update());
     }
 }
 

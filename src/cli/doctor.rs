@@ -231,7 +231,7 @@ async fn nic(order: &Order, host: &mut Host, guest: GuestState) -> Finding {
     let seen = order.look(host, guest);
     let name = order.target.subject(seen.device(&order.target));
     if !seen.unmet.is_empty() {
-        let unmet = Unmet::all(&seen.unmet, &order.target, &seen);
+        let unmet = Unmet::all(&seen.unmet, &order.target, seen.in_charge.0);
         let texts: Vec<&str> = unmet.iter().map(|unmet| unmet.text.as_str()).collect();
         let mut remedies: Vec<&str> = unmet.iter().filter_map(|unmet| unmet.remedy.as_deref()).collect();
         remedies.dedup();

@@ -40,6 +40,7 @@ use held::{Held, held};
 /// The host or libvirt cannot be read.
 pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem> {
     let cannot_ask = start.cannot_ask().await;
+    let sources = start.sources();
     let (host, orders) = start.gather().await?;
     let mut status = orders.print_absent();
     for (order, _) in &orders.orders {
@@ -48,6 +49,7 @@ pub(super) async fn run(start: Start, output: &Output) -> Result<Status, Problem
         let to_guest = inward::to_guest(&order.target, &host, &seen);
         let holds = held(order, &host, &seen).await;
         let explanation = Explanation {
+            sources: sources.clone(),
             missing_injectors: missing_injectors(order, &host, &seen).await,
             error: routed::by_host(&host, order, &seen).await,
             held: holds.iter().map(ToString::to_string).collect(),
@@ -155,9 +157,9 @@ impl Explanation {
             owner: seen.in_charge.0,
             evidence: seen.in_charge.1.clone(),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
-            conditions: Unmet::all(&seen.unmet, target, seen),
+            conditions: Unmet::all(&seen.unmet, target, seen.in_charge.0),
             error: None,
-            sources: order.sources.clone(),
+            sources: Vec::new(),
             held: Vec::new(),
             holds: Vec::new(),
             addresses: order.addresses.clone(),

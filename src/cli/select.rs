@@ -1,7 +1,5 @@
 //! From the command line and the guests to orders.
 
-use std::sync::Arc;
-
 use tokio::sync::watch;
 
 use crate::cli::args::{Nics, Output, Whom};
@@ -9,6 +7,7 @@ use crate::cli::exit::{Problem, Status};
 use crate::cli::output::{complain, json, print};
 use crate::config::Config;
 use crate::guest::Absent;
+use crate::guest::address::Source;
 use crate::guest::event::Cause;
 use crate::guest::target::{Plug, Target, Unannounceable};
 use crate::guest::{GuestState, Wanted};
@@ -47,6 +46,11 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// The sources of addresses that are asked.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        self.config.addresses.sources.clone()
+    }
+
     /// For the NICs `nics` under `config`; if libvirt is needed and this program is not linked with it, `become_linked` replaces the
     /// program.
     ///
@@ -104,8 +108,9 @@ impl Start {
         let asker =
             asker.map(|libvirt| GuestAsker::of_libvirt(libvirt.ask_guest, config.libvirt.uri.clone()));
         let mut selection = found.and_then(|found| choose(nics, config, found, &host.ovs.borrow().ovs));
+        let link_query = find.map(|find| link_query(find, config));
         for (order, _) in selection.iter_mut().flat_map(|selection| &mut selection.orders) {
-            order.link_query = find.and_then(|find| link_query(find, config, &order.target));
+            order.link_query = link_query.clone().filter(|_| order.target.domain.is_some());
             order.ask_guest = asker.clone();
         }
         Ok((host, selection))
@@ -147,19 +152,18 @@ async fn look(args: &Nics, config: &Config, find: Option<Find>) -> Result<Option
     found.map(Some).map_err(|error| (Status::Failed, error.to_string()))
 }
 
-/// Looks for the guest anew, whose link is down.
-fn link_query(find: Find, config: &Config, target: &Arc<Target>) -> Option<LinkQuery> {
-    let (uri, target) = (config.libvirt.uri.clone(), target.clone());
-    let uuid = target.domain.as_ref()?.uuid.clone();
-    let ask = move || {
-        let guest = find(uri.as_deref(), &Wanted::These(vec![uuid.clone()]), &[]).ok()?.guests.pop()?;
-        link_query::is_up(&guest.ok()?.known.domain, &target)
-    };
-    let ask = Arc::new(ask);
-    Some(LinkQuery::new(move || {
-        let ask = ask.clone();
-        Box::pin(async move { tokio::task::spawn_blocking(move || ask()).await.ok()? })
-    }))
+/// Looks for a guest anew, whose link is down.
+fn link_query(find: Find, config: &Config) -> LinkQuery {
+    let uri = config.libvirt.uri.clone();
+    LinkQuery::new(move |target| {
+        let uri = uri.clone();
+        let ask = move || {
+            let uuid = target.domain.as_ref()?.uuid.clone();
+            let guest = find(uri.as_deref(), &Wanted::These(vec![uuid]), &[]).ok()?.guests.pop()?;
+            link_query::is_up(&guest.ok()?.known.domain, &target)
+        };
+        Box::pin(async move { tokio::task::spawn_blocking(ask).await.ok()? })
+    })
 }
 
 /// Makes orders for everything that `args` select: guests that were found, or the device.

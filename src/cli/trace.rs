@@ -146,7 +146,7 @@ impl Trace {
             mac: order.target.mac,
             attachment: Path::of(seen),
             unmet: seen.unmet.iter().map(ToString::to_string).collect(),
-            conditions: Unmet::all(&seen.unmet, &order.target, seen),
+            conditions: Unmet::all(&seen.unmet, &order.target, seen.in_charge.0),
             injector: None,
             frames: order.round().iter().map(frame_names::name).collect(),
             round: order.round().iter().map(frame_names::Named::of).collect(),

@@ -4,21 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
-use tokio::sync::watch;
-
-use crate::guest::event::Cause;
-use crate::guest::target::Target;
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::page::{self, Here};
 use crate::report::snapshot::{Daemon, Ended, Paused, Peer, Snapshot};
-use crate::report::standing::{Standing, UnderWay};
+use crate::report::standing::UnderWay;
 use crate::report::waiting::Waiting;
 use crate::run::sent_frames::SentFrames;
+use crate::run::signals::Signals;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// The number of reports that `announce status` shows.
 const MAX_REPORTS: usize = 50;
+/// The longest text that is kept for the next client, in bytes.
+const MAX_KEPT: usize = 256 * 1024;
 /// How long the status may lag behind how announcements stand: each of hundreds changes several times a second.
 const STANDING_PAUSE: Duration = Duration::from_millis(10);
 
@@ -37,15 +36,13 @@ struct Text {
     /// Of which change; 0 for none.
     change: u64,
     made_at: Option<Instant>,
-    /// How the announcements stood then.
-    standings: Vec<watch::Receiver<Standing>>,
 }
 
 impl Text {
     /// Whether an announcement stands otherwise than the text says, which is looked at once per [`STANDING_PAUSE`].
-    fn is_outdated(&self, now: Instant) -> bool {
+    fn is_outdated(&self, entries: &Mutex<Shown>, now: Instant) -> bool {
         let is_young = self.made_at.is_some_and(|at| now.saturating_duration_since(at) < STANDING_PAUSE);
-        !is_young && self.standings.iter().any(|standing| standing.has_changed().unwrap_or(false))
+        !is_young && lock(entries).entries.values().any(Signals::is_unread)
     }
 }
 
@@ -55,7 +52,7 @@ struct Shown {
     changes: u64,
     now: Now,
     /// What is being announced.
-    entries: BTreeMap<Run, Arc<Entry>>,
+    entries: BTreeMap<Run, Signals>,
     daemon: Daemon,
     /// The last reports.
     recent: VecDeque<Arc<Ended>>,
@@ -79,39 +76,6 @@ pub(super) struct Now {
 
 /// An announcement: the connection of its guest, and its number there.
 pub(super) type Run = (usize, u64);
-
-/// An announcement under way.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// The NIC.
-    pub target: Arc<Target>,
-    /// Why it is announced.
-    pub cause: Cause,
-    /// When that happened (RFC 3339).
-    pub event_at: String,
-    /// What it has come to.
-    pub standing: watch::Receiver<Standing>,
-}
-
-impl Entry {
-    /// The NIC in words.
-    fn subject(&self) -> String {
-        self.target.subject(self.target.plug.device.clone())
-    }
-
-    fn under_way(&self) -> UnderWay {
-        let domain = self.target.domain.as_ref();
-        UnderWay {
-            vm: domain.map(|domain| domain.name.clone()),
-            uuid: domain.map(|domain| domain.uuid.clone()),
-            mac: self.target.mac,
-            cause: self.cause,
-            event: Some(self.cause),
-            event_at: self.event_at.clone(),
-            standing: self.standing.borrow().clone(),
-        }
-    }
-}
 
 impl Board {
     /// A board without any news yet, with the counts of the frames that are sent.
@@ -148,10 +112,10 @@ impl Board {
     }
 
     /// An announcement is under way.
-    pub(super) fn begun(&self, run: Run, entry: Arc<Entry>) {
+    pub(super) fn begun(&self, run: Run, signals: Signals) {
         let mut shown = lock(&self.shown);
         shown.changes += 1;
-        shown.entries.insert(run, entry);
+        shown.entries.insert(run, signals);
     }
 
     /// It is not any more.
@@ -172,17 +136,19 @@ impl Board {
     pub(super) fn status(&self, now: Instant) -> Arc<[u8]> {
         let mut text = lock(&self.text);
         let change = lock(&self.shown).changes + 1;
-        if text.change == change && !text.is_outdated(now) {
+        if text.change == change && !text.is_outdated(&self.shown, now) {
             return text.json.clone();
         }
         // The loop does not wait until it is written.
         let shown = self.shown();
         let change = shown.changes + 1;
-        let mut standings: Vec<_> = shown.entries.values().map(|entry| entry.standing.clone()).collect();
-        standings.iter_mut().for_each(|standing| drop(standing.borrow_and_update()));
+        shown.entries.values().for_each(Signals::has_been_read);
         let json = serde_json::to_vec(&shown).unwrap_or_default().into();
-        *text = Text { json, change, made_at: Some(now), standings };
-        text.json.clone()
+        let made = Text { json, change, made_at: Some(now) };
+        let json = made.json.clone();
+        // That of thousands is megabytes, which are not kept for a client that may never come.
+        *text = if json.len() <= MAX_KEPT { made } else { Text::default() };
+        json
     }
 
     /// The page of the host with this name, at `now` (RFC 3339).
@@ -207,20 +173,19 @@ impl Board {
 }
 
 /// Those that wait, and what for.
-fn waiting(entries: &BTreeMap<Run, Arc<Entry>>) -> impl Iterator<Item = Waiting> {
-    let of = |entry: &Arc<Entry>| {
-        let standing = entry.standing.borrow();
-        let condition = standing.condition.clone()?;
-        let reason = standing.reason();
+fn waiting(entries: &BTreeMap<Run, Signals>) -> impl Iterator<Item = Waiting> {
+    let of = |signals: &Signals| {
+        let UnderWay { vm, mac, standing, .. } = signals.under_way();
+        let (condition, reason) = (standing.condition.clone()?, standing.reason());
         Some(Waiting {
-            subject: entry.subject(),
+            subject: signals.subject(),
             code: condition.clone(),
             condition,
             text: reason.clone(),
             reason,
-            vm: entry.target.domain.as_ref().map(|domain| domain.name.clone()),
-            device: standing.device.clone(),
-            mac: Some(entry.target.mac),
+            vm,
+            device: standing.device,
+            mac: Some(mac),
         })
     };
     entries.values().filter_map(of)
@@ -249,9 +214,9 @@ impl Serialize for Shown {
         fields.serialize_field("guests", &self.now.guests)?;
         fields.serialize_field("vms", &self.now.guests)?;
         fields.serialize_field("gauges", &self.gauges())?;
-        fields.serialize_field("in_progress", &Each(|| entries().map(|entry| entry.subject())))?;
+        fields.serialize_field("in_progress", &Each(|| entries().map(Signals::subject)))?;
         fields.serialize_field("waiting", &Each(|| waiting(&self.entries)))?;
-        fields.serialize_field("announcements", &Each(|| entries().map(|entry| entry.under_way())))?;
+        fields.serialize_field("announcements", &Each(|| entries().map(Signals::under_way)))?;
         fields.serialize_field("peers", &self.now.peers)?;
         fields.serialize_field("paused", &self.now.paused)?;
         fields.serialize_field("daemon", &self.daemon)?;
@@ -282,28 +247,29 @@ mod tests {
 
     use super::*;
     use crate::announcement::frame;
-    use crate::guest::target::Plug;
+    use crate::config::Config;
+    use crate::guest::GuestState;
+    use crate::guest::event::Cause;
+    use crate::guest::target::{Plug, Target};
+    use crate::run::order::Order;
 
     fn read(board: &Board) -> Snapshot {
         serde_json::from_slice(&board.status(Instant::now())).unwrap()
     }
 
-    fn entry(device: &str, standing: watch::Receiver<Standing>) -> Arc<Entry> {
+    fn signals(device: &str) -> Signals {
         let plug = Plug { device: Some(device.into()), ..Plug::default() };
-        Arc::new(Entry {
-            target: Arc::new(Target::of_device(plug, MacAddr(2, 0, 0, 0, 0, 1))),
-            cause: Cause::Migrated,
-            event_at: String::new(),
-            standing,
-        })
+        let target = Target::of_device(plug, MacAddr(2, 0, 0, 0, 0, 1));
+        let order = Order::new(target, &Config::default(), &[], None);
+        Signals::new(Arc::new(order), GuestState::Running, tokio::time::Instant::now())
     }
 
     #[test]
     fn what_is_written_is_what_is_read_key_by_key() {
         let board = Board::default();
-        let waits = Standing { condition: Some("no-vlan".into()), ..Standing::default() };
-        let (_writer, shown) = watch::channel(waits);
-        board.begun((0, 1), entry("tap0", shown));
+        let waits = signals("tap0");
+        waits.stands(Some("tag"), 0);
+        board.begun((0, 1), waits);
         board.count(|metrics| metrics.event(Cause::Migrated));
         let told = read(&board);
         assert_eq!((told.in_progress.len(), told.waiting.len(), told.announcements.len()), (1, 1, 1));
@@ -344,9 +310,8 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_shown_as_it_stands_ten_milliseconds_later_at_most() {
-        let (standing, shown) = watch::channel(Standing::default());
-        let board = Board::default();
-        board.begun((0, 1), entry("tap0", shown));
+        let (board, signals) = (Board::default(), signals("tap0"));
+        board.begun((0, 1), signals.clone());
         let began = Instant::now();
         let round = |ms: u64| {
             let status = board.status(began + Duration::from_millis(ms));
@@ -354,12 +319,12 @@ mod tests {
             (status.in_progress.concat(), status.announcements[0].standing.round)
         };
         assert_eq!(round(0), ("tap0 02:00:00:00:00:01".into(), 0));
-        standing.send_modify(|standing| standing.round = 3);
+        signals.stands(None, 3);
         assert_eq!((round(9).1, round(10).1), (0, 3));
         let at = |ms: u64| board.status(began + Duration::from_millis(ms));
         assert!(Arc::ptr_eq(&at(10), &at(10_000)), "nothing has changed since");
         let before = at(10_000);
-        standing.send_modify(|standing| standing.round = 4);
+        signals.stands(None, 4);
         board.count(|metrics| metrics.event(Cause::Migrated));
         assert!(!Arc::ptr_eq(&before, &at(10_000)), "another change shows at once");
         assert_eq!(round(10_000).1, 4);

@@ -13,6 +13,7 @@ use crate::host::libvirt::ask_guest;
 use crate::host::libvirt::watch_guests::{Libvirt, Notice};
 use crate::report::snapshot::Peer;
 use crate::run::guest_asker::GuestAsker;
+use crate::run::link_query::{self, LinkQuery};
 use crate::run::slots::Slots;
 use crate::run::wall_clock;
 
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     pub name: String,
     /// Reads a guest. Its guests are followed for as long as this exists.
     pub read: ReadGuest,
+    /// Asks whether a NIC's link is up.
+    pub link_query: LinkQuery,
     /// Has its guests announce themselves.
     pub asker: Option<GuestAsker>,
     /// Its guests, with pending announcements and those under way.
@@ -69,9 +72,16 @@ impl Connection {
         let early = Vec::new();
         let address = Some(name.clone()).filter(|name| !name.is_empty());
         let peer = Peer { peer: "libvirt".into(), address, ..Peer::default() };
+        let asked = read.clone();
+        let link_query = LinkQuery::new(move |target| {
+            let uuid = target.domain.as_ref().map(|domain| domain.uuid.clone());
+            let known = asked(uuid.unwrap_or_default(), Vec::new());
+            Box::pin(async move { link_query::is_up(&known.await.ok()?.domain, &target) })
+        });
         Connection {
             name,
             read,
+            link_query,
             asker: None,
             ledger,
             known,

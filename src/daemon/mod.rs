@@ -51,6 +51,7 @@ const MAX_OTHER_THREADS: usize = 16;
 
 /// Runs announced(8) with the configuration `file`.
 pub fn main(file: Option<PathBuf>) -> ! {
+    sys::share_memory();
     let log = crate::log::for_daemon();
     let status = start(file, &log);
     log.finish();

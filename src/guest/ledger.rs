@@ -6,6 +6,7 @@
 //!
 //! Time is a [`Duration`] since any fixed moment.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::guest::target::{Nic, Target, Unannounceable};
 mod guest;
 pub mod handover;
 
-use guest::{Begin, Guest, Life, Run};
+use guest::{Begin, Guest, Life};
 use handover::Word;
 
 /// libvirt's name for the state of a guest that may resume.
@@ -33,15 +34,22 @@ pub struct Ledger {
     /// The number of the most recent reading or announcement.
     #[serde(skip)]
     last: u64,
-    /// The part that is kept for the next daemon has changed.
+    /// The guests of which the part that is kept for the next daemon has changed.
     #[serde(skip)]
-    changed: bool,
+    changed: BTreeSet<String>,
     /// What the NICs of every guest are is kept in mind.
     #[serde(skip)]
     remembers: bool,
     /// Counts the changes of [`Ledger::here`].
     #[serde(skip)]
     revision: u64,
+}
+
+/// A guest, or that it has left, as it is kept for the next daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Kept<'a> {
+    uuid: Cow<'a, str>,
+    guest: Option<Cow<'a, Guest>>,
 }
 
 /// A guest that libvirt lists.
@@ -201,8 +209,10 @@ impl Ledger {
             let state = if guest.runs { GuestState::Running } else { PAUSED };
             match self.guests.get_mut(&guest.uuid) {
                 Some(known) if known.is_of(guest.id) => {
-                    self.changed |= known.id != guest.id;
-                    known.id = guest.id;
+                    if known.id != guest.id {
+                        known.id = guest.id;
+                        self.changed.insert(guest.uuid.clone());
+                    }
                     self.state(&guest.uuid, state, &mut actions);
                 }
                 // Any announcement still under way belongs to its previous life.
@@ -257,12 +267,10 @@ impl Ledger {
         let Some(guest) = self.guests.get_mut(uuid) else {
             return actions;
         };
-        let is_it = |(nic, it): (&String, &Run)| (it.number == run).then(|| (nic.clone(), *it));
-        let Some((nic, ended)) = guest.life.runs.iter().find_map(is_it) else {
+        let Some((nic, ended)) = guest.life.runs.take(run) else {
             // A newer announcement has replaced it.
             return actions;
         };
-        guest.life.runs.remove(&nic);
         match how {
             Ended::BrokenOff => {
                 guest.life.has_begun &= !ended.of_all;
@@ -271,9 +279,9 @@ impl Ledger {
             // It is announced when the guest resumes, which may already have happened.
             Ended::Paused => guest.life.has_begun &= !ended.of_all,
             Ended::Done => {
-                guest.plugged.remove(&nic);
+                guest.plugged.remove(&*nic);
                 guest.settle();
-                self.changed = true;
+                self.changed.insert(uuid.into());
             }
         }
         self.go_on(uuid, at, &mut actions);
@@ -324,6 +332,11 @@ impl Ledger {
         self.guests.values().any(is_pending)
     }
 
+    /// The guest's state; one that is not known may run.
+    pub fn state_of(&self, uuid: &str) -> GuestState {
+        self.guests.get(uuid).map(|guest| guest.life.state).unwrap_or_default()
+    }
+
     /// The guest is here.
     pub fn knows(&self, uuid: &str) -> bool {
         self.guests.contains_key(uuid)
@@ -334,9 +347,27 @@ impl Ledger {
         self.guests.len()
     }
 
-    /// Whether the part that is kept for the next daemon has changed since the last call.
-    pub fn take_changed(&mut self) -> bool {
+    /// The part that is kept for the next daemon has changed since [`Ledger::take_changed`].
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The guests of which it has.
+    pub fn take_changed(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.changed)
+    }
+
+    /// What is kept of a guest.
+    pub fn kept<'a>(&'a self, uuid: &'a str) -> Kept<'a> {
+        Kept { uuid: uuid.into(), guest: self.guests.get(uuid).map(Cow::Borrowed) }
+    }
+
+    /// A guest became this, after the rest of the ledger was kept.
+    pub fn restore(&mut self, Kept { uuid, guest }: Kept<'_>) {
+        match guest {
+            Some(guest) => drop(self.guests.insert(uuid.into_owned(), guest.into_owned())),
+            None => drop(self.guests.remove(&*uuid)),
+        }
     }
 
     /// A guest is here, perhaps in a new life; `pending` is why it must be announced.
@@ -351,22 +382,24 @@ impl Ledger {
         if let Some(known) = self.guests.get_mut(uuid).filter(|known| known.is_of(id)) {
             // The list, which is newer, named it already; or libvirt reports the boot after the resume. The event is exact. A
             // list's reason is not: while libvirt restores a guest, it is "paused, migration".
-            if !known.life.has_begun {
-                self.changed |= known.pending != pending;
+            if !known.life.has_begun && known.pending != pending {
                 known.pending = pending;
+                self.changed.insert(uuid.into());
             }
             return;
         }
         self.leave(uuid, actions);
         let life = Life { state, ..Life::default() };
         self.guests.insert(uuid.into(), Guest { id, pending, life, ..Guest::default() });
-        (self.changed, self.revision) = (true, self.revision + 1);
+        self.changed.insert(uuid.into());
+        self.revision += 1;
         actions.push(Action::State { uuid: uuid.into(), state });
     }
 
     fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
         if let Some(guest) = self.guests.remove(uuid) {
-            (self.changed, self.revision) = (true, self.revision + 1);
+            self.changed.insert(uuid.into());
+            self.revision += 1;
             actions.extend(guest.handed_over.then(|| Action::Tell { uuid: uuid.into(), word: Word::Left }));
             actions.push(Action::State { uuid: uuid.into(), state: LEFT });
         }
@@ -410,7 +443,7 @@ impl Ledger {
             return;
         }
         guest.plugged.insert(alias.into());
-        self.changed = true;
+        self.changed.insert(uuid.into());
         guest.life.plugged_at.insert(alias.into(), (cause, at));
         guest.settle();
     }
@@ -431,7 +464,7 @@ impl Ledger {
         }
         if let Some(known) = guest.life.known.take_if(|_| runs) {
             guest.announce(known, now, &mut Begin { uuid, last: &mut self.last, actions });
-            self.changed = true;
+            self.changed.insert(uuid.into());
         } else if guest.life.wants_reading() {
             self.last += 1;
             guest.life.reading = Some(self.last);

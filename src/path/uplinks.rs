@@ -1,11 +1,13 @@
 //! The devices that the configuration names as uplinks (`[path] uplinks`).
 
+use std::sync::Arc;
+
 use glob::Pattern;
 use serde::{Deserialize, Deserializer};
 
 /// Device names with shell wildcards: `up0`, `eth*`. Empty if the edges are detected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Uplinks(Vec<Pattern>);
+pub struct Uplinks(Arc<[Pattern]>);
 
 impl Uplinks {
     /// Whether any are configured.

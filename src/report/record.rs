@@ -120,7 +120,7 @@ impl Report {
             ended_at: None,
             outcome: progress.outcome.unwrap_or(Outcome::Cancelled),
             unmet: progress.unmet.iter().map(ToString::to_string).collect(),
-            conditions: Unmet::all(&progress.unmet, target, seen),
+            conditions: Unmet::all(&progress.unmet, target, seen.in_charge.0),
             // One that is early does not run yet.
             runs_after_ms: progress.runs_at.filter(|_| cause != Cause::Handover).map(millis),
             source_stopped_after_ms: None,

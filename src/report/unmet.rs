@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::guest::target::Target;
 use crate::path::condition::Condition;
 use crate::path::owner::Owner;
-use crate::path::readiness::Assessment;
 
 /// A condition that is unmet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +18,12 @@ pub struct Unmet {
 }
 
 impl Unmet {
-    /// These conditions of `target`, whose host looks like `seen`.
-    pub fn all(conditions: &[Condition], target: &Target, seen: &Assessment) -> Vec<Unmet> {
+    /// These conditions of `target`, whose port has this owner.
+    pub fn all(conditions: &[Condition], target: &Target, owner: Owner) -> Vec<Unmet> {
         let unmet = |condition: &Condition| Unmet {
             code: condition.code().into(),
             text: condition.to_string(),
-            remedy: remedy(condition, target, seen.in_charge.0),
+            remedy: remedy(condition, target, owner),
         };
         conditions.iter().map(unmet).collect()
     }
@@ -100,15 +99,7 @@ mod tests {
     }
 
     fn told(condition: Condition, owner: Owner) -> String {
-        let seen = Assessment {
-            attachment: None,
-            ofport: None,
-            settles_in: None,
-            in_charge: (owner, String::new()),
-            vlan: None,
-            unmet: Vec::new(),
-        };
-        words(&Unmet::all(&[condition], &target(), &seen))
+        words(&Unmet::all(&[condition], &target(), owner))
     }
 
     #[test]

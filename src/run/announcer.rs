@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::announcement::failure::Failure;
@@ -24,7 +23,6 @@ use crate::report::evidence::{Evidence, Learned, Tally, millis};
 use crate::report::guest_announcement::GuestAnnouncement;
 use crate::report::multicast::Multicast;
 use crate::report::names::error_code;
-use crate::report::standing::Standing;
 use crate::run::asking::Asking;
 use crate::run::diagnose;
 use crate::run::guest_asker;
@@ -35,6 +33,8 @@ use crate::run::link_query;
 use crate::run::observer::Observer;
 use crate::run::order::Order;
 use crate::run::showing::Shown;
+use crate::run::signals::{Direction, Signals, Stop};
+use crate::run::waiting::Waiting;
 use crate::run::wall_clock;
 
 mod asking_guest;
@@ -45,45 +45,28 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
-/// The inputs that direct, end or pause an announcement, and where it shows how it stands.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    /// The order; a new one applies while the announcement waits.
-    pub order: watch::Receiver<Arc<Order>>,
-    /// The guest's state.
-    pub guest: watch::Receiver<GuestState>,
-    /// The reason to end, if any.
-    pub stop: watch::Receiver<Option<Stop>>,
-    /// What it waits for, and what it has come to.
-    pub standing: watch::Sender<Standing>,
-}
-
-/// Why an announcement must end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// The program ends.
-    Interrupted,
-    /// Another announcement replaces it.
-    Superseded,
-    /// The configuration leaves the NIC out.
-    LeftOut,
-    /// The guest runs, so that its usual announcement follows this early one.
-    Relieved,
-    /// The guest runs on at the source of its migration.
-    Kept,
-}
-
 /// Carries out an order for an event at `began`, until it is announced or cannot be.
-pub(crate) async fn announce(host: Arc<Host>, mut signals: Signals, began: Instant) -> Report {
-    let mut run = Run::new(signals.order.borrow_and_update().clone(), began);
+pub(crate) async fn announce(host: Arc<Host>, signals: Signals, began: Instant) -> Box<Report> {
+    let mut waiting = Waiting::new(&host, signals, began);
+    while let Some(until) = waiting.look(&host) {
+        waiting.pause(until).await;
+    }
+    carry_out(host, waiting).await
+}
+
+/// The same from when there is more to do than to wait for the port to exist.
+pub(crate) async fn carry_out(host: Arc<Host>, waiting: Waiting) -> Box<Report> {
+    waiting.signals.leave_queue();
+    let mut run = Run::new(&waiting);
+    let Waiting { signals, mut interest, shown, .. } = waiting;
+    run.shown = shown;
     run.must_have_frames();
-    let mut interest = host.interests.begin(&run.order.uplinks);
     loop {
-        // Boxed, so that waiting announcements, perhaps thousands, reserve no space for all that it may do.
-        match Box::pin(run.go_on(&host, &mut interest, &mut signals)).await {
+        // Boxed, so that announcements that wait, perhaps thousands, reserve no space for all that it may do.
+        match Box::pin(run.go_on(&host, &mut interest, &signals)).await {
             Next::Look => {}
-            Next::Wait(until) => run.wait(until, &host, &interest, &mut signals).await,
-            Next::End(report) => return *report,
+            Next::Wait(until) => run.wait(until, &host, &signals).await,
+            Next::End(report) => return report,
         }
     }
 }
@@ -151,12 +134,11 @@ struct Look {
 type Preparing = Pin<Box<dyn Future<Output = Result<Way, InjectorError>> + Send>>;
 
 impl Run {
-    fn new(order: Arc<Order>, began: Instant) -> Run {
+    fn new(waiting: &Waiting) -> Run {
+        let order = waiting.signals.order();
         Run {
             frames: order.round(),
-            machine: Announcement::new(order.schedule.clone(), order.wait)
-                .insisting(order.proof.more_rounds)
-                .endless(order.endless),
+            machine: waiting.machine(&order),
             order,
             way: None,
             offered: Vec::new(),
@@ -177,14 +159,15 @@ impl Run {
             lost_why: None,
             link: None,
             routes_at: None,
-            began,
+            began: waiting.began,
             supposed: None,
         }
     }
 
-    /// Takes a reason to end, or a new order.
-    fn heed(&mut self, signals: &mut Signals) {
-        match *signals.stop.borrow_and_update() {
+    /// Takes a reason to end, or a new order; returns the guest's state.
+    fn heed(&mut self, signals: &Signals) -> GuestState {
+        let Direction { order, guest, stop } = signals.take();
+        match stop {
             Some(Stop::Interrupted) => self.machine.cancel(Some(Failure::Interrupted), "interrupted"),
             Some(Stop::Superseded) => self.machine.supersede(),
             Some(Stop::LeftOut) => self
@@ -194,16 +177,15 @@ impl Run {
             Some(Stop::Kept) => self.machine.cancel(Some(Failure::Kept), "it runs on at its source"),
             None => {}
         }
-        if let Ok(true) = signals.order.has_changed() {
-            let order = signals.order.borrow_and_update().clone();
+        if let Some(order) = order {
             self.follow(order);
         }
+        guest
     }
 
     /// Looks at the host, and does what is due.
-    async fn go_on(&mut self, host: &Host, interest: &mut Interest, signals: &mut Signals) -> Next {
-        self.heed(signals);
-        let guest = *signals.guest.borrow_and_update();
+    async fn go_on(&mut self, host: &Host, interest: &mut Interest, signals: &Signals) -> Next {
+        let guest = self.heed(signals);
         let seen = self.look(host, guest, interest);
         self.machine.observe(self.now(), &seen);
         self.leave_out(&seen);
@@ -212,7 +194,7 @@ impl Run {
         }
         self.suppose_now();
         self.heed_foreign(host, &seen).await;
-        self.show(&seen, &signals.standing);
+        self.show(&seen, signals);
         self.ask_for_the_link(&seen);
         self.look_for_routes(host, &seen).await;
         self.prepare(host, &seen).await;
@@ -353,7 +335,7 @@ impl Run {
         }
     }
 
-    async fn wait(&mut self, until: Duration, host: &Host, interest: &Interest, signals: &mut Signals) {
+    async fn wait(&mut self, until: Duration, host: &Host, signals: &Signals) {
         if self.supposed.is_some() {
             self.supposed = Some(until);
             return;
@@ -361,12 +343,8 @@ impl Run {
         let deadline = self.began + until;
         let mut has_changed = false;
         tokio::select! {
-            () = interest.changed() => has_changed = true,
-            // An order without a guest (--dev) has no state changes.
-            Ok(()) = signals.guest.changed() => {}
-            Ok(()) = signals.stop.changed() => {}
+            () = signals.woken() => {}
             () = flows_change(&mut self.flows) => has_changed = true,
-            Ok(()) = order_changed(&mut signals.order) => {}
             () = see(&mut self.observer) => {}
             prepared = made_ready(&mut self.preparing) => {
                 let is_ready = self.machine.is_ready();
@@ -376,7 +354,7 @@ impl Run {
             answer = asking_guest::answered(&mut self.guest_answer) => self.guest_answered(answer),
             () = tokio::time::sleep_until(deadline) => {}
         }
-        if has_changed {
+        if signals.take_host_change() || has_changed {
             let now = self.now();
             self.machine.changed(now);
         }
@@ -418,26 +396,6 @@ impl Run {
         };
         let notes = report.notes();
         Report { notes, ..report }.named(error_code(progress))
-    }
-}
-
-/// Returns when there is another order, which stays to be taken.
-async fn order_changed(order: &mut watch::Receiver<Arc<Order>>) -> Result<(), watch::error::RecvError> {
-    order.changed().await.inspect(|()| order.mark_changed())
-}
-
-/// Returns when the guest no longer runs or the announcement must end.
-async fn must_stop(signals: &mut Signals) {
-    tokio::select! {
-        () = changes_to(&mut signals.guest, |guest| *guest != GuestState::Running) => {}
-        () = changes_to(&mut signals.stop, Option::is_some) => {}
-    }
-}
-
-/// Waits for a value that satisfies `is_wanted`; for ever if the sender is gone.
-async fn changes_to<T>(receiver: &mut watch::Receiver<T>, is_wanted: impl FnMut(&T) -> bool) {
-    if receiver.wait_for(is_wanted).await.is_err() {
-        std::future::pending().await
     }
 }
 

@@ -130,6 +130,36 @@ impl World {
         });
     }
 
+    /// A tap and its port do not exist any more, or exist again, without a tag.
+    pub(crate) fn plug(&self, tap: &str, is_there: bool) {
+        let Some(at) = self.taps.iter().position(|other| other == tap) else { return };
+        let (row, index) = (format!("p-{tap}"), at as u32 + 2);
+        if self.ovs.borrow().ovs.ports.contains_key(&row) == is_there {
+            return;
+        }
+        self.lock().cleared.insert(tap.into(), Instant::now());
+        self.links.send_modify(|links| match is_there {
+            true => links.insert(link(index, tap, "tun", 0, 0)),
+            false => drop(links.remove(index)),
+        });
+        self.ovs.send_modify(|state| {
+            let (ovs, now) = (&mut state.ovs, state.epoch.elapsed());
+            ovs.next_cfg += 1;
+            ovs.changes.port(tap);
+            if is_there {
+                let port = Port { name: tap.into(), interfaces: vec![format!("i-{tap}")], ..Port::default() };
+                ovs.ports.insert(row.clone(), port.after(None, true, ovs.next_cfg, now));
+            } else {
+                ovs.ports.remove(&row);
+            }
+            ovs.bridges.values_mut().for_each(|bridge| {
+                bridge.ports.retain(|port| *port != row);
+                bridge.ports.extend(is_there.then(|| row.clone()));
+            });
+            ovs.reindex();
+        });
+    }
+
     /// ovs-vswitchd carries out all commits, and sets `cur_cfg`.
     pub(crate) fn carry_out(&self) {
         let mut state = self.lock();

@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::news::{News, Reader};
 use crate::guest::target::Target;
@@ -21,11 +20,19 @@ use crate::path::uplinks::Uplinks;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interests(Arc<Mutex<Registry>>);
 
+/// What is woken.
+pub(crate) trait Woken: std::fmt::Debug + Send + Sync {
+    /// Something has changed on the host that concerns the announcement, or may.
+    fn host_has_changed(&self);
+    /// How often that was told.
+    fn host_changes(&self) -> u64;
+}
+
 #[derive(Debug, Default)]
 struct Registry {
     /// By the hash of a name: two names with the same hash cost a look too many.
     by_name: BTreeSet<(u64, u64)>,
-    all: BTreeMap<u64, Arc<Wake>>,
+    all: BTreeMap<u64, Arc<dyn Woken>>,
     /// The number of the last.
     last: u64,
     /// The revisions of the devices and of OVSDB's rows up to which all that changed has woken what it concerns.
@@ -39,21 +46,13 @@ struct Registry {
 
 type Revisions = (u64, u64);
 
-#[derive(Debug, Default)]
-struct Wake {
-    notify: Notify,
-    /// How often it was woken.
-    count: AtomicU64,
-}
-
 /// What concerns one announcement.
 #[derive(Debug)]
 pub(crate) struct Interest {
     interests: Interests,
     number: u64,
     /// Sorted.
-    names: Vec<u64>,
-    wake: Arc<Wake>,
+    names: Box<[u64]>,
 }
 
 impl Interests {
@@ -85,14 +84,13 @@ impl Interests {
     }
 
     /// An announcement begins, which is woken by whatever concerns all; `uplinks` are those of the configuration.
-    pub(crate) fn begin(&self, uplinks: &Uplinks) -> Interest {
-        let wake = Arc::new(Wake::default());
+    pub(crate) fn begin(&self, uplinks: &Uplinks, woken: Arc<dyn Woken>) -> Interest {
         let mut registry = self.lock();
         registry.last += 1;
         registry.uplinks.clone_from(uplinks);
         let number = registry.last;
-        registry.all.insert(number, wake.clone());
-        Interest { interests: self.clone(), number, names: Vec::new(), wake }
+        registry.all.insert(number, woken);
+        Interest { interests: self.clone(), number, names: Box::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -125,10 +123,7 @@ impl Registry {
             _ => self.all.keys().copied().collect(),
         };
         let woken = numbers.iter().filter_map(|number| self.all.get(number));
-        for wake in woken {
-            wake.count.fetch_add(1, Ordering::Relaxed);
-            wake.notify.notify_one();
-        }
+        woken.for_each(|woken| woken.host_has_changed());
         #[cfg(test)]
         {
             self.woken += numbers.len();
@@ -142,34 +137,29 @@ impl Interest {
         let mut names: Vec<u64> = names(target, seen).into_iter().map(hash).collect();
         names.sort_unstable();
         names.dedup();
-        if names != self.names {
+        if *names != *self.names {
             let mut registry = self.interests.lock();
-            for name in &self.names {
+            for name in &*self.names {
                 registry.by_name.remove(&(*name, self.number));
             }
             registry.by_name.extend(names.iter().map(|name| (*name, self.number)));
             drop(registry);
-            names.shrink_to_fit();
-            self.names = names;
+            self.names = names.into();
         }
     }
 
     /// How often something that may concern it has changed, until the host was as it is here; `None` if that is not known yet.
     pub(crate) fn changes(&self, links: &Links, ovs: &ovsdb::State) -> Option<u64> {
-        let is_read = self.interests.lock().read == Some(revisions(links, ovs));
-        is_read.then(|| self.wake.count.load(Ordering::Relaxed))
-    }
-
-    /// Waits for a change that may concern it since the last one.
-    pub(crate) async fn changed(&self) {
-        self.wake.notify.notified().await;
+        let registry = self.interests.lock();
+        let is_read = registry.read == Some(revisions(links, ovs));
+        registry.all.get(&self.number).filter(|_| is_read).map(|woken| woken.host_changes())
     }
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
         let mut registry = self.interests.lock();
-        for name in &self.names {
+        for name in &*self.names {
             registry.by_name.remove(&(*name, self.number));
         }
         registry.all.remove(&self.number);

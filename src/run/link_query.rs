@@ -16,22 +16,22 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A question about one NIC.
+/// A libvirt that may be asked.
 #[derive(Clone)]
-pub(crate) struct LinkQuery(Arc<dyn Fn() -> Answer + Send + Sync>);
+pub(crate) struct LinkQuery(Arc<dyn Fn(Arc<Target>) -> Answer + Send + Sync>);
 
 impl LinkQuery {
-    /// The question that `ask` asks.
-    pub(crate) fn new(ask: impl Fn() -> Answer + Send + Sync + 'static) -> LinkQuery {
+    /// The libvirt that `ask` asks about a NIC.
+    pub(crate) fn new(ask: impl Fn(Arc<Target>) -> Answer + Send + Sync + 'static) -> LinkQuery {
         LinkQuery(Arc::new(ask))
     }
 
-    /// Asks after a pause; the link has been waited for since `waited`.
-    pub(crate) fn ask(&self, waited: Duration) -> Answer {
+    /// Asks for this NIC after a pause; its link has been waited for since `waited`.
+    pub(crate) fn ask(&self, target: Arc<Target>, waited: Duration) -> Answer {
         let (ask, pause) = (self.0.clone(), if waited < MINUTE { PAUSE } else { LONG_PAUSE });
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            ask().await
+            ask(target).await
         })
     }
 }

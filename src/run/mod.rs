@@ -19,11 +19,14 @@ pub(crate) mod ports;
 pub(crate) mod routed;
 pub(crate) mod sent_frames;
 mod showing;
+pub(crate) mod signals;
 pub(crate) mod slots;
 pub(crate) mod solicitor;
+mod stage;
 pub(crate) mod targets;
 #[cfg(test)]
 pub(crate) mod testbed;
 pub(crate) mod traces;
 pub(crate) mod uplinks;
+pub(crate) mod waiting;
 pub(crate) mod wall_clock;

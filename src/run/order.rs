@@ -45,8 +45,6 @@ pub(crate) struct Order {
     pub cause: Cause,
     /// The NIC.
     pub target: Arc<Target>,
-    /// The sources of addresses that are asked.
-    pub sources: Vec<Source>,
     /// The trusted addresses.
     pub addresses: Vec<Address>,
     /// The gateways known beforehand.
@@ -105,6 +103,8 @@ impl Order {
         let candidates = named.chain(target.addresses.iter().copied());
         let mut addresses = believed(candidates, &config.addresses.sources);
         addresses.retain(|address| config.permits(&target, address.ip));
+        // Thousands may wait.
+        addresses.shrink_to_fit();
         let vlan = vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
         if let Some(vlan) = vlan {
             Arc::make_mut(&mut target).vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
@@ -123,7 +123,6 @@ impl Order {
         }
         Order {
             cause: Cause::Asked,
-            sources: config.addresses.sources.clone(),
             gateways: gateways.collect(),
             guess: config.ask(&target) == Ask::Guess,
             // A routing guest is itself asked for advertisements.

@@ -2,95 +2,28 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
-
-use super::order::Order;
-use super::wall_clock;
-use crate::announcement::machine::Announcement;
+use super::signals::Signals;
+use super::stage::{Stage, View};
 use crate::guest::event::Cause;
 use crate::log::WAITING;
 use crate::path::condition::Condition;
-use crate::path::readiness::Assessment;
-use crate::proof::departure::Departure;
-use crate::report::standing::Standing;
 use crate::report::unmet::{self, Unmet};
 
 /// A port that comes and goes adds at most so many lines to the log; the end of its announcement has one of its own.
 const MAX_LINES: u32 = 20;
 
-/// What was shown last.
+/// What the log was told.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    stage: Option<Stage>,
-    /// Since when what is unmet is the same.
-    since: Duration,
     has_waited: bool,
     lines: u32,
 }
 
-#[derive(Debug, PartialEq)]
-struct Stage {
-    unmet: Vec<Condition>,
-    is_ready: bool,
-    rounds: u32,
-    lost: u32,
-    why: Option<String>,
-}
-
-/// An announcement at one moment.
-pub(super) struct View<'a> {
-    pub order: &'a Order,
-    pub seen: &'a Assessment,
-    pub machine: &'a Announcement,
-    /// The kind of what it waits for.
-    pub condition: Option<&'static str>,
-    /// How the first frame left the host, if one was seen to.
-    pub departure: Option<Departure>,
-    /// Why rounds are lost or cannot be sent.
-    pub why: Option<&'a str>,
-    pub began: Instant,
-    pub now: Duration,
-}
-
 impl Shown {
     /// Shows `view`, if it is new.
-    pub(super) fn update(&mut self, view: &View<'_>, to: &watch::Sender<Standing>) {
-        let progress = view.machine.progress();
-        let (unmet, is_ready) = (&view.seen.unmet, view.machine.is_ready());
-        let is_same = |stage: &Stage| {
-            (&stage.unmet, stage.is_ready, stage.rounds, stage.lost, stage.why.as_deref())
-                == (unmet, is_ready, progress.rounds, progress.lost, view.why)
-        };
-        if self.stage.as_ref().is_some_and(is_same) {
-            return;
-        }
-        let why = view.why.map(str::to_owned);
-        let stage =
-            Stage { unmet: unmet.clone(), is_ready, rounds: progress.rounds, lost: progress.lost, why };
-        let last = self.stage.replace(stage);
-        let waits_as_before = |last: &Stage| (&last.unmet, last.is_ready) == (&view.seen.unmet, is_ready);
-        if !last.as_ref().is_some_and(waits_as_before) {
-            self.since = view.now;
-        }
-        to.send_replace(self.standing(view));
-        self.lines(view, last.as_ref()).iter().for_each(|words| self.tell(view, words));
-    }
-
-    fn standing(&self, view: &View<'_>) -> Standing {
-        let progress = view.machine.progress();
-        let moment = |at: Duration| wall_clock::after(view.began, at);
-        Standing {
-            device: view.seen.device(&view.order.target),
-            ready: view.machine.is_ready(),
-            condition: view.condition.map(str::to_owned),
-            unmet: Unmet::all(&view.seen.unmet, &view.order.target, view.seen),
-            since: Some(moment(self.since)),
-            until: view.machine.deadline().map(moment),
-            round: progress.rounds,
-            rounds: view.order.schedule.count,
-            lost: progress.lost,
-            why: view.why.map(str::to_owned),
+    pub(super) fn update(&mut self, view: &View<'_>, to: &Signals) {
+        if let Some(last) = to.show(|last| Stage::after(last, view)) {
+            self.lines(view, last.as_ref()).iter().for_each(|words| self.tell(view, words));
         }
     }
 
@@ -102,8 +35,8 @@ impl Shown {
         let had = |is: &dyn Fn(&Stage) -> bool| last.is_some_and(is);
         // It mostly lasts a millisecond.
         let is_passing = unmet.iter().all(|condition| matches!(condition, Condition::NotApplied { .. }));
-        if !is_passing && !had(&|last| last.unmet == *unmet) {
-            let words = unmet::words(&Unmet::all(unmet, &view.order.target, view.seen));
+        if !is_passing && !had(&|last| *last.unmet == **unmet) {
+            let words = unmet::words(&Unmet::all(unmet, &view.order.target, view.seen.in_charge.0));
             let cause = match (view.order.cause, self.has_waited) {
                 (Cause::Asked, _) | (_, true) => String::new(),
                 (cause, false) => format!("{}; ", cause.word()),
@@ -165,12 +98,16 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::announcement::machine::Round;
+    use crate::announcement::machine::{Announcement, Round};
     use crate::announcement::schedule::Schedule;
     use crate::config::Config;
     use crate::guest::target::{Plug, Target};
     use crate::path::owner::Owner;
+    use crate::path::readiness::Assessment;
+    use crate::run::order::Order;
 
     #[test]
     fn an_announcement_that_has_ended_is_not_tried_again() {

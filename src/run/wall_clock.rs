@@ -11,15 +11,21 @@ pub(crate) fn now() -> String {
 
 /// A moment that was, or that is to come.
 pub(crate) fn at(moment: Instant) -> String {
+    text(of(moment))
+}
+
+/// The same, by the wall clock of now.
+pub(crate) fn of(moment: Instant) -> SystemTime {
     let now = Instant::now();
     let ahead = moment.saturating_duration_since(now);
     let wall = SystemTime::now() - now.saturating_duration_since(moment);
-    text(wall.checked_add(ahead).unwrap_or(wall))
+    wall.checked_add(ahead).unwrap_or(wall)
 }
 
 /// So long after the moment `began`.
-pub(crate) fn after(began: Instant, delay: Duration) -> String {
-    began.checked_add(delay).map(at).unwrap_or_default()
+pub(crate) fn after(began: Instant, delay: Duration) -> SystemTime {
+    let began = of(began);
+    began.checked_add(delay).unwrap_or(began)
 }
 
 /// A time of a file, say.
@@ -41,6 +47,6 @@ mod tests {
     #[test]
     fn a_moment_to_come_is_later_than_one_that_was() {
         let now = Instant::now();
-        assert!(after(now, Duration::from_secs(60)) > at(now));
+        assert!(after(now, Duration::from_secs(60)) > of(now));
     }
 }

@@ -198,12 +198,12 @@ fn state_that_cannot_be_saved_is_logged_once_and_saved_later() {
     let site = Site::build(Attachment::LinuxBridge);
     let daemon = Daemon::start(&site.host, QUICK);
     // In the way of the file that is to be written.
-    site.host.sh("mkdir /run/announced/roster.new");
+    site.host.sh("rm /run/announced/roster.json; mkdir /run/announced/roster.json");
     site.save();
     site.restore("");
     daemon.reports(1);
     daemon.program.stderr.line_with("cannot save pending announcements: ");
-    site.host.sh("rmdir /run/announced/roster.new; ip link add later type veth");
+    site.host.sh("rmdir /run/announced/roster.json; ip link add later type veth");
     daemon.program.stderr.line_with("pending announcements are saved again");
     let said = daemon.kill().stderr;
     assert_eq!(said.matches("cannot save").count(), 1, "{said}");

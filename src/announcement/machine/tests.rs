@@ -77,7 +77,7 @@ fn past_the_deadline_it_names_what_is_unmet() {
     it.observe(ms(0), &no_tag());
     assert_eq!(it.step(ms(1000)), Step::Done);
     assert_eq!(it.progress().outcome, Some(Outcome::NotReady));
-    assert_eq!(it.progress().unmet, no_tag().unmet);
+    assert_eq!(*it.progress().unmet, *no_tag().unmet);
 }
 
 #[test]

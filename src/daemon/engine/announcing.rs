@@ -9,24 +9,22 @@ use tokio::time::Instant;
 
 use super::{Engine, Run, Running};
 use crate::announcement::progress::Outcome;
-use crate::daemon::board::Entry;
 use crate::daemon::reading::patiently;
 use crate::guest::event::Cause;
 use crate::guest::ledger::{Action, Ended};
 use crate::guest::target::Target;
 use crate::guest::{GuestState, Known};
 use crate::report::Report;
-use crate::report::standing::Standing;
-use crate::run::announcer::{self, Signals, Stop};
-use crate::run::link_query::{self, LinkQuery};
+use crate::run::announcer;
 use crate::run::order::Order;
-use crate::run::{pacer, targets, wall_clock};
+use crate::run::signals::{Signals, Stop};
+use crate::run::{pacer, targets};
 
 /// The result of reading a guest: the connection, the guest, the number of the reading.
 pub(super) type Read = (usize, String, u64, Result<Known, String>);
 
-/// libvirt has not answered: the connection, the guest, the reading. None where the guest left before.
-pub(super) type Silence = Option<(usize, String, u64)>;
+/// libvirt has not answered: the connection, the guest, the reading, and whether the guest runs.
+pub(super) type Silence = (usize, String, u64, bool);
 
 /// A libvirt that takes longer to describe a guest that runs is not waited for: a post-copy migration may hold it up for seconds.
 const UNANSWERED: Duration = Duration::from_millis(300);
@@ -39,9 +37,7 @@ pub(super) struct Start {
     /// When its event was.
     pub at: Instant,
     /// The guest's state, as the announcement heeds it.
-    pub guest: watch::Receiver<GuestState>,
-    /// Of one before the guest runs: where it is told that the guest has left.
-    pub early: Option<watch::Sender<GuestState>>,
+    pub guest: GuestState,
 }
 
 impl Engine {
@@ -66,39 +62,55 @@ impl Engine {
                 Action::Tell { uuid, word } => self.words.push((uuid, word)),
                 Action::Supersede(number) => {
                     if let Some(old) = self.take_running(Run { connection, number }) {
-                        old.stop.send_replace(Some(Stop::Superseded));
+                        old.signals.stop(Stop::Superseded);
                     }
                 }
                 Action::CannotSpeakFor(nic) => self.publisher.cannot_speak_for(&nic),
             }
         }
-        self.changed |= self.connections[connection].ledger.take_changed();
+        self.changed |= self.connections[connection].ledger.has_changed();
     }
 
     fn note_state(&mut self, connection: usize, uuid: String, state: GuestState) {
-        let guest = (connection, uuid);
-        if let GuestState::Left(_) = state {
-            // Its announcements end by themselves, and their results no longer matter.
-            let is_its =
-                |run: &Run, running: &Running| (run.connection, &running.uuid) == (guest.0, &guest.1);
-            let its = self.running.iter().filter(|(run, running)| is_its(run, running));
-            for early in its.filter_map(|(_, running)| running.early.as_ref()) {
-                early.send_replace(state);
+        let has_left = matches!(state, GuestState::Left(_));
+        for run in self.runs_of(connection, &uuid) {
+            // Of one before the guest runs, it counts only whether it leaves.
+            let running = self.running.get(&run).filter(|running| has_left || !running.is_early());
+            running.into_iter().for_each(|running| running.signals.guest_is(state));
+            if has_left {
+                // It ends by itself, and its result no longer matters.
+                self.take_running(run);
             }
-            let its = self.running.iter().filter(|(run, running)| is_its(run, running));
-            let its: Vec<Run> = its.map(|(run, _)| *run).collect();
-            its.into_iter().for_each(|run| drop(self.take_running(run)));
-            if let Some(sender) = self.states.remove(&guest) {
-                sender.send_replace(state);
-            }
-        } else {
-            self.states.entry(guest).or_insert_with(|| watch::channel(state).0).send_replace(state);
+        }
+        let reading = (connection, uuid);
+        if let Some(sender) = self.states.get(&reading) {
+            sender.send_replace(state);
+        }
+        if has_left {
+            self.states.remove(&reading);
         }
     }
 
+    /// The announcements under way of a guest.
+    pub(super) fn runs_of(&self, connection: usize, uuid: &str) -> Vec<Run> {
+        let uuid: Arc<str> = uuid.into();
+        let its = self.by_guest.range((connection, uuid.clone(), 0)..=(connection, uuid, u64::MAX));
+        its.map(|(connection, _, number)| Run { connection: *connection, number: *number }).collect()
+    }
+
+    /// The state of a guest that is read.
     pub(super) fn state_of(&mut self, connection: usize, uuid: &str) -> watch::Receiver<GuestState> {
-        let unknown = || watch::channel(GuestState::Running).0;
-        self.states.entry((connection, uuid.to_owned())).or_insert_with(unknown).subscribe()
+        let now = self.connections[connection].ledger.state_of(uuid);
+        let sender = self.states.entry((connection, uuid.to_owned()));
+        sender.or_insert_with(|| watch::channel(now).0).subscribe()
+    }
+
+    /// A reading of the guest has ended.
+    pub(super) fn was_read(&mut self, connection: usize, uuid: &str) {
+        let reading = (connection, uuid.to_owned());
+        if self.states.get(&reading).is_some_and(watch::Sender::is_closed) {
+            self.states.remove(&reading);
+        }
     }
 
     /// Reads a guest's XML, which may take libvirt a while.
@@ -108,7 +120,8 @@ impl Engine {
         self.silences.spawn(async move {
             tokio::time::sleep(UNANSWERED).await;
             let runs = running.wait_for(|state| *state == GuestState::Running).await.is_ok();
-            runs.then_some((number, silent, reading))
+            drop(running);
+            (number, silent, reading, runs)
         });
         let (read, sources) = (self.connections[number].read.clone(), self.config.addresses.sources.clone());
         self.reads.spawn(async move {
@@ -118,10 +131,11 @@ impl Engine {
     }
 
     /// The guest runs, and libvirt does not describe it.
-    pub(super) fn is_silent(&mut self, silence: Silence) {
-        let Some((number, uuid, reading)) = silence else {
+    pub(super) fn is_silent(&mut self, (number, uuid, reading, runs): Silence) {
+        self.was_read(number, &uuid);
+        if !runs {
             return;
-        };
+        }
         let nics = targets::of_ovsdb(&uuid, &self.config, &self.host.ovs.borrow().ovs);
         let ledger = &mut self.connections[number].ledger;
         let actions = ledger.unanswered(&uuid, reading, nics, self.epoch.elapsed());
@@ -139,6 +153,7 @@ impl Engine {
             Ok(read) => read,
             Err(error) => return tracing::error!("reading a VM was interrupted: {error}"),
         };
+        self.was_read(number, &uuid);
         let ledger = &mut self.connections[number].ledger;
         match &known {
             Ok(known) => ledger.name(&uuid, &known.domain.name),
@@ -164,18 +179,13 @@ impl Engine {
     ) -> Arc<Order> {
         let target = target.into();
         let endless = self.only.is_none();
-        let (read, asked) = (self.connections[connection].read.clone(), target.clone());
-        let link_query = LinkQuery::new(move || {
-            let (asked, uuid) = (asked.clone(), asked.domain.as_ref().map(|domain| domain.uuid.clone()));
-            let known = read(uuid.unwrap_or_default(), Vec::new());
-            Box::pin(async move { link_query::is_up(&known.await.ok()?.domain, &asked) })
-        });
+        let link_query = Some(self.connections[connection].link_query.clone());
         let order = Order::new(target, &self.config, &[], None);
         if cause == Cause::Handover {
             return Arc::new(order.before_it_runs());
         }
         let asker = self.connections[connection].asker.clone().filter(|_| self.config.libvirt.ask_guest);
-        let order = Order { cause, endless, link_query: Some(link_query), ask_guest: asker, ..order };
+        let order = Order { cause, endless, link_query, ask_guest: asker, ..order };
         Arc::new(if cause == Cause::Uplink { order.after_uplink_change() } else { order })
     }
 
@@ -193,51 +203,47 @@ impl Engine {
             Some(_) => Arc::new(Order { source_stopped: stopped, ..Order::clone(&order) }),
             None => order,
         };
-        let guest = self.state_of(run.connection, &uuid);
-        self.start(Start { run, uuid, order, at, guest, early: None });
+        let guest = self.connections[run.connection].ledger.state_of(&uuid);
+        self.start(Start { run, uuid, order, at, guest });
     }
 
-    pub(super) fn start(&mut self, Start { run, uuid, order, at, guest, early }: Start) {
-        let (target, cause) = (order.target.clone(), order.cause);
-        let (mac, device) = (target.mac, target.plug.device.clone());
-        let (stop, stopped) = watch::channel(None);
-        let (order, orders) = watch::channel(order);
-        let (standing, shown) = watch::channel(Standing { device, ..Standing::default() });
-        let entry =
-            Arc::new(Entry { target: target.clone(), cause, event_at: wall_clock::at(at), standing: shown });
-        let signals = Signals { order: orders, guest, stop: stopped, standing };
-        let jitter = self.config.limits.jitter;
-        let jitter = match cause {
-            _ if early.is_some() => Duration::ZERO,
+    pub(super) fn start(&mut self, Start { run, uuid, order, at, guest }: Start) {
+        let (mac, jitter) = (order.target.mac, self.config.limits.jitter);
+        let signals = Signals::new(order.clone(), guest, at);
+        let jitter = match order.cause {
+            Cause::Handover => Duration::ZERO,
             Cause::Uplink => self.wait_for_uplink(run.connection, &uuid, mac),
             _ => pacer::jitter(mac, jitter),
         };
         // That delay is not one of the port or the network.
-        let at = if cause == Cause::Uplink { Instant::now() + jitter } else { at };
+        let at = if order.cause == Cause::Uplink { Instant::now() + jitter } else { at };
+        self.publisher.begun((run.connection, run.number), signals.clone());
+        let uuid: Arc<str> = uuid.into();
+        self.by_guest.insert((run.connection, uuid.clone(), run.number));
+        let running = Running { uuid, signals: signals.clone(), task: None, then_uplink: None };
+        self.running.insert(run, running);
+        if jitter.is_zero() {
+            return self.begin(run, signals, at);
+        }
         let host = self.host.clone();
-        let whose = uuid.clone();
         let task = self.tasks.spawn(async move {
-            if !jitter.is_zero() {
-                tokio::time::sleep(jitter).await;
-            }
-            (run, whose, announcer::announce(host, signals, at).await)
+            tokio::time::sleep(jitter).await;
+            (run, announcer::announce(host, signals, at).await)
         });
-        self.publisher.begun((run.connection, run.number), entry.clone());
-        self.running.insert(
-            run,
-            Running { uuid, entry, target, order, stop, early, task: task.id(), then_uplink: None },
-        );
+        self.running.entry(run).and_modify(|running| running.task = Some(task.id()));
     }
 
     /// The announcement is not under way any more.
     fn take_running(&mut self, run: Run) -> Option<Running> {
         self.publisher.over((run.connection, run.number));
-        self.running.remove(&run)
+        let running = self.running.remove(&run)?;
+        self.by_guest.remove(&(run.connection, running.uuid.clone(), run.number));
+        Some(running)
     }
 
-    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, String, Report)), task::JoinError>) {
-        let (run, uuid, how) = match ended {
-            Ok((_, (run, uuid, report))) => {
+    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, Box<Report>)), task::JoinError>) {
+        let (run, how) = match ended {
+            Ok((_, (run, report))) => {
                 self.publisher.finished(&report);
                 self.count_early(&report);
                 let lacks_a_way = report.outcome == Outcome::Failed && self.host.injectors.is_exhausted();
@@ -247,23 +253,23 @@ impl Engine {
                     false if lacks_a_way => Ended::BrokenOff,
                     false => Ended::Done,
                 };
-                (run, uuid, how)
+                (run, how)
             }
             Err(error) => {
                 tracing::error!("an announcement was interrupted: {error}");
                 let mut running = self.running.iter();
-                let Some((run, running)) = running.find(|(_, running)| running.task == error.id()) else {
+                let Some((run, _)) = running.find(|(_, running)| running.task == Some(error.id())) else {
                     return;
                 };
-                (*run, running.uuid.clone(), Ended::BrokenOff)
+                (*run, Ended::BrokenOff)
             }
         };
         // A superseded announcement, or one whose guest has left, has no consequences.
-        if let Some(running) = self.take_running(run) {
+        if let Some(Running { uuid, then_uplink, .. }) = self.take_running(run) {
             let now = self.epoch.elapsed();
             let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
             self.act(run.connection, actions);
-            if let (Some(name), Ended::Done) = (running.then_uplink, how) {
+            if let (Some(name), Ended::Done) = (then_uplink, how) {
                 self.touched(run.connection, &uuid, Cause::Uplink, name);
             }
         }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Engine, Run, announcing::Start};
@@ -16,7 +15,7 @@ use crate::guest::ledger::handover::{Heed, Word};
 use crate::guest::target::Target;
 use crate::report::Report;
 use crate::report::handed_over::{HandedOver, HandoverNote};
-use crate::run::announcer::Stop;
+use crate::run::signals::Stop;
 use crate::run::wall_clock;
 
 /// What comes from the peers; never anything without peers.
@@ -111,15 +110,13 @@ impl Engine {
     pub(super) fn announce_early(&mut self, run: Run, uuid: String, target: Target, at: Instant) {
         let order = self.order(run.connection, target, Cause::Handover);
         // Whether it runs here counts no more; whether it leaves does.
-        let (guest, state) = watch::channel(GuestState::Running);
-        let start = Start { run, uuid, order, at, guest: state, early: Some(guest) };
-        self.start(start);
+        self.start(Start { run, uuid, order, at, guest: GuestState::Running });
     }
 
     pub(super) fn end_early(&mut self, run: Run, runs_here: bool) {
         if let Some(running) = self.running.get(&run) {
             let why = if runs_here { Stop::Relieved } else { Stop::Kept };
-            running.stop.send_replace(Some(why));
+            running.signals.stop(why);
         }
     }
 

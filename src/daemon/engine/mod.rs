@@ -12,7 +12,7 @@ use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
 use super::FINISH_TIMEOUT;
-use super::board::{Board, Entry, Now};
+use super::board::{Board, Now};
 use super::connection::Connection;
 use super::publish::{Publisher, Watchdog};
 use crate::announcement::uplink::Pace;
@@ -23,7 +23,6 @@ use crate::daemon::peers::Peers;
 use crate::daemon::state::{Ledgers, StateFile};
 use crate::guest::GuestState;
 use crate::guest::ledger::handover::Word;
-use crate::guest::target::Target;
 use crate::host::libvirt::watch_guests::Notice;
 use crate::host::openvswitch::ovsdb;
 use crate::path::port_events::PortEvent;
@@ -32,9 +31,8 @@ use crate::report::metrics::Gauges;
 use crate::report::page::Here;
 use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
-use crate::run::announcer::Stop;
 use crate::run::host::Host;
-use crate::run::order::Order;
+use crate::run::signals::{Signals, Stop};
 use crate::run::{self, ports};
 
 mod announcing;
@@ -48,6 +46,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 mod uplinks;
+mod waiting;
 
 /// How long a libvirt may take to answer at the start before the daemon goes on without it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,7 +57,7 @@ const NO_METHOD_LEFT: &str = "the helper taps announce0 and announce1 were delet
     works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
 
 /// An announcement: the connection of its guest, and its number in the connection's ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Run {
     connection: usize,
     number: u64,
@@ -66,16 +65,20 @@ struct Run {
 
 /// An announcement under way.
 struct Running {
-    uuid: String,
-    entry: Arc<Entry>,
-    target: Arc<Target>,
-    order: watch::Sender<Arc<Order>>,
-    stop: watch::Sender<Option<Stop>>,
-    /// Of one before the guest runs: where it is told that the guest has left.
-    early: Option<watch::Sender<GuestState>>,
-    task: task::Id,
+    /// Of the guest.
+    uuid: Arc<str>,
+    signals: Signals,
+    /// What carries it out, unless its port is still to exist.
+    task: Option<task::Id>,
     /// An uplink has changed meanwhile: the NIC of this name is announced again after this.
     then_uplink: Option<String>,
+}
+
+impl Running {
+    /// It is one before the guest runs.
+    fn is_early(&self) -> bool {
+        self.signals.order().early
+    }
 }
 
 /// The daemon's loop with its state.
@@ -102,10 +105,13 @@ pub(super) struct Engine {
     given_up: bool,
     /// The moment from which the ledgers count time.
     epoch: Instant,
-    /// By connection and UUID.
+    /// The states of the guests that are being read, by connection and UUID.
     states: HashMap<(usize, String), watch::Sender<GuestState>>,
     running: BTreeMap<Run, Running>,
-    tasks: JoinSet<(Run, String, Report)>,
+    /// These by guest: connection, UUID, number.
+    by_guest: BTreeSet<(usize, Arc<str>, u64)>,
+    waiters: waiting::Waiters,
+    tasks: JoinSet<(Run, Box<Report>)>,
     reads: JoinSet<announcing::Read>,
     /// Readings that libvirt has not answered in time.
     silences: JoinSet<announcing::Silence>,
@@ -203,6 +209,8 @@ impl Engine {
             epoch: Instant::now(),
             states: HashMap::new(),
             running: BTreeMap::new(),
+            by_guest: BTreeSet::new(),
+            waiters: waiting::Waiters::new(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
             silences: JoinSet::new(),
@@ -247,6 +255,7 @@ impl Engine {
                 Some(Ok(behind)) = self.behind.join_next() => self.is_behind(behind),
                 Some(Ok(read)) = self.again.join_next() => self.read_again(read),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                run = self.waiters.next() => self.look_again(run),
                 _ = hangup.recv() => self.reload(),
                 Some(asked) = self.requests.recv() => self.asked(asked),
                 () = pausing::ends(self.paused.as_ref().map(|(_, end)| *end)) => self.end_of_pause(),
@@ -341,7 +350,8 @@ impl Engine {
     }
 
     /// Saves pending announcements if they have changed. A frame does not wait for it: if the daemon is killed in between, the next
-    /// one sends that again. Those of thousands of guests take milliseconds, of which there are pauses between two times.
+    /// one sends that again. Those of thousands of guests that change together take milliseconds, of which there are pauses between two
+    /// times.
     fn save(&mut self) {
         let now = Instant::now();
         if self.changed && now >= self.save_at {
@@ -356,11 +366,13 @@ impl Engine {
     }
 
     fn save_now(&mut self) {
-        let Some(state_file) = self.state_file.as_ref().filter(|_| self.changed) else {
+        let Some(state_file) = self.state_file.as_mut().filter(|_| self.changed) else {
             return;
         };
-        let saved = state_file
-            .save(self.connections.iter().map(|connection| (connection.name.as_str(), &connection.ledger)));
+        let ledgers = self.connections.iter_mut();
+        let mut ledgers: Vec<_> =
+            ledgers.map(|connection| (connection.name.as_str(), &mut connection.ledger)).collect();
+        let saved = state_file.save(&mut ledgers);
         // A failed save is repeated with the next event, and logged once.
         self.changed = saved.is_err();
         match (saved, std::mem::replace(&mut self.unkept, self.changed)) {
@@ -376,13 +388,14 @@ impl Engine {
     async fn end(mut self) {
         self.publisher.stopping();
         self.changed = true;
+        self.state_file.iter_mut().for_each(StateFile::save_all_next);
         self.save_now();
         if !self.running.is_empty() {
             let announcements = count(self.running.len(), "announcement");
             tracing::info!("left to the next daemon: {announcements}");
         }
         for running in self.running.values() {
-            running.stop.send_replace(Some(Stop::Interrupted));
+            running.signals.stop(Stop::Interrupted);
         }
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FINISH_TIMEOUT, ended).await;

@@ -10,8 +10,8 @@ use crate::daemon::reading::patiently;
 use crate::daemon::source::ConfigSource;
 use crate::guest::Known;
 use crate::guest::target::Target;
-use crate::run::announcer::Stop;
 use crate::run::order::Order;
+use crate::run::signals::Stop;
 use crate::run::targets;
 
 /// A guest that was read again for a new configuration: the connection, its UUID, what was read.
@@ -61,7 +61,7 @@ impl Engine {
         runs.into_iter().for_each(|run| self.reorder_one(run, None));
         // Readings for the previous configuration no longer count.
         self.again.abort_all();
-        let guests = self.running.iter().map(|(run, running)| (run.connection, running.uuid.clone()));
+        let guests = self.by_guest.iter().map(|(number, uuid, _)| (*number, uuid.to_string()));
         for (number, uuid) in guests.collect::<BTreeSet<_>>() {
             let state = self.state_of(number, &uuid);
             let read = self.connections[number].read.clone();
@@ -80,6 +80,7 @@ impl Engine {
 
     /// A guest was read for the new configuration.
     pub(super) fn read_again(&mut self, (number, uuid, known): ReadAgain) {
+        self.was_read(number, &uuid);
         let known = match known {
             Ok(known) => known,
             Err(why) if !self.connections[number].ledger.knows(&uuid) => {
@@ -94,10 +95,11 @@ impl Engine {
         let nics = targets::of(known, &self.config, &self.host.ovs.borrow().ovs);
         for target in nics.into_iter().filter_map(|nic| nic.target.ok()) {
             let is_its = |old: &Target| (old.mac, &old.plug.device) == (target.mac, &target.plug.device);
-            let of_nic = self.running.iter().filter(|(run, running)| {
-                (run.connection, &running.uuid) == (number, &uuid) && is_its(&running.target)
-            });
-            let runs: Vec<Run> = of_nic.map(|(run, _)| *run).collect();
+            let of_nic = |run: &Run| {
+                self.running.get(run).is_some_and(|running| is_its(&running.signals.order().target))
+            };
+            let mut runs = self.runs_of(number, &uuid);
+            runs.retain(of_nic);
             let target = Arc::new(target);
             runs.into_iter().for_each(|run| self.reorder_one(run, Some(target.clone())));
         }
@@ -108,24 +110,17 @@ impl Engine {
         let Some(running) = self.running.get(&run) else {
             return;
         };
+        let before = running.signals.order();
         let target = match read {
-            Some(read) if read == running.target => return,
+            Some(read) if read == before.target => return,
             Some(read) => read,
-            None => running.target.clone(),
+            None => before.target.clone(),
         };
         if !self.config.announces(&target) {
-            running.stop.send_replace(Some(Stop::LeftOut));
-            return;
+            return running.signals.stop(Stop::LeftOut);
         }
-        let (cause, source_stopped) = {
-            let order = running.order.borrow();
-            (order.cause, order.source_stopped)
-        };
-        let mut order: Arc<Order> = self.order(run.connection, target.clone(), cause);
-        Arc::make_mut(&mut order).source_stopped = source_stopped;
-        if let Some(running) = self.running.get_mut(&run) {
-            running.target = target;
-            running.order.send_replace(order);
-        }
+        let mut order: Arc<Order> = self.order(run.connection, target, before.cause);
+        Arc::make_mut(&mut order).source_stopped = before.source_stopped;
+        running.signals.reorder(order);
     }
 }

@@ -1,5 +1,5 @@
-//! The whole daemon over a fake libvirt and a fake host, through random histories: guests arrive, leave, pause and get NICs;
-//! ports lose and regain their VLAN; ovs-vswitchd and libvirt hang, rounds are lost, the daemon is killed.
+//! The whole daemon over a fake libvirt and a fake host, through random histories: guests arrive, leave, pause and get NICs; taps
+//! come late; ports lose and regain their VLAN; ovs-vswitchd and libvirt hang, rounds are lost, the daemon is killed.
 //!
 //! `ANNOUNCED_SEED=7 cargo test --lib simulation` replays one history; `ANNOUNCED_HISTORIES=100000` sets their number, for which
 //! `--profile simulation` is ten times as fast.
@@ -199,6 +199,7 @@ impl History {
         let change = match (guest.here, action) {
             (false, 0..4) => {
                 let nics = 1 + self.random.below(NICS as u64) as usize;
+                self.plug_late(n);
                 guest = Guest { here: true, id: guest.id + 1, incoming: true, nics, ..Guest::default() };
                 Change::Arriving(Cause::Migrated)
             }
@@ -229,6 +230,23 @@ impl History {
         self.guests.lock().unwrap()[n] = guest;
         self.permit(n);
         self.change(n, change);
+    }
+
+    /// The taps of a guest that arrives may come after it.
+    fn plug_late(&mut self, guest: usize) {
+        for tap in (0..NICS).map(|nic| tap(guest, nic)) {
+            if self.random.one_in(2) {
+                continue;
+            }
+            let (world, after) = (self.world.clone(), self.random.millis(2000));
+            self.tell(format!("{tap}: comes after {after:?}"));
+            world.plug(&tap, false);
+            tokio::spawn(async move {
+                sleep(after).await;
+                world.plug(&tap, true);
+                world.carry_out();
+            });
+        }
     }
 
     /// The NICs of which no frame has left since it was due.
@@ -325,6 +343,7 @@ impl History {
         self.world.refuse(0);
         self.world.hang(false);
         for (guest, nic) in (0..GUESTS).flat_map(|guest| (0..NICS).map(move |nic| (guest, nic))) {
+            self.world.plug(&tap(guest, nic), true);
             self.commit(&tap(guest, nic), Some(TAG), true);
         }
         for n in 0..GUESTS {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 
-use super::Engine;
+use super::{Engine, Run};
 use crate::announcement::uplink;
 use crate::guest::event::Cause;
 use crate::guest::{GuestState, Known};
@@ -63,11 +63,14 @@ impl Engine {
             }
             let name = nic.name.unwrap_or_else(|| at.to_string());
             let mac = order.target.mac;
-            let mut under_way = self.running.values_mut().filter(|running| {
-                running.uuid == uuid && running.target.mac == mac && running.entry.cause != Cause::Uplink
-            });
+            let has_more_rounds = |run: &Run| {
+                let running = self.running.get(run);
+                let order = running.map(|running| running.signals.order());
+                order.is_some_and(|order| order.target.mac == mac && order.cause != Cause::Uplink)
+            };
+            let under_way = self.runs_of(number, &uuid).into_iter().find(has_more_rounds);
             // An announcement with more rounds goes on; this one follows it.
-            match under_way.next() {
+            match under_way.and_then(|run| self.running.get_mut(&run)) {
                 Some(running) => running.then_uplink = Some(name),
                 None => self.touched(number, &uuid, Cause::Uplink, name),
             }

@@ -67,7 +67,7 @@ impl Ledger {
         let guest = self.guests.get_mut(uuid).filter(|guest| !guest.handed_over);
         if let Some(guest) = guest {
             guest.handed_over = true;
-            self.changed = true;
+            self.changed.insert(uuid.into());
             actions.push(Action::Tell { uuid: uuid.into(), word: Word::Stops });
         }
     }
@@ -84,13 +84,13 @@ impl Ledger {
         }
         actions.push(Action::Tell { uuid: uuid.into(), word: Word::Kept });
         let life = &mut guest.life;
-        life.runs.retain(|_, run| {
+        life.runs.retain(|run| {
             actions.extend(run.of_all.then_some(Action::Supersede(run.number)));
             !run.of_all
         });
         (life.has_begun, life.is_provisional, life.runs_since, life.known) = (false, false, None, None);
         guest.pending = Some(Cause::Kept);
-        self.changed = true;
+        self.changed.insert(uuid.into());
     }
 
     /// Announces an arriving guest before it runs, once, if its source has stopped it; one that was kept, by what its NICs were.

@@ -51,6 +51,16 @@ pub fn name_process(name: &std::ffi::CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }
 
+/// All threads take memory from one place: by default glibc has one for each, where what a thread has freed stays, and what it has kept is
+/// spread over pages (mallopt(3)). To be called before there are threads.
+pub fn share_memory() {
+    // SAFETY: a call without memory of ours.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Ends the process at once, without destructors, exit handlers or other threads running on.
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) takes no pointer and does not return.

@@ -3,21 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::Run;
 use crate::announcement::failure::Failure;
 use crate::announcement::frame::Kind;
 use crate::announcement::machine::Overdue;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
-use crate::report::standing::Standing;
-use crate::report::unmet::{self, Unmet};
 use crate::report::waiting::{DEPARTURE, INJECTOR};
 use crate::run::host::Host;
 use crate::run::order::Order;
 use crate::run::routed;
-use crate::run::showing::View;
+use crate::run::signals::Signals;
+use crate::run::stage::View;
+use crate::run::waiting;
 
 /// The least time between two questions why nothing leaves.
 const EXPLAIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -27,7 +25,7 @@ const ROUTES_PAUSE: Duration = Duration::from_millis(500);
 
 impl Run {
     /// Shows how it stands, where that has changed.
-    pub(super) fn show(&mut self, seen: &Assessment, to: &watch::Sender<Standing>) {
+    pub(super) fn show(&mut self, seen: &Assessment, to: &Signals) {
         let lacking =
             self.lacking.as_ref().filter(|_| self.lacks_a_way()).map(|lacking| lacking.why.as_str());
         let lost = self.lost_why.as_ref().map(|(why, _)| why.as_str());
@@ -74,7 +72,8 @@ impl Run {
         match (is_down, &self.link) {
             (true, None) => {
                 let waited = self.now();
-                self.link = self.order.link_query.as_ref().map(|query| query.ask(waited));
+                self.link =
+                    self.order.link_query.as_ref().map(|query| query.ask(self.order.target.clone(), waited));
             }
             (true, Some(_)) => {}
             (false, _) => self.link = None,
@@ -113,8 +112,7 @@ impl Run {
     pub(super) async fn warn(&mut self, overdue: Overdue, host: &Host, seen: &Assessment) {
         match overdue {
             Overdue::NotReady => {
-                let why = unmet::words(&Unmet::all(&seen.unmet, &self.order.target, seen));
-                self.warn_of(&format!("{why}; still waiting after {:?}", self.order.wait));
+                waiting::warn_of_wait(&self.order, seen);
             }
             Overdue::NotLeft => {
                 let evidence = match &mut self.observer {
@@ -132,11 +130,7 @@ impl Run {
     }
 
     pub(super) fn warn_of(&self, why: &str) {
-        let target = &self.order.target;
-        let domain = target.domain.as_ref().map(|domain| domain.name.as_str());
-        let (device, mac) = (target.plug.device.as_deref(), target.mac.to_string());
-        let subject = target.subject(target.plug.device.clone());
-        tracing::warn!(domain, vm = domain, device, mac, "{subject}: not announced yet: {why}");
+        waiting::warn_of(&self.order, why);
     }
 
     /// Applies a new order. Once frames have left, they and their schedule stay.

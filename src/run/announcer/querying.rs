@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Run, Signals, must_stop};
+use super::{Run, Signals};
 use crate::announcement::query;
 use crate::announcement::quota::Part;
 use crate::path::readiness::Assessment;
@@ -19,7 +19,7 @@ impl Run {
     }
 
     /// Sends the query that is due. Its result does not affect the announcement.
-    pub(super) async fn query_guest(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
+    pub(super) async fn query_guest(&mut self, host: &Host, seen: &Assessment, signals: &Signals) {
         if self.machine.progress().rounds > 0 {
             self.queries.begin(self.now());
         }
@@ -35,7 +35,7 @@ impl Run {
         if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
             tokio::select! {
                 _ = pace.turn(Part::questions(self.multicast.queries), frames.len()) => {}
-                () = must_stop(signals) => return,
+                () = signals.must_stop() => return,
             }
         }
         let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
@@ -45,7 +45,7 @@ impl Run {
             let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
             let sent = tokio::select! {
                 sent = host.injectors.send_inward(&to, &frames) => sent,
-                () = must_stop(signals) => return,
+                () = signals.must_stop() => return,
             };
             if let Err(error) = sent {
                 return self.cannot_query(error.to_string());

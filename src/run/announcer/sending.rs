@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{Run, Signals, must_stop, order_changed};
+use super::{Run, Signals};
 use crate::announcement::failure::Failure;
 use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::machine::Round;
@@ -17,7 +17,7 @@ use crate::run::lacking::Lacking;
 
 impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
-    pub(super) async fn take_turn(&mut self, host: &Host, signals: &mut Signals) {
+    pub(super) async fn take_turn(&mut self, host: &Host, signals: &Signals) {
         let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {
             self.has_turn = true;
             return;
@@ -26,9 +26,7 @@ impl Run {
         let part = if self.order.early { Part::early(attempt) } else { Part::announcements(attempt) };
         let was_held = tokio::select! {
             was_held = pace.turn(part, self.frames.len()) => was_held,
-            Ok(()) = signals.guest.changed() => return,
-            Ok(()) = signals.stop.changed() => return,
-            Ok(()) = order_changed(&mut signals.order) => return,
+            () = signals.directed() => return,
         };
         self.has_turn = true;
         if was_held {
@@ -38,13 +36,13 @@ impl Run {
     }
 
     /// Sends a round's announcements; returns whether they left, as far as that can be seen.
-    pub(super) async fn send(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) -> bool {
+    pub(super) async fn send(&mut self, host: &Host, seen: &Assessment, signals: &Signals) -> bool {
         self.has_turn = false;
         let frames = self.round();
         let sent = tokio::select! {
             sent = self.send_by_any_way(&frames, host, seen) => sent,
             // The loop checks the guest's state and the stop signal next.
-            () = must_stop(signals) => return false,
+            () = signals.must_stop() => return false,
         };
         match sent {
             Ok(()) => {
@@ -126,7 +124,7 @@ impl Run {
 
     /// Sends a round's questions, after all announcements of that round had their turn. Their result does not affect the
     /// announcement.
-    pub(super) async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &mut Signals) {
+    pub(super) async fn ask_routers(&mut self, host: &Host, seen: &Assessment, signals: &Signals) {
         let questions = self.asking.round(&self.order, host, seen, self.now()).await;
         let frames: Vec<Frame> = questions.iter().filter_map(|q| q.frame(self.order.target.mac)).collect();
         if frames.is_empty() {
@@ -136,7 +134,7 @@ impl Run {
             let attempt = self.machine.progress().attempts().saturating_sub(1);
             tokio::select! {
                 _ = pace.turn(Part::questions(attempt), frames.len()) => {}
-                () = must_stop(signals) => return,
+                () = signals.must_stop() => return,
             }
         }
         let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
@@ -150,7 +148,7 @@ impl Run {
         };
         let sent = tokio::select! {
             sent = send => sent,
-            () = must_stop(signals) => return,
+            () = signals.must_stop() => return,
         };
         match sent {
             Ok(()) => {

@@ -9,10 +9,8 @@ const WHILE: Duration = Duration::from_millis(250);
 
 /// An announcement under way.
 struct Running {
-    guest: watch::Sender<GuestState>,
-    stop: watch::Sender<Option<Stop>>,
-    standing: watch::Receiver<Standing>,
-    task: tokio::task::JoinHandle<Report>,
+    signals: Signals,
+    task: tokio::task::JoinHandle<Box<Report>>,
 }
 
 async fn start(bed: &Testbed, more: &str) -> Running {
@@ -21,24 +19,20 @@ async fn start(bed: &Testbed, more: &str) -> Running {
     let device = Plug { device: Some(TAP.into()), ..Plug::default() };
     let target = Target { domain, manager: Some(Manager::Nova), ..Target::of_device(device, MAC) };
     let order = Order::new(target, &config, &["192.0.2.10".parse().unwrap()], None);
-    let (guest, is) = watch::channel(GuestState::Running);
-    let (stop, stopped) = watch::channel(None);
-    let (shown, standing) = watch::channel(Standing::default());
-    let orders = watch::channel(Arc::new(order)).1;
-    let signals = Signals { order: orders, guest: is, stop: stopped, standing: shown };
-    let host = bed.host(&config).await;
-    let task = tokio::spawn(announce(Arc::new(host), signals, Instant::now()));
-    Running { guest, stop, standing, task }
+    let (host, began) = (bed.host(&config).await, Instant::now());
+    let signals = Signals::new(Arc::new(order), GuestState::Running, began);
+    let task = tokio::spawn(announce(Arc::new(host), signals.clone(), began));
+    Running { signals, task }
 }
 
 impl Running {
     /// Waits until it has said that it waits.
-    async fn await_waiting(&mut self) {
-        let waits = |standing: &Standing| !standing.unmet.is_empty();
-        self.standing.wait_for(waits).await.unwrap();
+    async fn await_waiting(&self, bed: &Testbed) {
+        let waits = || Some(()).filter(|()| !self.signals.standing().unmet.is_empty());
+        bed.eventually("what it waits for", waits).await;
     }
 
-    async fn end(self) -> Report {
+    async fn end(self) -> Box<Report> {
         self.task.await.unwrap()
     }
 }
@@ -63,8 +57,8 @@ fn a_ready_port_gets_every_round() {
 fn nothing_leaves_before_ovs_vswitchd_has_carried_out_the_tag() {
     for counted in [true, false] {
         on_both(async |bed| {
-            let mut announcement = start(&bed, "").await;
-            announcement.await_waiting().await;
+            let announcement = start(&bed, "").await;
+            announcement.await_waiting(&bed).await;
             bed.commit(Some(TAG), counted).await;
             tokio::time::sleep(WHILE).await;
             assert_eq!(bed.left(), []);
@@ -80,8 +74,8 @@ fn nothing_leaves_before_ovs_vswitchd_has_carried_out_the_tag() {
 fn a_port_in_the_dead_vlan_gets_nothing() {
     on_both(async |bed| {
         bed.bind(4095).await;
-        let mut announcement = start(&bed, "").await;
-        announcement.await_waiting().await;
+        let announcement = start(&bed, "").await;
+        announcement.await_waiting(&bed).await;
         tokio::time::sleep(WHILE).await;
         assert_eq!(bed.left(), []);
         bed.bind(TAG).await;
@@ -115,8 +109,9 @@ fn a_lost_round_is_sent_again_until_one_leaves() {
     on_both(async |bed| {
         bed.bind(TAG).await;
         bed.lose(true).await;
-        let mut announcement = start(&bed, "").await;
-        announcement.standing.wait_for(|standing| standing.lost > 1).await.unwrap();
+        let announcement = start(&bed, "").await;
+        let is_lost = || Some(()).filter(|()| announcement.signals.standing().lost > 1);
+        bed.eventually("lost rounds", is_lost).await;
         bed.lose(false).await;
         let report = announcement.end().await;
         assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
@@ -144,13 +139,13 @@ fn a_bridge_that_hangs_delays_and_loses_nothing() {
 fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_more() {
     on_both(async |bed| {
         let announcement = start(&bed, "").await;
-        announcement.guest.send(GuestState::Paused("paused")).unwrap();
+        announcement.signals.guest_is(GuestState::Paused("paused"));
         bed.bind(TAG).await;
         tokio::time::sleep(WHILE).await;
         assert_eq!(bed.left(), []);
-        announcement.guest.send(GuestState::Running).unwrap();
+        announcement.signals.guest_is(GuestState::Running);
         bed.await_left(3).await;
-        announcement.guest.send(GuestState::Left("migrated")).unwrap();
+        announcement.signals.guest_is(GuestState::Left("migrated"));
         let report = announcement.end().await;
         // All its rounds may have been sent by then.
         assert!(matches!(report.outcome, Outcome::Cancelled | Outcome::Announced), "{report:?}");
@@ -163,9 +158,9 @@ fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_mo
 #[test]
 fn an_interrupted_announcement_says_so() {
     on_both(async |bed| {
-        let mut announcement = start(&bed, "").await;
-        announcement.await_waiting().await;
-        announcement.stop.send(Some(Stop::Interrupted)).unwrap();
+        let announcement = start(&bed, "").await;
+        announcement.await_waiting(&bed).await;
+        announcement.signals.stop(Stop::Interrupted);
         let report = announcement.end().await;
         assert_eq!((report.outcome, report.rounds), (Outcome::Cancelled, 0));
         assert_eq!(bed.left(), []);

@@ -15,9 +15,9 @@ use crate::path::link::{Bridge, Link, PortVlans};
 use crate::path::ovs::Ovs;
 use crate::path::readiness::{Facts, assess};
 use crate::path::tunnel::{Encapsulation, TunnelDevice};
-use crate::report::standing::Standing;
-use crate::run::announcer::{self, Signals};
+use crate::run::announcer;
 use crate::run::order::Order;
+use crate::run::signals::Signals;
 
 /// Devices, which have the index of their place here from 1 on, with their kinds and peers.
 const DEVICES: [(&str, &str, u32); 18] = [
@@ -341,7 +341,6 @@ async fn of_a_hundred_that_wait_a_change_of_one_port_wakes_one() {
     let taps: Vec<String> = (0..100).map(|n| format!("tap{n}")).collect();
     let fake = crate::run::fake::World::new(&taps);
     let host = Arc::new(fake.host(1000));
-    let mut directions = Vec::new();
     for (n, tap) in taps.iter().enumerate() {
         let plug = Plug { device: Some(tap.clone()), ..Plug::default() };
         let target = Target {
@@ -349,13 +348,8 @@ async fn of_a_hundred_that_wait_a_change_of_one_port_wakes_one() {
             ..Target::of_device(plug, MacAddr(2, 0, 0, 0, 0, n as u8))
         };
         let order = Arc::new(Order::new(target, &Config::default(), &[], None));
-        let (order, orders) = watch::channel(order);
-        let (guest, states) = watch::channel(GuestState::Running);
-        let (stop, stops) = watch::channel(None);
-        let standing = watch::channel(Standing::default()).0;
-        let signals = Signals { order: orders, guest: states, stop: stops, standing };
+        let signals = Signals::new(order, GuestState::Running, Instant::now());
         tokio::spawn(announcer::announce(host.clone(), signals, Instant::now()));
-        directions.push((order, guest, stop));
     }
     let settle = || tokio::time::sleep(Duration::from_millis(1));
     settle().await;

@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken test is a failed test")]
 
-mod common;
+mod testbed;
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Guest, Host, Place, Run, Running, dissect, linux_bridge, require};
 use serde_json::Value;
+use testbed::{Guest, Host, Place, Run, Running, dissect, linux_bridge, require};
 
 const ANNOUNCE: &str = env!("CARGO_BIN_EXE_announce");
 const NOWHERE: &str = "--dev nosuch0 --mac 52:54:00:00:00:01";

@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken lab is a failed test")]
 
-mod common;
+mod testbed;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use common::running::Stream;
-use common::site::now;
-use common::{Arp, Capture, DEADLINE, Direction, Host, Kind, Place, Run, Running, eventually, ovs, require};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use testbed::running::Stream;
+use testbed::site::now;
+use testbed::{Arp, Capture, DEADLINE, Direction, Host, Kind, Place, Run, Running, eventually, ovs, require};
 
 const SWITCH_MAC: &str = "00:00:5e:00:53:fe";
 const VM1_MAC: &str = "fa:16:3e:00:00:11";

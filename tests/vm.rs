@@ -2,12 +2,12 @@
 //! The cases are in the scripts of `tests/vm`, which run inside the virtual machine of `contrib/lab/vm`.
 #![allow(clippy::expect_used, reason = "a broken lab is a failed test")]
 
-mod common;
+mod testbed;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::require;
+use testbed::require;
 
 #[test]
 fn linux_bridges_and_macvtap() {

@@ -2,8 +2,8 @@
 //! them is made up.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken page is a failed test")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../testbed/mod.rs"]
+mod testbed;
 
 mod announce_1;
 mod announced_8;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::common::require;
+use crate::testbed::require;
 
 /// The source of a page.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use crate::common::need::met;
+use crate::testbed::need::met;
 
 const UNIT: &str = include_str!("../../contrib/systemd/announced.service");
 

@@ -1,7 +1,7 @@
 //! `announce --vm` for a running guest of libvirt, as it is seen beyond the uplink.
 
-use crate::common::rounds::{ROUND, on_schedule, words};
-use crate::common::{
+use crate::testbed::rounds::{ROUND, on_schedule, words};
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, IPV4, IPV6, Place, Site, eventually, kinds, ovs, report,
     require, rounds, rounds_sent, sent,
 };

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::common::dissect::{Arp, Solicitation};
-use crate::common::{Capture, Direction, IPV4, IPV6, Kind, Place, Stand, kinds, report, require};
+use crate::testbed::dissect::{Arp, Solicitation};
+use crate::testbed::{Capture, Direction, IPV4, IPV6, Kind, Place, Stand, kinds, report, require};
 
 const ROUTER: &str = "192.0.2.1";
 const ANYCAST: &str = "2001:db8::";

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::require;
+use crate::testbed::require;
 
 /// The summary of `contrib/lab/chaos`; its audit's complaints are a failure.
 fn chaos(arguments: &[&str]) -> Value {

@@ -1,8 +1,8 @@
 //! The pages of `contrib/clouds`: each command in them runs on a host of that kind, and each configuration is one.
 
-use crate::common::daemon::CALM;
-use crate::common::ovn::is_installed;
-use crate::common::{
+use crate::testbed::daemon::CALM;
+use crate::testbed::ovn::is_installed;
+use crate::testbed::{
     Attachment, Daemon, Guest, Host, IPV4, Nic, Ovn, Place, Plug, Site, guest, ovs, require,
 };
 

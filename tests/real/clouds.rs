@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::common::{
+use crate::testbed::{
     Capture, DEADLINE, Direction, Frame, Guest, Host, IPV4, Nic, Place, Plug, Stand, guest, linux_bridge,
     ovs, report, require, rounds_sent, stand,
 };

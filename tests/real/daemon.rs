@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::common::daemon::{self, CALM, LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
-use crate::common::{
+use crate::testbed::daemon::{self, CALM, LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Guest, IPV4, IPV6, Nic, Place, Plug, Site, VLAN, guest,
     kinds, now, ovs, require, rounds, sent,
 };

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::daemon::QUICK;
-use crate::common::{Daemon, Host, Nic, Place, Plug, Running, crowd, linux_bridge, require};
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{Daemon, Host, Nic, Place, Plug, Running, crowd, linux_bridge, require};
 
 /// As many as the status has reports.
 const GUESTS: usize = 50;

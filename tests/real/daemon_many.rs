@@ -1,12 +1,12 @@
 //! An evacuation: two hundred guests whose ports become ready at the same moment.
 //!
-//! libvirt's test driver stands in for QEMU ([`crate::common::crowd`]).
+//! libvirt's test driver stands in for QEMU ([`crate::testbed::crowd`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::common::daemon::QUICK;
-use crate::common::{
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{
     Capture, DEADLINE, Daemon, Direction, Frame, Host, Nic, Place, Plug, crowd, linux_bridge, now, require,
     rounds,
 };

@@ -6,8 +6,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::common::daemon::QUICK;
-use crate::common::{
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{
     Attachment, Daemon, Guest, Host, Nic, Place, Plug, Running, Site, eventually, guest, require, rounds,
     stand,
 };

@@ -1,7 +1,7 @@
 //! What happens to the ports of guests that run, and of which libvirt tells nothing; and a libvirt that does not answer.
 
-use crate::common::daemon::{self, CALM, QUICK, has_announced_nothing, is_announced};
-use crate::common::{
+use crate::testbed::daemon::{self, CALM, QUICK, has_announced_nothing, is_announced};
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Host, Nic, Place, Plug, Site, VLAN, ovs, require,
 };
 

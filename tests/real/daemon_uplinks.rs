@@ -1,7 +1,7 @@
 //! Uplinks that change: a carrier that comes back, a bridge with another uplink, a bond of Open vSwitch.
 
-use crate::common::daemon::QUICK;
-use crate::common::{Attachment, DEADLINE, Daemon, Host, Place, Site, kinds, ovs, require};
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{Attachment, DEADLINE, Daemon, Host, Place, Site, kinds, ovs, require};
 
 const EVENTS: &str = "[libvirt]\nevents = [\"uplink\"]";
 
@@ -42,10 +42,10 @@ fn guests_behind_a_bridge_with_another_uplink_are_announced() {
         ip link set wire1 up master sw; ip link set wire0 master sw");
     let daemon = Daemon::start(&site.host, &config(""));
     daemon.knows(1);
-    let wire = crate::common::Capture::start(
+    let wire = crate::testbed::Capture::start(
         &site.host.wire(),
         "wire1",
-        crate::common::Direction::In,
+        crate::testbed::Direction::In,
         &site.nic.sent(),
     );
     site.host.sh("ip link set up0 nomaster; ip link set up1 master br0");

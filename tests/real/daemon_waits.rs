@@ -1,8 +1,8 @@
 //! `announced` waits for as long as the guest runs here: it warns once, heeds a new configuration, and announces in the end.
 
-use crate::common::daemon::{CALM, is_announced_at};
-use crate::common::guest::network;
-use crate::common::{
+use crate::testbed::daemon::{CALM, is_announced_at};
+use crate::testbed::guest::network;
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Guest, Host, Nic, Place, Plug, Running, Site,
     eventually, require,
 };

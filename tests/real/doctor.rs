@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::common::daemon::QUICK;
-use crate::common::{Attachment, Daemon, Place, Run, Running, Site, ovs, report, require};
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{Attachment, Daemon, Place, Run, Running, Site, ovs, report, require};
 
 /// The line about `what`.
 fn line(run: &Run, what: &str) -> String {

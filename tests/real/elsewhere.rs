@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};
 
-use crate::common::{
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Host, IPV4, Place, Running, Site, Stand, VLAN, report, require,
 };
 

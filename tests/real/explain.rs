@@ -1,8 +1,8 @@
 //! What `announce` would do: `explain`, `--dry-run` and `--pcap`.
 
-use crate::common::dissect::dissect;
-use crate::common::rounds::{ROUND, announcements, words};
-use crate::common::{Attachment, DEADLINE, IPV4, IPV6, Place, Site, kinds, now, ovs, report, require};
+use crate::testbed::dissect::dissect;
+use crate::testbed::rounds::{ROUND, announcements, words};
+use crate::testbed::{Attachment, DEADLINE, IPV4, IPV6, Place, Site, kinds, now, ovs, report, require};
 
 #[test]
 fn explain_shows_everything_and_sends_nothing() {

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::common::daemon::{QUICK, restored};
-use crate::common::{
+use crate::testbed::daemon::{QUICK, restored};
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Guest, Host, Kind, Nic, Place, Plug, Site, booted,
     linux_bridge, report, require,
 };

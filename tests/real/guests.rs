@@ -1,7 +1,7 @@
 //! Guests and their NICs as libvirt describes them, and the sources of their addresses.
 
-use crate::common::rounds::{announcements, words};
-use crate::common::{
+use crate::testbed::rounds::{announcements, words};
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Frame, Guest, Host, Kind, Nic, Place, Plug, Run, Site,
     eventually, guest, kinds, linux_bridge, ovs, require, rounds,
 };

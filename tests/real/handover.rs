@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::common::daemon::QUICK;
-use crate::common::running::Running;
-use crate::common::{Attachment, DEADLINE, Daemon, Host, Place, Rack, kinds, require};
+use crate::testbed::daemon::QUICK;
+use crate::testbed::running::Running;
+use crate::testbed::{Attachment, DEADLINE, Daemon, Host, Place, Rack, kinds, require};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 

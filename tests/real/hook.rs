@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Attachment, Capture, Frame, Guest, Place, Running, Site, VLAN, eventually, require};
+use crate::testbed::{Attachment, Capture, Frame, Guest, Place, Running, Site, VLAN, eventually, require};
 use nix::sys::signal::Signal;
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/libvirt/hooks/qemu.d/50-announce");

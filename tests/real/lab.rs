@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{
+use crate::testbed::{
     Arp, Capture, DEADLINE, Direction, Guest, Host, Kind, Nic, Place, Plug, Running, dissect, eventually,
     guest, linux_bridge, need, ovs, require, timed,
 };

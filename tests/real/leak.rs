@@ -9,8 +9,8 @@ use announced::for_tests::sys::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, send};
 
-use crate::common::stand::inside;
-use crate::common::{
+use crate::testbed::stand::inside;
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Frame, Host, Place, Site, VLAN, now, ovs, report, require,
 };
 

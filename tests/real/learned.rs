@@ -14,8 +14,8 @@ use announced::for_tests::{ovs_fdb::Tables, unixctl};
 use nix::sys::socket::{MsgFlags, send};
 use pnet_base::MacAddr;
 
-use crate::common::network::{in_a_network_of_its_own, sh};
-use crate::common::{Host, Place, eventually, need, ovs, require};
+use crate::testbed::network::{in_a_network_of_its_own, sh};
+use crate::testbed::{Host, Place, eventually, need, ovs, require};
 
 const MAC: MacAddr = MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x0a);
 const TAP: u32 = 5;

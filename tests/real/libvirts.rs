@@ -1,7 +1,7 @@
 //! Other ways to run libvirt than the one daemon of the system: the modular daemons, a user's session.
 
-use crate::common::daemon::QUICK;
-use crate::common::{Attachment, Daemon, Host, Place, Site, linux_bridge, require};
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{Attachment, Daemon, Host, Place, Site, linux_bridge, require};
 
 #[test]
 fn the_socket_of_virtqemud_is_enough() {

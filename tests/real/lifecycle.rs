@@ -1,7 +1,7 @@
 //! What happens to guests, to the host and to `announce` itself while it announces.
 
-use crate::common::rounds::on_schedule;
-use crate::common::{
+use crate::testbed::rounds::on_schedule;
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Guest, Nic, Place, Plug, Run, Running, Site, VLAN, guest, now,
     ovs, report, require, rounds, sent,
 };

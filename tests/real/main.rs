@@ -1,11 +1,11 @@
-//! The real thing: hosts in namespaces, their libvirtd, QEMU and Open vSwitch, and what tcpdump saw. [`common`] says how a test
+//! The real thing: hosts in namespaces, their libvirtd, QEMU and Open vSwitch, and what tcpdump saw. [`testbed`] says how a test
 //! builds its own.
 //!
 //! Whole parts run by their names, `cargo test --test real proof::`.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a broken lab is a failed test")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../testbed/mod.rs"]
+mod testbed;
 
 mod announce;
 mod asking;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::common::daemon::{LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
-use crate::common::{Attachment, DEADLINE, Daemon, Place, Rack, Run, VLAN, guest, kinds, ovs, require};
+use crate::testbed::daemon::{LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
+use crate::testbed::{Attachment, DEADLINE, Daemon, Place, Rack, Run, VLAN, guest, kinds, ovs, require};
 
 fn succeeds(migration: &Run) {
     assert_eq!(migration.code, Some(0), "{migration:#?}");

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::daemon::{CALM, QUICK};
-use crate::common::{Attachment, Daemon, Place, Running, Site, eventually, require};
+use crate::testbed::daemon::{CALM, QUICK};
+use crate::testbed::{Attachment, Daemon, Place, Running, Site, eventually, require};
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/prometheus");
 

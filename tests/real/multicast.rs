@@ -7,10 +7,10 @@ use announced::for_tests::injection::Inward;
 use announced::for_tests::injector::Injectors;
 use serde_json::{Value, json};
 
-use crate::common::guest::macvtaps;
-use crate::common::kernel_guest::KernelGuest;
-use crate::common::snooping::{GROUP, GROUP6, Snooping, groups_at, join};
-use crate::common::{Capture, DEADLINE, Direction, Place, Running, Stand, report, require};
+use crate::testbed::guest::macvtaps;
+use crate::testbed::kernel_guest::KernelGuest;
+use crate::testbed::snooping::{GROUP, GROUP6, Snooping, groups_at, join};
+use crate::testbed::{Capture, DEADLINE, Direction, Place, Running, Stand, report, require};
 
 /// Queries of either protocol, and by protocol.
 const QUERIES: &str = "(igmp and ip[24] = 0x11) or (ip6[6] = 0 and ip6[48] = 130)";

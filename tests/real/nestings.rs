@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::common::{Capture, Direction, Host, Place, Stand, require};
+use crate::testbed::{Capture, Direction, Host, Place, Stand, require};
 
 const CHAIN: &str = "bridge lan1 TAP a1; bridge lan2 b1 b2; bridge lan3 c1 up0; pair a1 b1; pair b2 c1";
 const INTO_LINUX: &str = "ovs br-int TAP; internal br-int leg; bridge lan leg up0";
@@ -104,7 +104,7 @@ fn what_only_a_mirror_copies_out_of_a_nic_has_not_left() {
         };
 
         let (has_left, run) = announced(&["--json"]);
-        let report = crate::common::report(&run);
+        let report = crate::testbed::report(&run);
         let departures = report["departures"].as_array().unwrap();
         let is_copy = |left: &Value| (&left["device"], &left["vlan"]) == (&json!(copies.0), &json!(copies.1));
         assert!(has_left && !departures.is_empty(), "{mirror}: {report:#}");
@@ -142,10 +142,10 @@ fn explain_shows_each_branch_of_a_path() {
         stand.host.sh(&format!("{HELPERS}\n{}", script.replace("TAP", &tap)));
         let path = format!("  path        {}", branches.replace("TAP", &tap));
         // ovs-vswitchd tells later by which device a tunnel leaves.
-        crate::common::eventually(&format!("{path} of {script}"), || {
+        crate::testbed::eventually(&format!("{path} of {script}"), || {
             stand.announce(&["explain"]).stdout.contains(&path).then_some(())
         });
-        let hops = &crate::common::report(&stand.announce(&["explain", "--json"]))["attachment"];
+        let hops = &crate::testbed::report(&stand.announce(&["explain", "--json"]))["attachment"];
         let (names, from) = (hops["hops"].as_array().unwrap(), hops["from"].as_array().unwrap());
         let leaves = (0..names.len()).filter(|at| !from.contains(&(*at).into()));
         assert_eq!((from.len(), leaves.count()), (names.len(), path.matches("  -> ").count()), "{hops:#}");

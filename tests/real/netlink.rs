@@ -6,8 +6,8 @@ use std::time::Duration;
 use announced::for_tests::links;
 use tokio::runtime::Builder;
 
-use crate::common::network::{in_a_network_of_its_own, sh};
-use crate::common::{DEADLINE, eventually, require};
+use crate::testbed::network::{in_a_network_of_its_own, sh};
+use crate::testbed::{DEADLINE, eventually, require};
 
 const OVERRUNS: u32 = 80;
 const DEVICES: u32 = 24;

@@ -4,11 +4,11 @@
 
 use serde_json::{Value, json};
 
-use crate::common::kernel_guest::KernelGuest;
-use crate::common::neutron::{Neutron, PROVIDER, VNI, VXLAN};
-use crate::common::site::CALM;
-use crate::common::snooping::join;
-use crate::common::{
+use crate::testbed::kernel_guest::KernelGuest;
+use crate::testbed::neutron::{Neutron, PROVIDER, VNI, VXLAN};
+use crate::testbed::site::CALM;
+use crate::testbed::snooping::join;
+use crate::testbed::{
     Capture, DEADLINE, Direction, Frame, Guest, IPV4, IPV6, Nic, Place, Plug, Running, eventually, has_all,
     kinds, ovs, report, require, rounds, rounds_sent,
 };

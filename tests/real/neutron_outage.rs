@@ -2,9 +2,9 @@
 //!
 //! Left out of `contrib/test`, as `neutron` is.
 
-use crate::common::neutron::{Neutron, PROVIDER, VXLAN};
-use crate::common::site::CALM;
-use crate::common::{DEADLINE, eventually, has_all, kinds, report, require, rounds_sent};
+use crate::testbed::neutron::{Neutron, PROVIDER, VXLAN};
+use crate::testbed::site::CALM;
+use crate::testbed::{DEADLINE, eventually, has_all, kinds, report, require, rounds_sent};
 use serde_json::json;
 
 /// The server knows the port no more: the agent parks it in its dead VLAN, by the tag only, and drops what it sends.

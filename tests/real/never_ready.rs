@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{
+use crate::testbed::{
     Attachment, DEADLINE, Guest, Host, Nic, Place, Plug, Site, guest, ovs, report, require, sent,
 };
 

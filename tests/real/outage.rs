@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::require;
+use crate::testbed::require;
 use serde_json::Value;
 
 /// How often a migration is repeated in which a stalled machine has mixed up what was to come first.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::ovn::{binding, is_installed, plug, rounds_without_rarp};
-use crate::common::site::CALM;
-use crate::common::{
+use crate::testbed::ovn::{binding, is_installed, plug, rounds_without_rarp};
+use crate::testbed::site::CALM;
+use crate::testbed::{
     Capture, DEADLINE, Daemon, Direction, Frame, Guest, IPV4, Ovn, Place, Run, VLAN, daemon, eventually,
     has_all, kinds, report, require, rounds_sent,
 };

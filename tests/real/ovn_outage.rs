@@ -1,7 +1,7 @@
 //! The real OVN while something of it restarts, ends or goes, in the midst of an announcement.
 
-use crate::common::ovn::{is_installed, plug, rounds_without_rarp, start_controller};
-use crate::common::{DEADLINE, Ovn, Place, has_all, kinds, ovs, report, require, rounds_sent};
+use crate::testbed::ovn::{is_installed, plug, rounds_without_rarp, start_controller};
+use crate::testbed::{DEADLINE, Ovn, Place, has_all, kinds, ovs, report, require, rounds_sent};
 
 /// So long that whatever happens happens within it.
 const LONG: [&str; 6] = ["--count", "8", "--interval", "500ms", "--backoff", "1"];

@@ -7,8 +7,8 @@ use announced::for_tests::page::{self, Here};
 use announced::for_tests::snapshot::Snapshot;
 use serde_json::Value;
 
-use crate::common::daemon::QUICK;
-use crate::common::{Attachment, Daemon, Place, Running, Site, require};
+use crate::testbed::daemon::QUICK;
+use crate::testbed::{Attachment, Daemon, Place, Running, Site, require};
 
 const CONFIG: &str = "[metrics]\nlisten = \"127.0.0.1:9999\"\npage = true\n";
 const URL: &str = "http://127.0.0.1:9999";
@@ -53,7 +53,7 @@ fn it_has_the_vms_and_their_timelines_and_forbids_scripts() {
         assert!(get(&site, path).contains("announced_build_info"), "{path}");
     }
     site.host.sh("virsh suspend web1");
-    crate::common::eventually("the pause", || get(&site, "/").contains("web1 (paused)").then_some(()));
+    crate::testbed::eventually("the pause", || get(&site, "/").contains("web1 (paused)").then_some(()));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::common::daemon::{LONG, QUICK, restored};
-use crate::common::{Attachment, Daemon, Place, Running, Site, require};
+use crate::testbed::daemon::{LONG, QUICK, restored};
+use crate::testbed::{Attachment, Daemon, Place, Running, Site, require};
 
 /// Long enough for several rounds to be missed.
 const A_WHILE: Duration = Duration::from_millis(700);
@@ -61,7 +61,7 @@ fn an_announcement_under_way_stops_and_goes_on_with_the_gaps_of_its_schedule() {
     require!(lab, libvirt);
     let site = Site::ready(Attachment::LinuxBridge);
     let (daemon, wire) = restored(&site, LONG, "");
-    assert!(wire.sees(10, crate::common::DEADLINE));
+    assert!(wire.sees(10, crate::testbed::DEADLINE));
     assert_eq!(site.host.announce(&["pause"]).code, Some(0));
     let before = wire.count();
     assert!(!wire.sees(before + 1, A_WHILE), "{before} frames, and more during the pause");

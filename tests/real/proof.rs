@@ -4,10 +4,10 @@
 //! Where Open vSwitch takes frames from a device, as on a hybrid plug, a trace sees them only if they leave within milliseconds: such
 //! tests run alone.
 
-use crate::common::Direction::{In, Out};
-use crate::common::proof::{Shows, announce, trace, trace_by};
-use crate::common::stand::PROVIDER;
-use crate::common::{IPV4, Place, Stand, VLAN, eventually, guest, ovs, require};
+use crate::testbed::Direction::{In, Out};
+use crate::testbed::proof::{Shows, announce, trace, trace_by};
+use crate::testbed::stand::PROVIDER;
+use crate::testbed::{IPV4, Place, Stand, VLAN, eventually, guest, ovs, require};
 use serde_json::json;
 
 const UP0: Shows<'static> = ("up0", Out);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::common::daemon::QUICK;
-use crate::common::rounds::ROUND;
-use crate::common::stand::{inside, packet_sockets};
-use crate::common::{
+use crate::testbed::daemon::QUICK;
+use crate::testbed::rounds::ROUND;
+use crate::testbed::stand::{inside, packet_sockets};
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Daemon, Direction, Host, IPV4, IPV6, Nic, Place, Plug, Running, Site,
     Stand, VLAN, crowd, eventually, kinds, linux_bridge, report, require, rounds, rounds_sent,
 };

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::common::{
+use crate::testbed::{
     Attachment, DEADLINE, Frame, Place, Site, VLAN, eventually, now, ovs, report, require, rounds,
     rounds_sent, sent, timed,
 };

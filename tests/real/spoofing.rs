@@ -1,6 +1,6 @@
 //! A port that is protected against spoofing: an address that it may not use does not get out, whatever the way in.
 
-use crate::common::{
+use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Frame, Kind, Place, Site, kinds, report, require, rounds,
     rounds_sent, sent,
 };

@@ -1,7 +1,7 @@
 //! What `announce status` and the metrics tell while things go wrong, and afterwards.
 
-use crate::common::daemon::{CALM, QUICK};
-use crate::common::{Attachment, Daemon, Place, Site, VLAN, ovs, require};
+use crate::testbed::daemon::{CALM, QUICK};
+use crate::testbed::{Attachment, Daemon, Place, Site, VLAN, ovs, require};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::common::capture::told_by_tcpdump;
-use crate::common::site::CALM;
-use crate::common::{
+use crate::testbed::capture::told_by_tcpdump;
+use crate::testbed::site::CALM;
+use crate::testbed::{
     Capture, DEADLINE, Direction, Host, IPV4, IPV6, Place, Running, Stand, eventually, kinds, report,
     require, sent,
 };

@@ -1,7 +1,7 @@
 //! Ways in that break: the next one is taken, and the broken one is made again where that can be.
 
-use crate::common::daemon::{self, LONG, QUICK};
-use crate::common::{Attachment, DEADLINE, Daemon, Place, Site, VLAN, ovs, report, require, rounds};
+use crate::testbed::daemon::{self, LONG, QUICK};
+use crate::testbed::{Attachment, DEADLINE, Daemon, Place, Site, VLAN, ovs, report, require, rounds};
 
 /// Ten rounds, 100 ms apart.
 const STEADY: &str = "[schedule]\ncount = 10\ninterval = \"100ms\"\nbackoff = 1\n";

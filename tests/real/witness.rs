@@ -1,6 +1,6 @@
 //! Neighbours that are not ours: Linux hosts beyond the uplink, whose memory of the guest is out of date.
 
-use crate::common::{Attachment, IPV4, IPV6, Place, Site, eventually, require};
+use crate::testbed::{Attachment, IPV4, IPV6, Place, Site, eventually, require};
 
 /// Where the neighbour believes the guest to be.
 const ELSEWHERE: &str = "52:54:00:99:99:99";

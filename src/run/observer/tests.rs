@@ -12,7 +12,7 @@ use crate::path::link::Links;
 use crate::path::ovs::Ovs;
 use crate::run::testbed;
 
-#[path = "../../../tests/common/network.rs"]
+#[path = "../../../tests/testbed/network.rs"]
 #[allow(unreachable_pub, reason = "tests of other crates use it, too")]
 mod network;
 

@@ -14,7 +14,7 @@ use crate::host::sys;
 
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/lab");
 
-#[path = "../../../tests/common/need.rs"]
+#[path = "../../../tests/testbed/need.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports, unused_macros, reason = "only part of it is used here")]
 mod need;
 

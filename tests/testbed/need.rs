@@ -13,16 +13,16 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// That is for tests in which one real program must be quicker than another one.
 macro_rules! require {
     (alone, $($need:ident),+ $(,)?) => {
-        require!(@ $crate::common::need::alone(), $($need),+)
+        require!(@ $crate::testbed::need::alone(), $($need),+)
     };
     (@ $turn:expr, $($need:ident),+) => {
-        if !$crate::common::need::met(&[$(stringify!($need)),+]) {
+        if !$crate::testbed::need::met(&[$(stringify!($need)),+]) {
             return;
         }
         let _turn = $turn;
     };
     ($($need:ident),+ $(,)?) => {
-        require!(@ $crate::common::need::beside_others(), $($need),+)
+        require!(@ $crate::testbed::need::beside_others(), $($need),+)
     };
 }
 pub(crate) use require;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
 use crate::report::page::{self, Here};
@@ -11,8 +13,7 @@ use crate::report::snapshot::{Daemon, Ended, Paused, Peer, Snapshot};
 use crate::report::standing::UnderWay;
 use crate::report::waiting::Waiting;
 use crate::run::sent_frames::SentFrames;
-use crate::run::signals::Signals;
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use crate::run::signals::{Number, Signals};
 
 /// The number of reports that `announce status` shows.
 const MAX_REPORTS: usize = 50;
@@ -52,7 +53,7 @@ struct Shown {
     changes: u64,
     now: Now,
     /// What is being announced.
-    entries: BTreeMap<Run, Signals>,
+    entries: BTreeMap<Number, Signals>,
     daemon: Daemon,
     /// The last reports.
     recent: VecDeque<Arc<Ended>>,
@@ -73,9 +74,6 @@ pub(super) struct Now {
     /// The guests, where a page shows them.
     pub here: Arc<Vec<Here>>,
 }
-
-/// An announcement: the connection of its guest, and its number there.
-pub(super) type Run = (usize, u64);
 
 impl Board {
     /// A board without any news yet, with the counts of the frames that are sent.
@@ -112,14 +110,14 @@ impl Board {
     }
 
     /// An announcement is under way.
-    pub(super) fn begun(&self, run: Run, signals: Signals) {
+    pub(super) fn begun(&self, run: Number, signals: Signals) {
         let mut shown = lock(&self.shown);
         shown.changes += 1;
         shown.entries.insert(run, signals);
     }
 
     /// It is not any more.
-    pub(super) fn over(&self, run: Run) {
+    pub(super) fn over(&self, run: Number) {
         let mut shown = lock(&self.shown);
         shown.changes += u64::from(shown.entries.remove(&run).is_some());
     }
@@ -173,7 +171,7 @@ impl Board {
 }
 
 /// Those that wait, and what for.
-fn waiting(entries: &BTreeMap<Run, Signals>) -> impl Iterator<Item = Waiting> {
+fn waiting(entries: &BTreeMap<Number, Signals>) -> impl Iterator<Item = Waiting> {
     let of = |signals: &Signals| {
         let UnderWay { vm, mac, standing, .. } = signals.under_way();
         let (condition, reason) = (standing.condition.clone()?, standing.reason());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::Instant;
 
-use super::board::{Board, Now, Run};
+use super::board::{Board, Now};
 use super::history::{self, History};
 use super::systemd::Systemd;
 use crate::announcement::injection::Method;
@@ -19,7 +19,7 @@ use crate::proof::answer::AnsweredBy;
 use crate::report::handed_over::HandedOver;
 use crate::report::snapshot::Daemon;
 use crate::report::{Report, count};
-use crate::run::signals::Signals;
+use crate::run::signals::{Number, Signals};
 
 /// The interval between log lines about a gateway that does not answer, and the number of gateways remembered for that.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -134,12 +134,12 @@ impl Publisher {
     }
 
     /// An announcement is under way.
-    pub(super) fn begun(&self, run: Run, signals: Signals) {
+    pub(super) fn begun(&self, run: Number, signals: Signals) {
         self.board.begun(run, signals);
     }
 
     /// It is not any more.
-    pub(super) fn over(&self, run: Run) {
+    pub(super) fn over(&self, run: Number) {
         self.board.over(run);
     }
 

@@ -236,7 +236,8 @@ mod tests {
         let arriving = || Change::Arriving(Cause::Migrated);
         let counts: Vec<usize> = (0..4).map(|n| change(&mut ledger, &mut keep, n, arriving())).collect();
         assert_eq!(counts, [1, 2, 3, 4]);
-        assert_eq!(change(&mut ledger, &mut keep, 2, Change::Left), 5);
+        ledger.name("1", "web1");
+        assert_eq!(change(&mut ledger, &mut keep, 2, Change::Left), 6);
         let broken = std::fs::read(&file).unwrap();
         std::fs::write(&file, &broken[..broken.len() - 3]).unwrap();
         assert!(keep.load().unwrap()[""].knows("2"), "the last line has no end");

@@ -228,6 +228,7 @@ impl Ledger {
     pub fn name(&mut self, uuid: &str, name: &str) {
         if let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.name.as_deref() != Some(name)) {
             guest.name = Some(name.into());
+            self.changed.insert(uuid.into());
             self.revision += 1;
         }
     }

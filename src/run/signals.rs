@@ -125,7 +125,7 @@ impl Signals {
         self.0.wake(change);
     }
 
-    /// What is told of changes of the host.
+    /// Receives the changes of the host.
     pub(super) fn woken_by_host(&self) -> Arc<dyn Woken> {
         self.0.clone()
     }

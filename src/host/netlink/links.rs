@@ -119,7 +119,7 @@ async fn follow(socket: &mut Socket, to: &watch::Sender<Links>) -> io::Error {
             () = tokio::time::sleep_until(due), if has_trees => {
                 has_trees = self::has_trees(&to.borrow());
                 due = Instant::now() + TREES_PAUSE;
-                untold.insert(ALL_PORTS);
+                untold.extend(has_trees.then_some(ALL_PORTS));
                 Ok(())
             }
         };

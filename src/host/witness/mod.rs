@@ -34,7 +34,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Reading pauses after each batch, so that a guest that floods the network with announcements of its own delays nothing else.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The threads that close sockets. They wait for the kernel at the same time: 8 close some hundred sockets a second, one some sixty.
+/// The threads that close sockets, which wait for the kernel at the same time. One closes some sixty a second, and an evacuation leaves more.
 const CLOSERS: usize = 8;
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
@@ -189,7 +189,7 @@ impl Witness {
             tokio::select! {
                 _ = &mut stopped => break,
                 () = hastened.notified() => {}
-                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 ready = waiting.readable() => match ready {
                     Ok(mut ready) => {
                         ready.clear_ready();

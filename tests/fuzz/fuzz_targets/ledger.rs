@@ -1,4 +1,4 @@
-//! roster.json of any daemon, and any order of events on it: what is kept is read again as it was, and who is owed is read.
+//! roster.json of any daemon, and any order of events on it: what is kept, in whole or by lines, is read again as it was.
 #![no_main]
 
 use std::time::Duration;
@@ -17,11 +17,17 @@ fuzz_target!(|input: &[u8]| {
     let read = serde_json::from_slice::<Ledger>(&input[..end]);
     let mut ledger = read.unwrap_or_default();
     is_kept(&ledger);
+    let mut kept: Ledger = serde_json::from_str(&json(&ledger)).expect("it is read again");
     let mut bytes = Bytes(input.get(end + 1..).unwrap_or_default());
     let (mut now, mut open) = (Duration::ZERO, Vec::<(String, u64, bool)>::new());
     while !bytes.is_empty() {
         now += Duration::from_millis(bytes.u8().into());
         let actions = happen(&mut ledger, &mut bytes, now, &mut open);
+        for uuid in ledger.take_changed() {
+            let line = serde_json::to_string(&ledger.kept(&uuid)).expect("a guest is JSON");
+            kept.restore(serde_json::from_str(&line).expect("a line is read again"));
+        }
+        assert_eq!(json(&kept), json(&ledger), "the lines tell all that has changed");
         for action in actions {
             match action {
                 Action::Read { uuid, reading } => {
@@ -79,8 +85,12 @@ fn happen(
 }
 
 fn is_kept(ledger: &Ledger) {
-    let written = serde_json::to_string(ledger).expect("a ledger is JSON");
+    let written = json(ledger);
     let read: Ledger = serde_json::from_str(&written).expect("it is read again");
-    assert_eq!(serde_json::to_string(&read).expect("a ledger is JSON"), written);
+    assert_eq!(json(&read), written);
     assert_eq!(read.here().count(), ledger.here().count());
+}
+
+fn json(ledger: &Ledger) -> String {
+    serde_json::to_string(ledger).expect("a ledger is JSON")
 }

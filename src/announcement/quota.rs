@@ -13,6 +13,9 @@ const BURST: Duration = Duration::from_millis(100);
 /// The part of the burst that is reserved for first rounds.
 const RESERVE: Duration = Duration::from_millis(50);
 
+/// While the rate is exceeded, turns are given in groups: frames that leave together cost the host less.
+const GROUP: Duration = Duration::from_millis(20);
+
 /// A steady rate of frames, and the queue of requests.
 ///
 /// Time is a [`Duration`] since any fixed moment.
@@ -27,6 +30,8 @@ pub(crate) struct Quota<T> {
     arrivals: u64,
     /// No turn is given before this moment.
     held_until: Duration,
+    /// Nor to first rounds, and to later ones, before these: the next group's.
+    next_groups: [Duration; 2],
 }
 
 /// A part of a round. Parts are sent in this order if they cannot all be sent at once.
@@ -100,6 +105,7 @@ impl<T> Quota<T> {
             saving_for: 0,
             arrivals: 0,
             held_until: Duration::ZERO,
+            next_groups: [Duration::ZERO; 2],
         }
     }
 
@@ -133,6 +139,7 @@ impl<T> Quota<T> {
     /// The next request that may be sent now.
     pub(crate) fn next(&mut self, now: Duration) -> Option<T> {
         if self.pause(now)? > Duration::ZERO {
+            self.gather(now);
             return None;
         }
         let Reverse(first) = self.waiting.pop()?;
@@ -144,6 +151,16 @@ impl<T> Quota<T> {
         Some(first.key)
     }
 
+    /// The rate is exceeded: the next turn comes with a group.
+    fn gather(&mut self, now: Duration) {
+        if let Some(Reverse(first)) = self.waiting.peek() {
+            let next_group = &mut self.next_groups[first.group()];
+            if (*next_group).max(self.held_until) <= now {
+                *next_group = now + GROUP;
+            }
+        }
+    }
+
     /// The time until the next turn; `None` if the queue is empty.
     pub(crate) fn pause(&self, now: Duration) -> Option<Duration> {
         let Reverse(first) = self.waiting.peek()?;
@@ -153,13 +170,19 @@ impl<T> Quota<T> {
             // A round that costs more than a burst is sent at zero debt, and leaves a debt.
             false => (self.paid_until.max(now) + cost.min(BURST), BURST),
         };
-        Some(owed_after.saturating_sub(now + limit).max(self.held_until.saturating_sub(now)))
+        let not_before = self.held_until.max(self.next_groups[first.group()]);
+        Some(owed_after.saturating_sub(now + limit).max(not_before.saturating_sub(now)))
     }
 }
 
 impl<T> Waiting<T> {
     fn is_later(&self) -> bool {
         self.turn.0.is_later()
+    }
+
+    /// First rounds are not gathered with later ones, for which less of the burst is left.
+    fn group(&self) -> usize {
+        usize::from(self.is_later())
     }
 }
 
@@ -182,8 +205,21 @@ mod tests {
         (0..20).for_each(|n| quota.ask(Part::announcements(0), 1, n));
         let at_once = std::iter::from_fn(|| quota.next(ms(0))).count();
         assert_eq!(at_once, 10);
-        assert_eq!(quota.pause(ms(0)), Some(ms(10)));
-        assert_eq!((quota.next(ms(9)), quota.next(ms(10)), quota.next(ms(10))), (None, Some(10), None));
+        assert_eq!(quota.pause(ms(0)), Some(ms(20)));
+        let two = [quota.next(ms(19)), quota.next(ms(20)), quota.next(ms(20)), quota.next(ms(20))];
+        assert_eq!(two, [None, Some(10), Some(11), None]);
+    }
+
+    #[test]
+    fn turns_beyond_the_rate_are_given_in_groups_that_delay_no_first_round_within_it() {
+        let mut quota = Quota::new(1000);
+        (0..200).for_each(|n| quota.ask(Part::announcements(1), 1, n));
+        assert_eq!(std::iter::from_fn(|| quota.next(ms(0))).count(), 50, "the reserve is left");
+        assert_eq!((quota.next(ms(10)), quota.pause(ms(10))), (None, Some(ms(10))));
+        quota.ask(Part::announcements(0), 1, 1000);
+        assert_eq!(quota.next(ms(11)), Some(1000));
+        assert_eq!(std::iter::from_fn(|| quota.next(ms(20))).count(), 19);
+        assert_eq!(quota.pause(ms(20)), Some(GROUP));
     }
 
     #[test]

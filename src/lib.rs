@@ -54,7 +54,7 @@ pub mod for_tests {
     pub use crate::guest::{GuestState, address, domain, event, gateway, ledger, network, target};
     pub use crate::host::netlink::{self, fdb, links, routes};
     pub use crate::host::openvswitch::fdb as ovs_fdb;
-    pub use crate::host::openvswitch::{jsonrpc, openflow, rows, unixctl};
+    pub use crate::host::openvswitch::{jsonrpc, openflow, packet_outs, rows, unixctl};
     pub use crate::host::{injector, sys};
     pub use crate::path::{attachment, condition, hop, link, ovs, owner, readiness, tunnel, uplinks, walk};
     pub use crate::proof::{

@@ -1,6 +1,8 @@
 //! What the targets share.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,7 +16,7 @@ pub fn is_one_line(text: &str) -> bool {
 pub fn ended<F: Future>(future: F) -> F::Output {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
-            tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
     RUNTIME.with(|runtime| runtime.block_on(future))
 }
@@ -65,40 +67,38 @@ impl Bytes<'_> {
 
 /// A stream that has these bytes to read, a few at a time, and keeps what is written.
 #[derive(Debug)]
-pub struct Stream<'a> {
-    pub unread: &'a [u8],
+pub struct Stream {
+    unread: VecDeque<u8>,
     /// The most bytes of one read.
-    pub piece: usize,
-    pub written: Vec<u8>,
+    piece: usize,
+    pub written: Arc<Mutex<Vec<u8>>>,
 }
 
-impl<'a> Stream<'a> {
-    pub fn of(unread: &'a [u8], piece: usize) -> Self {
-        Stream { unread, piece: piece.max(1), written: Vec::new() }
+impl Stream {
+    pub fn of(unread: Vec<u8>, piece: usize) -> Self {
+        Stream { unread: unread.into(), piece: piece.max(1), written: Arc::default() }
     }
 }
 
-impl AsyncRead for Stream<'_> {
+impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let length = self.piece.min(self.unread.len()).min(to.remaining());
-        let (now, later) = self.unread.split_at(length);
-        to.put_slice(now);
-        self.unread = later;
+        to.put_slice(&self.unread.drain(..length).collect::<Vec<u8>>());
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Stream<'_> {
+impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        self.written.extend(bytes);
+        self.written.lock().expect("no panic").extend(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -1,23 +1,18 @@
 //! Packet-outs through the management sockets of Open vSwitch's bridges.
-//!
-//! A connection in use is removed from its slot. One that breaks, or whose user is cancelled, is dropped, so that no
-//! half-written message precedes the next one.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{WayError, lock};
 use crate::host::openvswitch::openflow::{Aim, Connection};
+use crate::host::openvswitch::packet_outs::{ANSWER_TIMEOUT, Answer, PacketOuts};
 
-/// How long a bridge may take to accept a round.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// The number of concurrent packet-outs per bridge; others wait.
-const MAX_CONNECTIONS: usize = 4;
+/// The number of rounds that a bridge is sent before it has answered; others wait. If it hangs, so many leave at once afterwards.
+const MAX_UNANSWERED: usize = 16;
 
 /// The bridges that packet-outs were sent to.
 #[derive(Debug)]
@@ -30,8 +25,8 @@ pub(super) struct Bridges {
 #[derive(Debug)]
 struct Bridge {
     socket: PathBuf,
-    /// Connections that are not in use.
-    idle: Mutex<Vec<Connection>>,
+    connection: Mutex<Option<PacketOuts>>,
+    connecting: tokio::sync::Mutex<()>,
     places: Semaphore,
 }
 
@@ -44,15 +39,7 @@ impl Bridges {
     /// Connects to a bridge, if there is no connection yet.
     pub(super) async fn connect(&self, name: &str) -> Result<(), WayError> {
         let bridge = self.bridge(name)?;
-        let connected = async {
-            if bridge.is_connected() {
-                return Ok(());
-            }
-            let connection = bridge.connect().await?;
-            lock(&bridge.idle).push(connection);
-            Ok(())
-        };
-        let in_time = timeout(ANSWER_TIMEOUT, connected).await;
+        let in_time = timeout(ANSWER_TIMEOUT, bridge.connect()).await;
         in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
     }
 
@@ -74,8 +61,9 @@ impl Bridges {
         }
         let new = || Bridge {
             socket: self.directory.join(format!("{name}.mgmt")),
-            idle: Mutex::default(),
-            places: Semaphore::new(MAX_CONNECTIONS),
+            connection: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            places: Semaphore::new(MAX_UNANSWERED),
         };
         Ok(bridges.entry(name.to_owned()).or_insert_with(|| Arc::new(new())).clone())
     }
@@ -85,28 +73,29 @@ impl Bridge {
     async fn packet_out(&self, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
         // The semaphore is never closed.
         let _place = self.places.acquire().await;
-        let kept = lock(&self.idle).pop();
-        if let Some(mut kept) = kept {
-            if kept.packet_out(aim, frames).await.is_ok() {
-                lock(&self.idle).push(kept);
-                return Ok(());
+        let mut is_tried = false;
+        loop {
+            self.connect().await?;
+            let answer = lock(&self.connection).as_ref().map(|connection| connection.send(aim, frames));
+            let Some(answer) = answer else { continue };
+            match answer.await {
+                Answer::Taken => return Ok(()),
+                Answer::Refused(error) => return Err(WayError::PacketOut(error)),
+                Answer::Broken(error) if is_tried => return Err(WayError::PacketOut(error)),
+                // ovs-vswitchd may have restarted: a new connection decides.
+                Answer::Broken(_) => is_tried = true,
             }
-            // ovs-vswitchd may have restarted, so that the other connections are broken, too: a new one decides.
-            lock(&self.idle).clear();
         }
-        let mut fresh = self.connect().await?;
-        fresh.packet_out(aim, frames).await.map_err(WayError::PacketOut)?;
-        lock(&self.idle).push(fresh);
-        Ok(())
     }
 
-    fn is_connected(&self) -> bool {
-        let in_use = MAX_CONNECTIONS - self.places.available_permits();
-        in_use > 0 || lock(&self.idle).iter().any(Connection::is_open)
-    }
-
-    async fn connect(&self) -> Result<Connection, WayError> {
+    async fn connect(&self) -> Result<(), WayError> {
+        let _one = self.connecting.lock().await;
+        if lock(&self.connection).as_ref().is_some_and(PacketOuts::is_open) {
+            return Ok(());
+        }
         let opened = Connection::open(&self.socket).await;
-        opened.map_err(|error| WayError::Connect { socket: self.socket.clone(), error })
+        let opened = opened.map_err(|error| WayError::Connect { socket: self.socket.clone(), error })?;
+        *lock(&self.connection) = Some(PacketOuts::over(opened));
+        Ok(())
     }
 }

@@ -7,5 +7,6 @@ pub(crate) mod flow_monitor;
 pub mod jsonrpc;
 pub mod openflow;
 pub(crate) mod ovsdb;
+pub mod packet_outs;
 pub mod rows;
 pub mod unixctl;

@@ -2,12 +2,9 @@
 //! flow monitor (`include/openflow/nicira-ext.h`).
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 const V1_0: u8 = 1;
@@ -24,6 +21,8 @@ const PACKET_OUT: u8 = 13;
 const STATS_REQUEST: u8 = 16;
 const STATS_REPLY: u8 = 17;
 const HEADER: usize = 8;
+/// The number of bytes that are read at once, at least.
+const CHUNK: usize = 4096;
 
 // Reserved ports (OpenFlow 1.3 section 7.2.1).
 const MIN_RESERVED: u32 = 0xffff_ff00;
@@ -66,9 +65,43 @@ pub enum Aim {
 /// A connection to a bridge's management socket.
 #[derive(Debug)]
 pub struct Connection<S = UnixStream> {
-    stream: BufReader<S>,
+    stream: S,
     version: u8,
     xid: u32,
+    /// Messages that are to be sent.
+    outgoing: Vec<u8>,
+    /// What was received of the next messages.
+    incoming: Vec<u8>,
+}
+
+/// The transaction ids of some messages and of the barrier after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Batch {
+    first: u32,
+    barrier: u32,
+}
+
+/// What a bridge says about batches.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// It has taken all messages before the barrier of this id.
+    Barrier(u32),
+    /// It refuses the message of this id.
+    Refusal(u32, io::Error),
+    /// Something else.
+    Other,
+}
+
+impl Batch {
+    /// Whether this barrier is its own.
+    pub(super) fn ends_with(self, barrier: u32) -> bool {
+        self.barrier == barrier
+    }
+
+    /// Whether this message is one of it.
+    pub(super) fn has(self, xid: u32) -> bool {
+        xid.wrapping_sub(self.first) <= self.barrier.wrapping_sub(self.first)
+    }
 }
 
 struct Message {
@@ -91,20 +124,10 @@ impl Connection {
     pub async fn open_for_monitor(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket).await?;
         let mut connection = Self::negotiate(stream, V1_0, 1 << V1_0).await?;
-        let request = connection.message(STATS_REQUEST, &MONITOR_REQUEST);
-        connection.stream.write_all(&request).await?;
+        connection.queue(STATS_REQUEST, &MONITOR_REQUEST);
+        connection.flush().await?;
         connection.flow_change().await?;
         Ok(connection)
-    }
-
-    /// Whether the bridge has not closed it, without asking the bridge.
-    pub fn is_open(&self) -> bool {
-        let unread = nix::sys::socket::recv(
-            self.stream.get_ref().as_raw_fd(),
-            &mut [0],
-            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
-        );
-        matches!(unread, Ok(1..) | Err(Errno::EAGAIN))
     }
 }
 
@@ -122,18 +145,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // A monitor that was paused may have missed changes.
                 STATS_REPLY | VENDOR => return Ok(()),
                 ERROR => return Err(refusal(&message.body)),
-                ECHO_REQUEST => self.answer(&message).await?,
+                ECHO_REQUEST => {
+                    self.echo(&message);
+                    self.flush().await?;
+                }
                 _ => {}
             }
         }
     }
 
     async fn negotiate(stream: S, version: u8, versions: u32) -> io::Result<Self> {
-        let mut connection = Connection { stream: BufReader::new(stream), version, xid: 0 };
+        let (outgoing, incoming) = (Vec::new(), Vec::new());
+        let mut connection = Connection { stream, version, xid: 0, outgoing, incoming };
         let mut bitmap = vec![0, 1, 0, 8];
         bitmap.extend(versions.to_be_bytes());
-        let hello = connection.message(HELLO, &bitmap);
-        connection.stream.write_all(&hello).await?;
+        connection.queue(HELLO, &bitmap);
+        connection.flush().await?;
         let (version, theirs) = connection.receive().await?;
         if theirs.kind != HELLO {
             return Err(invalid("the bridge does not begin with HELLO"));
@@ -146,41 +173,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(connection)
     }
 
-    /// Sends frames into the bridge, and waits until it has accepted them.
+    /// Queues frames for the bridge, and a barrier.
     ///
     /// The bridge reports neither a missing port nor a frame that its flows drop.
     ///
-    /// A connection on which this was cancelled must be dropped: it may have sent half a message.
-    pub async fn packet_out(&mut self, aim: Aim, frames: &[&[u8]]) -> io::Result<()> {
-        let mut batch = Vec::new();
-        for frame in frames {
-            let body = packet_out(self.version, aim, frame)?;
-            batch.extend(self.message(PACKET_OUT, &body));
+    /// # Errors
+    ///
+    /// The bridge's version of OpenFlow has no such port; nothing is queued.
+    pub(super) fn queue_frames(&mut self, aim: Aim, frames: &[Vec<u8>]) -> io::Result<Batch> {
+        let bodies = frames.iter().map(|frame| packet_out(self.version, aim, frame));
+        let bodies: Vec<Vec<u8>> = bodies.collect::<io::Result<_>>()?;
+        let first = self.xid.wrapping_add(1);
+        bodies.iter().for_each(|body| self.queue(PACKET_OUT, body));
+        self.queue(self.barrier_kind(), &[]);
+        Ok(Batch { first, barrier: self.xid })
+    }
+
+    /// Sends what is queued. If this is cancelled, it goes on the next time.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        while !self.outgoing.is_empty() {
+            let sent = self.stream.write(&self.outgoing).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.outgoing.drain(..sent);
         }
-        self.send_and_wait(batch).await
+        Ok(())
+    }
+
+    /// The bridge's next message. May queue an answer. Cancel safe.
+    pub(super) async fn reply(&mut self) -> io::Result<Reply> {
+        let (_, message) = self.receive().await?;
+        Ok(match message.kind {
+            ERROR => Reply::Refusal(message.xid, refusal(&message.body)),
+            kind if kind == self.barrier_kind() + 1 => Reply::Barrier(message.xid),
+            ECHO_REQUEST => {
+                self.echo(&message);
+                Reply::Other
+            }
+            _ => Reply::Other,
+        })
     }
 
     /// Returns when the bridge has answered a message.
-    ///
-    /// A connection on which this was cancelled must be dropped.
     pub async fn barrier(&mut self) -> io::Result<()> {
-        self.send_and_wait(Vec::new()).await
-    }
-
-    /// Sends these messages, and waits until the bridge has taken all of them.
-    async fn send_and_wait(&mut self, mut batch: Vec<u8>) -> io::Result<()> {
-        let barrier = self.barrier_kind();
-        batch.extend(self.message(barrier, &[]));
-        self.stream.write_all(&batch).await?;
+        self.queue(self.barrier_kind(), &[]);
         let sent = self.xid;
-        let mut refused = None;
         loop {
-            let (_, message) = self.receive().await?;
-            match message.kind {
-                ERROR => refused = Some(refusal(&message.body)),
-                ECHO_REQUEST => self.answer(&message).await?,
-                kind if kind == barrier + 1 && message.xid == sent => return refused.map_or(Ok(()), Err),
-                _ => {}
+            self.flush().await?;
+            if matches!(self.reply().await?, Reply::Barrier(xid) if xid == sent) {
+                return Ok(());
             }
         }
     }
@@ -195,37 +237,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn answer_barrier(&mut self) {
         let (_, request) = self.receive().await.unwrap();
         assert_eq!(request.kind, self.barrier_kind());
-        let mut reply = self.message(request.kind + 1, &[]);
-        reply[4..HEADER].copy_from_slice(&request.xid.to_be_bytes());
-        self.stream.write_all(&reply).await.unwrap();
+        self.queue_as(request.kind + 1, request.xid, &[]);
+        self.flush().await.unwrap();
     }
 
-    async fn answer(&mut self, echo: &Message) -> io::Result<()> {
-        let mut reply = self.message(ECHO_REPLY, &echo.body);
-        reply[4..HEADER].copy_from_slice(&echo.xid.to_be_bytes());
-        self.stream.write_all(&reply).await
+    fn echo(&mut self, request: &Message) {
+        self.queue_as(ECHO_REPLY, request.xid, &request.body);
     }
 
-    fn message(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
+    fn queue(&mut self, kind: u8, body: &[u8]) {
         self.xid = self.xid.wrapping_add(1);
-        let mut message = vec![self.version, kind];
-        message.extend(((HEADER + body.len()) as u16).to_be_bytes());
-        message.extend(self.xid.to_be_bytes());
-        message.extend(body);
-        message
+        self.queue_as(kind, self.xid, body);
     }
 
-    async fn receive(&mut self) -> io::Result<(u8, Message)> {
-        let mut header = [0; HEADER];
-        self.stream.read_exact(&mut header).await?;
-        let [version, kind, l0, l1, xid @ ..] = header;
-        let length = usize::from(u16::from_be_bytes([l0, l1]));
-        let length = length.checked_sub(HEADER).ok_or_else(|| invalid("a message is too short"))?;
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await?;
-        let xid = u32::from_be_bytes(xid);
-        Ok((version, Message { kind, xid, body }))
+    fn queue_as(&mut self, kind: u8, xid: u32, body: &[u8]) {
+        self.outgoing.extend([self.version, kind]);
+        self.outgoing.extend(((HEADER + body.len()) as u16).to_be_bytes());
+        self.outgoing.extend(xid.to_be_bytes());
+        self.outgoing.extend(body);
     }
+
+    /// The next message, and its version. Cancel safe.
+    async fn receive(&mut self) -> io::Result<(u8, Message)> {
+        loop {
+            if let Some(message) = take_message(&mut self.incoming)? {
+                return Ok(message);
+            }
+            self.incoming.reserve(CHUNK);
+            if self.stream.read_buf(&mut self.incoming).await? == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the bridge has closed the connection",
+                ));
+            }
+        }
+    }
+}
+
+/// Takes the first message of these bytes, if it is whole.
+fn take_message(bytes: &mut Vec<u8>) -> io::Result<Option<(u8, Message)>> {
+    let Some(&[version, kind, l0, l1, x0, x1, x2, x3]) = bytes.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    if length < HEADER {
+        return Err(invalid("a message is too short"));
+    }
+    if bytes.len() < length {
+        return Ok(None);
+    }
+    let body = bytes[HEADER..length].to_vec();
+    bytes.drain(..length);
+    Ok(Some((version, Message { kind, xid: u32::from_be_bytes([x0, x1, x2, x3]), body })))
 }
 
 /// The highest of `versions` that the peer supports, too; `version` and `body` are those of its HELLO.

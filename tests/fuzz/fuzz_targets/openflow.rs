@@ -3,6 +3,7 @@
 #![no_main]
 
 use announced::for_tests::openflow::{Aim, Connection};
+use announced::for_tests::packet_outs::{Answer, PacketOuts};
 use announced_fuzz::{Bytes, Stream, ended, is_one_line};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,15 +13,20 @@ const PACKET_OUT: u8 = 13;
 fuzz_target!(|input: &[u8]| {
     let mut bytes = Bytes(input);
     let (piece, in_port, frames) = (1 + bytes.below(64), u32::from(bytes.u16()), bytes.below(4));
-    let mut stream = Stream::of(bytes.0, piece);
+    let stream = Stream::of(bytes.0.to_owned(), piece);
+    let written = stream.written.clone();
     let accepted = ended(async {
-        let mut connection = Connection::over(&mut stream).await?;
+        let connection = Connection::over(stream).await?;
         let frame = &[0x5a; 60][..];
-        connection.packet_out(Aim::Table { in_port }, &vec![frame; frames]).await
+        match PacketOuts::over(connection).send(Aim::Table { in_port }, &vec![frame; frames]).await {
+            Answer::Taken => Ok(()),
+            Answer::Refused(error) | Answer::Broken(error) => Err(error),
+        }
     });
-    let said = messages(&stream.written);
+    let written = written.lock().expect("no panic").clone();
+    let said = messages(&written);
     let total: usize = said.iter().map(|message| message.len()).sum();
-    assert_eq!(total, stream.written.len(), "whole messages only");
+    assert_eq!(total, written.len(), "whole messages only");
     assert!(said.first().is_some_and(|hello| hello[1] == HELLO));
     let ours = said.iter().filter(|message| message[1] == PACKET_OUT);
     match accepted {

@@ -54,7 +54,7 @@ fuzz_target!(|input: &[u8]| {
 /// The messages of a stream that arrives in pieces of this size.
 fn cut(stream: &[u8], piece: usize) -> Vec<Value> {
     ended(async {
-        let mut connection = Connection::over(Stream::of(stream, piece));
+        let mut connection = Connection::over(Stream::of(stream.to_owned(), piece));
         let mut messages = Vec::new();
         loop {
             match connection.receive().await {

@@ -1,14 +1,12 @@
 //! Another host uses the guest's MAC while it is announced here.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use announced::for_tests::frame::{Kind, Style, round};
 use announced::for_tests::sys::packet;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};
 
 use crate::testbed::{
@@ -99,9 +97,9 @@ fn from_elsewhere(host: &Host, frame: &[u8], times: usize) {
     let send_all = || {
         // Of this thread only.
         setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-        let wire = packet::sender(if_nametoindex("wire0").unwrap()).unwrap();
+        let (socket, wire) = (packet::sender().unwrap(), if_nametoindex("wire0").unwrap());
         for _ in 0..times {
-            send(wire.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
+            packet::transmit(&socket, wire, frame).unwrap();
             std::thread::sleep(Duration::from_millis(100));
         }
     };

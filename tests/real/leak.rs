@@ -1,13 +1,11 @@
 //! A port without a tag is a trunk: what is sent between the tag's commit in OVSDB and its arrival in the datapath leaves
 //! untagged, into whatever network that is.
 
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use announced::for_tests::frame::rarp;
 use announced::for_tests::sys::packet;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{MsgFlags, send};
 
 use crate::testbed::stand::inside;
 use crate::testbed::{
@@ -115,9 +113,10 @@ fn what_leaves_while_the_captures_begin_is_no_departure_of_ours() {
         let announce = std::thread::scope(|scope| {
             scope.spawn(|| {
                 inside(&host, || {
-                    let up0 = packet::sender(if_nametoindex("up0").unwrap()).unwrap();
+                    let (socket, up0) = (packet::sender().unwrap(), if_nametoindex("up0").unwrap());
                     while !is_over.load(Ordering::Relaxed) {
-                        send(up0.as_raw_fd(), &rarp, MsgFlags::empty()).unwrap();
+                        // Some too many for the device.
+                        let _ = packet::transmit(&socket, up0, &rarp);
                     }
                 });
             });

@@ -1,6 +1,5 @@
 //! What ovs-vswitchd would do with a frame, and where bridges have learned an address, asked without touching anything.
 
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use announced::for_tests::frame::{self, Frame, Kind, Style};
 use announced::for_tests::ofproto_trace::Verdict;
 use announced::for_tests::sys::packet;
 use announced::for_tests::{ovs_fdb::Tables, unixctl};
-use nix::sys::socket::{MsgFlags, send};
 use pnet_base::MacAddr;
 
 use crate::testbed::network::{in_a_network_of_its_own, sh};
@@ -319,8 +317,7 @@ fn linux_bridge() -> u32 {
 
 /// The bridge learns from what it forwards.
 fn speak(guest: &str) {
-    let socket = packet::sender(index(guest)).unwrap();
-    send(socket.as_raw_fd(), &frame(Kind::Rarp).bytes, MsgFlags::empty()).unwrap();
+    packet::transmit(packet::sender().unwrap(), index(guest), &frame(Kind::Rarp).bytes).unwrap();
 }
 
 /// The port behind which `bridge fdb show` has the address.

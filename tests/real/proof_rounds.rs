@@ -2,7 +2,6 @@
 //! nothing is looked at longer than needed.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::testbed::daemon::QUICK;
@@ -15,7 +14,6 @@ use crate::testbed::{
 use announced::for_tests::openflow::Connection;
 use announced::for_tests::sys::packet;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};
 
 /// The bytes of a round, as the bridge counts them: three of ARP's kind, and a neighbour advertisement.
@@ -428,7 +426,7 @@ fn transmit_to_guest(stand: &Stand) {
     let mut frame: Vec<u8> = octets.collect();
     frame.resize(60, 0);
     inside(&stand.host, || {
-        let socket = packet::sender(if_nametoindex("up0").unwrap()).unwrap();
-        send(socket.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
+        let up0 = if_nametoindex("up0").unwrap();
+        packet::transmit(packet::sender().unwrap(), up0, &frame).unwrap();
     });
 }

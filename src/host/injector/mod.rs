@@ -3,12 +3,9 @@
 //! The helper devices, programs and sockets of a method are made once, and shared by all announcements. Making them may need
 //! capabilities; using them needs none. A broken one is dropped, and made again if the capabilities allow.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use nix::net::if_::if_indextoname;
 
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::{Inward, Method, Way};
@@ -35,7 +32,7 @@ pub struct Injectors {
     /// The first one is used; the others are spare.
     redirect: Mutex<Vec<Arc<Redirect>>>,
     xdp: Mutex<Option<Arc<LiveFrames>>>,
-    sockets: Mutex<HashMap<u32, packet::Socket>>,
+    packets: Mutex<Option<Arc<packet::Socket>>>,
     bridges: Bridges,
     /// The methods that failed at the start, when the process had all its capabilities.
     failed: Mutex<Vec<(Method, Arc<WayError>)>>,
@@ -50,7 +47,7 @@ impl Injectors {
         Injectors {
             redirect: Mutex::default(),
             xdp: Mutex::default(),
-            sockets: Mutex::default(),
+            packets: Mutex::default(),
             bridges: Bridges::new(ovs_directory),
             failed: Mutex::default(),
             was_taken_away: AtomicBool::new(false),
@@ -124,8 +121,7 @@ impl Injectors {
         match way {
             Way::Redirect(_) => self.helper_tap().await.map(drop),
             Way::Xdp(_) => self.live_frames().map(drop),
-            Way::Packet(device) => self.open_socket(device.ifindex),
-            Way::Fdb { bridge, .. } => self.open_socket(bridge.ifindex),
+            Way::Packet(_) | Way::Fdb { .. } => self.packets().map(drop),
             Way::PacketOut { bridge, .. } => self.bridges.connect(bridge).await,
         }
     }
@@ -144,13 +140,7 @@ impl Injectors {
     /// Sends frames to the guest, in order. Cancel safe.
     pub async fn send_inward(&self, to: &Inward, frames: &[&[u8]]) -> Result<(), WayError> {
         match to {
-            Inward::Packet(device) => {
-                // Not kept: a host has many guests, and each is queried twice.
-                let socket = packet::Socket::open(device.ifindex)?;
-                let sent = frames.iter().try_for_each(|frame| socket.send(frame));
-                close(socket);
-                sent.map_err(WayError::Write)
-            }
+            Inward::Packet(device) => self.transmit(device.ifindex, frames),
             Inward::PacketOut { bridge, port } => {
                 self.bridges.packet_out(bridge, Aim::Port(*port), frames).await
             }
@@ -171,9 +161,9 @@ impl Injectors {
         match way {
             Way::Redirect(device) => self.redirect(device.ifindex, frames).await,
             Way::Xdp(device) => self.live_frames().and_then(|xdp| xdp.send(device.ifindex, frames)),
-            Way::Packet(device) => self.send_packets(device.ifindex, frames),
+            Way::Packet(device) => self.transmit(device.ifindex, frames),
             Way::Fdb { port, bridge } => match fdb::learn(port.ifindex, frames).await {
-                Ok(()) => self.send_packets(bridge.ifindex, frames),
+                Ok(()) => self.transmit(bridge.ifindex, frames),
                 Err(error) => Err(error),
             },
             Way::PacketOut { bridge, in_port } => {
@@ -187,15 +177,10 @@ impl Injectors {
         let mut left = frames;
         for _ in 0..=HELPER_TAPS {
             let redirect = self.helper_tap().await?;
-            let sent = loop {
-                let [frame, rest @ ..] = left else { return Ok(()) };
-                match redirect.send(ifindex, frame) {
-                    Ok(()) => left = rest,
-                    Err(error) => break error,
-                }
-            };
-            if !redirect::is_taken_away(&sent) {
-                return Err(WayError::Write(sent));
+            match redirect.send(ifindex, &mut left) {
+                Ok(()) => return Ok(()),
+                Err(error) if redirect::is_taken_away(&error) => {}
+                Err(error) => return Err(WayError::Write(error)),
             }
             self.give_up(&redirect);
         }
@@ -235,33 +220,17 @@ impl Injectors {
         }
     }
 
-    fn open_socket(&self, ifindex: u32) -> Result<(), WayError> {
-        let mut sockets = lock(&self.sockets);
-        if !sockets.contains_key(&ifindex) {
-            // Devices come and go with the guests, and an ifindex is not reused.
-            let (kept, of_gone) = sockets.drain().partition::<HashMap<_, _>, _>(|(of, _)| exists(*of));
-            *sockets = kept;
-            close(of_gone);
-            sockets.insert(ifindex, packet::Socket::open(ifindex)?);
+    fn packets(&self) -> Result<Arc<packet::Socket>, WayError> {
+        let mut packets = lock(&self.packets);
+        match &*packets {
+            Some(socket) => Ok(socket.clone()),
+            None => Ok(packets.insert(Arc::new(packet::Socket::open()?)).clone()),
         }
-        Ok(())
     }
 
-    fn send_packets(&self, ifindex: u32, frames: &[&[u8]]) -> Result<(), WayError> {
-        let mut sockets = lock(&self.sockets);
-        let socket = sockets.get(&ifindex).ok_or(WayError::NotReady)?;
-        let sent = frames.iter().try_for_each(|frame| socket.send(frame));
-        if sent.is_err() {
-            close(sockets.remove(&ifindex));
-        }
-        sent.map_err(WayError::Write)
+    fn transmit(&self, ifindex: u32, frames: &[&[u8]]) -> Result<(), WayError> {
+        self.packets()?.send(ifindex, frames).map_err(WayError::Write)
     }
-}
-
-/// A device with this ifindex exists.
-fn exists(ifindex: u32) -> bool {
-    // nix 0.31 mistakes the null pointer of a failure for an empty name.
-    if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
 }
 
 /// Closes descriptors on another thread: the kernel may take milliseconds.

@@ -62,12 +62,15 @@ impl Redirect {
         bpf::set_element(self.target.as_fd(), ifindex)
     }
 
-    /// Injects `frame` as received by the device `ifindex`.
+    /// Injects frames, in order, as received by the device `ifindex`; leaves those that were not sent in `frames`.
     ///
-    /// A device that is down drops it silently.
-    pub(super) fn send(&self, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    /// A device that is down drops them silently.
+    pub(super) fn send(&self, ifindex: u32, frames: &mut &[&[u8]]) -> io::Result<()> {
         self.aim(ifindex)?;
-        write(&self.tap, frame)?;
+        while let [frame, rest @ ..] = *frames {
+            write(&self.tap, frame)?;
+            *frames = rest;
+        }
         Ok(())
     }
 }

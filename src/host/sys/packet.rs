@@ -1,7 +1,7 @@
 //! Packet sockets (packet(7)).
 
 use std::io;
-use std::mem::{size_of, size_of_val, zeroed};
+use std::mem::{size_of_val, zeroed};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -12,11 +12,21 @@ use crate::proof::capture_filter::Instruction;
 // include/uapi/linux/if_packet.h
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
-/// A packet socket that transmits on one device and receives nothing. Needs CAP_NET_RAW.
-pub fn sender(ifindex: u32) -> io::Result<OwnedFd> {
-    let fd = unbound(0)?;
-    bind(&fd, ifindex, 0)?;
-    Ok(fd)
+/// A packet socket for [`transmit`], which receives nothing. Needs CAP_NET_RAW.
+pub fn sender() -> io::Result<OwnedFd> {
+    unbound(0)
+}
+
+/// Transmits a frame on a device, without waiting: `NetworkDown` if it is down, `WouldBlock` if too many frames of this socket are
+/// still queued at devices.
+pub fn transmit(fd: impl AsFd, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    let to = address(ifindex, 0);
+    let (frame, length, flags) = (frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT);
+    let (to, to_length) = (std::ptr::from_ref(&to).cast(), size_of_val(&to) as libc::socklen_t);
+    // SAFETY: both pointers are to values of the lengths given, which outlive the call.
+    let sent = unsafe { libc::sendto(fd.as_fd().as_raw_fd(), frame, length, flags, to, to_length) };
+    Errno::result(sent)?;
+    Ok(())
 }
 
 /// A non-blocking packet socket that receives the frames that pass one device in either direction and that `program`
@@ -69,14 +79,19 @@ fn unbound(flags: libc::c_int) -> io::Result<OwnedFd> {
 }
 
 fn bind(fd: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
+    let address = address(ifindex, protocol);
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the pointer is to a sockaddr_ll of the length given, which outlives the call.
+    let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
+    Errno::result(bound)?;
+    Ok(())
+}
+
+fn address(ifindex: u32, protocol: u16) -> libc::sockaddr_ll {
     // SAFETY: sockaddr_ll holds only integers and arrays of them.
     let mut address: libc::sockaddr_ll = unsafe { zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
     address.sll_protocol = protocol.to_be();
     address.sll_ifindex = ifindex as libc::c_int;
-    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the pointer is to a sockaddr_ll of the length given, which outlives the call.
-    let bound = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length) };
-    Errno::result(bound)?;
-    Ok(())
+    address
 }

@@ -1,7 +1,8 @@
 //! What is proved of a round where the capture cannot hold all frames: on packet sockets of this kernel.
 
+use std::io::ErrorKind;
+
 use nix::net::if_::if_nametoindex;
-use nix::unistd::write;
 
 use super::*;
 use crate::announcement::frame::{Style, round};
@@ -42,9 +43,11 @@ fn observed() -> (Observer, Vec<Frame>) {
 }
 
 fn transmit(device: &str, frames: &[Frame], times: usize) {
-    let socket = packet::sender(if_nametoindex(device).unwrap()).unwrap();
+    let (socket, device) = (packet::sender().unwrap(), if_nametoindex(device).unwrap());
     for frame in (0..times).flat_map(|_| frames) {
-        assert_eq!(write(&socket, &frame.bytes), Ok(frame.bytes.len()));
+        while let Err(error) = packet::transmit(&socket, device, &frame.bytes) {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        }
     }
 }
 

@@ -82,9 +82,10 @@ fn start() -> mpsc::UnboundedSender<Lookup> {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         let answers = async {
+            let mut socket = None;
             while let Some(Lookup { bridge, mac, vlan, answer }) = lookups.recv().await {
                 if !answer.is_closed() {
-                    let _ = answer.send(on_linux_bridge(bridge, mac, vlan).await);
+                    let _ = answer.send(look_up(&mut socket, bridge, mac, vlan).await);
                 }
             }
         };
@@ -111,6 +112,16 @@ pub async fn on_linux_bridge(
     mac: MacAddr,
     vlan: Option<u16>,
 ) -> Result<Option<Entry>, FdbError> {
+    look_up(&mut None, bridge, mac, vlan).await
+}
+
+/// The same by a socket that is kept for the next look-up, unless it fails.
+async fn look_up(
+    kept: &mut Option<Socket>,
+    bridge: u32,
+    mac: MacAddr,
+    vlan: Option<u16>,
+) -> Result<Option<Entry>, FdbError> {
     let mut header = [0; NDMSG];
     header[0] = libc::AF_BRIDGE as u8;
     let mut request = Request::new(libc::RTM_GETNEIGH, 0)
@@ -120,15 +131,15 @@ pub async fn on_linux_bridge(
     if let Some(vlan) = vlan {
         request = request.attribute(NDA_VLAN, &vlan.to_ne_bytes());
     }
-    let mut socket = Socket::open(0).map_err(FdbError::Open)?;
+    let mut socket = kept.take().map_or_else(|| Socket::open(0), Ok).map_err(FdbError::Open)?;
     let mut found = None;
     let asked = socket.request(request, |message| found = found.or(entry(message, bridge, mac, vlan))).await;
     match asked.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw) {
-        None => Ok(found),
-        Some(Errno::ENOENT) => Ok(None),
-        Some(Errno::EOPNOTSUPP) => walk(bridge, mac, vlan).await,
-        Some(_) => asked.map(|()| found).map_err(|error| FdbError::Read(bridge, error)),
+        Some(Errno::EOPNOTSUPP) => return walk(bridge, mac, vlan).await,
+        None | Some(Errno::ENOENT) => *kept = Some(socket),
+        Some(_) => return asked.map(|()| found).map_err(|error| FdbError::Read(bridge, error)),
     }
+    Ok(found)
 }
 
 /// [`on_linux_bridge`] for kernels before 5.0, which cannot look up a single entry: reads the whole table.

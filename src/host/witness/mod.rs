@@ -32,7 +32,8 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The same where a frame of a round leaves in as many copies as its network has other hosts, as far as
 /// `net.core.rmem_max` admits.
 const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
-/// Reading pauses after each batch, so that a guest that floods the network with announcements of its own delays nothing else.
+/// Reading pauses after each batch, so that frames that come one by one wake nothing for each of them, and a guest that floods the
+/// network with announcements of its own delays nothing else. A round that is waited for is read without a pause.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The threads that close sockets, which wait for the kernel at the same time. One closes some sixty a second, and an evacuation leaves more.
 const CLOSERS: usize = 8;
@@ -61,7 +62,7 @@ pub(crate) struct Witness {
 #[derive(Debug, Default)]
 struct Sockets {
     on: HashMap<u32, Vec<Socket>>,
-    /// The number of the last watch.
+    /// The number of the last watch, and of the last socket.
     last: u64,
 }
 
@@ -171,21 +172,23 @@ impl Witness {
         let (reader, stopped) = oneshot::channel();
         let hastened = Arc::new(Notify::new());
         let waiting = readable(fd.try_clone()?)?;
-        tokio::spawn(self.clone().read(ifindex, waiting, hastened.clone(), stopped));
-        let (lacks, due) = (false, None);
-        on.push(Socket { fd, watched, emptied, is_behind: false, lacks, due, hastened, _reader: reader });
+        sockets.last += 1;
+        let number = sockets.last;
+        tokio::spawn(self.clone().read((ifindex, number), waiting, hastened.clone(), stopped));
+        let (is_behind, lacks, due) = (false, false, None);
+        on.push(Socket { number, fd, watched, emptied, is_behind, lacks, due, hastened, _reader: reader });
         Ok(())
     }
 
     async fn read(
         self,
-        ifindex: u32,
+        (ifindex, number): (u32, u64),
         waiting: AsyncFd<OwnedFd>,
         hastened: Arc<Notify>,
         mut stopped: oneshot::Receiver<()>,
     ) {
         loop {
-            let due = self.lock().refilter(ifindex);
+            let due = self.lock().socket(ifindex, number).and_then(Socket::refilter_if_due);
             tokio::select! {
                 _ = &mut stopped => break,
                 () = hastened.notified() => {}
@@ -193,7 +196,7 @@ impl Witness {
                 ready = waiting.readable() => match ready {
                     Ok(mut ready) => {
                         ready.clear_ready();
-                        while self.lock().collect(ifindex, Clocks::now()) {
+                        while self.lock().collect(ifindex, number) {
                             tokio::time::sleep(PAUSE).await;
                         }
                     }
@@ -233,27 +236,16 @@ impl Default for Witness {
 }
 
 impl Sockets {
-    /// Passes frames received on a device to their announcements; returns whether more may be queued.
-    fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
-        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
-        sockets.map(|socket| socket.collect(ifindex, clocks)).fold(false, |is_more, more| is_more | more)
+    /// Passes frames that a socket has received to their announcements; returns whether there were any.
+    fn collect(&mut self, ifindex: u32, number: u64) -> bool {
+        self.socket(ifindex, number).is_some_and(|socket| socket.collect(ifindex, Clocks::now()))
     }
 
-    /// Sets the filters that are due; returns when the next is.
-    fn refilter(&mut self, ifindex: u32) -> Option<Instant> {
-        let now = Instant::now();
-        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
-        let left = sockets.filter_map(|socket| match socket.due {
-            Some(due) if due <= now => {
-                // What a filter lacks is tried again when a round begins.
-                let _ = socket.refilter();
-                None
-            }
-            due => due,
-        });
-        left.min()
+    fn socket(&mut self, ifindex: u32, number: u64) -> Option<&mut Socket> {
+        self.on.get_mut(&ifindex)?.iter_mut().find(|socket| socket.number == number)
     }
 
+    /// Those that this watch uses.
     fn of(&mut self, ifindex: u32, number: u64) -> impl Iterator<Item = &mut Socket> {
         let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
         sockets.filter(move |socket| socket.watched.iter().any(|watched| watched.watch == number))

@@ -41,6 +41,7 @@ const EXCESS_TIME: Duration = Duration::from_secs(1);
 /// A packet socket on one device, and the announcements that share it.
 #[derive(Debug)]
 pub(super) struct Socket {
+    pub(super) number: u64,
     pub(super) fd: OwnedFd,
     pub(super) watched: Vec<Watched>,
     /// When it had no frame, the last time that it was read.
@@ -104,7 +105,7 @@ impl Watched {
 }
 
 impl Socket {
-    /// Passes the frames received to their announcements; returns whether more may be queued.
+    /// Passes the frames received to their announcements; returns whether there were any.
     pub(super) fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
         let tunnels = tunnels(&self.watched);
         let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
@@ -126,7 +127,7 @@ impl Socket {
             read += 1;
         }
         self.is_behind = read == batch;
-        self.is_behind
+        read > 0
     }
 
     /// Passes a frame to the announcements that it is for.
@@ -208,6 +209,16 @@ impl Socket {
             self.due = Some(at);
             self.hastened.notify_one();
         }
+    }
+
+    /// Sets the filter if that is due; returns when it will be.
+    pub(super) fn refilter_if_due(&mut self) -> Option<Instant> {
+        if self.due? > Instant::now() {
+            return self.due;
+        }
+        // What a filter lacks is tried again when a round begins.
+        let _ = self.refilter();
+        None
     }
 
     /// Sets the filter for what is wanted now.

@@ -83,12 +83,14 @@ enum Next {
 struct Run {
     order: Arc<Order>,
     machine: Announcement,
-    frames: Vec<Frame>,
+    frames: Arc<[Frame]>,
     way: Option<Way>,
     /// The methods on offer when `way` was chosen, best first.
     offered: Vec<Way>,
     /// The preparation of one of them.
     preparing: Option<Preparing>,
+    /// The look for which a method was prepared and its path is watched.
+    prepared_for: Option<Arc<Assessment>>,
     /// The best method, or every one, could not be prepared, or has failed.
     lacking: Option<Lacking>,
     /// Captures the frames.
@@ -137,12 +139,13 @@ impl Run {
     fn new(waiting: &Waiting) -> Run {
         let order = waiting.signals.order();
         Run {
-            frames: order.round(),
+            frames: order.round().into(),
             machine: waiting.machine(&order),
             order,
             way: None,
             offered: Vec::new(),
             preparing: None,
+            prepared_for: None,
             lacking: None,
             observer: None,
             learned: None,
@@ -197,8 +200,11 @@ impl Run {
         self.show(&seen, signals);
         self.ask_for_the_link(&seen);
         self.look_for_routes(host, &seen).await;
-        self.prepare(host, &seen).await;
-        self.watch_path(self.way.as_ref().map(Way::method), host, &seen);
+        if !self.is_prepared_for(&seen) {
+            self.prepare(host, &seen).await;
+            self.watch_path(self.way.as_ref().map(Way::method), host, &seen);
+            self.prepared_for = Some(seen.clone());
+        }
         self.query_guest(host, &seen, signals).await;
         self.ask_guest(host);
         match self.machine.step(self.now()) {

@@ -143,7 +143,7 @@ impl Run {
             self.order = Arc::new(Order { in_charge, untagged, wait, uplinks, ..(*self.order).clone() });
             return;
         }
-        self.frames = order.round();
+        self.frames = order.round().into();
         self.order = order;
         // Every method is prepared anew, and the captures follow.
         (self.way, self.preparing, self.lacking, self.observer) = (None, None, None, None);

@@ -1,5 +1,6 @@
 //! Prepares the injection methods of an announcement, and prepares them again after a failure.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -50,6 +51,12 @@ impl Run {
         if let Poll::Ready(prepared) = now.await {
             self.prepared(prepared, is_ready);
         }
+    }
+
+    /// Nothing has changed since, and nothing better is tried.
+    pub(super) fn is_prepared_for(&self, seen: &Arc<Assessment>) -> bool {
+        let is_same = self.prepared_for.as_ref().is_some_and(|last| Arc::ptr_eq(last, seen));
+        is_same && self.way.is_some() && self.preparing.is_none() && self.lacking.is_none()
     }
 
     pub(super) fn start_preparing(&mut self, host: &Host) {

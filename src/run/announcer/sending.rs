@@ -1,6 +1,6 @@
 //! Sends the rounds of an announcement.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{Run, Signals};
@@ -80,6 +80,9 @@ impl Run {
 
     /// For `--verbose`.
     fn log_round(&self, frames: &[Frame], round: Round) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
         let target = &self.order.target;
         let subject = target.subject(target.plug.device.clone());
         let number = self.machine.progress().attempts() + 1;
@@ -163,13 +166,15 @@ impl Run {
     }
 
     /// The frames of the next round. A round that is retried for long has one ARP announcement, NA and RARP per address.
-    pub(super) fn round(&self) -> Vec<Frame> {
+    pub(super) fn round(&self) -> Arc<[Frame]> {
+        if !self.machine.is_sparing() {
+            return self.frames.clone();
+        }
         let is_spared = |frame: &&Frame| {
             let is_other_form = |other: &Frame| other.kind == Kind::ArpRequest && other.ip == frame.ip;
             frame.kind == Kind::ArpReply && self.frames.iter().any(is_other_form)
         };
-        let is_sparing = self.machine.is_sparing();
-        self.frames.iter().filter(|frame| !(is_sparing && is_spared(frame))).cloned().collect()
+        self.frames.iter().filter(|frame| !is_spared(frame)).cloned().collect()
     }
 
     pub(super) fn record(&self, now: Duration, frames: &[Frame]) {

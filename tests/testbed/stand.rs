@@ -179,7 +179,8 @@ pub fn inside<T: Send>(host: &Host, act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(act).join().unwrap())
 }
 
-/// How many packet sockets there are in the host's network namespace.
+/// The packet sockets that receive (proc_pid_net(5), packet: their protocol is not 0).
 pub fn packet_sockets(host: &Host) -> usize {
-    host.sh("cat /proc/net/packet").lines().count() - 1
+    let sockets = host.sh("cat /proc/net/packet");
+    sockets.lines().skip(1).filter(|socket| socket.split_whitespace().nth(3) != Some("0000")).count()
 }

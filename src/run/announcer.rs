@@ -346,7 +346,10 @@ impl Run {
             self.supposed = Some(until);
             return;
         }
-        let deadline = self.began + until;
+        let deadline = match &host.pace {
+            Some(pace) if self.machine.progress().rounds > 0 => pace.with_others(self.began + until),
+            _ => self.began + until,
+        };
         let mut has_changed = false;
         tokio::select! {
             () = signals.woken() => {}

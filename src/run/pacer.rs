@@ -9,6 +9,11 @@ use tokio::time::Instant;
 
 use crate::announcement::quota::{Part, Quota};
 
+/// A round may be late by so much of the pause before it…
+const DELAY: u32 = 8;
+/// … and by so much at most.
+const LONGEST_DELAY: Duration = Duration::from_millis(16);
+
 /// The host's quota, shared by all announcements.
 #[derive(Debug, Clone)]
 pub(crate) struct Pacer(Arc<Shared>);
@@ -41,6 +46,13 @@ impl Pacer {
     pub(crate) fn hold(&self, lasts: Duration) {
         self.0.lock().hold(lasts, self.0.began.elapsed());
         self.0.changed.notify_one();
+    }
+
+    /// The moment at which a round after the first is sent that is due then. Rounds of several guests that are due at about the same time
+    /// are sent together, which costs the host less; each is late by a part of the pause before it, at most.
+    pub(crate) fn with_others(&self, due: Instant) -> Instant {
+        let (began, left) = (self.0.began, due.saturating_duration_since(Instant::now()));
+        began + with_others(due.saturating_duration_since(began), left)
     }
 
     /// Waits until `frames` may be sent for this part of a round; returns whether turns were held back meanwhile.
@@ -84,6 +96,18 @@ impl Shared {
     }
 }
 
+/// When `left` before its time, a later round is woken up for: at a moment of many, if that delays it by little. All times are since the same
+/// moment.
+fn with_others(due: Duration, left: Duration) -> Duration {
+    // A power of two, so that the moments of short pauses are also some of long ones.
+    let grid = match (left / DELAY).min(LONGEST_DELAY).as_millis().checked_ilog2() {
+        Some(bits) => Duration::from_millis(1 << bits),
+        None => return due,
+    };
+    let moments = due.as_nanos().div_ceil(grid.as_nanos());
+    u32::try_from(moments).map_or(due, |moments| grid * moments)
+}
+
 async fn give_turns(shared: Arc<Shared>) {
     loop {
         let pause = {
@@ -112,6 +136,16 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn later_rounds_of_several_guests_are_due_at_the_same_moments() {
+        let ms = Duration::from_millis;
+        let due = |at, left| with_others(Duration::from_micros(at), ms(left)).as_millis();
+        assert_eq!([1_000_001, 1_007_900, 1_008_000].map(|at| due(at, 200)), [1008, 1008, 1008]);
+        assert_eq!([1_000_001, 1_007_900].map(|at| due(at, 3_000)), [1008, 1008]);
+        assert_eq!(due(1_001_500, 50), 1_004, "late by an eighth of its pause at most");
+        assert_eq!(with_others(Duration::from_micros(1_001_500), ms(5)), Duration::from_micros(1_001_500));
+    }
 
     #[tokio::test]
     async fn a_second_round_that_is_due_at_once_waits_for_first_rounds_that_are_ready() {

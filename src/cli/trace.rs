@@ -169,7 +169,7 @@ impl Trace {
         let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path);
         observer.look_everywhere();
         observer.begin();
-        host.injectors.send(&way, &frames).await.map_err(|error| error.to_string())?;
+        host.injectors.send(&way, &frames, true).await.map_err(|error| error.to_string())?;
         if !matches!(observer.judge_by_verdicts(host, seen).await, RoundFate::Left | RoundFate::Lost) {
             // A trace sends no second round, but late frames are shown.
             observer.look_on();
@@ -178,7 +178,7 @@ impl Trace {
         let asked: Vec<Frame> = questions.iter().filter_map(|question| question.frame(mac)).collect();
         if !asked.is_empty() {
             observer.ask(&questions, attachment.entry.ifindex);
-            host.injectors.send(&way, &asked).await.map_err(|error| error.to_string())?;
+            host.injectors.send(&way, &asked, false).await.map_err(|error| error.to_string())?;
             self.frames.extend(asked.iter().map(frame_names::name));
             self.round.extend(asked.iter().map(frame_names::Named::of));
         }

@@ -117,10 +117,15 @@ impl Injector {
         }
     }
 
-    /// Sends the frames of a round, in order, by a prepared method.
-    pub(crate) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
+    /// Sends the frames of a round, the first or a later one, in order, by a prepared method.
+    pub(crate) async fn send(
+        &self,
+        way: &Way,
+        frames: &[Frame],
+        is_first: bool,
+    ) -> Result<(), InjectorError> {
         match self {
-            Injector::Host(injectors) => injectors.send(way, frames).await,
+            Injector::Host(injectors) => injectors.send(way, frames, is_first).await,
             #[cfg(test)]
             Injector::Fake(world) => world.send(way, frames).await,
         }

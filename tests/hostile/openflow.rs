@@ -100,7 +100,7 @@ fn a_bridge_that_never_answers_delays_no_announcement() {
                         .prepare(std::slice::from_ref(&way), None)
                         .await
                         .map_err(|error| error.to_string())?;
-                    injectors.send(&way, &frames).await.map_err(|error| error.to_string())
+                    injectors.send(&way, &frames, true).await.map_err(|error| error.to_string())
                 });
                 let why = sent.unwrap_or_else(|| panic!("{bridge}: it hangs")).expect_err(bridge);
                 assert!(is_one_line(&why), "{bridge}: {why}");
@@ -157,10 +157,10 @@ fn a_cancelled_round_leaves_no_half_message_before_the_next_one() {
     let second = ended(async {
         injectors.prepare(std::slice::from_ref(&way), None).await.unwrap();
         let first = many(4_000);
-        let sent = tokio::time::timeout(Duration::from_millis(200), injectors.send(&way, &first)).await;
+        let sent = tokio::time::timeout(Duration::from_millis(200), injectors.send(&way, &first, true)).await;
         assert!(sent.is_err(), "{sent:?}");
         cancelled.send(()).unwrap();
-        injectors.send(&way, &many(1)).await
+        injectors.send(&way, &many(1), true).await
     });
     bridge.join().unwrap();
     assert!(matches!(second, Some(Ok(()))), "{second:?}");
@@ -183,7 +183,7 @@ fn announcements_do_not_queue_up_before_a_bridge_that_hangs() {
     });
     let (frames, all) = (many(1), std::cell::Cell::new(0));
     let sends = async {
-        let send = || injectors.send(&way, &frames);
+        let send = || injectors.send(&way, &frames, true);
         // All of them are asked at the same time, before the first of them is given up.
         let heard = async {
             while all.get() < 3 {
@@ -199,4 +199,28 @@ fn announcements_do_not_queue_up_before_a_bridge_that_hangs() {
         }
     };
     assert_eq!(ended(sends), Some(true));
+}
+
+#[test]
+fn later_rounds_leave_room_for_first_ones_before_a_busy_bridge() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("br0.mgmt")).unwrap();
+    let way = |in_port| Way::PacketOut { bridge: "br0".into(), in_port };
+    let injectors = Injectors::new(directory.path().to_owned());
+    let bridge = std::thread::spawn(move || {
+        let mut stream = welcome(&listener);
+        let messages = std::iter::from_fn(|| message(&mut stream)).filter(|message| message[1] == 13);
+        // After the buffer's id comes the port.
+        messages.map(|message| u32::from_be_bytes(message[12..16].try_into().unwrap())).take(5).collect()
+    });
+    let frames = many(1);
+    let (later, first) = (way(7), way(8));
+    ended(async {
+        injectors.prepare(std::slice::from_ref(&first), None).await.unwrap();
+        let later = || injectors.send(&later, &frames, false);
+        let first = injectors.send(&first, &frames, true);
+        tokio::join!(later(), later(), later(), later(), later(), later(), first)
+    });
+    let ports: Vec<u32> = bridge.join().unwrap();
+    assert_eq!(ports, [7, 7, 7, 7, 8]);
 }

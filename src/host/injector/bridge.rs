@@ -13,6 +13,9 @@ use crate::host::openvswitch::packet_outs::{ANSWER_TIMEOUT, Answer, PacketOuts};
 
 /// The number of rounds that a bridge is sent before it has answered; others wait. If it hangs, so many leave at once afterwards.
 const MAX_UNANSWERED: usize = 16;
+/// The number of those of them that are later rounds. While ovs-vswitchd is busy, each takes time from the first rounds, and from the
+/// settings that their ports wait for.
+const MAX_LATER_UNANSWERED: usize = 4;
 
 /// The bridges that packet-outs were sent to.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ struct Bridge {
     connection: Mutex<Option<PacketOuts>>,
     connecting: tokio::sync::Mutex<()>,
     places: Semaphore,
+    places_for_later: Semaphore,
 }
 
 impl Bridges {
@@ -43,10 +47,16 @@ impl Bridges {
         in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
     }
 
-    /// Sends frames into the bridge.
-    pub(super) async fn packet_out(&self, name: &str, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
+    /// Sends frames into the bridge, of a first round or of a later one.
+    pub(super) async fn packet_out(
+        &self,
+        name: &str,
+        aim: Aim,
+        frames: &[&[u8]],
+        is_first: bool,
+    ) -> Result<(), WayError> {
         let bridge = self.bridge(name)?;
-        let in_time = timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames)).await;
+        let in_time = timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames, is_first)).await;
         in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
     }
 
@@ -64,14 +74,19 @@ impl Bridges {
             connection: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             places: Semaphore::new(MAX_UNANSWERED),
+            places_for_later: Semaphore::new(MAX_LATER_UNANSWERED),
         };
         Ok(bridges.entry(name.to_owned()).or_insert_with(|| Arc::new(new())).clone())
     }
 }
 
 impl Bridge {
-    async fn packet_out(&self, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
-        // The semaphore is never closed.
+    async fn packet_out(&self, aim: Aim, frames: &[&[u8]], is_first: bool) -> Result<(), WayError> {
+        // The semaphores are never closed.
+        let _place_for_later = match is_first {
+            true => None,
+            false => self.places_for_later.acquire().await.ok(),
+        };
         let _place = self.places.acquire().await;
         let mut is_tried = false;
         loop {

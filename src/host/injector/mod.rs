@@ -126,15 +126,15 @@ impl Injectors {
         }
     }
 
-    /// Sends the frames of a round, in order, by a prepared method. Cancel safe; after a cancellation or an error, some
+    /// Sends the frames of a round, in order, by a prepared method; a bridge that is busy takes first rounds first. Cancel safe; after a cancellation or an error, some
     /// frames may have been sent.
     ///
     /// # Errors
     ///
     /// The method has failed. It is dropped, and [`Injectors::prepare`] tries to make it anew.
-    pub async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
+    pub async fn send(&self, way: &Way, frames: &[Frame], is_first: bool) -> Result<(), InjectorError> {
         let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.bytes.as_slice()).collect();
-        self.inject(way, &frames).await.map_err(|error| InjectorError::Send(way.method(), error))
+        self.inject(way, &frames, is_first).await.map_err(|error| InjectorError::Send(way.method(), error))
     }
 
     /// Sends frames to the guest, in order. Cancel safe.
@@ -142,12 +142,12 @@ impl Injectors {
         match to {
             Inward::Packet(device) => self.transmit(device.ifindex, frames),
             Inward::PacketOut { bridge, port } => {
-                self.bridges.packet_out(bridge, Aim::Port(*port), frames).await
+                self.bridges.packet_out(bridge, Aim::Port(*port), frames, false).await
             }
             Inward::Ingress(ways) => {
                 let mut failed = WayError::NotReady;
                 for way in ways {
-                    match self.inject(way, frames).await {
+                    match self.inject(way, frames, false).await {
                         Ok(()) => return Ok(()),
                         Err(error) => failed = error,
                     }
@@ -157,7 +157,7 @@ impl Injectors {
         }
     }
 
-    async fn inject(&self, way: &Way, frames: &[&[u8]]) -> Result<(), WayError> {
+    async fn inject(&self, way: &Way, frames: &[&[u8]], is_first: bool) -> Result<(), WayError> {
         match way {
             Way::Redirect(device) => self.redirect(device.ifindex, frames).await,
             Way::Xdp(device) => self.live_frames().and_then(|xdp| xdp.send(device.ifindex, frames)),
@@ -167,7 +167,7 @@ impl Injectors {
                 Err(error) => Err(error),
             },
             Way::PacketOut { bridge, in_port } => {
-                self.bridges.packet_out(bridge, Aim::Table { in_port: *in_port }, frames).await
+                self.bridges.packet_out(bridge, Aim::Table { in_port: *in_port }, frames, is_first).await
             }
         }
     }

@@ -106,8 +106,9 @@ impl Run {
         let Some(mut way) = self.way.clone() else {
             return Err(InjectorError::Unavailable(Vec::new()));
         };
+        let is_first = self.machine.progress().rounds == 0;
         loop {
-            let Err(error) = host.injectors.send(&way, frames).await else {
+            let Err(error) = host.injectors.send(&way, frames, is_first).await else {
                 self.way = Some(way);
                 return Ok(());
             };
@@ -145,7 +146,7 @@ impl Run {
         let at = self.now();
         let send = async {
             match &self.way {
-                Some(way) if !self.order.dry_run => host.injectors.send(way, &frames).await,
+                Some(way) if !self.order.dry_run => host.injectors.send(way, &frames, false).await,
                 _ => Ok(()),
             }
         };

@@ -293,9 +293,10 @@ impl Observer {
         self.look_on();
     }
 
-    /// Called after the questions were sent; returns when they have left or would have.
-    pub(crate) async fn asked(&mut self) {
-        let deadline = Instant::now() + DEPARTURE_TIMEOUT;
+    /// Called after the questions were sent; returns when they have left or would have. The `last` ones are waited for longer, since the
+    /// announcement ends.
+    pub(crate) async fn asked(&mut self, last: bool) {
+        let deadline = Instant::now() + if last { LATE_TIME } else { DEPARTURE_TIMEOUT };
         let Some(watch) = &mut self.watch else {
             return;
         };

@@ -178,7 +178,7 @@ impl Run {
                 self.tally_up(&frames, host);
                 self.record(at, &frames);
                 if let Some(observer) = &mut self.observer {
-                    observer.asked().await;
+                    observer.asked(self.machine.has_ended()).await;
                 }
             }
             Err(error) => tracing::debug!("{}: cannot ask: {error}", self.order.target.mac),

@@ -26,6 +26,9 @@ pub(crate) use learned::{has_moved, learned};
 use verdicts::{ANSWER_TIMEOUT, port_name, verdict, verdicts};
 pub(crate) use verdicts::{fresh_verdict, ofproto};
 
+/// The number of flows that a reason names.
+const MAX_FLOWS: usize = 8;
+
 /// Why frames do not leave the host, by frame number, as far as known: the port's unmet conditions, the uplinks' faults, the
 /// Open vSwitch flow that drops them.
 pub(crate) async fn why(
@@ -45,30 +48,45 @@ pub(crate) async fn why(
         held.iter().for_each(|(number, _)| why[*number].clone_from(&of_all));
         return why;
     }
-    let in_ovs = seen.attachment.as_ref().is_some_and(|attachment| attachment.entry.ovs.is_some());
-    let (filtered, asked): (Vec<_>, Vec<_>) =
-        held.into_iter().partition(|(number, _)| !in_ovs || proof.is_held_before_ovs(*number));
-    for (number, frame) in &filtered {
-        let way = match frame.vlan {
-            Some(_) => way_of(host, seen, order, frame),
-            None => Cow::Borrowed(proof.path().way()),
-        };
-        let words: Vec<String> = way.holds(frame.kind.cast()).iter().map(ToString::to_string).collect();
-        let unknown = || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(order));
-        why[*number] = Some(if words.is_empty() { unknown() } else { words.join("; ") });
+    let is_in_ovs = seen.attachment.as_ref().is_some_and(|attachment| attachment.entry.ovs.is_some());
+    let leads_to_ovs = is_in_ovs || proof.path().way().enters_ovs().is_some();
+    let mut asked = Vec::new();
+    for (number, frame) in held {
+        if leads_to_ovs && !proof.is_held_before_ovs(number) {
+            asked.push((number, frame));
+        }
+        // Behind a bridge of Linux, what Open vSwitch says of the frame decides, if it drops it.
+        if !is_in_ovs || proof.is_held_before_ovs(number) {
+            why[number] = Some(held_by_linux(host, seen, proof, order, frame));
+        }
     }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, frame) in asked {
         why[number] = match verdicts.next() {
+            Some(Ok(verdict)) if !is_in_ovs && !verdict.dropped => continue,
             Some(Ok(verdict)) => reason(host, seen, proof.path().hops(), frame, &verdict),
             Some(Err(error)) => Some(match &*error {
                 UnixctlError::NoAnswer(_) => "the reason is unknown: ovs-vswitchd does not answer".into(),
                 other => format!("the reason is unknown: {other}"),
             }),
-            None => None,
+            None if is_in_ovs => None,
+            None => continue,
         };
     }
     why
+}
+
+/// Why a Linux bridge does not pass a frame on: its settings, else a filter.
+fn held_by_linux(host: &Host, seen: &Assessment, proof: &Delivery, order: &Order, frame: &Frame) -> String {
+    let way = match frame.vlan {
+        Some(_) => way_of(host, seen, order, frame),
+        None => Cow::Borrowed(proof.path().way()),
+    };
+    let holds: Vec<String> = way.holds(frame.kind.cast()).iter().map(ToString::to_string).collect();
+    match holds.is_empty() {
+        true => locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(order)),
+        false => holds.join("; "),
+    }
 }
 
 /// What keeps every frame in: the port's unmet conditions, a path that leads nowhere, a device that is down.
@@ -196,11 +214,18 @@ fn flow_or_fault(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String>
         let mut exits = hops.iter().filter(|hop| hop.role.is_edge());
         exits.any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge))
     };
-    let end = verdict.ends.iter().find(|end| end.dropped && led_on(&end.bridge));
+    let ends = verdict.ends.iter().filter(|end| end.dropped && led_on(&end.bridge));
     let ovs = &host.ovs.borrow().ovs;
-    Some(match end {
-        Some(end) => ofproto_trace::with_port_names(&end.line, |ofport| port_name(ovs, &end.bridge, ofport)),
-        None => verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)),
+    let mut lines: Vec<String> = Vec::new();
+    for end in ends.take(MAX_FLOWS) {
+        let line = ofproto_trace::with_port_names(&end.line, |ofport| port_name(ovs, &end.bridge, ofport));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    Some(match lines.is_empty() {
+        true => verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)),
+        false => lines.join("; "),
     })
 }
 

@@ -1,10 +1,13 @@
 //! Open vSwitch's verdicts on frames, by `ofproto/trace`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::announcement::frame::Frame;
+use crate::announcement::frame::{self, Frame};
 use crate::host::openvswitch::unixctl::{self, UnixctlError};
+use crate::path::attachment::OvsPort;
+use crate::path::hop::Tag;
 use crate::path::ovs::{Ovs, Plugged};
 use crate::path::readiness::Assessment;
 use crate::proof::ofproto_flow;
@@ -52,18 +55,52 @@ pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame)
     host.traces.ask(asked).await
 }
 
+/// Where frames enter Open vSwitch.
+struct Entrance {
+    port: OvsPort,
+    ofport: u32,
+    /// The tag that bridges and devices before it have added.
+    vlan: Option<u16>,
+}
+
+/// Where the guest's frames enter Open vSwitch: by its port, or by a device to which Linux bridges lead.
+fn entrance(host: &Host, seen: &Assessment) -> Option<Entrance> {
+    let attachment = seen.attachment.as_ref()?;
+    if let Some(port) = attachment.entry.ovs.clone() {
+        return Some(Entrance { port, ofport: seen.ofport?, vlan: None });
+    }
+    let (bridge, by) = attachment.way.enters_ovs()?;
+    let vlan = match bridge.tag {
+        Tag::Untagged => None,
+        Tag::Vlan(vlan) => Some(vlan),
+        Tag::Unknown => return None,
+    };
+    let ofport = host.ovs.borrow().ovs.named(&by.name)?.interface.plugged_ofport()?;
+    let port = OvsPort { bridge: bridge.name.clone(), interface: by.name.clone() };
+    Some(Entrance { port, ofport, vlan })
+}
+
 /// `None` if the frame does not reach Open vSwitch.
 pub(super) async fn verdict(host: &Host, seen: &Assessment, frame: &[u8]) -> Option<Asked> {
     let attachment = seen.attachment.as_ref()?;
-    let entry = attachment.entry.ovs.as_ref()?;
-    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, frame).await;
+    let Entrance { port: entry, ofport, vlan } = entrance(host, seen)?;
+    let frame = with_tag(frame, vlan);
+    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, ofport, &frame).await;
     let ovs = &host.ovs.borrow().ovs;
     // What is in that VLAN already is not copied into it.
-    let own = ofproto_flow::vlan(frame);
+    let own = ofproto_flow::vlan(&frame);
     let is_copied_into = |vlan: u16| attachment.way.hops.iter().any(|hop| hop.copied_into.contains(&vlan));
     let is_copied = |output: &Output| is_copy(ovs, output, |vlan| own != Some(vlan) && is_copied_into(vlan));
     let traced = traced.map(|verdict| verdict.without(is_copied).entered_by(&entry.interface));
     Some(traced.map_err(Arc::new))
+}
+
+/// The frame with this tag, unless it has one.
+fn with_tag(frame: &[u8], vlan: Option<u16>) -> Cow<'_, [u8]> {
+    match vlan.filter(|_| ofproto_flow::vlan(frame).is_none()) {
+        Some(vlan) => Cow::Owned(frame::tagged(frame.to_vec(), vlan)),
+        None => Cow::Borrowed(frame),
+    }
 }
 
 /// Whether what leaves by this port of the datapath is a mirror's copy.
@@ -81,4 +118,25 @@ pub(super) fn port_name(ovs: &Ovs, bridge: &str, ofport: u32) -> Option<String> 
 pub(super) fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged<'a>> {
     let row = ovs.bridges.values().find(|row| row.name == bridge)?;
     ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::announcement::frame::{Style, round, tagged_round};
+
+    #[test]
+    fn a_frame_has_one_tag_its_own_or_that_of_the_way_to_open_vswitch() {
+        let mac = pnet_base::MacAddr(0x52, 0x54, 0, 0, 0, 1);
+        let plain = &round(mac, &[], &Style::default())[0];
+        let own = &tagged_round(mac, &[7], &Style::default())[0];
+        for (frame, added, expected) in [
+            (plain, None, None),
+            (plain, Some(100), Some(100)),
+            (own, None, Some(7)),
+            (own, Some(100), Some(7)),
+        ] {
+            assert_eq!(ofproto_flow::vlan(&with_tag(&frame.bytes, added)), expected);
+        }
+    }
 }

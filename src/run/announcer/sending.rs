@@ -19,6 +19,10 @@ impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
     pub(super) async fn take_turn(&mut self, host: &Host, signals: &Signals) {
         if self.heed_late().await {
+            let seen = self.last_look.as_ref().map(|look| look.seen.clone());
+            if let Some(seen) = seen {
+                self.ask_routers(host, &seen, signals).await;
+            }
             return;
         }
         let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from chaos_lab.audit import spread  # noqa: E402
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target"))
 ANNOUNCE = TARGET / "release/announce"
+SO_TIMESTAMPNS = 35  # include/uapi/asm-generic/socket.h
 # libvirt's test driver, in the host's libvirtd. It forgets its guests when its last connection is closed.
 TEST_DRIVER = "test+unix:///default?socket=/run/libvirt/libvirt-sock"
 
@@ -43,6 +45,25 @@ def uplink(number):
     run(f"ip link add up{number}b type veth peer name far{number}")
     run(f"ip link set up{number}b up")
     run(f"ip link set far{number} up")
+
+
+class Far:
+    """The far end of an uplink: when the guest's first such frame came, by the kernel's clock."""
+
+    def __init__(self, device, mac, is_such=lambda frame: True):
+        self.mac, self.is_such = bytes.fromhex(mac.replace(":", "")), is_such
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.socket.bind((device, 0))
+        self.socket.settimeout(60)
+
+    def first(self):
+        while True:
+            frame, control, _, _ = self.socket.recvmsg(2048, 256)
+            if frame[6:12] == self.mac and self.is_such(frame):
+                stamp = next(data for _, kind, data in control if kind == SO_TIMESTAMPNS)
+                seconds, nanoseconds = struct.unpack("qq", stamp)
+                return seconds + nanoseconds / 1e9
 
 
 def tap(name, up=True):

@@ -164,7 +164,7 @@ impl Frame {
 }
 
 /// A frame's bytes with an 802.1Q tag of this VLAN.
-pub(super) fn tagged(mut bytes: Vec<u8>, vlan: u16) -> Vec<u8> {
+pub(crate) fn tagged(mut bytes: Vec<u8>, vlan: u16) -> Vec<u8> {
     let [high, low] = vlan.to_be_bytes();
     let [tag_high, tag_low] = EtherTypes::Vlan.0.to_be_bytes();
     bytes.splice(ADDRESSES..ADDRESSES, [tag_high, tag_low, high, low]);

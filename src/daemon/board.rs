@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 use crate::report::VERSION;
 use crate::report::metrics::{Gauges, Metrics};
@@ -203,25 +203,26 @@ impl Shown {
     }
 }
 
-/// The fields of [`Snapshot`], of which each announcement's are made when they are written: there may be thousands.
+/// A [`Snapshot`] of which each announcement's part is made when it is written: there may be thousands.
 impl Serialize for Shown {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entries = || self.entries.values();
-        let mut fields = serializer.serialize_struct("Snapshot", 13)?;
-        fields.serialize_field("version", &VERSION)?;
-        fields.serialize_field("guests", &self.now.guests)?;
-        fields.serialize_field("vms", &self.now.guests)?;
-        fields.serialize_field("gauges", &self.gauges())?;
-        fields.serialize_field("in_progress", &Each(|| entries().map(Signals::subject)))?;
-        fields.serialize_field("waiting", &Each(|| waiting(&self.entries)))?;
-        fields.serialize_field("announcements", &Each(|| entries().map(Signals::under_way)))?;
-        fields.serialize_field("peers", &self.now.peers)?;
-        fields.serialize_field("paused", &self.now.paused)?;
-        fields.serialize_field("daemon", &self.daemon)?;
-        fields.serialize_field("recent", &Each(|| self.recent.iter().map(|ended| &**ended)))?;
-        fields.serialize_field("earlier", &[(); 0])?;
-        fields.serialize_field("metrics", &self.metrics)?;
-        fields.end()
+        let snapshot = Snapshot {
+            version: VERSION,
+            guests: self.now.guests,
+            vms: self.now.guests,
+            gauges: self.gauges(),
+            in_progress: Each(|| entries().map(Signals::subject)),
+            waiting: Each(|| waiting(&self.entries)),
+            announcements: Each(|| entries().map(Signals::under_way)),
+            peers: self.now.peers.clone(),
+            paused: self.now.paused.clone(),
+            daemon: self.daemon.clone(),
+            recent: Each(|| self.recent.iter().map(|ended| &**ended)),
+            earlier: Vec::new(),
+            metrics: self.metrics.clone(),
+        };
+        snapshot.serialize(serializer)
     }
 }
 

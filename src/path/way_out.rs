@@ -45,6 +45,15 @@ impl WayOut {
         std::iter::successors(self.hops.get(at), |hop| self.hops.get(hop.from?))
     }
 
+    /// The first bridge of Open vSwitch, and the device by which frames enter it; `None` if they enter such bridges at several places.
+    pub fn enters_ovs(&self) -> Option<(&Hop, &Hop)> {
+        let bridges = self.hops.iter().filter(|hop| hop.is_ovs_bridge());
+        let entered = bridges.filter_map(|bridge| Some((bridge, self.hops.get(bridge.from?)?)));
+        let mut entered = entered.filter(|(_, by)| by.role != Role::Ovs);
+        let first = entered.next();
+        first.filter(|_| entered.next().is_none())
+    }
+
     /// Whether a frame that passes this hop with this outer tag is the copy that a mirror has made of the guest's: it says nothing of
     /// the frame itself.
     pub fn is_copy(&self, at: usize, vlan: u16) -> bool {
@@ -88,5 +97,36 @@ impl WayOut {
             true => format!("{last} has no uplink"),
             false => format!("{last} has no uplink: {}", self.dead_ends.join("; ")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::path::attachment::tests::{find, link, ovs};
+    use crate::path::link::Links;
+
+    #[test]
+    fn the_place_where_frames_enter_open_vswitch_is_known_if_it_is_one() {
+        // tap0 is in lan; from there veths lead into the bridges of Open vSwitch.
+        let entered = |bridges: &[(&str, &[&str])]| {
+            let links = Links::from_iter([
+                link(1, "lan", "bridge", 0, 0),
+                link(2, "tap0", "tun", 1, 0),
+                link(3, "mid1", "veth", 1, 4),
+                link(4, "mid2", "veth", 9, 3),
+                link(5, "b1", "veth", 9, 6),
+                link(6, "b2", "veth", 0, 5),
+                link(7, "c1", "veth", 9, 8),
+                link(8, "c2", "veth", 0, 7),
+                link(9, "mid", "bridge", 0, 0),
+                link(10, "eth0", "", 0, 0),
+                link(11, "eth1", "", 0, 0),
+            ]);
+            let way = find("tap0", &links, &ovs(bridges)).unwrap().way;
+            way.enters_ovs().map(|(bridge, by)| (bridge.name.clone(), by.name.clone()))
+        };
+        assert_eq!(entered(&[]), None);
+        assert_eq!(entered(&[("br-ex", &["b2", "eth0"])]), Some(("br-ex".into(), "b2".into())));
+        assert_eq!(entered(&[("br-ex", &["b2", "eth0"]), ("br-lan", &["c2", "eth1"])]), None);
     }
 }

@@ -8,9 +8,9 @@ use crate::report::record::Report;
 use crate::report::standing::UnderWay;
 use crate::report::waiting::Waiting;
 
-/// The daemon at one moment.
+/// The daemon at one moment. The lists are such that the daemon can write them without making them: there may be thousands of entries.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct Snapshot<Names = Vec<String>, Waits = Vec<Waiting>, Runs = Vec<UnderWay>, Ends = Vec<Ended>> {
     /// [`crate::report::VERSION`].
     pub version: u32,
     /// The number of guests of this host.
@@ -21,13 +21,13 @@ pub struct Snapshot {
     /// The gauges.
     pub gauges: Gauges,
     /// The NICs whose announcement is under way.
-    pub in_progress: Vec<String>,
+    pub in_progress: Names,
     /// Those of them that wait, and for what.
     #[serde(default)]
-    pub waiting: Vec<Waiting>,
+    pub waiting: Waits,
     /// The same announcements, and what they have come to.
     #[serde(default)]
-    pub announcements: Vec<UnderWay>,
+    pub announcements: Runs,
     /// libvirt and OVSDB.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -38,7 +38,7 @@ pub struct Snapshot {
     #[serde(default)]
     pub daemon: Daemon,
     /// The last reports, the latest last.
-    pub recent: Vec<Ended>,
+    pub recent: Ends,
     /// Reports of before the daemon's start, of the hook and of announcements by hand, as far as they are kept; the daemon itself
     /// leaves that to `announce status`.
     #[serde(default)]

@@ -2,124 +2,32 @@
 //! drop frames.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
-
-use pnet_base::MacAddr;
 
 use crate::announcement::frame::{self, Frame};
 use crate::announcement::injection::Method;
 use crate::guest::target::printable;
-use crate::host::openvswitch::unixctl::{self, UnixctlError};
-use crate::path::attachment::{self, Attachment, Kind};
+use crate::host::openvswitch::unixctl::UnixctlError;
+use crate::path::attachment;
 use crate::path::hop::{Hop, Role, Tag};
 use crate::path::link::{BridgePort, Links, PortState};
-use crate::path::ovs::{Ovs, Plugged};
-use crate::path::owner::Owner;
+use crate::path::ovs::Ovs;
 use crate::path::readiness::Assessment;
 use crate::path::way_out::WayOut;
 use crate::proof::capture_point::CapturePath;
 use crate::proof::delivery::Delivery;
-use crate::proof::fdb_show::Port;
-use crate::proof::ofproto_flow;
-use crate::proof::ofproto_trace::{self, Output, Verdict};
-use crate::report::evidence::Learned;
+use crate::proof::ofproto_trace::{self, Verdict};
 use crate::run::host::Host;
 use crate::run::order::Order;
 
-/// How long a bridge may take to answer: a round may be due.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
+mod learned;
+mod verdicts;
 
-/// The FDB entry for `mac` on the path's bridge; `None` if the bridge does not learn or does not answer. `frame` is one of
-/// its frames.
-pub(crate) async fn learned(host: &Host, seen: &Assessment, mac: MacAddr, frame: &Frame) -> Option<Learned> {
-    let attachment = seen.attachment.as_ref()?;
-    match entry(host, seen, attachment, mac).await? {
-        Some(Entry { port, is_own: true, .. }) => Some(Learned::Here(port)),
-        Some(Entry { port, .. }) => Some(Learned::Elsewhere(port)),
-        None if attachment.kind == Kind::LinuxBridge => Some(Learned::Nowhere),
-        None => learns(host, seen, &attachment.bridge, frame).await.then_some(Learned::Nowhere),
-    }
-}
+pub(crate) use learned::{has_moved, learned};
+use verdicts::{ANSWER_TIMEOUT, port_name, verdict, verdicts};
+pub(crate) use verdicts::{fresh_verdict, ofproto};
 
-/// Whether the path's bridge has learned `mac` behind a port by which frames leave.
-pub(crate) async fn has_moved(host: &Host, seen: &Assessment, mac: MacAddr) -> bool {
-    let Some(attachment) = &seen.attachment else { return false };
-    let entry = entry(host, seen, attachment, mac).await.flatten();
-    entry.is_some_and(|entry| entry.is_learned && !entry.is_own && entry.leads_on)
-}
-
-/// An FDB entry of the guest.
-struct Entry {
-    port: String,
-    is_own: bool,
-    is_learned: bool,
-    /// Frames leave the host by the port.
-    leads_on: bool,
-}
-
-/// The FDB entry for `mac` on the path's bridge; `None` if the bridge has no FDB or does not answer.
-async fn entry(
-    host: &Host,
-    seen: &Assessment,
-    attachment: &Attachment,
-    mac: MacAddr,
-) -> Option<Option<Entry>> {
-    let is_hop = |name: &str| attachment.way.names().any(|hop| hop == name);
-    match attachment.kind {
-        Kind::Macvtap => None,
-        Kind::LinuxBridge => {
-            let bridge = attachment.entry.linux_bridge.as_ref()?.ifindex;
-            let asked = host.fdb.on_linux_bridge(bridge, mac, seen.vlan);
-            let found = tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok()?.ok()?;
-            Some(found.map(|found| {
-                let name = host.links.borrow().get(found.port).map(|link| link.name.clone());
-                let port = name.unwrap_or_else(|| found.port.to_string());
-                let is_own = Some(found.port) == attachment.entry.ifindex;
-                Entry { is_own, is_learned: found.is_learned, leads_on: is_hop(&port), port }
-            }))
-        }
-        // ovn-controller's flows do not use the FDB.
-        _ if seen.in_charge.0 == Owner::Ovn => None,
-        Kind::Ovs | Kind::Hybrid | Kind::TrunkBridge | Kind::PerPortBridge | Kind::VhostUser => {
-            let bridge = &attachment.bridge;
-            let asked = host.ovs_fdb.learned(&host.ovs_directory, bridge, mac, seen.vlan);
-            let found = tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok()?.ok()?;
-            Some(found.map(|found| {
-                let ovs = &host.ovs.borrow().ovs;
-                let row = match found.port {
-                    Port::Local => None,
-                    Port::Number(ofport) => {
-                        let is_it = |port: &Plugged<'_>| port.interface.plugged_ofport() == Some(ofport);
-                        // Usually; the others are thousands, perhaps.
-                        let own = ovs.port_of(bridge, &attachment.port).filter(is_it);
-                        own.or_else(|| port_by_number(ovs, bridge, ofport))
-                    }
-                };
-                let leads_on = row.is_some_and(|row| {
-                    is_hop(&row.interface.name)
-                        || (row.interface.kind == "patch" && !row.interface.is_guests())
-                });
-                let port = match (row, found.port) {
-                    (Some(row), _) => row.port.name.clone(),
-                    (None, Port::Local) => bridge.clone(),
-                    (None, Port::Number(ofport)) => ofport.to_string(),
-                };
-                let is_own = port == attachment.port;
-                Entry { is_own, is_learned: found.is_learned, leads_on, port }
-            }))
-        }
-    }
-}
-
-/// Whether an Open vSwitch bridge would learn from a frame. With neutron's `explicitly_egress_direct`, flows alone forward
-/// frames and the FDB is not used; a frame that the bridge drops is reported as such.
-async fn learns(host: &Host, seen: &Assessment, bridge: &str, frame: &Frame) -> bool {
-    let verdict =
-        tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, &frame.bytes)).await.ok().flatten();
-    let ends = verdict.iter().flatten().flat_map(|verdict| &verdict.ends);
-    ends.filter(|end| end.bridge == bridge).any(|end| !end.dropped && end.line.ends_with("actions=NORMAL"))
-}
+/// The number of flows that a reason names.
+const MAX_FLOWS: usize = 8;
 
 /// Why frames do not leave the host, by frame number, as far as known: the port's unmet conditions, the uplinks' faults, the
 /// Open vSwitch flow that drops them.
@@ -140,30 +48,45 @@ pub(crate) async fn why(
         held.iter().for_each(|(number, _)| why[*number].clone_from(&of_all));
         return why;
     }
-    let in_ovs = seen.attachment.as_ref().is_some_and(|attachment| attachment.entry.ovs.is_some());
-    let (filtered, asked): (Vec<_>, Vec<_>) =
-        held.into_iter().partition(|(number, _)| !in_ovs || proof.is_held_before_ovs(*number));
-    for (number, frame) in &filtered {
-        let way = match frame.vlan {
-            Some(_) => way_of(host, seen, order, frame),
-            None => Cow::Borrowed(proof.path().way()),
-        };
-        let words: Vec<String> = way.holds(frame.kind.cast()).iter().map(ToString::to_string).collect();
-        let unknown = || locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(order));
-        why[*number] = Some(if words.is_empty() { unknown() } else { words.join("; ") });
+    let is_in_ovs = seen.attachment.as_ref().is_some_and(|attachment| attachment.entry.ovs.is_some());
+    let leads_to_ovs = is_in_ovs || proof.path().way().enters_ovs().is_some();
+    let mut asked = Vec::new();
+    for (number, frame) in held {
+        if leads_to_ovs && !proof.is_held_before_ovs(number) {
+            asked.push((number, frame));
+        }
+        // Behind a bridge of Linux, what Open vSwitch says of the frame decides, if it drops it.
+        if !is_in_ovs || proof.is_held_before_ovs(number) {
+            why[number] = Some(held_by_linux(host, seen, proof, order, frame));
+        }
     }
     let mut verdicts = verdicts(host, seen, asked.iter().map(|(_, frame)| *frame)).await.into_iter();
     for (number, frame) in asked {
         why[number] = match verdicts.next() {
+            Some(Ok(verdict)) if !is_in_ovs && !verdict.dropped => continue,
             Some(Ok(verdict)) => reason(host, seen, proof.path().hops(), frame, &verdict),
             Some(Err(error)) => Some(match &*error {
                 UnixctlError::NoAnswer(_) => "the reason is unknown: ovs-vswitchd does not answer".into(),
                 other => format!("the reason is unknown: {other}"),
             }),
-            None => None,
+            None if is_in_ovs => None,
+            None => continue,
         };
     }
     why
+}
+
+/// Why a Linux bridge does not pass a frame on: its settings, else a filter.
+fn held_by_linux(host: &Host, seen: &Assessment, proof: &Delivery, order: &Order, frame: &Frame) -> String {
+    let way = match frame.vlan {
+        Some(_) => way_of(host, seen, order, frame),
+        None => Cow::Borrowed(proof.path().way()),
+    };
+    let holds: Vec<String> = way.holds(frame.kind.cast()).iter().map(ToString::to_string).collect();
+    match holds.is_empty() {
+        true => locked(&host.links.borrow(), proof.path().hops()).unwrap_or_else(|| filter(order)),
+        false => holds.join("; "),
+    }
 }
 
 /// What keeps every frame in: the port's unmet conditions, a path that leads nowhere, a device that is down.
@@ -291,32 +214,19 @@ fn flow_or_fault(host: &Host, hops: &[Hop], verdict: &Verdict) -> Option<String>
         let mut exits = hops.iter().filter(|hop| hop.role.is_edge());
         exits.any(|exit| exit.via.as_ref().is_some_and(|via| via.bridge == bridge))
     };
-    let end = verdict.ends.iter().find(|end| end.dropped && led_on(&end.bridge));
+    let ends = verdict.ends.iter().filter(|end| end.dropped && led_on(&end.bridge));
     let ovs = &host.ovs.borrow().ovs;
-    Some(match end {
-        Some(end) => ofproto_trace::with_port_names(&end.line, |ofport| port_name(ovs, &end.bridge, ofport)),
-        None => verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)),
+    let mut lines: Vec<String> = Vec::new();
+    for end in ends.take(MAX_FLOWS) {
+        let line = ofproto_trace::with_port_names(&end.line, |ofport| port_name(ovs, &end.bridge, ofport));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    Some(match lines.is_empty() {
+        true => verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)),
+        false => lines.join("; "),
     })
-}
-
-fn port_name(ovs: &Ovs, bridge: &str, ofport: u32) -> Option<String> {
-    port_by_number(ovs, bridge, ofport).map(|port| port.interface.name.clone())
-}
-
-fn port_by_number<'a>(ovs: &'a Ovs, bridge: &str, ofport: u32) -> Option<Plugged<'a>> {
-    let row = ovs.bridges.values().find(|row| row.name == bridge)?;
-    ovs.plugged_into(row).find(|port| port.interface.plugged_ofport() == Some(ofport))
-}
-
-/// Open vSwitch's verdict on each of these frames, in one line, and whether that is to drop it; none if they do not reach it, or it
-/// does not answer.
-pub(crate) async fn ofproto(host: &Host, seen: &Assessment, frames: &[Frame]) -> Vec<(String, bool)> {
-    let verdicts = verdicts(host, seen, frames.iter()).await;
-    let ovs = &host.ovs.borrow().ovs;
-    let lines = verdicts.iter().flatten().map(|verdict| {
-        (verdict.deciding_by_name(|bridge, ofport| port_name(ovs, bridge, ofport)), verdict.dropped)
-    });
-    lines.collect()
 }
 
 /// Why a frame that the guest itself has sent does not leave the host.
@@ -330,51 +240,6 @@ pub(crate) async fn why_held(host: &Host, seen: &Assessment, frame: &[u8], order
         Some(Err(error)) => format!("the reason is unknown: {error}"),
         _ => filter(order),
     }
-}
-
-/// Open vSwitch's verdict on a frame, or why there is none.
-type Asked = Result<Verdict, Arc<UnixctlError>>;
-
-/// The verdicts on these frames, or why there are none. After a failed answer no more are asked for.
-async fn verdicts(host: &Host, seen: &Assessment, frames: impl Iterator<Item = &Frame>) -> Vec<Asked> {
-    let mut verdicts: Vec<Asked> = Vec::new();
-    for frame in frames {
-        let next = match verdicts.last() {
-            Some(Err(error)) => Some(Err(error.clone())),
-            _ => verdict(host, seen, &frame.bytes).await,
-        };
-        verdicts.extend(next);
-    }
-    verdicts
-}
-
-/// Open vSwitch's verdict on a frame; `None` if it does not answer or the rate of traces is exhausted.
-pub(crate) async fn fresh_verdict(host: &Host, seen: &Assessment, frame: &Frame) -> Option<Verdict> {
-    let asked =
-        async { tokio::time::timeout(ANSWER_TIMEOUT, verdict(host, seen, &frame.bytes)).await.ok()??.ok() };
-    host.traces.ask(asked).await
-}
-
-/// `None` if the frame does not reach Open vSwitch.
-async fn verdict(host: &Host, seen: &Assessment, frame: &[u8]) -> Option<Asked> {
-    let attachment = seen.attachment.as_ref()?;
-    let entry = attachment.entry.ovs.as_ref()?;
-    let traced = unixctl::trace(&host.ovs_directory, &entry.bridge, seen.ofport?, frame).await;
-    let ovs = &host.ovs.borrow().ovs;
-    // What is in that VLAN already is not copied into it.
-    let own = ofproto_flow::vlan(frame);
-    let is_copied_into = |vlan: u16| attachment.way.hops.iter().any(|hop| hop.copied_into.contains(&vlan));
-    let is_copied = |output: &Output| is_copy(ovs, output, |vlan| own != Some(vlan) && is_copied_into(vlan));
-    let traced = traced.map(|verdict| verdict.without(is_copied).entered_by(&entry.interface));
-    Some(traced.map_err(Arc::new))
-}
-
-/// Whether what leaves by this port of the datapath is a mirror's copy.
-fn is_copy(ovs: &Ovs, output: &Output, is_copied_into: impl Fn(u16) -> bool) -> bool {
-    let port = ovs.named(&output.port);
-    let of_port = port.and_then(|plugged| plugged.port.tag.filter(|_| !plugged.port.heeds_trunks()));
-    output.vlan.or(of_port).is_some_and(is_copied_into)
-        || port.is_some_and(|plugged| ovs.is_output_of_mirror(plugged))
 }
 
 /// The port of a Linux bridge that is locked, where the frames enter the bridge: it drops those whose source it has not been told

@@ -27,6 +27,9 @@ const DEPARTURE_TIMEOUT: Duration = Duration::from_millis(5);
 /// The same after Open vSwitch has confirmed the packet-out.
 const PACKET_OUT_DEPARTURE_TIMEOUT: Duration = Duration::from_millis(1);
 
+/// A frame of a round that counted as lost may leave for so long.
+const LATE_TIME: Duration = Duration::from_millis(100);
+
 /// While many frames enter, captures are re-armed at this interval: within [`MOMENT`] of the event, and later.
 const WINDOW: Duration = Duration::from_millis(100);
 const LATE_WINDOW: Duration = Duration::from_millis(500);
@@ -49,6 +52,8 @@ pub(crate) struct Observer {
     guests_device: Option<Watch>,
     /// Until when frames that leave are captured for the guest's membership reports.
     listens_until: Option<Instant>,
+    /// When a round was last lost.
+    lost_at: Option<Instant>,
     /// When incoming frames are captured again.
     rearm_at: Instant,
 }
@@ -77,6 +82,7 @@ impl Observer {
             found: Findings::new(proof),
             guests_device: None,
             listens_until: None,
+            lost_at: None,
             rearm_at: began,
         };
         let is_blind = observer.path.blind().next().is_some();
@@ -102,9 +108,11 @@ impl Observer {
     fn look(&mut self, everywhere: bool) {
         let path = self.path.clone();
         let path = if everywhere { path } else { path.exits_only() };
+        let watch = self.witness.watch(path.points(), self.mac, self.began);
+        // What was captured until now passed the path until now.
+        self.catch_up();
         self.found.inquiry.iter_mut().for_each(|inquiry| inquiry.passage.follow(path.clone()));
         self.found.proof.follow(path);
-        let watch = self.witness.watch(self.found.proof.path().points(), self.mac, self.began);
         (self.watch, self.blind) = match watch {
             Ok(watch) => (Some(watch), None),
             Err(error) => (None, Some(error.to_string())),
@@ -183,16 +191,32 @@ impl Observer {
 
     /// Called before a round is sent.
     pub(crate) fn begin(&mut self) {
-        self.catch_up();
+        self.end_round();
         self.found.proof.begin();
         self.look_on();
     }
 
     /// Called before a round of some of the frames is sent.
     pub(crate) fn begin_some(&mut self, round: &[Frame]) {
-        self.catch_up();
+        self.end_round();
         self.found.proof.begin_some(round);
         self.look_on();
+    }
+
+    fn end_round(&mut self) {
+        let was_lost = self.found.proof.fate() == RoundFate::Lost;
+        self.catch_up();
+        if was_lost && self.found.proof.last_left() {
+            self.found.proof.note_late();
+        }
+        if self.late_until().is_none_or(|until| until <= Instant::now()) {
+            self.found.proof.forget_late();
+        }
+    }
+
+    /// Until when frames of lost rounds may leave.
+    fn late_until(&self) -> Option<Instant> {
+        self.lost_at.map(|at| at + LATE_TIME)
     }
 
     /// Records what was captured until now: it belongs to an earlier round, or to none.
@@ -269,13 +293,15 @@ impl Observer {
         self.look_on();
     }
 
-    /// Called after the questions were sent; returns when they have left or would have.
-    pub(crate) async fn asked(&mut self) {
-        let deadline = Instant::now() + DEPARTURE_TIMEOUT;
+    /// Called after the questions were sent; returns when they have left or would have. The `last` ones are waited for longer, since the
+    /// announcement ends.
+    pub(crate) async fn asked(&mut self, last: bool) {
+        let deadline = Instant::now() + if last { LATE_TIME } else { DEPARTURE_TIMEOUT };
         let Some(watch) = &mut self.watch else {
             return;
         };
         loop {
+            let is_over = Instant::now() >= deadline;
             for sighting in watch.so_far() {
                 self.found.saw(&sighting);
             }
@@ -283,7 +309,7 @@ impl Observer {
             if !self.found.inquiry.as_ref().is_some_and(is_under_way) {
                 return;
             }
-            if Instant::now() >= deadline {
+            if is_over {
                 return self.found.missed_on(&watch.missed());
             }
             tokio::select! {
@@ -312,15 +338,16 @@ impl Observer {
         let has_exits = self.found.proof.path().points().iter().any(|point| point.is_uplink);
         let deadline = Instant::now() + if has_exits { timeout } else { Duration::ZERO };
         let fate = loop {
+            // Before the sightings: the thread may be descheduled after reading them, and frames may leave in that time.
+            let is_over = Instant::now() >= deadline;
             for sighting in watch.so_far() {
                 self.found.saw(&sighting);
             }
             let fate = self.found.proof.fate();
-            // When the time is up, sightings recorded in the meantime are checked once more.
             if fate == RoundFate::Left {
                 break fate;
             }
-            if Instant::now() >= deadline {
+            if is_over {
                 self.found.missed_on(&watch.missed());
                 break self.found.proof.fate();
             }
@@ -329,16 +356,34 @@ impl Observer {
                 () = tokio::time::sleep_until(deadline) => {}
             }
         };
-        self.look_away();
         if matches!(fate, RoundFate::Lost | RoundFate::Partly) {
             // For the next round, capture where it ends.
             self.look_everywhere();
         }
         if fate == RoundFate::Lost {
-            // On a busy host, frames of a round counted as lost may still be on their way.
-            self.look_on();
+            self.lost_at = Some(Instant::now());
+        }
+        // On a busy host, frames of a round counted as lost may still be on their way.
+        match self.found.proof.may_leave_late() {
+            true => self.look_on(),
+            false => self.look_away(),
         }
         fate
+    }
+
+    /// Records what was captured until now, and, if it `waits`, the frames of rounds that counted as lost a moment ago.
+    pub(crate) async fn await_late(&mut self, waits: bool) {
+        self.catch_up();
+        let (Some(until), Some(watch)) = (self.late_until(), &mut self.watch) else {
+            return;
+        };
+        while waits && self.found.proof.may_leave_late() && Instant::now() < until {
+            tokio::select! {
+                sighting = watch.next() => self.found.saw(&sighting),
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+        self.catch_up();
     }
 
     /// The same, with Open vSwitch's verdicts on frames that were not seen to leave. It is asked after the frames were sent: its

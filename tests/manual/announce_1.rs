@@ -90,7 +90,7 @@ fn the_page_has_every_key_of_the_json() {
 
 #[test]
 fn the_page_has_every_key_of_the_status() {
-    let status = serde_json::to_value(Snapshot { version: VERSION, ..Snapshot::default() }).unwrap();
+    let status = serde_json::to_value(Snapshot { version: VERSION, ..<Snapshot>::default() }).unwrap();
     PAGE.assert_marked("Va", status.as_object().unwrap().keys().map(String::as_str));
     PAGE.assert_marked("Va", keys(&status["gauges"]).iter().map(String::as_str));
 }

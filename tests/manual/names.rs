@@ -46,7 +46,7 @@ fn every_key_of_json_is_there() {
         device: None,
         mac: None,
     };
-    let status = Snapshot { waiting: vec![waiting], peers: vec![Peer::default()], ..Snapshot::default() };
+    let status = Snapshot { waiting: vec![waiting], peers: vec![Peer::default()], ..<Snapshot>::default() };
     add_keys(&serde_json::to_value(status).unwrap(), &mut known);
     let told = rows().into_iter().flat_map(|[_, json, ..]| names(json));
     assert_eq!(told.filter(|name| !known.contains(*name)).collect::<Vec<_>>(), [""; 0], "{known:?}");

@@ -9,6 +9,10 @@ use crate::testbed::{Capture, Direction, Host, Place, Stand, require};
 const CHAIN: &str = "bridge lan1 TAP a1; bridge lan2 b1 b2; bridge lan3 c1 up0; pair a1 b1; pair b2 c1";
 const INTO_LINUX: &str = "ovs br-int TAP; internal br-int leg; bridge lan leg up0";
 const INTO_OVS: &str = "bridge lan TAP leg; ovs br-ex up0; internal br-ex leg; bridge lan leg";
+const OVER_TWO: &str = "bridge lan1 TAP a1; bridge lan2 a2 b1; pair a1 a2; ip link add b1 type veth peer name b2; \
+    ip link set b1 master lan2 up; ip link set b2 up; ovs br-ex b2 up0";
+const BRANCHES: &str = "ovs br-int TAP; ovs br-ex up0; patch br-int br-ex; ovs br-tun; patch br-int br-tun; \
+    ovs-vsctl add-port br-tun vx0 -- set Interface vx0 type=vxlan options:remote_ip=198.51.100.2";
 const TWO: &str = "uplink up1; bridge br0 TAP up0 up1";
 
 #[test]
@@ -39,6 +43,21 @@ fn frames_leave_by_the_edge_behind_the_last_bridge_or_it_is_told_why_not() {
         (INTO_OVS.to_owned(), Ok("left br-ex by up0")),
         (format!("{INTO_OVS}; ip link set up0 down"), Err("up0 is down")),
         (format!("{INTO_OVS}; ovs-vsctl del-port up0"), Err("br-ex has no uplink")),
+        (
+            format!("{INTO_OVS}; ovs-ofctl add-flow br-ex priority=9,in_port=leg,actions=drop"),
+            Err("reached leg, did not leave br-ex: br-ex table 0: priority=9,in_port=leg actions=drop"),
+        ),
+        (OVER_TWO.to_owned(), Ok("left br-ex by up0")),
+        (
+            format!("{OVER_TWO}; ovs-ofctl add-flow br-ex priority=9,in_port=b2,actions=drop"),
+            Err("reached b2, did not leave br-ex: br-ex table 0: priority=9,in_port=b2 actions=drop"),
+        ),
+        (
+            format!(
+                "{BRANCHES}; for bridge in br-ex br-tun; do ovs-ofctl add-flow $bridge priority=9,actions=drop; done"
+            ),
+            Err("br-ex table 0: priority=9 actions=drop; br-tun table 0: priority=9 actions=drop"),
+        ),
         (TWO.to_owned(), Ok("left br0 by up0")),
         (format!("{TWO}; ip link set up0 down"), Ok("left br0 by up1")),
         (format!("{TWO}; ip link set up0 down; ip link set up1 down"), Err("up0 is down; up1 is down")),

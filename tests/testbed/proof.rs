@@ -37,7 +37,7 @@ pub fn trace_by(stand: &Stand, way: &str, shows: &[Shows<'_>]) -> Told {
     let run = stand.announce(&["trace", "--inject", way, "--json"]);
     let frames: Vec<Vec<Frame>> = captures.into_iter().map(Capture::stop).collect();
 
-    assert_eq!((run.code, run.stderr.as_str()), (text.code, ""), "{text:#?}");
+    assert_eq!((run.code, run.stderr.as_str()), (text.code, ""), "{text:#?} {run:#?}");
     let told = Told { json: super::report(&run), run, text: text.stdout };
     for ((device, _), frames) in shows.iter().zip(&frames) {
         let mut passages = told.passages();

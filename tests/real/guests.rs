@@ -123,7 +123,7 @@ fn addresses_of_a_network_filter() {
 /// libvirt carries it out by ebtables, about which the kernel cannot be asked.
 #[test]
 fn a_network_filter_that_drops_frames_is_named() {
-    require!(lab, libvirt, tshark);
+    require!(lab, libvirt, ebtables);
     let host = Host::build().libvirt().start();
     linux_bridge::bridge(&host, "br0");
     let no_arp =

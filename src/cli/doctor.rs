@@ -256,7 +256,8 @@ async fn nic(order: &Order, host: &mut Host, guest: GuestState) -> Finding {
             }
         };
     }
-    let way = host.injectors.prepare(&injection::ways(&seen, order.inject), order.inject).await;
+    let way =
+        host.injectors.prepare(&injection::ways(&seen, order.settings.inject), order.settings.inject).await;
     let path = seen.attachment.iter().flat_map(|attachment| attachment.way.names());
     let path = path.collect::<Vec<_>>().join(" -> ");
     match way {

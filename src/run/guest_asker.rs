@@ -57,6 +57,13 @@ impl GuestAsker {
     }
 }
 
+/// The same libvirt.
+impl PartialEq for GuestAsker {
+    fn eq(&self, other: &GuestAsker) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl fmt::Debug for GuestAsker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("GuestAsker")

@@ -105,7 +105,7 @@ impl Stage {
             since: Some(wall_clock::text(self.since)),
             until: self.until.map(wall_clock::text),
             round: self.rounds,
-            rounds: order.schedule.count,
+            rounds: order.settings.schedule.count,
             lost: self.lost,
             why: self.why.clone(),
         }

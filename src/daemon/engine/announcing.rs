@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Engine, Run, Running};
 use crate::announcement::progress::Outcome;
+use crate::daemon::connection::Connection;
 use crate::daemon::reading::patiently;
 use crate::guest::event::Cause;
 use crate::guest::ledger::{Action, Ended};
@@ -171,22 +172,19 @@ impl Engine {
     }
 
     /// What the configuration makes of an announcement for `cause`.
-    pub(super) fn order(
-        &self,
-        connection: usize,
-        target: impl Into<Arc<Target>>,
-        cause: Cause,
-    ) -> Arc<Order> {
-        let target = target.into();
-        let endless = self.only.is_none();
-        let link_query = Some(self.connections[connection].link_query.clone());
-        let order = Order::new(target, &self.config, &[], None);
-        if cause == Cause::Handover {
-            return Arc::new(order.before_it_runs());
-        }
-        let asker = self.connections[connection].asker.clone().filter(|_| self.config.libvirt.ask_guest);
-        let order = Order { cause, endless, link_query, ask_guest: asker, ..order };
-        Arc::new(if cause == Cause::Uplink { order.after_uplink_change() } else { order })
+    pub(super) fn order(&mut self, connection: usize, target: impl Into<Arc<Target>>, cause: Cause) -> Order {
+        let Connection { link_query, asker, .. } = &self.connections[connection];
+        let order = Order::new(target, &self.config, &[], None).with(|settings| {
+            settings.endless = self.only.is_none();
+            settings.link_query = Some(link_query.clone());
+            settings.ask_guest = asker.clone().filter(|_| self.config.libvirt.ask_guest);
+        });
+        let order = match cause {
+            Cause::Handover => order.before_it_runs(),
+            Cause::Uplink => Order { cause, ..order }.after_uplink_change(),
+            _ => Order { cause, ..order },
+        };
+        Order { settings: self.settings.share(order.settings), ..order }
     }
 
     /// Announces a NIC for a cause at its time; `stopped` so long before that, its source had stopped the guest.
@@ -199,10 +197,7 @@ impl Engine {
         stopped: Option<Duration>,
     ) {
         let order = self.order(run.connection, target, cause);
-        let order = match stopped {
-            Some(_) => Arc::new(Order { source_stopped: stopped, ..Order::clone(&order) }),
-            None => order,
-        };
+        let order = Arc::new(Order { source_stopped: stopped, ..order });
         let guest = self.connections[run.connection].ledger.state_of(&uuid);
         self.start(Start { run, uuid, order, at, guest });
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -108,7 +109,7 @@ impl Engine {
 
     /// Announces a guest that does not run here yet, for as long as it does not.
     pub(super) fn announce_early(&mut self, run: Run, uuid: String, target: Target, at: Instant) {
-        let order = self.order(run.connection, target, Cause::Handover);
+        let order = Arc::new(self.order(run.connection, target, Cause::Handover));
         // Whether it runs here counts no more; whether it leaves does.
         self.start(Start { run, uuid, order, at, guest: GuestState::Running });
     }

@@ -32,6 +32,7 @@ use crate::report::page::Here;
 use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
 use crate::run::host::Host;
+use crate::run::settings::SharedSettings;
 use crate::run::signals::{Signals, Stop};
 use crate::run::{self, ports};
 
@@ -77,7 +78,7 @@ struct Running {
 impl Running {
     /// It is one before the guest runs.
     fn is_early(&self) -> bool {
-        self.signals.order().early
+        self.signals.order().settings.early
     }
 }
 
@@ -111,6 +112,8 @@ pub(super) struct Engine {
     /// These by guest: connection, UUID, number.
     by_guest: BTreeSet<(usize, Arc<str>, u64)>,
     waiters: waiting::Waiters,
+    /// Those of the orders.
+    settings: SharedSettings,
     tasks: JoinSet<(Run, Box<Report>)>,
     reads: JoinSet<announcing::Read>,
     /// Readings that libvirt has not answered in time.
@@ -211,6 +214,7 @@ impl Engine {
             running: BTreeMap::new(),
             by_guest: BTreeSet::new(),
             waiters: waiting::Waiters::new(),
+            settings: SharedSettings::default(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
             silences: JoinSet::new(),

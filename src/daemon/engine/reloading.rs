@@ -107,20 +107,19 @@ impl Engine {
 
     /// Orders an announcement anew, for what its NIC has become if that has changed.
     fn reorder_one(&mut self, run: Run, read: Option<Arc<Target>>) {
-        let Some(running) = self.running.get(&run) else {
+        let Some(signals) = self.running.get(&run).map(|running| running.signals.clone()) else {
             return;
         };
-        let before = running.signals.order();
+        let before = signals.order();
         let target = match read {
             Some(read) if read == before.target => return,
             Some(read) => read,
             None => before.target.clone(),
         };
         if !self.config.announces(&target) {
-            return running.signals.stop(Stop::LeftOut);
+            return signals.stop(Stop::LeftOut);
         }
-        let mut order: Arc<Order> = self.order(run.connection, target, before.cause);
-        Arc::make_mut(&mut order).source_stopped = before.source_stopped;
-        running.signals.reorder(order);
+        let order = self.order(run.connection, target, before.cause);
+        signals.reorder(Arc::new(Order { source_stopped: before.source_stopped, ..order }));
     }
 }

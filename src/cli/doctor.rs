@@ -149,7 +149,7 @@ fn libvirt(selection: &Result<Selection, Problem>) -> Finding {
     match selection {
         Ok(selection) => {
             let domains = selection.orders.iter().filter_map(|(order, _)| order.target.domain.as_ref());
-            let vms: BTreeSet<&str> = domains.map(|domain| domain.uuid.as_str()).collect();
+            let vms: BTreeSet<&str> = domains.map(|domain| &*domain.uuid).collect();
             let nics = count(selection.orders.len(), "NIC");
             Finding::pass("libvirt", format!("{} with {nics} to announce", count(vms.len(), "running VM")))
         }

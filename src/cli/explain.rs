@@ -148,8 +148,8 @@ impl Explanation {
         Explanation {
             version: crate::report::VERSION,
             domain: target.domain.clone(),
-            vm: target.domain.as_ref().map(|domain| domain.name.clone()),
-            uuid: target.domain.as_ref().map(|domain| domain.uuid.clone()),
+            vm: target.domain.as_ref().map(|domain| domain.name.to_string()),
+            uuid: target.domain.as_ref().map(|domain| domain.uuid.to_string()),
             device: seen.device(target),
             mac: target.mac,
             attachment: Path::of(seen),

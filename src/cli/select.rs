@@ -159,7 +159,8 @@ fn link_query(find: Find, config: &Config) -> LinkQuery {
         let uri = uri.clone();
         let ask = move || {
             let uuid = target.domain.as_ref()?.uuid.clone();
-            let guest = find(uri.as_deref(), &Wanted::These(vec![uuid]), &[]).ok()?.guests.pop()?;
+            let guest =
+                find(uri.as_deref(), &Wanted::These(vec![uuid.to_string()]), &[]).ok()?.guests.pop()?;
             link_query::is_up(&guest.ok()?.known.domain, &target)
         };
         Box::pin(async move { tokio::task::spawn_blocking(ask).await.ok()? })

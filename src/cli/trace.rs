@@ -140,8 +140,8 @@ impl Trace {
         Trace {
             version: VERSION,
             domain: order.target.domain.clone(),
-            vm: order.target.domain.as_ref().map(|domain| domain.name.clone()),
-            uuid: order.target.domain.as_ref().map(|domain| domain.uuid.clone()),
+            vm: order.target.domain.as_ref().map(|domain| domain.name.to_string()),
+            uuid: order.target.domain.as_ref().map(|domain| domain.uuid.to_string()),
             device: seen.device(&order.target),
             mac: order.target.mac,
             attachment: Path::of(seen),

@@ -21,7 +21,7 @@ use crate::run::wall_clock;
 pub(super) const MAX_READERS: usize = 5;
 
 /// Reads the guest with this UUID, with addresses from these sources.
-pub(super) type ReadGuest = Arc<dyn Fn(String, Vec<Source>) -> Reading + Send + Sync>;
+pub(super) type ReadGuest = Arc<dyn Fn(Arc<str>, Vec<Source>) -> Reading + Send + Sync>;
 pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Known, String>> + Send>>;
 
 /// A libvirt, and its guests.
@@ -75,7 +75,7 @@ impl Connection {
         let asked = read.clone();
         let link_query = LinkQuery::new(move |target| {
             let uuid = target.domain.as_ref().map(|domain| domain.uuid.clone());
-            let known = asked(uuid.unwrap_or_default(), Vec::new());
+            let known = asked(uuid.unwrap_or_else(|| "".into()), Vec::new());
             Box::pin(async move { link_query::is_up(&known.await.ok()?.domain, &target) })
         });
         Connection {

@@ -107,7 +107,7 @@ impl Publisher {
         for gateway in silent.into_iter().filter(|_| report.outcome == Outcome::Announced) {
             if self.silences.is_due(gateway, Instant::now()) {
                 let (subject, device) = (report.subject(), report.device.as_deref());
-                let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+                let domain = report.domain.as_ref().map(|domain| &*domain.name);
                 let mac = report.mac.map(|mac| mac.to_string());
                 let words = "was asked, and has not answered";
                 tracing::info!(domain, vm = domain, device, mac, "{subject}: the gateway {gateway} {words}");
@@ -127,7 +127,7 @@ impl Publisher {
 
     /// A NIC that the host cannot announce. Its arrival is no failure and needs no action.
     pub(super) fn cannot_speak_for(&self, nic: &Unannounceable) {
-        let (domain, device) = (nic.domain.as_ref().map(|d| d.name.as_str()), nic.device.as_deref());
+        let (domain, device) = (nic.domain.as_ref().map(|d| &*d.name), nic.device.as_deref());
         let mac = nic.mac.map(|mac| mac.to_string());
         let subject = subject(nic.domain.as_ref(), device, nic.mac);
         tracing::info!(domain, vm = domain, device, mac, "{subject}: not announced: {}", nic.reason);
@@ -188,7 +188,7 @@ impl Publisher {
 
 /// One line for an announcement that ended, then its warnings and notices.
 fn log(report: &Report) {
-    let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+    let domain = report.domain.as_ref().map(|domain| &*domain.name);
     let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
     let mac = report.mac.map(|mac| mac.to_string());
     let (line, evidence) = (report.line(), &report.evidence);

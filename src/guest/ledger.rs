@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::Included;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,13 +32,13 @@ const LEFT: GuestState = GuestState::Left("shut off");
 /// Every guest of a libvirt, by UUID.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ledger {
-    guests: BTreeMap<String, Guest>,
+    guests: BTreeMap<Arc<str>, Box<Guest>>,
     /// The number of the most recent reading or announcement.
     #[serde(skip)]
     last: u64,
     /// The guests of which the part that is kept for the next daemon has changed.
     #[serde(skip)]
-    changed: BTreeSet<String>,
+    changed: BTreeSet<Arc<str>>,
     /// What the NICs of every guest are is kept in mind.
     #[serde(skip)]
     remembers: bool,
@@ -73,14 +75,14 @@ pub enum Action {
     /// Report the state of a guest to its announcements; after [`GuestState::Left`], forget the guest.
     State {
         /// The guest.
-        uuid: String,
+        uuid: Arc<str>,
         /// Its state.
         state: GuestState,
     },
     /// Read a guest's XML and addresses, and pass them to [`Ledger::read`].
     Read {
         /// The guest.
-        uuid: String,
+        uuid: Arc<str>,
         /// The number to pass.
         reading: u64,
     },
@@ -89,7 +91,7 @@ pub enum Action {
     /// Announce a NIC, and report its end to [`Ledger::ended`].
     Announce {
         /// The guest.
-        uuid: String,
+        uuid: Arc<str>,
         /// The number to pass.
         run: u64,
         /// The NIC.
@@ -104,7 +106,7 @@ pub enum Action {
     /// Announce a NIC of a guest that has stopped at its source and does not run here yet.
     Early {
         /// The guest.
-        uuid: String,
+        uuid: Arc<str>,
         /// The announcement's number.
         run: u64,
         /// The NIC.
@@ -122,7 +124,7 @@ pub enum Action {
     /// Tell the peers what becomes of a guest.
     Tell {
         /// The guest.
-        uuid: String,
+        uuid: Arc<str>,
         /// What.
         word: Word,
     },
@@ -201,17 +203,18 @@ impl Ledger {
         at: Duration,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let here: BTreeSet<&String> = present.iter().map(|guest| &guest.uuid).collect();
-        let gone: Vec<String> = self.guests.keys().filter(|uuid| !here.contains(uuid)).cloned().collect();
+        let here: BTreeSet<&str> = present.iter().map(|guest| &*guest.uuid).collect();
+        let gone: Vec<Arc<str>> =
+            self.guests.keys().filter(|uuid| !here.contains(&***uuid)).cloned().collect();
         gone.iter().for_each(|uuid| self.leave(uuid, &mut actions));
         for guest in present {
             let came = guest.cause.filter(|cause| strangers && announced.contains(cause));
             let state = if guest.runs { GuestState::Running } else { PAUSED };
-            match self.guests.get_mut(&guest.uuid) {
+            match self.guests.get_mut(&*guest.uuid) {
                 Some(known) if known.is_of(guest.id) => {
                     if known.id != guest.id {
                         known.id = guest.id;
-                        self.changed.insert(guest.uuid.clone());
+                        self.changed.insert(guest.uuid.as_str().into());
                     }
                     self.state(&guest.uuid, state, &mut actions);
                 }
@@ -224,12 +227,18 @@ impl Ledger {
         actions
     }
 
-    /// The guest is called so.
-    pub fn name(&mut self, uuid: &str, name: &str) {
-        if let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.name.as_deref() != Some(name)) {
-            guest.name = Some(name.into());
-            self.changed.insert(uuid.into());
-            self.revision += 1;
+    /// The guest is called so; returns the name as it is kept.
+    pub fn name(&mut self, uuid: &str, name: &str) -> Arc<str> {
+        let Some(guest) = self.guests.get_mut(uuid) else {
+            return name.into();
+        };
+        match &guest.name {
+            Some(known) if **known == *name => known.clone(),
+            _ => {
+                self.changed.insert(uuid.into());
+                self.revision += 1;
+                guest.name.insert(name.into()).clone()
+            }
         }
     }
 
@@ -293,11 +302,11 @@ impl Ledger {
     /// its NICs, once, until it can be read.
     pub fn unanswered(&mut self, uuid: &str, reading: u64, nics: Vec<Nic>, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        let is_it = |guest: &&mut Guest| {
+        let is_it = |guest: &Guest| {
             let life = &guest.life;
             life.reading == Some(reading) && life.state == GuestState::Running && !life.is_provisional
         };
-        if let Some(guest) = self.guests.get_mut(uuid).filter(is_it) {
+        if let Some((uuid, guest)) = entry(&mut self.guests, uuid).filter(|(_, guest)| is_it(guest)) {
             let mut begin = Begin { uuid, last: &mut self.last, actions: &mut actions };
             guest.announce_provisionally(nics, at, &mut begin);
         }
@@ -309,7 +318,7 @@ impl Ledger {
         let mut actions = Vec::new();
         let is_read = |life: &Life| life.known.is_some() || life.reading.is_some() || life.nics.is_some();
         let read = self.guests.iter_mut().filter(|(_, guest)| is_read(&guest.life));
-        let read: Vec<String> = read
+        let read: Vec<Arc<str>> = read
             .map(|(uuid, guest)| {
                 (guest.life.known, guest.life.reading, guest.life.nics) = (None, None, None);
                 uuid.clone()
@@ -320,7 +329,7 @@ impl Ledger {
     }
 
     /// The guests that run.
-    pub fn running(&self) -> impl Iterator<Item = &String> {
+    pub fn running(&self) -> impl Iterator<Item = &Arc<str>> {
         let run = self.guests.iter().filter(|(_, guest)| guest.life.state == GuestState::Running);
         run.map(|(uuid, _)| uuid)
     }
@@ -330,7 +339,7 @@ impl Ledger {
         let is_pending = |guest: &Guest| {
             !guest.life.is_unreadable && (guest.pending.is_some() || !guest.plugged.is_empty())
         };
-        self.guests.values().any(is_pending)
+        self.guests.values().any(|guest| is_pending(guest))
     }
 
     /// The guest's state; one that is not known may run.
@@ -354,19 +363,19 @@ impl Ledger {
     }
 
     /// The guests of which it has.
-    pub fn take_changed(&mut self) -> BTreeSet<String> {
+    pub fn take_changed(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.changed)
     }
 
     /// What is kept of a guest.
     pub fn kept<'a>(&'a self, uuid: &'a str) -> Kept<'a> {
-        Kept { uuid: uuid.into(), guest: self.guests.get(uuid).map(Cow::Borrowed) }
+        Kept { uuid: uuid.into(), guest: self.guests.get(uuid).map(|guest| Cow::Borrowed(&**guest)) }
     }
 
     /// A guest became this, after the rest of the ledger was kept.
     pub fn restore(&mut self, Kept { uuid, guest }: Kept<'_>) {
         match guest {
-            Some(guest) => drop(self.guests.insert(uuid.into_owned(), guest.into_owned())),
+            Some(guest) => drop(self.guests.insert(uuid.into(), Box::new(guest.into_owned()))),
             None => drop(self.guests.remove(&*uuid)),
         }
     }
@@ -391,10 +400,11 @@ impl Ledger {
         }
         self.leave(uuid, actions);
         let life = Life { state, ..Life::default() };
-        self.guests.insert(uuid.into(), Guest { id, pending, life, ..Guest::default() });
-        self.changed.insert(uuid.into());
+        let uuid: Arc<str> = uuid.into();
+        self.guests.insert(uuid.clone(), Box::new(Guest { id, pending, life, ..Guest::default() }));
+        self.changed.insert(uuid.clone());
         self.revision += 1;
-        actions.push(Action::State { uuid: uuid.into(), state });
+        actions.push(Action::State { uuid, state });
     }
 
     fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
@@ -453,9 +463,8 @@ impl Ledger {
     fn go_on(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
         self.go_on_early(uuid, now, actions);
         let remembers = self.remembers;
-        let is_wanted =
-            |guest: &&mut Guest| guest.is_anything_owed() || (remembers && guest.life.nics.is_none());
-        let Some(guest) = self.guests.get_mut(uuid).filter(is_wanted) else {
+        let is_wanted = |guest: &Guest| guest.is_anything_owed() || (remembers && guest.life.nics.is_none());
+        let Some((uuid, guest)) = entry(&mut self.guests, uuid).filter(|(_, guest)| is_wanted(guest)) else {
             return;
         };
         let runs = guest.life.state == GuestState::Running;
@@ -465,13 +474,22 @@ impl Ledger {
         }
         if let Some(known) = guest.life.known.take_if(|_| runs) {
             guest.announce(known, now, &mut Begin { uuid, last: &mut self.last, actions });
-            self.changed.insert(uuid.into());
+            self.changed.insert(uuid.clone());
         } else if guest.life.wants_reading() {
             self.last += 1;
             guest.life.reading = Some(self.last);
-            actions.push(Action::Read { uuid: uuid.into(), reading: self.last });
+            actions.push(Action::Read { uuid: uuid.clone(), reading: self.last });
         }
     }
+}
+
+/// A guest, and its UUID as it is kept.
+fn entry<'a>(
+    guests: &'a mut BTreeMap<Arc<str>, Box<Guest>>,
+    uuid: &str,
+) -> Option<(&'a Arc<str>, &'a mut Guest)> {
+    let (uuid, guest) = guests.range_mut::<str, _>((Included(uuid), Included(uuid))).next()?;
+    Some((uuid, guest))
 }
 
 #[cfg(test)]

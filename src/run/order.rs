@@ -68,7 +68,7 @@ impl Order {
         addresses.retain(|address| config.permits(&target, address.ip));
         let vlan = vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
         if let Some(vlan) = vlan {
-            Arc::make_mut(&mut target).vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
+            Arc::make_mut(&mut target).vlan = Some(Box::new(Vlan { tags: vec![vlan], ..Vlan::default() }));
         }
         if is_tagged_only(&target) {
             // In which of the trunk's VLANs an address is, nothing says.
@@ -155,7 +155,7 @@ impl Order {
 
     /// The VLANs in which a trunk without a native VLAN is announced; of every other port, none.
     pub(crate) fn tags(&self) -> Vec<u16> {
-        let mut vlans = self.target.vlan.as_ref().and_then(Vlan::tagged_only).unwrap_or_default();
+        let mut vlans = self.target.vlan.as_deref().and_then(Vlan::tagged_only).unwrap_or_default();
         vlans.truncate(MAX_TRUNK_VLANS);
         vlans
     }

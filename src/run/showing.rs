@@ -90,8 +90,7 @@ impl Shown {
             return;
         }
         let target = &view.order.target;
-        let (domain, device) =
-            (target.domain.as_ref().map(|domain| domain.name.as_str()), view.seen.device(target));
+        let (domain, device) = (target.domain.as_ref().map(|domain| &*domain.name), view.seen.device(target));
         let (mac, subject) = (target.mac.to_string(), target.subject(device.clone()));
         tracing::info!(target: WAITING, domain, vm = domain, device, mac, "{subject}: {words}");
     }

@@ -220,8 +220,8 @@ impl Signals {
         let order = self.order();
         let domain = order.target.domain.as_ref();
         UnderWay {
-            vm: domain.map(|domain| domain.name.clone()),
-            uuid: domain.map(|domain| domain.uuid.clone()),
+            vm: domain.map(|domain| domain.name.to_string()),
+            uuid: domain.map(|domain| domain.uuid.to_string()),
             mac: order.target.mac,
             cause: order.cause,
             event: Some(order.cause),

@@ -101,7 +101,7 @@ pub(super) fn warn_of_wait(order: &Order, seen: &Assessment) {
 /// Warns of what keeps a NIC from being announced.
 pub(super) fn warn_of(order: &Order, why: &str) {
     let target = &order.target;
-    let domain = target.domain.as_ref().map(|domain| domain.name.as_str());
+    let domain = target.domain.as_ref().map(|domain| &*domain.name);
     let (device, mac) = (target.plug.device.as_deref(), target.mac.to_string());
     let subject = target.subject(target.plug.device.clone());
     tracing::warn!(domain, vm = domain, device, mac, "{subject}: not announced yet: {why}");

@@ -22,10 +22,10 @@ use crate::run::signals::{Signals, Stop};
 use crate::run::{pacer, targets};
 
 /// The result of reading a guest: the connection, the guest, the number of the reading.
-pub(super) type Read = (usize, String, u64, Result<Known, String>);
+pub(super) type Read = (usize, Arc<str>, u64, Result<Known, String>);
 
 /// libvirt has not answered: the connection, the guest, the reading, and whether the guest runs.
-pub(super) type Silence = (usize, String, u64, bool);
+pub(super) type Silence = (usize, Arc<str>, u64, bool);
 
 /// A libvirt that takes longer to describe a guest that runs is not waited for: a post-copy migration may hold it up for seconds.
 const UNANSWERED: Duration = Duration::from_millis(300);
@@ -33,7 +33,7 @@ const UNANSWERED: Duration = Duration::from_millis(300);
 /// An announcement that begins.
 pub(super) struct Start {
     pub run: Run,
-    pub uuid: String,
+    pub uuid: Arc<str>,
     pub order: Arc<Order>,
     /// When its event was.
     pub at: Instant,
@@ -72,7 +72,7 @@ impl Engine {
         self.changed |= self.connections[connection].ledger.has_changed();
     }
 
-    fn note_state(&mut self, connection: usize, uuid: String, state: GuestState) {
+    fn note_state(&mut self, connection: usize, uuid: Arc<str>, state: GuestState) {
         let has_left = matches!(state, GuestState::Left(_));
         for run in self.runs_of(connection, &uuid) {
             // Of one before the guest runs, it counts only whether it leaves.
@@ -102,20 +102,20 @@ impl Engine {
     /// The state of a guest that is read.
     pub(super) fn state_of(&mut self, connection: usize, uuid: &str) -> watch::Receiver<GuestState> {
         let now = self.connections[connection].ledger.state_of(uuid);
-        let sender = self.states.entry((connection, uuid.to_owned()));
+        let sender = self.states.entry((connection, uuid.into()));
         sender.or_insert_with(|| watch::channel(now).0).subscribe()
     }
 
     /// A reading of the guest has ended.
     pub(super) fn was_read(&mut self, connection: usize, uuid: &str) {
-        let reading = (connection, uuid.to_owned());
+        let reading = (connection, uuid.into());
         if self.states.get(&reading).is_some_and(watch::Sender::is_closed) {
             self.states.remove(&reading);
         }
     }
 
     /// Reads a guest's XML, which may take libvirt a while.
-    fn start_reading(&mut self, number: usize, uuid: String, reading: u64) {
+    fn start_reading(&mut self, number: usize, uuid: Arc<str>, reading: u64) {
         let state = self.state_of(number, &uuid);
         let (mut running, silent) = (state.clone(), uuid.clone());
         self.silences.spawn(async move {
@@ -157,7 +157,7 @@ impl Engine {
         self.was_read(number, &uuid);
         let ledger = &mut self.connections[number].ledger;
         match &known {
-            Ok(known) => ledger.name(&uuid, &known.domain.name),
+            Ok(_) => {}
             // A guest that has left in the meantime needs no announcement.
             Err(why) if !ledger.knows(&uuid) => tracing::debug!("cannot read the VM {uuid}: {why}"),
             Err(why) => tracing::warn!(
@@ -166,7 +166,11 @@ impl Engine {
         }
         // The hook has no next connection.
         self.given_up = known.is_err();
-        let nics = known.ok().map(|known| targets::of(known, &self.config, &self.host.ovs.borrow().ovs));
+        let nics = known.ok().map(|mut known| {
+            // The texts are kept once.
+            (known.domain.name, known.domain.uuid) = (ledger.name(&uuid, &known.domain.name), uuid.clone());
+            targets::of(known, &self.config, &self.host.ovs.borrow().ovs)
+        });
         let actions = ledger.read(&uuid, reading, nics, self.epoch.elapsed());
         self.act(number, actions);
     }
@@ -191,7 +195,7 @@ impl Engine {
     fn announce(
         &mut self,
         run: Run,
-        uuid: String,
+        uuid: Arc<str>,
         target: Target,
         (cause, at): (Cause, Instant),
         stopped: Option<Duration>,
@@ -213,7 +217,6 @@ impl Engine {
         // That delay is not one of the port or the network.
         let at = if order.cause == Cause::Uplink { Instant::now() + jitter } else { at };
         self.publisher.begun((run.connection, run.number), signals.clone());
-        let uuid: Arc<str> = uuid.into();
         self.by_guest.insert((run.connection, uuid.clone(), run.number));
         let running = Running { uuid, signals: signals.clone(), task: None, then_uplink: None };
         self.running.insert(run, running);
@@ -265,7 +268,7 @@ impl Engine {
             let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
             self.act(run.connection, actions);
             if let (Some(name), Ended::Done) = (then_uplink, how) {
-                self.touched(run.connection, &uuid, Cause::Uplink, name);
+                self.touched(run.connection, &uuid, Cause::Uplink, name.into());
             }
         }
     }

@@ -59,9 +59,9 @@ impl Engine {
                 Word::Left => (Kind::Left, HandedOver::Left, "it has left"),
             };
             peers.tell(kind, guest);
-            tracing::info!(uuid, handover = kind.word(), "the VM {uuid}: {words}");
+            tracing::info!(uuid = &*uuid, handover = kind.word(), "the VM {uuid}: {words}");
             self.publisher.handed_over(outcome);
-            self.note(uuid, kind, None);
+            self.note(uuid.to_string(), kind, None);
         }
     }
 
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// Announces a guest that does not run here yet, for as long as it does not.
-    pub(super) fn announce_early(&mut self, run: Run, uuid: String, target: Target, at: Instant) {
+    pub(super) fn announce_early(&mut self, run: Run, uuid: Arc<str>, target: Target, at: Instant) {
         let order = Arc::new(self.order(run.connection, target, Cause::Handover));
         // Whether it runs here counts no more; whether it leaves does.
         self.start(Start { run, uuid, order, at, guest: GuestState::Running });

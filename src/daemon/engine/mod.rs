@@ -72,7 +72,7 @@ struct Running {
     /// What carries it out, unless its port is still to exist.
     task: Option<task::Id>,
     /// An uplink has changed meanwhile: the NIC of this name is announced again after this.
-    then_uplink: Option<String>,
+    then_uplink: Option<Box<str>>,
 }
 
 impl Running {
@@ -107,7 +107,7 @@ pub(super) struct Engine {
     /// The moment from which the ledgers count time.
     epoch: Instant,
     /// The states of the guests that are being read, by connection and UUID.
-    states: HashMap<(usize, String), watch::Sender<GuestState>>,
+    states: HashMap<(usize, Arc<str>), watch::Sender<GuestState>>,
     running: BTreeMap<Run, Running>,
     /// These by guest: connection, UUID, number.
     by_guest: BTreeSet<(usize, Arc<str>, u64)>,
@@ -126,14 +126,14 @@ pub(super) struct Engine {
     wanted_uplinks: watch::Sender<Wanted>,
     behind: JoinSet<uplinks::Behind>,
     /// The announcements for that, by connection, guest and MAC.
-    uplink_pace: Pace<(usize, String, MacAddr)>,
+    uplink_pace: Pace<(usize, Arc<str>, MacAddr)>,
     /// Guests that are read again for a new configuration.
     again: JoinSet<reloading::ReadAgain>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
     /// The daemons of other hosts.
     peers: Option<Peers>,
     /// What they are to be told.
-    words: Vec<(String, Word)>,
+    words: Vec<(Arc<str>, Word)>,
     publisher: Publisher,
     /// What operators ask for.
     requests: mpsc::UnboundedReceiver<Asked>,

@@ -15,7 +15,7 @@ use crate::run::signals::Stop;
 use crate::run::targets;
 
 /// A guest that was read again for a new configuration: the connection, its UUID, what was read.
-pub(super) type ReadAgain = (usize, String, Result<Known, String>);
+pub(super) type ReadAgain = (usize, Arc<str>, Result<Known, String>);
 
 impl Engine {
     pub(super) fn reload(&mut self) {
@@ -61,7 +61,7 @@ impl Engine {
         runs.into_iter().for_each(|run| self.reorder_one(run, None));
         // Readings for the previous configuration no longer count.
         self.again.abort_all();
-        let guests = self.by_guest.iter().map(|(number, uuid, _)| (*number, uuid.to_string()));
+        let guests = self.by_guest.iter().map(|(number, uuid, _)| (*number, uuid.clone()));
         for (number, uuid) in guests.collect::<BTreeSet<_>>() {
             let state = self.state_of(number, &uuid);
             let read = self.connections[number].read.clone();

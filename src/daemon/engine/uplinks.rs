@@ -1,6 +1,7 @@
 //! Finds the guests whose frames leave by an uplink that has changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pnet_base::MacAddr;
@@ -13,7 +14,7 @@ use crate::path::uplink_events::Wanted;
 use crate::run::{pacer, targets};
 
 /// A guest that was read for a change of uplinks: the connection, its UUID, the uplinks, what was read.
-pub(super) type Behind = (usize, String, BTreeSet<String>, Result<Known, String>);
+pub(super) type Behind = (usize, Arc<str>, BTreeSet<String>, Result<Known, String>);
 
 impl Engine {
     /// The uplinks that count by the configuration.
@@ -38,9 +39,9 @@ impl Engine {
     }
 
     /// How long the announcement of a NIC waits after a change of its uplink.
-    pub(super) fn wait_for_uplink(&mut self, connection: usize, uuid: &str, mac: MacAddr) -> Duration {
+    pub(super) fn wait_for_uplink(&mut self, connection: usize, uuid: &Arc<str>, mac: MacAddr) -> Duration {
         let longest = self.config.limits.jitter.saturating_add(uplink::MAX_JITTER);
-        let (nic, now) = ((connection, uuid.to_owned(), mac), self.epoch.elapsed());
+        let (nic, now) = ((connection, uuid.clone(), mac), self.epoch.elapsed());
         self.uplink_pace.wait(nic, now, pacer::jitter(mac, longest))
     }
 
@@ -71,7 +72,7 @@ impl Engine {
             let under_way = self.runs_of(number, &uuid).into_iter().find(has_more_rounds);
             // An announcement with more rounds goes on; this one follows it.
             match under_way.and_then(|run| self.running.get_mut(&run)) {
-                Some(running) => running.then_uplink = Some(name),
+                Some(running) => running.then_uplink = Some(name.into()),
                 None => self.touched(number, &uuid, Cause::Uplink, name),
             }
         }

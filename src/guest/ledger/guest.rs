@@ -1,6 +1,7 @@
 //! A guest of the ledger: its pending announcements, and those under way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -20,7 +21,7 @@ pub(super) struct Guest {
     pub id: Option<u32>,
     /// Its name, once libvirt has told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Why all of its NICs must still be announced.
     #[serde(default, deserialize_with = "lenient")]
     pub pending: Option<Cause>,
@@ -207,7 +208,7 @@ impl Guest {
 
 /// Where announcements of a guest begin.
 pub(super) struct Begin<'a> {
-    pub uuid: &'a str,
+    pub uuid: &'a Arc<str>,
     /// The number of the ledger's last announcement or reading.
     pub last: &'a mut u64,
     pub actions: &'a mut Vec<Action>,
@@ -226,7 +227,7 @@ impl Begin<'_> {
         (cause, at): (Cause, Duration),
         stopped: Option<Duration>,
     ) {
-        let (uuid, target) = (self.uuid.into(), Box::new(target));
+        let (uuid, target) = (self.uuid.clone(), Box::new(target));
         self.actions.push(Action::Announce { uuid, run, target, cause, at, source_stopped: stopped });
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::guest::Begin;
-use super::{Action, Ledger};
+use super::{Action, Ledger, entry};
 use crate::guest::GuestState;
 use crate::guest::event::Cause;
 
@@ -95,7 +95,7 @@ impl Ledger {
 
     /// Announces an arriving guest before it runs, once, if its source has stopped it; one that was kept, by what its NICs were.
     pub(super) fn go_on_early(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
-        let Some(guest) = self.guests.get_mut(uuid) else {
+        let Some((uuid, guest)) = entry(&mut self.guests, uuid) else {
             return;
         };
         let runs = guest.life.state == GuestState::Running;
@@ -107,7 +107,7 @@ impl Ledger {
             for target in targets {
                 let run = begin.next_number();
                 guest.life.early.push(run);
-                begin.actions.push(Action::Early { uuid: uuid.into(), run, target: Box::new(target), at });
+                begin.actions.push(Action::Early { uuid: uuid.clone(), run, target: Box::new(target), at });
             }
             guest.life.was_early = guest.life.known.is_some();
         }

@@ -6,7 +6,6 @@
 //!
 //! Time is a [`Duration`] since any fixed moment.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::Included;
 use std::sync::Arc;
@@ -16,13 +15,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestState;
 use crate::guest::event::{Cause, Change};
-use crate::guest::target::{Nic, Target, Unannounceable};
+use crate::guest::target::Nic;
 
+mod action;
 mod guest;
 pub mod handover;
+mod kept;
 
+pub use action::{Action, Ended};
 use guest::{Begin, Guest, Life};
 use handover::Word;
+pub use kept::Kept;
 
 /// libvirt's name for the state of a guest that may resume.
 const PAUSED: GuestState = GuestState::Paused("paused");
@@ -47,13 +50,6 @@ pub struct Ledger {
     revision: u64,
 }
 
-/// A guest, or that it has left, as it is kept for the next daemon.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Kept<'a> {
-    uuid: Cow<'a, str>,
-    guest: Option<Cow<'a, Guest>>,
-}
-
 /// A guest that libvirt lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
@@ -67,82 +63,6 @@ pub struct Present {
     pub runs: bool,
     /// How it came to this host, if libvirt's reason for its state names that.
     pub cause: Option<Cause>,
-}
-
-/// An action for the daemon.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Report the state of a guest to its announcements; after [`GuestState::Left`], forget the guest.
-    State {
-        /// The guest.
-        uuid: Arc<str>,
-        /// Its state.
-        state: GuestState,
-    },
-    /// Read a guest's XML and addresses, and pass them to [`Ledger::read`].
-    Read {
-        /// The guest.
-        uuid: Arc<str>,
-        /// The number to pass.
-        reading: u64,
-    },
-    /// Count an event that asks for announcements.
-    Event(Cause),
-    /// Announce a NIC, and report its end to [`Ledger::ended`].
-    Announce {
-        /// The guest.
-        uuid: Arc<str>,
-        /// The number to pass.
-        run: u64,
-        /// The NIC.
-        target: Box<Target>,
-        /// Why.
-        cause: Cause,
-        /// When the guest began to run, or the NIC was plugged in.
-        at: Duration,
-        /// When the guest's source was heard to have stopped it, if it was.
-        source_stopped: Option<Duration>,
-    },
-    /// Announce a NIC of a guest that has stopped at its source and does not run here yet.
-    Early {
-        /// The guest.
-        uuid: Arc<str>,
-        /// The announcement's number.
-        run: u64,
-        /// The NIC.
-        target: Box<Target>,
-        /// When the guest was heard to have stopped.
-        at: Duration,
-    },
-    /// End an early announcement.
-    EndEarly {
-        /// Its number.
-        run: u64,
-        /// The guest runs here, so that the usual announcement follows; otherwise it runs on at its source.
-        runs_here: bool,
-    },
-    /// Tell the peers what becomes of a guest.
-    Tell {
-        /// The guest.
-        uuid: Arc<str>,
-        /// What.
-        word: Word,
-    },
-    /// End an announcement: another one replaces it.
-    Supersede(u64),
-    /// Report a NIC that the host cannot announce.
-    CannotSpeakFor(Unannounceable),
-}
-
-/// How an announcement ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It is complete, or cannot be completed.
-    Done,
-    /// The guest was paused during the announcement.
-    Paused,
-    /// It was interrupted: the next event of the guest, or the next daemon, starts it again.
-    BrokenOff,
 }
 
 impl Ledger {
@@ -355,29 +275,6 @@ impl Ledger {
     /// The number of guests.
     pub(crate) fn len(&self) -> usize {
         self.guests.len()
-    }
-
-    /// The part that is kept for the next daemon has changed since [`Ledger::take_changed`].
-    pub fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
-    /// The guests of which it has.
-    pub fn take_changed(&mut self) -> BTreeSet<Arc<str>> {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// What is kept of a guest.
-    pub fn kept<'a>(&'a self, uuid: &'a str) -> Kept<'a> {
-        Kept { uuid: uuid.into(), guest: self.guests.get(uuid).map(|guest| Cow::Borrowed(&**guest)) }
-    }
-
-    /// A guest became this, after the rest of the ledger was kept.
-    pub fn restore(&mut self, Kept { uuid, guest }: Kept<'_>) {
-        match guest {
-            Some(guest) => drop(self.guests.insert(uuid.into(), Box::new(guest.into_owned()))),
-            None => drop(self.guests.remove(&*uuid)),
-        }
     }
 
     /// A guest is here, perhaps in a new life; `pending` is why it must be announced.

@@ -182,6 +182,7 @@ impl Ledger {
         if let Some(guest) = guest.filter(|guest| guest.life.reading == Some(reading)) {
             guest.life.reading = None;
             guest.life.is_unreadable = known.is_none();
+            let known = known.map(Vec::into_boxed_slice);
             if self.remembers {
                 guest.life.nics.clone_from(&known);
             }
@@ -209,7 +210,7 @@ impl Ledger {
             // It is announced when the guest resumes, which may already have happened.
             Ended::Paused => guest.life.has_begun &= !ended.of_all,
             Ended::Done => {
-                guest.plugged.remove(&*nic);
+                guest.plugged.remove(&nic);
                 guest.settle();
                 self.changed.insert(uuid.into());
             }
@@ -228,7 +229,7 @@ impl Ledger {
         };
         if let Some((uuid, guest)) = entry(&mut self.guests, uuid).filter(|(_, guest)| is_it(guest)) {
             let mut begin = Begin { uuid, last: &mut self.last, actions: &mut actions };
-            guest.announce_provisionally(nics, at, &mut begin);
+            guest.announce_provisionally(nics.into(), at, &mut begin);
         }
         actions
     }
@@ -350,9 +351,8 @@ impl Ledger {
             // It is announced with the other NICs.
             return;
         }
-        guest.plugged.insert(alias.into());
+        guest.plugged.insert(alias, cause, at);
         self.changed.insert(uuid.into());
-        guest.life.plugged_at.insert(alias.into(), (cause, at));
         guest.settle();
     }
 

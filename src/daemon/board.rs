@@ -27,6 +27,8 @@ const STANDING_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Board {
     shown: Mutex<Shown>,
     text: Mutex<Text>,
+    /// The guests, where a page shows them: each by the number of its libvirt and its UUID.
+    here: Mutex<BTreeMap<(usize, Arc<str>), Here>>,
     sent: SentFrames,
 }
 
@@ -71,8 +73,6 @@ pub(super) struct Now {
     pub peers: Vec<Peer>,
     /// An operator's pause.
     pub paused: Option<Paused>,
-    /// The guests, where a page shows them.
-    pub here: Arc<Vec<Here>>,
 }
 
 impl Board {
@@ -107,6 +107,15 @@ impl Board {
             shown.now = now;
         }
         is_new
+    }
+
+    /// A guest is here, or no longer.
+    pub(super) fn here(&self, guest: (usize, Arc<str>), here: Option<Here>) {
+        let mut all = lock(&self.here);
+        match here {
+            Some(here) => drop(all.insert(guest, here)),
+            None => drop(all.remove(&guest)),
+        }
     }
 
     /// An announcement is under way.
@@ -151,7 +160,8 @@ impl Board {
 
     /// The page of the host with this name, at `now` (RFC 3339).
     pub(super) fn page(&self, host: &str, now: &str) -> String {
-        let here = lock(&self.shown).now.here.clone();
+        let mut here: Vec<Here> = lock(&self.here).values().cloned().collect();
+        here.sort();
         let told: Snapshot = serde_json::from_slice(&self.status(Instant::now())).unwrap_or_default();
         page::draw(host, now, &told, &here)
     }
@@ -290,6 +300,19 @@ mod tests {
         assert!(board.show(now.clone()));
         assert!(!board.show(now));
         assert_eq!(read(&board).guests, 1);
+    }
+
+    #[test]
+    fn the_page_names_the_guests_that_are_here_in_the_order_of_their_names() {
+        let board = Board::default();
+        let here = |name: &str, runs| Some(Here { name: name.into(), runs });
+        board.here((0, "u".into()), here("web2", true));
+        board.here((0, "v".into()), here("db1", true));
+        board.here((1, "u".into()), here("web1", false));
+        board.here((0, "v".into()), None);
+        let page = board.page("host1", "");
+        let of = |name: &str| page.find(name);
+        assert!(page.contains("2 VMs here") && of("web1 (paused)") < of("web2") && of("db1").is_none());
     }
 
     #[test]

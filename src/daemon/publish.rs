@@ -17,6 +17,7 @@ use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
 use crate::proof::answer::AnsweredBy;
 use crate::report::handed_over::HandedOver;
+use crate::report::page::Here;
 use crate::report::snapshot::Daemon;
 use crate::report::{Report, count};
 use crate::run::signals::{Number, Signals};
@@ -70,6 +71,11 @@ impl Publisher {
             history: None,
             is_history_lost: false,
         }
+    }
+
+    /// A guest, by the number of its libvirt and its UUID, is here for the page, or no longer.
+    pub(super) fn here(&self, guest: (usize, Arc<str>), here: Option<Here>) {
+        self.board.here(guest, here);
     }
 
     /// The same, which keeps what has ended.

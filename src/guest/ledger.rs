@@ -45,9 +45,9 @@ pub struct Ledger {
     /// What the NICs of every guest are is kept in mind.
     #[serde(skip)]
     remembers: bool,
-    /// Counts the changes of [`Ledger::here`].
+    /// The guests of which [`Ledger::here`] may have changed.
     #[serde(skip)]
-    revision: u64,
+    renewed: BTreeSet<Arc<str>>,
 }
 
 /// A guest that libvirt lists.
@@ -142,6 +142,8 @@ impl Ledger {
                 _ => self.arrive(&guest.uuid, guest.id, came, state, &mut actions),
             }
             self.name(&guest.uuid, &guest.name);
+            // One that the last daemon knew is new to this one.
+            self.renewed.insert(guest.uuid.as_str().into());
             self.go_on(&guest.uuid, at, &mut actions);
         }
         actions
@@ -156,22 +158,21 @@ impl Ledger {
             Some(known) if **known == *name => known.clone(),
             _ => {
                 self.changed.insert(uuid.into());
-                self.revision += 1;
+                self.renewed.insert(uuid.into());
                 guest.name.insert(name.into()).clone()
             }
         }
     }
 
-    /// The guests: the name, or the UUID while that is not known, and whether it runs.
-    pub fn here(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.guests.iter().map(|(uuid, guest)| {
-            (guest.name.as_deref().unwrap_or(uuid), guest.life.state == GuestState::Running)
-        })
+    /// The name of a guest that is here, or its UUID while that is not known, and whether it runs.
+    pub fn here<'a>(&'a self, uuid: &'a str) -> Option<(&'a str, bool)> {
+        let guest = self.guests.get(uuid)?;
+        Some((guest.name.as_deref().unwrap_or(uuid), guest.life.state == GuestState::Running))
     }
 
-    /// Another number after each change of [`Ledger::here`].
-    pub fn revision(&self) -> u64 {
-        self.revision
+    /// The guests of which [`Ledger::here`] may have changed since the last call.
+    pub fn take_renewed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.renewed)
     }
 
     /// The result of the reading with this number at `at`; `None` if the guest could not be read. The next event of the
@@ -301,14 +302,14 @@ impl Ledger {
         let uuid: Arc<str> = uuid.into();
         self.guests.insert(uuid.clone(), Box::new(Guest { id, pending, life, ..Guest::default() }));
         self.changed.insert(uuid.clone());
-        self.revision += 1;
+        self.renewed.insert(uuid.clone());
         actions.push(Action::State { uuid, state });
     }
 
     fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
         if let Some(guest) = self.guests.remove(uuid) {
             self.changed.insert(uuid.into());
-            self.revision += 1;
+            self.renewed.insert(uuid.into());
             actions.extend(guest.handed_over.then(|| Action::Tell { uuid: uuid.into(), word: Word::Left }));
             actions.push(Action::State { uuid: uuid.into(), state: LEFT });
         }
@@ -318,7 +319,7 @@ impl Ledger {
         if let Some(guest) = self.guests.get_mut(uuid) {
             guest.life.is_unreadable = false;
             if std::mem::replace(&mut guest.life.state, state) != state {
-                self.revision += 1;
+                self.renewed.insert(uuid.into());
                 actions.push(Action::State { uuid: uuid.into(), state });
             }
         }

@@ -139,8 +139,6 @@ pub(super) struct Engine {
     requests: mpsc::UnboundedReceiver<Asked>,
     /// Nothing is sent until then.
     paused: Option<(Paused, Instant)>,
-    /// The guests for the page, as of this sum of the ledgers' revisions.
-    here: (u64, Arc<Vec<Here>>),
 }
 
 impl Engine {
@@ -231,7 +229,6 @@ impl Engine {
             publisher: Publisher::new(board),
             requests: mpsc::unbounded_channel().1,
             paused: None,
-            here: Default::default(),
         }
     }
 
@@ -308,20 +305,20 @@ impl Engine {
         }
     }
 
-    /// The guests, by name, where a page shows them.
-    fn here(&mut self) -> Arc<Vec<Here>> {
-        let revision = self.connections.iter().map(|connection| connection.ledger.revision()).sum();
-        if self.first.metrics.page && self.here.0 != revision {
-            let guests = self.connections.iter().flat_map(|connection| connection.ledger.here());
-            let mut here: Vec<Here> = guests.map(|(name, runs)| Here { name: name.into(), runs }).collect();
-            here.sort();
-            self.here = (revision, Arc::new(here));
+    /// Shows which guests are here, where a page does: of thousands, those that have changed.
+    fn show_here(&mut self) {
+        for (number, connection) in self.connections.iter_mut().enumerate() {
+            let renewed = connection.ledger.take_renewed();
+            for uuid in renewed.into_iter().filter(|_| self.first.metrics.page) {
+                let here = connection.ledger.here(&uuid);
+                let here = here.map(|(name, runs)| Here { name: name.into(), runs });
+                self.publisher.here((number, uuid), here);
+            }
         }
-        self.here.1.clone()
     }
 
     fn show(&mut self) {
-        let here = self.here();
+        self.show_here();
         let gauges = Gauges {
             in_progress: self.running.len(),
             libvirt: self.connections.iter().all(|connection| connection.connected),
@@ -339,7 +336,6 @@ impl Engine {
                 .cloned()
                 .collect(),
             paused: self.paused.as_ref().map(|(paused, _)| paused.clone()),
-            here,
         });
         if self.connections.iter().all(|connection| connection.heard) {
             self.publisher.ready();

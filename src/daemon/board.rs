@@ -278,7 +278,7 @@ mod tests {
         let board = Board::default();
         let waits = signals("tap0");
         waits.stands(Some("tag"), 0);
-        board.begun((0, 1), waits);
+        board.begun(Number::new(0, 1), waits);
         board.count(|metrics| metrics.event(Cause::Migrated));
         let told = read(&board);
         assert_eq!((told.in_progress.len(), told.waiting.len(), told.announcements.len()), (1, 1, 1));
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn what_is_under_way_is_shown_as_it_stands_ten_milliseconds_later_at_most() {
         let (board, signals) = (Board::default(), signals("tap0"));
-        board.begun((0, 1), signals.clone());
+        board.begun(Number::new(0, 1), signals.clone());
         let began = Instant::now();
         let round = |ms: u64| {
             let status = board.status(began + Duration::from_millis(ms));

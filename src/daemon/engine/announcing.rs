@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::Instant;
 
-use super::{Engine, Run, Running};
+use super::{Engine, Running};
 use crate::announcement::progress::Outcome;
 use crate::daemon::connection::Connection;
 use crate::daemon::reading::patiently;
@@ -18,7 +18,7 @@ use crate::guest::{GuestState, Known};
 use crate::report::Report;
 use crate::run::announcer;
 use crate::run::order::Order;
-use crate::run::signals::{Signals, Stop};
+use crate::run::signals::{Number, Signals, Stop};
 use crate::run::{pacer, targets};
 
 /// The result of reading a guest: the connection, the guest, the number of the reading.
@@ -32,7 +32,7 @@ const UNANSWERED: Duration = Duration::from_millis(300);
 
 /// An announcement that begins.
 pub(super) struct Start {
-    pub run: Run,
+    pub run: Number,
     pub uuid: Arc<str>,
     pub order: Arc<Order>,
     /// When its event was.
@@ -51,18 +51,18 @@ impl Engine {
                 Action::Announce { uuid, run, target, cause, at, source_stopped } => {
                     let stopped = source_stopped.map(|stopped| at.saturating_sub(stopped));
                     let at = self.epoch + at;
-                    self.announce(Run { connection, number: run }, uuid, *target, (cause, at), stopped);
+                    self.announce(Number::new(connection, run), uuid, *target, (cause, at), stopped);
                 }
                 Action::Early { uuid, run, target, at } => {
                     let at = self.epoch + at;
-                    self.announce_early(Run { connection, number: run }, uuid, *target, at);
+                    self.announce_early(Number::new(connection, run), uuid, *target, at);
                 }
                 Action::EndEarly { run, runs_here } => {
-                    self.end_early(Run { connection, number: run }, runs_here);
+                    self.end_early(Number::new(connection, run), runs_here);
                 }
                 Action::Tell { uuid, word } => self.words.push((uuid, word)),
                 Action::Supersede(number) => {
-                    if let Some(old) = self.take_running(Run { connection, number }) {
+                    if let Some(old) = self.take_running(Number::new(connection, number)) {
                         old.signals.stop(Stop::Superseded);
                     }
                 }
@@ -93,10 +93,11 @@ impl Engine {
     }
 
     /// The announcements under way of a guest.
-    pub(super) fn runs_of(&self, connection: usize, uuid: &str) -> Vec<Run> {
+    pub(super) fn runs_of(&self, connection: usize, uuid: &str) -> Vec<Number> {
+        let (first, end) = (Number::new(connection, 0), Number::new(connection + 1, 0));
         let uuid: Arc<str> = uuid.into();
-        let its = self.by_guest.range((connection, uuid.clone(), 0)..=(connection, uuid, u64::MAX));
-        its.map(|(connection, _, number)| Run { connection: *connection, number: *number }).collect()
+        let its = self.by_guest.range((uuid.clone(), first)..(uuid, end));
+        its.map(|(_, run)| *run).collect()
     }
 
     /// The state of a guest that is read.
@@ -194,15 +195,15 @@ impl Engine {
     /// Announces a NIC for a cause at its time; `stopped` so long before that, its source had stopped the guest.
     fn announce(
         &mut self,
-        run: Run,
+        run: Number,
         uuid: Arc<str>,
         target: Target,
         (cause, at): (Cause, Instant),
         stopped: Option<Duration>,
     ) {
-        let order = self.order(run.connection, target, cause);
+        let order = self.order(run.connection(), target, cause);
         let order = Arc::new(Order { source_stopped: stopped, ..order });
-        let guest = self.connections[run.connection].ledger.state_of(&uuid);
+        let guest = self.connections[run.connection()].ledger.state_of(&uuid);
         self.start(Start { run, uuid, order, at, guest });
     }
 
@@ -211,14 +212,14 @@ impl Engine {
         let signals = Signals::new(order.clone(), guest, at);
         let jitter = match order.cause {
             Cause::Handover => Duration::ZERO,
-            Cause::Uplink => self.wait_for_uplink(run.connection, &uuid, mac),
+            Cause::Uplink => self.wait_for_uplink(run.connection(), &uuid, mac),
             _ => pacer::jitter(mac, jitter),
         };
         // That delay is not one of the port or the network.
         let at = if order.cause == Cause::Uplink { Instant::now() + jitter } else { at };
-        self.publisher.begun((run.connection, run.number), signals.clone());
-        self.by_guest.insert((run.connection, uuid.clone(), run.number));
-        let running = Running { uuid, signals: signals.clone(), task: None, then_uplink: None };
+        self.publisher.begun(run, signals.clone());
+        self.by_guest.insert((uuid.clone(), run));
+        let running = Running { uuid, signals: signals.clone(), task: None };
         self.running.insert(run, running);
         if jitter.is_zero() {
             return self.begin(run, signals, at);
@@ -232,14 +233,15 @@ impl Engine {
     }
 
     /// The announcement is not under way any more.
-    fn take_running(&mut self, run: Run) -> Option<Running> {
-        self.publisher.over((run.connection, run.number));
+    fn take_running(&mut self, run: Number) -> Option<Running> {
+        self.publisher.over(run);
+        self.then_uplink.remove(&run);
         let running = self.running.remove(&run)?;
-        self.by_guest.remove(&(run.connection, running.uuid.clone(), run.number));
+        self.by_guest.remove(&(running.uuid.clone(), run));
         Some(running)
     }
 
-    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, Box<Report>)), task::JoinError>) {
+    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Number, Box<Report>)), task::JoinError>) {
         let (run, how) = match ended {
             Ok((_, (run, report))) => {
                 self.publisher.finished(&report);
@@ -263,12 +265,13 @@ impl Engine {
             }
         };
         // A superseded announcement, or one whose guest has left, has no consequences.
-        if let Some(Running { uuid, then_uplink, .. }) = self.take_running(run) {
+        let then_uplink = self.then_uplink.remove(&run);
+        if let Some(Running { uuid, .. }) = self.take_running(run) {
             let now = self.epoch.elapsed();
-            let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
-            self.act(run.connection, actions);
+            let actions = self.connections[run.connection()].ledger.ended(&uuid, run.in_ledger(), how, now);
+            self.act(run.connection(), actions);
             if let (Some(name), Ended::Done) = (then_uplink, how) {
-                self.touched(run.connection, &uuid, Cause::Uplink, name.into());
+                self.touched(run.connection(), &uuid, Cause::Uplink, name);
             }
         }
     }

@@ -33,7 +33,7 @@ use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
 use crate::run::host::Host;
 use crate::run::settings::SharedSettings;
-use crate::run::signals::{Signals, Stop};
+use crate::run::signals::{Number, Signals, Stop};
 use crate::run::{self, ports};
 
 mod announcing;
@@ -57,13 +57,6 @@ const SAVING_PAUSE: u32 = 9;
 const NO_METHOD_LEFT: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
     works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
 
-/// An announcement: the connection of its guest, and its number in the connection's ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Run {
-    connection: usize,
-    number: u64,
-}
-
 /// An announcement under way.
 struct Running {
     /// Of the guest.
@@ -71,8 +64,6 @@ struct Running {
     signals: Signals,
     /// What carries it out, unless its port is still to exist.
     task: Option<task::Id>,
-    /// An uplink has changed meanwhile: the NIC of this name is announced again after this.
-    then_uplink: Option<Box<str>>,
 }
 
 impl Running {
@@ -108,13 +99,15 @@ pub(super) struct Engine {
     epoch: Instant,
     /// The states of the guests that are being read, by connection and UUID.
     states: HashMap<(usize, Arc<str>), watch::Sender<GuestState>>,
-    running: BTreeMap<Run, Running>,
-    /// These by guest: connection, UUID, number.
-    by_guest: BTreeSet<(usize, Arc<str>, u64)>,
+    running: BTreeMap<Number, Running>,
+    /// These by guest.
+    by_guest: BTreeSet<(Arc<str>, Number)>,
+    /// An uplink has changed during these: the NIC of this name is announced again afterwards.
+    then_uplink: BTreeMap<Number, String>,
     waiters: waiting::Waiters,
     /// Those of the orders.
     settings: SharedSettings,
-    tasks: JoinSet<(Run, Box<Report>)>,
+    tasks: JoinSet<(Number, Box<Report>)>,
     reads: JoinSet<announcing::Read>,
     /// Readings that libvirt has not answered in time.
     silences: JoinSet<announcing::Silence>,
@@ -211,6 +204,7 @@ impl Engine {
             states: HashMap::new(),
             running: BTreeMap::new(),
             by_guest: BTreeSet::new(),
+            then_uplink: BTreeMap::new(),
             waiters: waiting::Waiters::new(),
             settings: SharedSettings::default(),
             tasks: JoinSet::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Engine, Run};
+use super::Engine;
 use crate::config::Config;
 use crate::daemon::advise;
 use crate::daemon::reading::patiently;
@@ -11,7 +11,7 @@ use crate::daemon::source::ConfigSource;
 use crate::guest::Known;
 use crate::guest::target::Target;
 use crate::run::order::Order;
-use crate::run::signals::Stop;
+use crate::run::signals::{Number, Stop};
 use crate::run::targets;
 
 /// A guest that was read again for a new configuration: the connection, its UUID, what was read.
@@ -57,11 +57,11 @@ impl Engine {
     /// Applies the configuration to the announcements that wait: at once, with the addresses that are known, and again when
     /// libvirt has been asked for the addresses of other sources.
     fn reorder(&mut self) {
-        let runs: Vec<Run> = self.running.keys().copied().collect();
+        let runs: Vec<Number> = self.running.keys().copied().collect();
         runs.into_iter().for_each(|run| self.reorder_one(run, None));
         // Readings for the previous configuration no longer count.
         self.again.abort_all();
-        let guests = self.by_guest.iter().map(|(number, uuid, _)| (*number, uuid.clone()));
+        let guests = self.by_guest.iter().map(|(uuid, run)| (run.connection(), uuid.clone()));
         for (number, uuid) in guests.collect::<BTreeSet<_>>() {
             let state = self.state_of(number, &uuid);
             let read = self.connections[number].read.clone();
@@ -95,7 +95,7 @@ impl Engine {
         let nics = targets::of(known, &self.config, &self.host.ovs.borrow().ovs);
         for target in nics.into_iter().filter_map(|nic| nic.target.ok()) {
             let is_its = |old: &Target| (old.mac, &old.plug.device) == (target.mac, &target.plug.device);
-            let of_nic = |run: &Run| {
+            let of_nic = |run: &Number| {
                 self.running.get(run).is_some_and(|running| is_its(&running.signals.order().target))
             };
             let mut runs = self.runs_of(number, &uuid);
@@ -106,7 +106,7 @@ impl Engine {
     }
 
     /// Orders an announcement anew, for what its NIC has become if that has changed.
-    fn reorder_one(&mut self, run: Run, read: Option<Arc<Target>>) {
+    fn reorder_one(&mut self, run: Number, read: Option<Arc<Target>>) {
         let Some(signals) = self.running.get(&run).map(|running| running.signals.clone()) else {
             return;
         };
@@ -119,7 +119,7 @@ impl Engine {
         if !self.config.announces(&target) {
             return signals.stop(Stop::LeftOut);
         }
-        let order = self.order(run.connection, target, before.cause);
+        let order = self.order(run.connection(), target, before.cause);
         signals.reorder(Arc::new(Order { source_stopped: before.source_stopped, ..order }));
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use pnet_base::MacAddr;
 
-use super::{Engine, Run};
+use super::Engine;
 use crate::announcement::uplink;
 use crate::guest::event::Cause;
 use crate::guest::{GuestState, Known};
 use crate::path::uplink_events::Wanted;
+use crate::run::signals::Number;
 use crate::run::{pacer, targets};
 
 /// A guest that was read for a change of uplinks: the connection, its UUID, the uplinks, what was read.
@@ -64,15 +65,15 @@ impl Engine {
             }
             let name = nic.name.unwrap_or_else(|| at.to_string());
             let mac = order.target.mac;
-            let has_more_rounds = |run: &Run| {
+            let has_more_rounds = |run: &Number| {
                 let running = self.running.get(run);
                 let order = running.map(|running| running.signals.order());
                 order.is_some_and(|order| order.target.mac == mac && order.cause != Cause::Uplink)
             };
             let under_way = self.runs_of(number, &uuid).into_iter().find(has_more_rounds);
             // An announcement with more rounds goes on; this one follows it.
-            match under_way.and_then(|run| self.running.get_mut(&run)) {
-                Some(running) => running.then_uplink = Some(name.into()),
+            match under_way {
+                Some(run) => drop(self.then_uplink.insert(run, name)),
                 None => self.touched(number, &uuid, Cause::Uplink, name),
             }
         }

@@ -31,7 +31,7 @@ impl Engine {
                 if events.is_empty() {
                     continue;
                 }
-                let read = (connection.read)(uuid.clone(), Vec::new());
+                let read = (connection.search)(uuid.clone(), Vec::new());
                 let uuid = uuid.clone();
                 self.searches.spawn(async move { (number, uuid, events, read.await) });
             }

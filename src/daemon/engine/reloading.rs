@@ -64,7 +64,7 @@ impl Engine {
         let guests = self.by_guest.iter().map(|(uuid, run)| (run.connection(), uuid.clone()));
         for (number, uuid) in guests.collect::<BTreeSet<_>>() {
             let state = self.state_of(number, &uuid);
-            let read = self.connections[number].read.clone();
+            let read = self.connections[number].search.clone();
             let sources = self.config.addresses.sources.clone();
             self.again.spawn(async move {
                 let known = patiently(|| read(uuid.clone(), sources.clone()), state).await;

@@ -32,7 +32,7 @@ impl Engine {
         tracing::info!("the uplink {} has changed: the VMs behind it are announced", names.join(", "));
         for (number, connection) in self.connections.iter().enumerate() {
             for uuid in connection.ledger.running() {
-                let read = (connection.read)(uuid.clone(), self.config.addresses.sources.clone());
+                let read = (connection.search)(uuid.clone(), self.config.addresses.sources.clone());
                 let (uuid, uplinks) = (uuid.clone(), uplinks.clone());
                 self.behind.spawn(async move { (number, uuid, uplinks, read.await) });
             }

@@ -24,23 +24,26 @@ pub(crate) fn schedule() -> Schedule {
 #[derive(Debug)]
 pub(crate) struct Pace<K> {
     starts: HashMap<K, Vec<Duration>>,
+    /// When those that are over are forgotten: each of thousands that a change concerns does not look at all of them.
+    forgets_at: Duration,
 }
 
 impl<K> Default for Pace<K> {
     fn default() -> Self {
-        Pace { starts: HashMap::new() }
+        Pace { starts: HashMap::new(), forgets_at: Duration::ZERO }
     }
 }
 
 impl<K: Eq + Hash> Pace<K> {
     /// How long the announcement of a NIC for a change at `now` must wait. It replaces one that has not begun.
     pub(crate) fn wait(&mut self, nic: K, now: Duration, jitter: Duration) -> Duration {
-        self.starts.retain(|_, starts| {
-            starts.retain(|start| *start + WINDOW > now);
-            !starts.is_empty()
-        });
+        let counts = |start: Duration| start + WINDOW > now;
+        if now >= self.forgets_at {
+            self.starts.retain(|_, starts| starts.iter().any(|start| counts(*start)));
+            self.forgets_at = now + WINDOW;
+        }
         let starts = self.starts.entry(nic).or_default();
-        starts.retain(|start| *start <= now);
+        starts.retain(|start| counts(*start) && *start <= now);
         let first = now + FIRST_ROUND + jitter;
         let freed = starts.len().checked_sub(MAX_IN_WINDOW).map(|at| starts[at] + WINDOW);
         let start = freed.map_or(first, |freed| freed.max(first));
@@ -71,6 +74,15 @@ mod tests {
         assert_eq!(pace.wait("tap0", S(30), S(0)), S(151), "when the first is 180 s ago");
         assert_eq!(pace.wait("tap0", S(100), S(0)), S(81), "in place of that");
         assert_eq!(pace.wait("tap0", S(500), S(0)), S(1));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten() {
+        let mut pace = Pace::default();
+        for at in 0..1000 {
+            pace.wait(at, S(at), S(0));
+        }
+        assert!(pace.starts.len() < 400, "{}", pace.starts.len());
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) async fn run(start: Start, args: &Announce, began: Instant) -> Result
     let nothing = orders.orders.is_empty() && orders.refused.is_empty() && orders.absent.is_empty();
     let (mut running, host) = (JoinSet::new(), Arc::new(host));
     let directed = orders.orders.into_iter().map(|(order, guest)| {
-        let order = Order { dry_run: args.dry_run, pcap: pcap.clone(), ..order };
+        let order = Order { pcap: pcap.clone(), ..order }.with(|settings| settings.dry_run = args.dry_run);
         let state = *guest.borrow();
         (Signals::new(Arc::new(order), state, began), guest)
     });

@@ -149,7 +149,7 @@ fn libvirt(selection: &Result<Selection, Problem>) -> Finding {
     match selection {
         Ok(selection) => {
             let domains = selection.orders.iter().filter_map(|(order, _)| order.target.domain.as_ref());
-            let vms: BTreeSet<&str> = domains.map(|domain| domain.uuid.as_str()).collect();
+            let vms: BTreeSet<&str> = domains.map(|domain| &*domain.uuid).collect();
             let nics = count(selection.orders.len(), "NIC");
             Finding::pass("libvirt", format!("{} with {nics} to announce", count(vms.len(), "running VM")))
         }
@@ -256,7 +256,8 @@ async fn nic(order: &Order, host: &mut Host, guest: GuestState) -> Finding {
             }
         };
     }
-    let way = host.injectors.prepare(&injection::ways(&seen, order.inject), order.inject).await;
+    let way =
+        host.injectors.prepare(&injection::ways(&seen, order.settings.inject), order.settings.inject).await;
     let path = seen.attachment.iter().flat_map(|attachment| attachment.way.names());
     let path = path.collect::<Vec<_>>().join(" -> ");
     match way {

@@ -144,12 +144,12 @@ impl Explanation {
         let asked = questions.iter().filter_map(|question| question.frame(target.mac));
         let round: Vec<Frame> = order.round().into_iter().chain(asked).collect();
         let asks = questions.iter().map(|q| Asks { gateway: q.to, guest: q.from, source: q.source });
-        let ways = injection::ways(seen, order.inject);
+        let ways = injection::ways(seen, order.settings.inject);
         Explanation {
             version: crate::report::VERSION,
             domain: target.domain.clone(),
-            vm: target.domain.as_ref().map(|domain| domain.name.clone()),
-            uuid: target.domain.as_ref().map(|domain| domain.uuid.clone()),
+            vm: target.domain.as_ref().map(|domain| domain.name.to_string()),
+            uuid: target.domain.as_ref().map(|domain| domain.uuid.to_string()),
             device: seen.device(target),
             mac: target.mac,
             attachment: Path::of(seen),
@@ -162,7 +162,7 @@ impl Explanation {
             sources: Vec::new(),
             held: Vec::new(),
             holds: Vec::new(),
-            addresses: order.addresses.clone(),
+            addresses: order.addresses.to_vec(),
             is_trunk: order.is_tagged_only(),
             disbelieved: claimed.clone(),
             ignored_addresses: claimed,
@@ -174,9 +174,9 @@ impl Explanation {
             queries: order.queries,
             queried_by: None,
             query_error: None,
-            ask_guest: order.ask_guest.is_some(),
+            ask_guest: order.settings.ask_guest.is_some(),
             ask_guest_error: None,
-            schedule_ms: order.schedule.offsets().map(|at| at.as_millis()).collect(),
+            schedule_ms: order.settings.schedule.offsets().map(|at| at.as_millis()).collect(),
             injectors: ways.iter().map(|way| way.method().word()).collect(),
             missing_injectors: Vec::new(),
         }
@@ -231,8 +231,8 @@ impl Explanation {
 /// The methods on offer that cannot be prepared here and now: each is tried.
 async fn missing_injectors(order: &Order, host: &Host, seen: &Assessment) -> Vec<MissingInjector> {
     let mut missing = Vec::new();
-    for way in injection::ways(seen, order.inject) {
-        if let Err(why) = host.injectors.prepare(std::slice::from_ref(&way), order.inject).await {
+    for way in injection::ways(seen, order.settings.inject) {
+        if let Err(why) = host.injectors.prepare(std::slice::from_ref(&way), order.settings.inject).await {
             let injector = way.method().word().to_owned();
             missing.push(MissingInjector { injector, why: why.reasons() });
         }

@@ -110,8 +110,8 @@ impl Start {
         let mut selection = found.and_then(|found| choose(nics, config, found, &host.ovs.borrow().ovs));
         let link_query = find.map(|find| link_query(find, config));
         for (order, _) in selection.iter_mut().flat_map(|selection| &mut selection.orders) {
-            order.link_query = link_query.clone().filter(|_| order.target.domain.is_some());
-            order.ask_guest = asker.clone();
+            let link_query = link_query.clone().filter(|_| order.target.domain.is_some());
+            order.change(|settings| (settings.link_query, settings.ask_guest) = (link_query, asker.clone()));
         }
         Ok((host, selection))
     }
@@ -159,7 +159,8 @@ fn link_query(find: Find, config: &Config) -> LinkQuery {
         let uri = uri.clone();
         let ask = move || {
             let uuid = target.domain.as_ref()?.uuid.clone();
-            let guest = find(uri.as_deref(), &Wanted::These(vec![uuid]), &[]).ok()?.guests.pop()?;
+            let guest =
+                find(uri.as_deref(), &Wanted::These(vec![uuid.to_string()]), &[]).ok()?.guests.pop()?;
             link_query::is_up(&guest.ok()?.known.domain, &target)
         };
         Box::pin(async move { tokio::task::spawn_blocking(ask).await.ok()? })

@@ -140,8 +140,8 @@ impl Trace {
         Trace {
             version: VERSION,
             domain: order.target.domain.clone(),
-            vm: order.target.domain.as_ref().map(|domain| domain.name.clone()),
-            uuid: order.target.domain.as_ref().map(|domain| domain.uuid.clone()),
+            vm: order.target.domain.as_ref().map(|domain| domain.name.to_string()),
+            uuid: order.target.domain.as_ref().map(|domain| domain.uuid.to_string()),
             device: seen.device(&order.target),
             mac: order.target.mac,
             attachment: Path::of(seen),
@@ -160,8 +160,9 @@ impl Trace {
 
     async fn send(&mut self, order: &Order, host: &Host, seen: &Assessment) -> Result<(), String> {
         let attachment = seen.attachment.as_ref().ok_or("it is not attached")?;
-        let ways = injection::ways(seen, order.inject);
-        let way = host.injectors.prepare(&ways, order.inject).await.map_err(|error| error.to_string())?;
+        let ways = injection::ways(seen, order.settings.inject);
+        let way =
+            host.injectors.prepare(&ways, order.settings.inject).await.map_err(|error| error.to_string())?;
         self.injector = Some(way.method().word());
         let (mac, frames) = (order.target.mac, order.round());
         let path = CapturePath::of(attachment, way.method());

@@ -197,7 +197,7 @@ impl Config {
         let domain = target.domain.clone();
         let vm = self.vm.iter().filter(move |(key, _)| {
             let same = |domain: &crate::guest::target::DomainId| {
-                domain.name == **key || domain.uuid.eq_ignore_ascii_case(key)
+                *domain.name == **key || domain.uuid.eq_ignore_ascii_case(key)
             };
             domain.as_ref().is_some_and(same)
         });

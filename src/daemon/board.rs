@@ -27,6 +27,8 @@ const STANDING_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Board {
     shown: Mutex<Shown>,
     text: Mutex<Text>,
+    /// The guests, where a page shows them: each by the number of its libvirt and its UUID.
+    here: Mutex<BTreeMap<(usize, Arc<str>), Here>>,
     sent: SentFrames,
 }
 
@@ -71,8 +73,6 @@ pub(super) struct Now {
     pub peers: Vec<Peer>,
     /// An operator's pause.
     pub paused: Option<Paused>,
-    /// The guests, where a page shows them.
-    pub here: Arc<Vec<Here>>,
 }
 
 impl Board {
@@ -107,6 +107,15 @@ impl Board {
             shown.now = now;
         }
         is_new
+    }
+
+    /// A guest is here, or no longer.
+    pub(super) fn here(&self, guest: (usize, Arc<str>), here: Option<Here>) {
+        let mut all = lock(&self.here);
+        match here {
+            Some(here) => drop(all.insert(guest, here)),
+            None => drop(all.remove(&guest)),
+        }
     }
 
     /// An announcement is under way.
@@ -151,7 +160,8 @@ impl Board {
 
     /// The page of the host with this name, at `now` (RFC 3339).
     pub(super) fn page(&self, host: &str, now: &str) -> String {
-        let here = lock(&self.shown).now.here.clone();
+        let mut here: Vec<Here> = lock(&self.here).values().cloned().collect();
+        here.sort();
         let told: Snapshot = serde_json::from_slice(&self.status(Instant::now())).unwrap_or_default();
         page::draw(host, now, &told, &here)
     }
@@ -268,7 +278,7 @@ mod tests {
         let board = Board::default();
         let waits = signals("tap0");
         waits.stands(Some("tag"), 0);
-        board.begun((0, 1), waits);
+        board.begun(Number::new(0, 1), waits);
         board.count(|metrics| metrics.event(Cause::Migrated));
         let told = read(&board);
         assert_eq!((told.in_progress.len(), told.waiting.len(), told.announcements.len()), (1, 1, 1));
@@ -293,6 +303,19 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_the_guests_that_are_here_in_the_order_of_their_names() {
+        let board = Board::default();
+        let here = |name: &str, runs| Some(Here { name: name.into(), runs });
+        board.here((0, "u".into()), here("web2", true));
+        board.here((0, "v".into()), here("db1", true));
+        board.here((1, "u".into()), here("web1", false));
+        board.here((0, "v".into()), None);
+        let page = board.page("host1", "");
+        let of = |name: &str| page.find(name);
+        assert!(page.contains("2 VMs here") && of("web1 (paused)") < of("web2") && of("db1").is_none());
+    }
+
+    #[test]
     fn frames_count_as_they_are_sent_and_not_when_the_announcement_ends() {
         let sent = SentFrames::default();
         let board = Board::of(sent.clone());
@@ -310,7 +333,7 @@ mod tests {
     #[test]
     fn what_is_under_way_is_shown_as_it_stands_ten_milliseconds_later_at_most() {
         let (board, signals) = (Board::default(), signals("tap0"));
-        board.begun((0, 1), signals.clone());
+        board.begun(Number::new(0, 1), signals.clone());
         let began = Instant::now();
         let round = |ms: u64| {
             let status = board.status(began + Duration::from_millis(ms));

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::daemon::state::Ledgers;
@@ -19,9 +20,11 @@ use crate::run::wall_clock;
 
 /// The number of guests read at the same time: libvirtd answers five requests of a client at once (`max_client_requests`).
 pub(super) const MAX_READERS: usize = 5;
+/// Of these, so many read guests that were here before, perhaps thousands: one that arrives does not wait for them.
+const MAX_SEARCHERS: usize = 3;
 
 /// Reads the guest with this UUID, with addresses from these sources.
-pub(super) type ReadGuest = Arc<dyn Fn(String, Vec<Source>) -> Reading + Send + Sync>;
+pub(super) type ReadGuest = Arc<dyn Fn(Arc<str>, Vec<Source>) -> Reading + Send + Sync>;
 pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Known, String>> + Send>>;
 
 /// A libvirt, and its guests.
@@ -30,6 +33,8 @@ pub(super) struct Connection {
     pub name: String,
     /// Reads a guest. Its guests are followed for as long as this exists.
     pub read: ReadGuest,
+    /// Reads guests that were here before, for something that may concern any of them.
+    pub search: ReadGuest,
     /// Asks whether a NIC's link is up.
     pub link_query: LinkQuery,
     /// Has its guests announce themselves.
@@ -75,11 +80,12 @@ impl Connection {
         let asked = read.clone();
         let link_query = LinkQuery::new(move |target| {
             let uuid = target.domain.as_ref().map(|domain| domain.uuid.clone());
-            let known = asked(uuid.unwrap_or_default(), Vec::new());
+            let known = asked(uuid.unwrap_or_else(|| "".into()), Vec::new());
             Box::pin(async move { link_query::is_up(&known.await.ok()?.domain, &target) })
         });
         Connection {
             name,
+            search: in_turn(read.clone(), MAX_SEARCHERS),
             read,
             link_query,
             asker: None,
@@ -106,6 +112,18 @@ impl Connection {
             self.peer.why = Some("it does not answer".into());
         }
     }
+}
+
+/// The same, so many at a time.
+fn in_turn(read: ReadGuest, number: usize) -> ReadGuest {
+    let turns = Arc::new(Semaphore::new(number));
+    Arc::new(move |uuid, sources| {
+        let (read, turns) = (read.clone(), turns.clone());
+        Box::pin(async move {
+            let _turn = turns.acquire().await;
+            read(uuid, sources).await
+        })
+    })
 }
 
 /// Reads guests of a libvirt on threads of their own, a few at a time: other blocking work has other threads.

@@ -17,6 +17,7 @@ use crate::guest::event::Cause;
 use crate::guest::target::{Unannounceable, subject};
 use crate::proof::answer::AnsweredBy;
 use crate::report::handed_over::HandedOver;
+use crate::report::page::Here;
 use crate::report::snapshot::Daemon;
 use crate::report::{Report, count};
 use crate::run::signals::{Number, Signals};
@@ -72,6 +73,11 @@ impl Publisher {
         }
     }
 
+    /// A guest, by the number of its libvirt and its UUID, is here for the page, or no longer.
+    pub(super) fn here(&self, guest: (usize, Arc<str>), here: Option<Here>) {
+        self.board.here(guest, here);
+    }
+
     /// The same, which keeps what has ended.
     pub(super) fn with_history(self, history: History) -> Self {
         Publisher { history: Some(history), ..self }
@@ -107,7 +113,7 @@ impl Publisher {
         for gateway in silent.into_iter().filter(|_| report.outcome == Outcome::Announced) {
             if self.silences.is_due(gateway, Instant::now()) {
                 let (subject, device) = (report.subject(), report.device.as_deref());
-                let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+                let domain = report.domain.as_ref().map(|domain| &*domain.name);
                 let mac = report.mac.map(|mac| mac.to_string());
                 let words = "was asked, and has not answered";
                 tracing::info!(domain, vm = domain, device, mac, "{subject}: the gateway {gateway} {words}");
@@ -127,7 +133,7 @@ impl Publisher {
 
     /// A NIC that the host cannot announce. Its arrival is no failure and needs no action.
     pub(super) fn cannot_speak_for(&self, nic: &Unannounceable) {
-        let (domain, device) = (nic.domain.as_ref().map(|d| d.name.as_str()), nic.device.as_deref());
+        let (domain, device) = (nic.domain.as_ref().map(|d| &*d.name), nic.device.as_deref());
         let mac = nic.mac.map(|mac| mac.to_string());
         let subject = subject(nic.domain.as_ref(), device, nic.mac);
         tracing::info!(domain, vm = domain, device, mac, "{subject}: not announced: {}", nic.reason);
@@ -188,7 +194,7 @@ impl Publisher {
 
 /// One line for an announcement that ended, then its warnings and notices.
 fn log(report: &Report) {
-    let domain = report.domain.as_ref().map(|domain| domain.name.as_str());
+    let domain = report.domain.as_ref().map(|domain| &*domain.name);
     let (device, outcome, cause) = (report.device.as_deref(), report.outcome.word(), report.cause.word());
     let mac = report.mac.map(|mac| mac.to_string());
     let (line, evidence) = (report.line(), &report.evidence);

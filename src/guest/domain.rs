@@ -3,6 +3,7 @@
 //! The XML is hostile input: the guest's owner chooses much of it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use pnet_base::MacAddr;
 use roxmltree::Node;
@@ -19,9 +20,9 @@ const OPENNEBULA_NAMESPACE: &str = "http://opennebula.org/xmlns/libvirt/";
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Domain {
     /// `<name>`, byte for byte: leading blanks belong to it.
-    pub name: String,
+    pub name: Arc<str>,
     /// `<uuid>`, as written.
-    pub uuid: String,
+    pub uuid: Arc<str>,
     /// Every `<interface>`, in order.
     pub interfaces: Vec<Interface>,
     /// Every port in nova's metadata; `None` if the XML has no nova metadata.
@@ -148,8 +149,8 @@ impl Domain {
         let metadata = child(root, "metadata");
         let nova = metadata.and_then(|n| n.children().find(|n| is_nova(*n, "instance")));
         Ok(Domain {
-            name: text("name")?,
-            uuid: text("uuid")?.trim().to_owned(),
+            name: text("name")?.into(),
+            uuid: text("uuid")?.trim().into(),
             interfaces: child(root, "devices")
                 .map_or_else(Vec::new, |devices| children(devices, "interface").map(interface).collect()),
             nova_ports: nova.map(nova_ports),
@@ -285,7 +286,7 @@ mod tests {
     #[test]
     fn a_nova_domain_has_its_nics_and_their_fixed_addresses() {
         let domain = Domain::parse(XML).unwrap();
-        assert_eq!((domain.name.as_str(), domain.interfaces.len()), ("instance-00000001", 3));
+        assert_eq!((&*domain.name, domain.interfaces.len()), ("instance-00000001", 3));
         let nic = &domain.interfaces[0];
         assert_eq!(nic.kind, "bridge");
         assert_eq!(nic.mac, Some(MacAddr(0xfa, 0x16, 0x3e, 0, 0, 0x11)));
@@ -319,7 +320,7 @@ mod tests {
     fn names_are_bytes() {
         let xml = "<domain><name> lead </name><uuid> u\n</uuid></domain>";
         let domain = Domain::parse(xml).unwrap();
-        assert_eq!((domain.name.as_str(), domain.uuid.as_str()), (" lead ", "u"));
+        assert_eq!((&*domain.name, &*domain.uuid), (" lead ", "u"));
         let nova = Domain::parse(XML).unwrap();
         assert_eq!(nova.nova_name.as_deref(), Some("web1"));
         let called = |name: &str| nova.is_called_by_nova(name);

@@ -6,21 +6,26 @@
 //!
 //! Time is a [`Duration`] since any fixed moment.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::Included;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::guest::GuestState;
 use crate::guest::event::{Cause, Change};
-use crate::guest::target::{Nic, Target, Unannounceable};
+use crate::guest::target::Nic;
 
+mod action;
 mod guest;
 pub mod handover;
+mod kept;
 
+pub use action::{Action, Ended};
 use guest::{Begin, Guest, Life};
 use handover::Word;
+pub use kept::Kept;
 
 /// libvirt's name for the state of a guest that may resume.
 const PAUSED: GuestState = GuestState::Paused("paused");
@@ -30,26 +35,19 @@ const LEFT: GuestState = GuestState::Left("shut off");
 /// Every guest of a libvirt, by UUID.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ledger {
-    guests: BTreeMap<String, Guest>,
+    guests: BTreeMap<Arc<str>, Box<Guest>>,
     /// The number of the most recent reading or announcement.
     #[serde(skip)]
     last: u64,
     /// The guests of which the part that is kept for the next daemon has changed.
     #[serde(skip)]
-    changed: BTreeSet<String>,
+    changed: BTreeSet<Arc<str>>,
     /// What the NICs of every guest are is kept in mind.
     #[serde(skip)]
     remembers: bool,
-    /// Counts the changes of [`Ledger::here`].
+    /// The guests of which [`Ledger::here`] may have changed.
     #[serde(skip)]
-    revision: u64,
-}
-
-/// A guest, or that it has left, as it is kept for the next daemon.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Kept<'a> {
-    uuid: Cow<'a, str>,
-    guest: Option<Cow<'a, Guest>>,
+    renewed: BTreeSet<Arc<str>>,
 }
 
 /// A guest that libvirt lists.
@@ -65,82 +63,6 @@ pub struct Present {
     pub runs: bool,
     /// How it came to this host, if libvirt's reason for its state names that.
     pub cause: Option<Cause>,
-}
-
-/// An action for the daemon.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Report the state of a guest to its announcements; after [`GuestState::Left`], forget the guest.
-    State {
-        /// The guest.
-        uuid: String,
-        /// Its state.
-        state: GuestState,
-    },
-    /// Read a guest's XML and addresses, and pass them to [`Ledger::read`].
-    Read {
-        /// The guest.
-        uuid: String,
-        /// The number to pass.
-        reading: u64,
-    },
-    /// Count an event that asks for announcements.
-    Event(Cause),
-    /// Announce a NIC, and report its end to [`Ledger::ended`].
-    Announce {
-        /// The guest.
-        uuid: String,
-        /// The number to pass.
-        run: u64,
-        /// The NIC.
-        target: Box<Target>,
-        /// Why.
-        cause: Cause,
-        /// When the guest began to run, or the NIC was plugged in.
-        at: Duration,
-        /// When the guest's source was heard to have stopped it, if it was.
-        source_stopped: Option<Duration>,
-    },
-    /// Announce a NIC of a guest that has stopped at its source and does not run here yet.
-    Early {
-        /// The guest.
-        uuid: String,
-        /// The announcement's number.
-        run: u64,
-        /// The NIC.
-        target: Box<Target>,
-        /// When the guest was heard to have stopped.
-        at: Duration,
-    },
-    /// End an early announcement.
-    EndEarly {
-        /// Its number.
-        run: u64,
-        /// The guest runs here, so that the usual announcement follows; otherwise it runs on at its source.
-        runs_here: bool,
-    },
-    /// Tell the peers what becomes of a guest.
-    Tell {
-        /// The guest.
-        uuid: String,
-        /// What.
-        word: Word,
-    },
-    /// End an announcement: another one replaces it.
-    Supersede(u64),
-    /// Report a NIC that the host cannot announce.
-    CannotSpeakFor(Unannounceable),
-}
-
-/// How an announcement ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It is complete, or cannot be completed.
-    Done,
-    /// The guest was paused during the announcement.
-    Paused,
-    /// It was interrupted: the next event of the guest, or the next daemon, starts it again.
-    BrokenOff,
 }
 
 impl Ledger {
@@ -201,17 +123,18 @@ impl Ledger {
         at: Duration,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let here: BTreeSet<&String> = present.iter().map(|guest| &guest.uuid).collect();
-        let gone: Vec<String> = self.guests.keys().filter(|uuid| !here.contains(uuid)).cloned().collect();
+        let here: BTreeSet<&str> = present.iter().map(|guest| &*guest.uuid).collect();
+        let gone: Vec<Arc<str>> =
+            self.guests.keys().filter(|uuid| !here.contains(&***uuid)).cloned().collect();
         gone.iter().for_each(|uuid| self.leave(uuid, &mut actions));
         for guest in present {
             let came = guest.cause.filter(|cause| strangers && announced.contains(cause));
             let state = if guest.runs { GuestState::Running } else { PAUSED };
-            match self.guests.get_mut(&guest.uuid) {
+            match self.guests.get_mut(&*guest.uuid) {
                 Some(known) if known.is_of(guest.id) => {
                     if known.id != guest.id {
                         known.id = guest.id;
-                        self.changed.insert(guest.uuid.clone());
+                        self.changed.insert(guest.uuid.as_str().into());
                     }
                     self.state(&guest.uuid, state, &mut actions);
                 }
@@ -219,30 +142,37 @@ impl Ledger {
                 _ => self.arrive(&guest.uuid, guest.id, came, state, &mut actions),
             }
             self.name(&guest.uuid, &guest.name);
+            // One that the last daemon knew is new to this one.
+            self.renewed.insert(guest.uuid.as_str().into());
             self.go_on(&guest.uuid, at, &mut actions);
         }
         actions
     }
 
-    /// The guest is called so.
-    pub fn name(&mut self, uuid: &str, name: &str) {
-        if let Some(guest) = self.guests.get_mut(uuid).filter(|guest| guest.name.as_deref() != Some(name)) {
-            guest.name = Some(name.into());
-            self.changed.insert(uuid.into());
-            self.revision += 1;
+    /// The guest is called so; returns the name as it is kept.
+    pub fn name(&mut self, uuid: &str, name: &str) -> Arc<str> {
+        let Some(guest) = self.guests.get_mut(uuid) else {
+            return name.into();
+        };
+        match &guest.name {
+            Some(known) if **known == *name => known.clone(),
+            _ => {
+                self.changed.insert(uuid.into());
+                self.renewed.insert(uuid.into());
+                guest.name.insert(name.into()).clone()
+            }
         }
     }
 
-    /// The guests: the name, or the UUID while that is not known, and whether it runs.
-    pub fn here(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.guests.iter().map(|(uuid, guest)| {
-            (guest.name.as_deref().unwrap_or(uuid), guest.life.state == GuestState::Running)
-        })
+    /// The name of a guest that is here, or its UUID while that is not known, and whether it runs.
+    pub fn here<'a>(&'a self, uuid: &'a str) -> Option<(&'a str, bool)> {
+        let guest = self.guests.get(uuid)?;
+        Some((guest.name.as_deref().unwrap_or(uuid), guest.life.state == GuestState::Running))
     }
 
-    /// Another number after each change of [`Ledger::here`].
-    pub fn revision(&self) -> u64 {
-        self.revision
+    /// The guests of which [`Ledger::here`] may have changed since the last call.
+    pub fn take_renewed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.renewed)
     }
 
     /// The result of the reading with this number at `at`; `None` if the guest could not be read. The next event of the
@@ -253,6 +183,7 @@ impl Ledger {
         if let Some(guest) = guest.filter(|guest| guest.life.reading == Some(reading)) {
             guest.life.reading = None;
             guest.life.is_unreadable = known.is_none();
+            let known = known.map(Vec::into_boxed_slice);
             if self.remembers {
                 guest.life.nics.clone_from(&known);
             }
@@ -280,7 +211,7 @@ impl Ledger {
             // It is announced when the guest resumes, which may already have happened.
             Ended::Paused => guest.life.has_begun &= !ended.of_all,
             Ended::Done => {
-                guest.plugged.remove(&*nic);
+                guest.plugged.remove(&nic);
                 guest.settle();
                 self.changed.insert(uuid.into());
             }
@@ -293,13 +224,13 @@ impl Ledger {
     /// its NICs, once, until it can be read.
     pub fn unanswered(&mut self, uuid: &str, reading: u64, nics: Vec<Nic>, at: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        let is_it = |guest: &&mut Guest| {
+        let is_it = |guest: &Guest| {
             let life = &guest.life;
             life.reading == Some(reading) && life.state == GuestState::Running && !life.is_provisional
         };
-        if let Some(guest) = self.guests.get_mut(uuid).filter(is_it) {
+        if let Some((uuid, guest)) = entry(&mut self.guests, uuid).filter(|(_, guest)| is_it(guest)) {
             let mut begin = Begin { uuid, last: &mut self.last, actions: &mut actions };
-            guest.announce_provisionally(nics, at, &mut begin);
+            guest.announce_provisionally(nics.into(), at, &mut begin);
         }
         actions
     }
@@ -309,7 +240,7 @@ impl Ledger {
         let mut actions = Vec::new();
         let is_read = |life: &Life| life.known.is_some() || life.reading.is_some() || life.nics.is_some();
         let read = self.guests.iter_mut().filter(|(_, guest)| is_read(&guest.life));
-        let read: Vec<String> = read
+        let read: Vec<Arc<str>> = read
             .map(|(uuid, guest)| {
                 (guest.life.known, guest.life.reading, guest.life.nics) = (None, None, None);
                 uuid.clone()
@@ -320,7 +251,7 @@ impl Ledger {
     }
 
     /// The guests that run.
-    pub fn running(&self) -> impl Iterator<Item = &String> {
+    pub fn running(&self) -> impl Iterator<Item = &Arc<str>> {
         let run = self.guests.iter().filter(|(_, guest)| guest.life.state == GuestState::Running);
         run.map(|(uuid, _)| uuid)
     }
@@ -330,7 +261,7 @@ impl Ledger {
         let is_pending = |guest: &Guest| {
             !guest.life.is_unreadable && (guest.pending.is_some() || !guest.plugged.is_empty())
         };
-        self.guests.values().any(is_pending)
+        self.guests.values().any(|guest| is_pending(guest))
     }
 
     /// The guest's state; one that is not known may run.
@@ -346,29 +277,6 @@ impl Ledger {
     /// The number of guests.
     pub(crate) fn len(&self) -> usize {
         self.guests.len()
-    }
-
-    /// The part that is kept for the next daemon has changed since [`Ledger::take_changed`].
-    pub fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
-    /// The guests of which it has.
-    pub fn take_changed(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// What is kept of a guest.
-    pub fn kept<'a>(&'a self, uuid: &'a str) -> Kept<'a> {
-        Kept { uuid: uuid.into(), guest: self.guests.get(uuid).map(Cow::Borrowed) }
-    }
-
-    /// A guest became this, after the rest of the ledger was kept.
-    pub fn restore(&mut self, Kept { uuid, guest }: Kept<'_>) {
-        match guest {
-            Some(guest) => drop(self.guests.insert(uuid.into_owned(), guest.into_owned())),
-            None => drop(self.guests.remove(&*uuid)),
-        }
     }
 
     /// A guest is here, perhaps in a new life; `pending` is why it must be announced.
@@ -391,16 +299,17 @@ impl Ledger {
         }
         self.leave(uuid, actions);
         let life = Life { state, ..Life::default() };
-        self.guests.insert(uuid.into(), Guest { id, pending, life, ..Guest::default() });
-        self.changed.insert(uuid.into());
-        self.revision += 1;
-        actions.push(Action::State { uuid: uuid.into(), state });
+        let uuid: Arc<str> = uuid.into();
+        self.guests.insert(uuid.clone(), Box::new(Guest { id, pending, life, ..Guest::default() }));
+        self.changed.insert(uuid.clone());
+        self.renewed.insert(uuid.clone());
+        actions.push(Action::State { uuid, state });
     }
 
     fn leave(&mut self, uuid: &str, actions: &mut Vec<Action>) {
         if let Some(guest) = self.guests.remove(uuid) {
             self.changed.insert(uuid.into());
-            self.revision += 1;
+            self.renewed.insert(uuid.into());
             actions.extend(guest.handed_over.then(|| Action::Tell { uuid: uuid.into(), word: Word::Left }));
             actions.push(Action::State { uuid: uuid.into(), state: LEFT });
         }
@@ -410,7 +319,7 @@ impl Ledger {
         if let Some(guest) = self.guests.get_mut(uuid) {
             guest.life.is_unreadable = false;
             if std::mem::replace(&mut guest.life.state, state) != state {
-                self.revision += 1;
+                self.renewed.insert(uuid.into());
                 actions.push(Action::State { uuid: uuid.into(), state });
             }
         }
@@ -443,9 +352,8 @@ impl Ledger {
             // It is announced with the other NICs.
             return;
         }
-        guest.plugged.insert(alias.into());
+        guest.plugged.insert(alias, cause, at);
         self.changed.insert(uuid.into());
-        guest.life.plugged_at.insert(alias.into(), (cause, at));
         guest.settle();
     }
 
@@ -453,9 +361,8 @@ impl Ledger {
     fn go_on(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
         self.go_on_early(uuid, now, actions);
         let remembers = self.remembers;
-        let is_wanted =
-            |guest: &&mut Guest| guest.is_anything_owed() || (remembers && guest.life.nics.is_none());
-        let Some(guest) = self.guests.get_mut(uuid).filter(is_wanted) else {
+        let is_wanted = |guest: &Guest| guest.is_anything_owed() || (remembers && guest.life.nics.is_none());
+        let Some((uuid, guest)) = entry(&mut self.guests, uuid).filter(|(_, guest)| is_wanted(guest)) else {
             return;
         };
         let runs = guest.life.state == GuestState::Running;
@@ -465,13 +372,22 @@ impl Ledger {
         }
         if let Some(known) = guest.life.known.take_if(|_| runs) {
             guest.announce(known, now, &mut Begin { uuid, last: &mut self.last, actions });
-            self.changed.insert(uuid.into());
+            self.changed.insert(uuid.clone());
         } else if guest.life.wants_reading() {
             self.last += 1;
             guest.life.reading = Some(self.last);
-            actions.push(Action::Read { uuid: uuid.into(), reading: self.last });
+            actions.push(Action::Read { uuid: uuid.clone(), reading: self.last });
         }
     }
+}
+
+/// A guest, and its UUID as it is kept.
+fn entry<'a>(
+    guests: &'a mut BTreeMap<Arc<str>, Box<Guest>>,
+    uuid: &str,
+) -> Option<(&'a Arc<str>, &'a mut Guest)> {
+    let (uuid, guest) = guests.range_mut::<str, _>((Included(uuid), Included(uuid))).next()?;
+    Some((uuid, guest))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use pnet_base::MacAddr;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub struct Target {
     /// Its networks in the domain's XML: the libvirt network, and the bridge or a macvtap's lower device.
     pub networks: Vec<String>,
     /// The VLAN that the domain's XML or the operator specifies.
-    pub vlan: Option<Vlan>,
+    pub vlan: Option<Box<Vlan>>,
     /// The cloud whose metadata shows that an agent configures the port.
     pub manager: Option<Manager>,
     /// The NIC's link is up in the domain's XML.
@@ -100,9 +101,9 @@ pub struct Plug {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainId {
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its UUID, as libvirt writes it.
-    pub uuid: String,
+    pub uuid: Arc<str>,
 }
 
 /// A NIC that the host cannot announce, and why.
@@ -258,7 +259,7 @@ fn target(
             socket: nic.socket.clone(),
         },
         networks: nic.network.iter().chain(&nic.bridge).cloned().collect(),
-        vlan: nic.vlan.clone(),
+        vlan: nic.vlan.clone().map(Box::new),
         manager: manager(domain, nic),
         link_up: !nic.link_down,
         addresses: nova.chain(permitted).chain(implied).map(|(ip, source)| Address { ip, source }).collect(),
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_break_a_line() {
-        let domain = DomainId { name: "web1\nERROR \u{1b}[31m".into(), uuid: String::new() };
+        let domain = DomainId { name: "web1\nERROR \u{1b}[31m".into(), uuid: "".into() };
         assert_eq!(subject(Some(&domain), Some("tap0"), None), "web1?ERROR ?[31m tap0");
     }
 

@@ -195,7 +195,7 @@ mod tests {
             UnderWay { vm, uuid: None, mac, cause, event: None, event_at, standing }
         };
         let report = |n: usize| {
-            let domain = Some(DomainId { name: name(n), uuid: String::new() });
+            let domain = Some(DomainId { name: name(n).into(), uuid: "".into() });
             let (device, reason) = (Some(name(n)), name(n));
             let nic = Unannounceable { domain, device, mac: None, reason, by_representor: None };
             Report { conditions: vec![tag.clone()], ..Report::refused(&nic, Cause::Migrated) }

@@ -184,8 +184,8 @@ impl Report {
     /// The same, with its other names; `error_code` is the kind of its error.
     pub fn named(self, error_code: Option<&str>) -> Report {
         let names = Names {
-            vm: self.domain.as_ref().map(|domain| domain.name.clone()),
-            uuid: self.domain.as_ref().map(|domain| domain.uuid.clone()),
+            vm: self.domain.as_ref().map(|domain| domain.name.to_string()),
+            uuid: self.domain.as_ref().map(|domain| domain.uuid.to_string()),
             event: Some(self.cause),
             departure_after_ms: self.evidence.left_host_after_ms,
             reply_after_ms: self.evidence.returned_after_ms,

@@ -132,7 +132,7 @@ impl Ended {
     pub(crate) fn is_of(&self, guest: &str) -> bool {
         let Report { domain, device, mac, .. } = &self.report;
         let is_domain =
-            domain.iter().any(|domain| domain.name == guest || domain.uuid.eq_ignore_ascii_case(guest));
+            domain.iter().any(|domain| *domain.name == *guest || domain.uuid.eq_ignore_ascii_case(guest));
         let is_mac = mac.is_some_and(|mac| mac.to_string().eq_ignore_ascii_case(guest));
         is_domain || is_mac || device.as_deref() == Some(guest)
     }

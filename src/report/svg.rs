@@ -156,7 +156,7 @@ impl Picture {
     /// Whose announcement it is, and when its event was.
     fn head(&mut self, report: &Report) {
         self.label = escaped(&format!("{}: {}", report.subject(), report.outcome.word()));
-        let name = report.domain.as_ref().map(|domain| domain.name.as_str());
+        let name = report.domain.as_ref().map(|domain| &*domain.name);
         let mac = report.mac.map(|mac| mac.to_string());
         let nic = [report.device.as_deref(), mac.as_deref()];
         let nic = nic.into_iter().flatten().collect::<Vec<_>>().join(" ");

@@ -209,7 +209,7 @@ mod tests {
 
     fn ended(outcome: Outcome, evidence: Evidence) -> Report {
         let nic = Unannounceable {
-            domain: Some(DomainId { name: "web1".into(), uuid: String::new() }),
+            domain: Some(DomainId { name: "web1".into(), uuid: "".into() }),
             device: None,
             mac: None,
             reason: String::new(),

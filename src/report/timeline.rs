@@ -52,7 +52,7 @@ mod tests {
     use crate::report::evidence::Evidence;
 
     fn report() -> Report {
-        let domain = DomainId { name: "web1".into(), uuid: String::new() };
+        let domain = DomainId { name: "web1".into(), uuid: "".into() };
         let nic = Unannounceable {
             domain: Some(domain),
             device: None,

@@ -42,7 +42,7 @@ pub(crate) fn words(unmet: &[Unmet]) -> String {
 
 /// The next command, with the names filled in; `None` where the condition names it or there is none.
 fn remedy(condition: &Condition, target: &Target, owner: Owner) -> Option<String> {
-    let vm = target.domain.as_ref().map(|domain| domain.name.as_str());
+    let vm = target.domain.as_ref().map(|domain| &*domain.name);
     let interface_id = target.plug.interface_id.as_deref();
     match condition {
         Condition::Paused(_) => vm.map(|vm| format!("virsh resume {vm}")),
@@ -93,7 +93,7 @@ mod tests {
 
     fn target() -> Target {
         let interface_id = Some("6f7d3c1a-1111".to_owned());
-        let domain = Some(DomainId { name: "web1".into(), uuid: String::new() });
+        let domain = Some(DomainId { name: "web1".into(), uuid: "".into() });
         let plug = Plug { interface_id, ..Plug::default() };
         Target { domain, ..Target::of_device(plug, MacAddr(2, 0, 0, 0, 0, 1)) }
     }

@@ -250,14 +250,15 @@ impl Run {
 
     /// Leaves the real clock in a dry run, so that no round is late.
     fn suppose_now(&mut self) {
-        if self.order.dry_run && self.supposed.is_none() {
+        if self.order.settings.dry_run && self.supposed.is_none() {
             self.supposed = self.machine.progress().ready_at;
         }
     }
 
     /// Starts watching the path of frames injected by `method`.
     fn watch_path(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
-        let (true, Some(method), Some(attachment)) = (self.order.proof.watch, method, &seen.attachment)
+        let (true, Some(method), Some(attachment)) =
+            (self.order.settings.proof.watch, method, &seen.attachment)
         else {
             return;
         };
@@ -396,12 +397,12 @@ impl Run {
             frames: self.tally,
             evidence: Evidence { lost_rounds: progress.lost, ..evidence },
             injector: self.way.as_ref().map(Way::method),
-            dry_run: order.dry_run,
+            dry_run: order.settings.dry_run,
             error: progress.error.clone().or(lost),
             event_at: Some(wall_clock::at(self.began)),
             ended_at: Some(wall_clock::now()),
             source_stopped_after_ms: order.source_stopped.map(|before| -millis(before)),
-            ..Report::new(&order.target, order.addresses.clone(), order.cause, seen, progress)
+            ..Report::new(&order.target, order.addresses.to_vec(), order.cause, seen, progress)
         };
         let notes = report.notes();
         Report { notes, ..report }.named(error_code(progress))

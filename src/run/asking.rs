@@ -47,7 +47,8 @@ impl Asking {
             let bridge = seen.attachment.as_ref().map(|attachment| attachment.bridge.clone());
             let segment = (bridge.unwrap_or_default(), seen.vlan);
             // If the link's limit is used up, the next round tries again.
-            if !to_all.is_empty() && (order.dry_run || host.solicitor.permits(segment, to_all.len())) {
+            if !to_all.is_empty() && (order.settings.dry_run || host.solicitor.permits(segment, to_all.len()))
+            {
                 self.solicitations.sent(since_first);
                 questions.extend(to_all);
             }

@@ -144,7 +144,7 @@ fn uncarried(ovs: &Ovs, hops: &[Hop], seen: &Assessment, vlan: Option<u16>) -> V
 pub(crate) fn way_of<'a>(host: &Host, seen: &'a Assessment, order: &Order, frame: &Frame) -> Cow<'a, WayOut> {
     let in_vlan = frame.vlan.and_then(|vlan| {
         let (links, ovs) = (&host.links.borrow(), &host.ovs.borrow().ovs);
-        attachment::resolve(&order.target.plug, Tag::Vlan(vlan), links, ovs, &order.uplinks).ok()
+        attachment::resolve(&order.target.plug, Tag::Vlan(vlan), links, ovs, &order.settings.uplinks).ok()
     });
     match (in_vlan, &seen.attachment) {
         (Some(attachment), _) => Cow::Owned(attachment.way),

@@ -45,7 +45,7 @@ impl GuestAsker {
     /// Asks for this NIC. `None`: libvirt does not have it. The sub-ports of a trunk are announced with their parent: a VLAN device of
     /// Linux follows its lower device.
     pub(crate) fn ask(&self, target: &Target) -> Option<Answer> {
-        let uuid = target.domain.as_ref()?.uuid.clone();
+        let uuid = target.domain.as_ref()?.uuid.to_string();
         let device = target.plug.device.clone();
         if device.as_deref().is_some_and(attachment::is_sub_ports) {
             return None;
@@ -54,6 +54,13 @@ impl GuestAsker {
         let answer = self.0(uuid, device.unwrap_or_else(|| target.mac.to_string()));
         let no_answer = |_| Err(LibvirtError::NoAnswer(ANSWER_TIMEOUT));
         Some(Box::pin(async move { timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(no_answer) }))
+    }
+}
+
+/// The same libvirt.
+impl PartialEq for GuestAsker {
+    fn eq(&self, other: &GuestAsker) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -36,6 +36,13 @@ impl LinkQuery {
     }
 }
 
+/// The same libvirt.
+impl PartialEq for LinkQuery {
+    fn eq(&self, other: &LinkQuery) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl fmt::Debug for LinkQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LinkQuery")

@@ -18,6 +18,7 @@ pub(crate) mod pacer;
 pub(crate) mod ports;
 pub(crate) mod routed;
 pub(crate) mod sent_frames;
+pub(crate) mod settings;
 mod showing;
 pub(crate) mod signals;
 pub(crate) mod slots;

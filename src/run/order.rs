@@ -4,12 +4,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::announcement::frame::{self, Frame, Kind, Style};
-use crate::announcement::injection::Method;
+use crate::announcement::frame::{self, Frame};
 use crate::announcement::question::{self, Question};
-use crate::announcement::schedule::Schedule;
-use crate::announcement::uplink;
-use crate::config::{Ask, Config, ProofTable};
+use crate::config::{Ask, Config};
 use crate::guest::GuestState;
 use crate::guest::address::{Address, Source, believed};
 use crate::guest::domain::Vlan;
@@ -20,24 +17,12 @@ use crate::host::pcap::Pcap;
 use crate::path::attachment::Kind as Plugged;
 use crate::path::owner::Owner;
 use crate::path::readiness::{Assessment, Facts, assess};
-use crate::path::uplinks::Uplinks;
-use crate::run::guest_asker::GuestAsker;
 use crate::run::host::Host;
-use crate::run::link_query::LinkQuery;
+use crate::run::settings::Settings;
 
 /// So many VLANs of a trunk without a native VLAN are announced, in so many rounds: each costs a frame.
 pub(super) const MAX_TRUNK_VLANS: usize = 64;
 const MAX_TRUNK_ROUNDS: u32 = 3;
-/// At once, and once more if the guest does not run yet: the first round may be lost, and the usual ones follow.
-const EARLY_SCHEDULE: Schedule = Schedule {
-    count: 2,
-    interval: Duration::from_millis(50),
-    backoff: 1.0,
-    max_interval: Duration::from_millis(50),
-};
-/// Longer than any switch-over: a guest that stays paused is given up.
-const EARLY_WAIT: Duration = Duration::from_secs(60);
-
 /// One announcement: what is announced, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
@@ -46,43 +31,21 @@ pub(crate) struct Order {
     /// The NIC.
     pub target: Arc<Target>,
     /// The trusted addresses.
-    pub addresses: Vec<Address>,
+    pub addresses: Box<[Address]>,
     /// The gateways known beforehand.
-    pub gateways: Vec<Gateway>,
+    pub gateways: Box<[Gateway]>,
     /// Gateways may be guessed.
     pub guess: bool,
-    /// All IPv6 routers are asked, too.
-    pub router_solicitation: bool,
     /// How often the guest is queried for its multicast groups.
     pub queries: u32,
-    /// The settings of the frames.
-    pub style: Style,
-    /// When the rounds are sent.
-    pub schedule: Schedule,
-    /// How the departure of frames is observed.
-    pub proof: ProofTable,
-    /// How long the port may take to become ready; if it is endless, before that is warned of.
-    pub wait: Duration,
     /// The owner of the port according to the configuration.
     pub in_charge: Option<Owner>,
     /// No agent sets a VLAN on the port, according to the configuration.
     pub untagged: bool,
-    /// The devices by which frames leave the host, according to the configuration.
-    pub uplinks: Uplinks,
-    /// The injection method according to the configuration.
-    pub inject: Option<Method>,
-    /// Lost frames are sent again for as long as the guest is here.
-    pub endless: bool,
-    /// Tells whether the guest's link is up by now.
-    pub link_query: Option<LinkQuery>,
-    /// Has the guest announce itself.
-    pub ask_guest: Option<GuestAsker>,
-    /// The guest does not run here yet, and is announced all the same: its source has stopped it.
-    pub early: bool,
     /// How long before the event the source was heard to have stopped the guest, if it was.
     pub source_stopped: Option<Duration>,
-    /// Send no frame, and do not wait between rounds.
-    pub dry_run: bool,
+    /// How.
+    pub settings: Arc<Settings>,
     /// A capture file that gets every sent frame.
     pub pcap: Option<Arc<Mutex<Pcap>>>,
 }
@@ -103,11 +66,9 @@ impl Order {
         let candidates = named.chain(target.addresses.iter().copied());
         let mut addresses = believed(candidates, &config.addresses.sources);
         addresses.retain(|address| config.permits(&target, address.ip));
-        // Thousands may wait.
-        addresses.shrink_to_fit();
         let vlan = vlan.or_else(|| config.overrides(&target).find_map(|o| o.vlan));
         if let Some(vlan) = vlan {
-            Arc::make_mut(&mut target).vlan = Some(Vlan { tags: vec![vlan], ..Vlan::default() });
+            Arc::make_mut(&mut target).vlan = Some(Box::new(Vlan { tags: vec![vlan], ..Vlan::default() }));
         }
         if is_tagged_only(&target) {
             // In which of the trunk's VLANs an address is, nothing says.
@@ -115,63 +76,52 @@ impl Order {
         }
         let ips: Vec<IpAddr> = addresses.iter().map(|address| address.ip).collect();
         let gateways = config.gateways(&target, &ips).into_iter().chain(target.gateways.iter().copied());
-        let style = config.style(&target);
-        // Checked when the configuration was settled.
-        let mut schedule = config.schedule().unwrap_or_default();
+        let mut settings = Settings::new(config, &target);
         if is_tagged_only(&target) {
-            schedule.count = schedule.count.min(MAX_TRUNK_ROUNDS);
+            settings.schedule.count = settings.schedule.count.min(MAX_TRUNK_ROUNDS);
         }
         Order {
             cause: Cause::Asked,
             gateways: gateways.collect(),
             guess: config.ask(&target) == Ask::Guess,
-            // A routing guest is itself asked for advertisements.
-            router_solicitation: config.frames.router_solicitation && !style.router,
             // A guest that routes may be the querier of other segments.
-            queries: if style.router { 0 } else { config.queries(&target) },
-            style,
+            queries: if settings.style.router { 0 } else { config.queries(&target) },
             in_charge: config.in_charge(&target),
             untagged: config.untagged(&target),
-            schedule,
-            proof: config.proof,
-            wait: config.ports.wait,
-            uplinks: config.path.uplinks.clone(),
-            inject: config.ports.inject,
-            endless: false,
-            link_query: None,
-            ask_guest: None,
-            early: false,
             source_stopped: None,
-            dry_run: false,
+            settings: Arc::new(settings),
             pcap: None,
-            addresses,
+            addresses: addresses.into(),
             target,
         }
     }
 
+    /// The same with other settings.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Settings)) -> Order {
+        self.change(change);
+        self
+    }
+
+    /// Changes its settings.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(Arc::make_mut(&mut self.settings));
+    }
+
     /// The same for a guest that has stopped at its source and does not run here yet: its traffic comes here and waits in its
-    /// tap. What would be answered, or would ask for an answer, is left out.
-    pub(crate) fn before_it_runs(mut self) -> Order {
-        self.style.send.retain(|kind| Kind::ANNOUNCEMENTS.contains(kind));
-        Order {
-            cause: Cause::Handover,
-            early: true,
-            endless: false,
-            // It hears none, and answers none before it runs.
-            queries: 0,
-            router_solicitation: false,
-            link_query: None,
-            proof: ProofTable { more_rounds: 0, ..self.proof },
-            schedule: EARLY_SCHEDULE,
-            wait: EARLY_WAIT,
-            ..self
-        }
+    /// tap. It hears no query, and answers none before it runs.
+    pub(crate) fn before_it_runs(self) -> Order {
+        Order { cause: Cause::Handover, queries: 0, ..self }.with(Settings::before_it_runs)
+    }
+
+    /// The same for a change of an uplink, which moves no guest to another host: one query at most.
+    pub(crate) fn after_uplink_change(self) -> Order {
+        Order { queries: self.queries.min(1), ..self }.with(Settings::after_uplink_change)
     }
 
     /// Why this port is not announced before its guest runs, if it is ordered to be and must not.
     pub(crate) fn why_not_early(&self, seen: &Assessment) -> Option<&'static str> {
         let kind = seen.attachment.as_ref().map(|attachment| attachment.kind);
-        match (self.early, seen.in_charge.0, kind) {
+        match (self.settings.early, seen.in_charge.0, kind) {
             (false, ..) => None,
             // OVN delivers to both hosts until the guest runs, and a RARP would activate the port before.
             (true, Owner::Ovn, _) => Some("OVN itself delivers to both hosts of a migration"),
@@ -183,21 +133,10 @@ impl Order {
         }
     }
 
-    /// The same for a change of an uplink, which moves no guest to another host: a few rounds, one query and no question.
-    pub(crate) fn after_uplink_change(mut self) -> Order {
-        self.schedule = uplink::schedule();
-        self.style.send.retain(|kind| Kind::ANNOUNCEMENTS.contains(kind));
-        self.queries = self.queries.min(1);
-        self.ask_guest = None;
-        self.router_solicitation = false;
-        self.proof.more_rounds = 0;
-        self
-    }
-
     /// The same with additional gateways from the command line.
     pub(crate) fn asking(mut self, gateways: &[IpAddr]) -> Order {
         let named = gateways.iter().map(|ip| Gateway::of_all(*ip, gateway::Source::Operator));
-        self.gateways.splice(..0, named);
+        self.gateways = named.chain(self.gateways).collect();
         self
     }
 
@@ -209,14 +148,14 @@ impl Order {
     /// The announcements of each round.
     pub(crate) fn round(&self) -> Vec<Frame> {
         match self.is_tagged_only() {
-            true => frame::tagged_round(self.target.mac, &self.tags(), &self.style),
-            false => frame::round(self.target.mac, &self.ips(), &self.style),
+            true => frame::tagged_round(self.target.mac, &self.tags(), &self.settings.style),
+            false => frame::round(self.target.mac, &self.ips(), &self.settings.style),
         }
     }
 
     /// The VLANs in which a trunk without a native VLAN is announced; of every other port, none.
     pub(crate) fn tags(&self) -> Vec<u16> {
-        let mut vlans = self.target.vlan.as_ref().and_then(Vlan::tagged_only).unwrap_or_default();
+        let mut vlans = self.target.vlan.as_deref().and_then(Vlan::tagged_only).unwrap_or_default();
         vlans.truncate(MAX_TRUNK_VLANS);
         vlans
     }
@@ -224,7 +163,7 @@ impl Order {
     /// The questions of each round; `here` are the gateways found on this host.
     pub(crate) fn questions(&self, here: &[Gateway]) -> Vec<Question> {
         let known = [&self.gateways[..], here].concat();
-        self.asked_by_claimed(question::questions(&self.ips(), &known, self.guess, &self.style.send))
+        self.asked_by_claimed(question::questions(&self.ips(), &known, self.guess, &self.settings.style.send))
     }
 
     /// Without the questions whose sender is only implied by the MAC address: many guests have another link-local address
@@ -238,8 +177,8 @@ impl Order {
 
     /// The questions of a round in which all routers are asked.
     pub(crate) fn to_all_routers(&self) -> Vec<Question> {
-        match self.router_solicitation {
-            true => self.asked_by_claimed(question::to_all_routers(&self.ips(), &self.style.send)),
+        match self.settings.router_solicitation {
+            true => self.asked_by_claimed(question::to_all_routers(&self.ips(), &self.settings.style.send)),
             false => Vec::new(),
         }
     }
@@ -260,7 +199,7 @@ impl Order {
             guest,
             in_charge: self.in_charge,
             untagged: self.untagged,
-            uplinks: &self.uplinks,
+            uplinks: &self.settings.uplinks,
         };
         assess(&self.target, &facts)
     }
@@ -277,17 +216,21 @@ mod tests {
     use super::*;
     use crate::guest::address::implied;
     use crate::guest::target::Plug;
+    use crate::run::guest_asker::GuestAsker;
 
     #[test]
     fn before_the_guest_runs_it_is_announced_and_nothing_is_asked() {
         let mac = MacAddr(0x52, 0x54, 0, 0, 0, 1);
         let ips: [IpAddr; 2] = ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()];
-        let order = Order::new(Target::of_device(Plug::default(), mac), &Config::default(), &ips, None);
+        let asker = GuestAsker::new(|_, _| Box::pin(std::future::pending()));
+        let order = Order::new(Target::of_device(Plug::default(), mac), &Config::default(), &ips, None)
+            .with(|settings| settings.ask_guest = Some(asker));
         let here = [Gateway::of_all("192.0.2.1".parse().unwrap(), gateway::Source::Operator)];
         let asked = |order: &Order| [order.questions(&here).len(), order.queries as usize];
         assert!(!asked(&order).contains(&0));
         let early = order.clone().before_it_runs();
         assert_eq!(asked(&early), [0, 0]);
+        assert!(early.settings.ask_guest.is_none());
         assert_eq!(early.round().len(), order.round().len());
     }
 
@@ -297,8 +240,10 @@ mod tests {
         let named: IpAddr = "2001:db8::10".parse().unwrap();
         let mut order =
             Order::new(Target::of_device(Plug::default(), mac), &Config::default(), &[named], None);
-        order.router_solicitation = true;
-        order.addresses.push(Address { ip: implied(mac).into(), source: Source::Implied });
+        let addresses =
+            [&order.addresses[..], &[Address { ip: implied(mac).into(), source: Source::Implied }]];
+        order.addresses = addresses.concat().into();
+        let order = order.with(|settings| settings.router_solicitation = true);
         let here = [Gateway::of_all("fe80::1".parse().unwrap(), gateway::Source::Operator)];
         let questions = [order.questions(&here), order.to_all_routers()].concat();
         assert!(

@@ -46,7 +46,7 @@ impl Shown {
             self.has_waited = true;
             lines.push(format!("{cause}waiting: {words}{left}"));
         }
-        if view.order.dry_run {
+        if view.order.settings.dry_run {
             return lines;
         }
         if rounds > 0 && !had(&|last| last.rounds > 0) {
@@ -73,8 +73,9 @@ impl Shown {
         };
         let how = view.departure.as_ref().map_or("was sent".to_owned(), ToString::to_string);
         let first = ms(progress.first_frame_at);
-        let offsets = view.order.schedule.offsets();
-        let more = match (view.order.schedule.count.saturating_sub(progress.rounds), offsets.last()) {
+        let offsets = view.order.settings.schedule.offsets();
+        let more = match (view.order.settings.schedule.count.saturating_sub(progress.rounds), offsets.last())
+        {
             (0, _) | (_, None) => String::new(),
             (more, Some(last)) => {
                 format!("; {more} more {} within {last:?}", if more == 1 { "round" } else { "rounds" })
@@ -89,8 +90,7 @@ impl Shown {
             return;
         }
         let target = &view.order.target;
-        let (domain, device) =
-            (target.domain.as_ref().map(|domain| domain.name.as_str()), view.seen.device(target));
+        let (domain, device) = (target.domain.as_ref().map(|domain| &*domain.name), view.seen.device(target));
         let (mac, subject) = (target.mac.to_string(), target.subject(device.clone()));
         tracing::info!(target: WAITING, domain, vm = domain, device, mac, "{subject}: {words}");
     }

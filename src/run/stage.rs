@@ -19,7 +19,7 @@ use crate::report::unmet::Unmet;
 #[derive(Debug)]
 pub(super) struct Stage {
     /// The host's end of the NIC, where it was found.
-    device: Option<String>,
+    device: Option<Box<str>>,
     owner: Owner,
     pub(super) unmet: Arc<[Condition]>,
     condition: Option<&'static str>,
@@ -29,7 +29,7 @@ pub(super) struct Stage {
     until: Option<SystemTime>,
     pub(super) rounds: u32,
     pub(super) lost: u32,
-    pub(super) why: Option<String>,
+    pub(super) why: Option<Box<str>>,
 }
 
 /// An announcement at one moment.
@@ -64,7 +64,7 @@ impl Stage {
         // Mostly they are the same, and thousands may wait.
         let is_noted = *progress.unmet == *view.seen.unmet;
         Stage {
-            device: view.seen.attachment.as_ref().map(|attachment| attachment.entry.name.clone()),
+            device: view.seen.attachment.as_ref().map(|attachment| attachment.entry.name.as_str().into()),
             owner: view.seen.in_charge.0,
             unmet: if is_noted { progress.unmet.clone() } else { view.seen.unmet.as_slice().into() },
             condition: view.condition,
@@ -73,7 +73,7 @@ impl Stage {
             until: view.machine.deadline().map(moment),
             rounds: progress.rounds,
             lost: progress.lost,
-            why: view.why.map(str::to_owned),
+            why: view.why.map(Into::into),
         }
     }
 
@@ -98,16 +98,16 @@ impl Stage {
     /// In words.
     pub(super) fn standing(&self, order: &Order) -> Standing {
         Standing {
-            device: self.device.clone().or_else(|| order.target.plug.device.clone()),
+            device: self.device.as_deref().map(str::to_owned).or_else(|| order.target.plug.device.clone()),
             ready: self.is_ready,
             condition: self.condition.map(str::to_owned),
             unmet: Unmet::all(&self.unmet, &order.target, self.owner),
             since: Some(wall_clock::text(self.since)),
             until: self.until.map(wall_clock::text),
             round: self.rounds,
-            rounds: order.schedule.count,
+            rounds: order.settings.schedule.count,
             lost: self.lost,
-            why: self.why.clone(),
+            why: self.why.as_deref().map(str::to_owned),
         }
     }
 }

@@ -115,7 +115,7 @@ fn advise(target: &Target, unmatched: &str, config: &Config) {
             target.mac
         );
     }
-    let vlans = target.vlan.as_ref().and_then(Vlan::tagged_only).unwrap_or_default();
+    let vlans = target.vlan.as_deref().and_then(Vlan::tagged_only).unwrap_or_default();
     if let Some(beyond) = vlans.get(MAX_TRUNK_VLANS..).filter(|beyond| !beyond.is_empty()) {
         let beyond: Vec<String> = beyond.iter().map(u16::to_string).collect();
         tracing::warn!(

@@ -31,7 +31,7 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// For an event at `began`.
     pub(crate) fn new(host: &Host, signals: Signals, began: Instant) -> Waiting {
-        let interest = host.interests.begin(&signals.order().uplinks, signals.woken_by_host());
+        let interest = host.interests.begin(&signals.order().settings.uplinks, signals.woken_by_host());
         Waiting { signals, began, interest, shown: Shown::default(), runs_at: None, is_warned_of: false }
     }
 
@@ -76,9 +76,10 @@ impl Waiting {
 
     /// Its state machine, which has waited until now.
     pub(super) fn machine(&self, order: &Order) -> Announcement {
-        Announcement::new(order.schedule.clone(), order.wait)
-            .insisting(order.proof.more_rounds)
-            .endless(order.endless)
+        let settings = &order.settings;
+        Announcement::new(settings.schedule.clone(), settings.wait)
+            .insisting(settings.proof.more_rounds)
+            .endless(settings.endless)
             .having_waited(self.runs_at, self.is_warned_of)
     }
 }
@@ -88,19 +89,19 @@ fn may_wait(order: &Order, seen: &Assessment) -> bool {
     let is_asked_about =
         |unmet: &Condition| matches!(unmet, Condition::GuestLinkDown | Condition::NotPlugged { .. });
     let is_nowhere = seen.attachment.is_none() && !seen.has_left() && !seen.unmet.iter().any(is_asked_about);
-    is_nowhere && !order.early && !order.dry_run && !order.round().is_empty()
+    is_nowhere && !order.settings.early && !order.settings.dry_run && !order.round().is_empty()
 }
 
 /// Warns of a port that has not been ready for long.
 pub(super) fn warn_of_wait(order: &Order, seen: &Assessment) {
     let why = unmet::words(&Unmet::all(&seen.unmet, &order.target, seen.in_charge.0));
-    warn_of(order, &format!("{why}; still waiting after {:?}", order.wait));
+    warn_of(order, &format!("{why}; still waiting after {:?}", order.settings.wait));
 }
 
 /// Warns of what keeps a NIC from being announced.
 pub(super) fn warn_of(order: &Order, why: &str) {
     let target = &order.target;
-    let domain = target.domain.as_ref().map(|domain| domain.name.as_str());
+    let domain = target.domain.as_ref().map(|domain| &*domain.name);
     let (device, mac) = (target.plug.device.as_deref(), target.mac.to_string());
     let subject = target.subject(target.plug.device.clone());
     tracing::warn!(domain, vm = domain, device, mac, "{subject}: not announced yet: {why}");

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use announced::for_tests::GuestState;
 use announced::for_tests::attachment::{Attachment, Kind};
-use announced::for_tests::domain::Vlan;
 use announced::for_tests::jsonrpc::Connection;
 use announced::for_tests::link::{Bridge, BridgePort, Link, Links, PortState};
 use announced::for_tests::ovs::{Ovs, Port};
@@ -170,7 +169,7 @@ fn a_vlan_that_cannot_be_read_is_still_waited_for() {
     rows::apply(&mut ovs, &listing(), Duration::ZERO);
     ovs.ports.values_mut().for_each(|port| port.tag = None);
     for target in targets() {
-        let target = Target { vlan: Some(Vlan::default()), ..target };
+        let target = Target { vlan: Some(Box::default()), ..target };
         for owner in [Owner::Neutron, Owner::Vlan] {
             let seen = look(&target, &ovs, Some(owner));
             assert!(!seen.is_ready(), "{owner} owns {:?}", seen.attachment);

@@ -219,7 +219,7 @@ mod tests {
     use crate::report::Report;
 
     pub(in crate::cli::status) fn ended(name: &str, outcome: Outcome) -> Ended {
-        let domain = DomainId { name: name.into(), uuid: String::new() };
+        let domain = DomainId { name: name.into(), uuid: "".into() };
         let nic = Unannounceable {
             domain: Some(domain),
             device: Some("tap0".into()),

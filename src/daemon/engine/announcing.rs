@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::Instant;
 
-use super::{Engine, Run, Running};
+use super::{Engine, Running};
 use crate::announcement::progress::Outcome;
+use crate::daemon::connection::Connection;
 use crate::daemon::reading::patiently;
 use crate::guest::event::Cause;
 use crate::guest::ledger::{Action, Ended};
@@ -17,22 +18,22 @@ use crate::guest::{GuestState, Known};
 use crate::report::Report;
 use crate::run::announcer;
 use crate::run::order::Order;
-use crate::run::signals::{Signals, Stop};
+use crate::run::signals::{Number, Signals, Stop};
 use crate::run::{pacer, targets};
 
 /// The result of reading a guest: the connection, the guest, the number of the reading.
-pub(super) type Read = (usize, String, u64, Result<Known, String>);
+pub(super) type Read = (usize, Arc<str>, u64, Result<Known, String>);
 
 /// libvirt has not answered: the connection, the guest, the reading, and whether the guest runs.
-pub(super) type Silence = (usize, String, u64, bool);
+pub(super) type Silence = (usize, Arc<str>, u64, bool);
 
 /// A libvirt that takes longer to describe a guest that runs is not waited for: a post-copy migration may hold it up for seconds.
 const UNANSWERED: Duration = Duration::from_millis(300);
 
 /// An announcement that begins.
 pub(super) struct Start {
-    pub run: Run,
-    pub uuid: String,
+    pub run: Number,
+    pub uuid: Arc<str>,
     pub order: Arc<Order>,
     /// When its event was.
     pub at: Instant,
@@ -50,18 +51,18 @@ impl Engine {
                 Action::Announce { uuid, run, target, cause, at, source_stopped } => {
                     let stopped = source_stopped.map(|stopped| at.saturating_sub(stopped));
                     let at = self.epoch + at;
-                    self.announce(Run { connection, number: run }, uuid, *target, (cause, at), stopped);
+                    self.announce(Number::new(connection, run), uuid, *target, (cause, at), stopped);
                 }
                 Action::Early { uuid, run, target, at } => {
                     let at = self.epoch + at;
-                    self.announce_early(Run { connection, number: run }, uuid, *target, at);
+                    self.announce_early(Number::new(connection, run), uuid, *target, at);
                 }
                 Action::EndEarly { run, runs_here } => {
-                    self.end_early(Run { connection, number: run }, runs_here);
+                    self.end_early(Number::new(connection, run), runs_here);
                 }
                 Action::Tell { uuid, word } => self.words.push((uuid, word)),
                 Action::Supersede(number) => {
-                    if let Some(old) = self.take_running(Run { connection, number }) {
+                    if let Some(old) = self.take_running(Number::new(connection, number)) {
                         old.signals.stop(Stop::Superseded);
                     }
                 }
@@ -71,7 +72,7 @@ impl Engine {
         self.changed |= self.connections[connection].ledger.has_changed();
     }
 
-    fn note_state(&mut self, connection: usize, uuid: String, state: GuestState) {
+    fn note_state(&mut self, connection: usize, uuid: Arc<str>, state: GuestState) {
         let has_left = matches!(state, GuestState::Left(_));
         for run in self.runs_of(connection, &uuid) {
             // Of one before the guest runs, it counts only whether it leaves.
@@ -92,29 +93,30 @@ impl Engine {
     }
 
     /// The announcements under way of a guest.
-    pub(super) fn runs_of(&self, connection: usize, uuid: &str) -> Vec<Run> {
+    pub(super) fn runs_of(&self, connection: usize, uuid: &str) -> Vec<Number> {
+        let (first, end) = (Number::new(connection, 0), Number::new(connection + 1, 0));
         let uuid: Arc<str> = uuid.into();
-        let its = self.by_guest.range((connection, uuid.clone(), 0)..=(connection, uuid, u64::MAX));
-        its.map(|(connection, _, number)| Run { connection: *connection, number: *number }).collect()
+        let its = self.by_guest.range((uuid.clone(), first)..(uuid, end));
+        its.map(|(_, run)| *run).collect()
     }
 
     /// The state of a guest that is read.
     pub(super) fn state_of(&mut self, connection: usize, uuid: &str) -> watch::Receiver<GuestState> {
         let now = self.connections[connection].ledger.state_of(uuid);
-        let sender = self.states.entry((connection, uuid.to_owned()));
+        let sender = self.states.entry((connection, uuid.into()));
         sender.or_insert_with(|| watch::channel(now).0).subscribe()
     }
 
     /// A reading of the guest has ended.
     pub(super) fn was_read(&mut self, connection: usize, uuid: &str) {
-        let reading = (connection, uuid.to_owned());
+        let reading = (connection, uuid.into());
         if self.states.get(&reading).is_some_and(watch::Sender::is_closed) {
             self.states.remove(&reading);
         }
     }
 
     /// Reads a guest's XML, which may take libvirt a while.
-    fn start_reading(&mut self, number: usize, uuid: String, reading: u64) {
+    fn start_reading(&mut self, number: usize, uuid: Arc<str>, reading: u64) {
         let state = self.state_of(number, &uuid);
         let (mut running, silent) = (state.clone(), uuid.clone());
         self.silences.spawn(async move {
@@ -156,7 +158,7 @@ impl Engine {
         self.was_read(number, &uuid);
         let ledger = &mut self.connections[number].ledger;
         match &known {
-            Ok(known) => ledger.name(&uuid, &known.domain.name),
+            Ok(_) => {}
             // A guest that has left in the meantime needs no announcement.
             Err(why) if !ledger.knows(&uuid) => tracing::debug!("cannot read the VM {uuid}: {why}"),
             Err(why) => tracing::warn!(
@@ -165,45 +167,43 @@ impl Engine {
         }
         // The hook has no next connection.
         self.given_up = known.is_err();
-        let nics = known.ok().map(|known| targets::of(known, &self.config, &self.host.ovs.borrow().ovs));
+        let nics = known.ok().map(|mut known| {
+            // The texts are kept once.
+            (known.domain.name, known.domain.uuid) = (ledger.name(&uuid, &known.domain.name), uuid.clone());
+            targets::of(known, &self.config, &self.host.ovs.borrow().ovs)
+        });
         let actions = ledger.read(&uuid, reading, nics, self.epoch.elapsed());
         self.act(number, actions);
     }
 
     /// What the configuration makes of an announcement for `cause`.
-    pub(super) fn order(
-        &self,
-        connection: usize,
-        target: impl Into<Arc<Target>>,
-        cause: Cause,
-    ) -> Arc<Order> {
-        let target = target.into();
-        let endless = self.only.is_none();
-        let link_query = Some(self.connections[connection].link_query.clone());
-        let order = Order::new(target, &self.config, &[], None);
-        if cause == Cause::Handover {
-            return Arc::new(order.before_it_runs());
-        }
-        let asker = self.connections[connection].asker.clone().filter(|_| self.config.libvirt.ask_guest);
-        let order = Order { cause, endless, link_query, ask_guest: asker, ..order };
-        Arc::new(if cause == Cause::Uplink { order.after_uplink_change() } else { order })
+    pub(super) fn order(&mut self, connection: usize, target: impl Into<Arc<Target>>, cause: Cause) -> Order {
+        let Connection { link_query, asker, .. } = &self.connections[connection];
+        let order = Order::new(target, &self.config, &[], None).with(|settings| {
+            settings.endless = self.only.is_none();
+            settings.link_query = Some(link_query.clone());
+            settings.ask_guest = asker.clone().filter(|_| self.config.libvirt.ask_guest);
+        });
+        let order = match cause {
+            Cause::Handover => order.before_it_runs(),
+            Cause::Uplink => Order { cause, ..order }.after_uplink_change(),
+            _ => Order { cause, ..order },
+        };
+        Order { settings: self.settings.share(order.settings), ..order }
     }
 
     /// Announces a NIC for a cause at its time; `stopped` so long before that, its source had stopped the guest.
     fn announce(
         &mut self,
-        run: Run,
-        uuid: String,
+        run: Number,
+        uuid: Arc<str>,
         target: Target,
         (cause, at): (Cause, Instant),
         stopped: Option<Duration>,
     ) {
-        let order = self.order(run.connection, target, cause);
-        let order = match stopped {
-            Some(_) => Arc::new(Order { source_stopped: stopped, ..Order::clone(&order) }),
-            None => order,
-        };
-        let guest = self.connections[run.connection].ledger.state_of(&uuid);
+        let order = self.order(run.connection(), target, cause);
+        let order = Arc::new(Order { source_stopped: stopped, ..order });
+        let guest = self.connections[run.connection()].ledger.state_of(&uuid);
         self.start(Start { run, uuid, order, at, guest });
     }
 
@@ -212,15 +212,14 @@ impl Engine {
         let signals = Signals::new(order.clone(), guest, at);
         let jitter = match order.cause {
             Cause::Handover => Duration::ZERO,
-            Cause::Uplink => self.wait_for_uplink(run.connection, &uuid, mac),
+            Cause::Uplink => self.wait_for_uplink(run.connection(), &uuid, mac),
             _ => pacer::jitter(mac, jitter),
         };
         // That delay is not one of the port or the network.
         let at = if order.cause == Cause::Uplink { Instant::now() + jitter } else { at };
-        self.publisher.begun((run.connection, run.number), signals.clone());
-        let uuid: Arc<str> = uuid.into();
-        self.by_guest.insert((run.connection, uuid.clone(), run.number));
-        let running = Running { uuid, signals: signals.clone(), task: None, then_uplink: None };
+        self.publisher.begun(run, signals.clone());
+        self.by_guest.insert((uuid.clone(), run));
+        let running = Running { uuid, signals: signals.clone(), task: None };
         self.running.insert(run, running);
         if jitter.is_zero() {
             return self.begin(run, signals, at);
@@ -234,14 +233,15 @@ impl Engine {
     }
 
     /// The announcement is not under way any more.
-    fn take_running(&mut self, run: Run) -> Option<Running> {
-        self.publisher.over((run.connection, run.number));
+    fn take_running(&mut self, run: Number) -> Option<Running> {
+        self.publisher.over(run);
+        self.then_uplink.remove(&run);
         let running = self.running.remove(&run)?;
-        self.by_guest.remove(&(run.connection, running.uuid.clone(), run.number));
+        self.by_guest.remove(&(running.uuid.clone(), run));
         Some(running)
     }
 
-    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Run, Box<Report>)), task::JoinError>) {
+    pub(super) fn ended(&mut self, ended: Result<(task::Id, (Number, Box<Report>)), task::JoinError>) {
         let (run, how) = match ended {
             Ok((_, (run, report))) => {
                 self.publisher.finished(&report);
@@ -265,12 +265,13 @@ impl Engine {
             }
         };
         // A superseded announcement, or one whose guest has left, has no consequences.
-        if let Some(Running { uuid, then_uplink, .. }) = self.take_running(run) {
+        let then_uplink = self.then_uplink.remove(&run);
+        if let Some(Running { uuid, .. }) = self.take_running(run) {
             let now = self.epoch.elapsed();
-            let actions = self.connections[run.connection].ledger.ended(&uuid, run.number, how, now);
-            self.act(run.connection, actions);
+            let actions = self.connections[run.connection()].ledger.ended(&uuid, run.in_ledger(), how, now);
+            self.act(run.connection(), actions);
             if let (Some(name), Ended::Done) = (then_uplink, how) {
-                self.touched(run.connection, &uuid, Cause::Uplink, name);
+                self.touched(run.connection(), &uuid, Cause::Uplink, name);
             }
         }
     }

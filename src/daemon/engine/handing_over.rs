@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Engine, Run, announcing::Start};
+use super::{Engine, announcing::Start};
 use crate::announcement::handover::{Kind, Notice, Uuid};
 use crate::announcement::progress::Outcome;
 use crate::daemon::peers::Peers;
@@ -15,7 +16,7 @@ use crate::guest::ledger::handover::{Heed, Word};
 use crate::guest::target::Target;
 use crate::report::Report;
 use crate::report::handed_over::{HandedOver, HandoverNote};
-use crate::run::signals::Stop;
+use crate::run::signals::{Number, Stop};
 use crate::run::wall_clock;
 
 /// What comes from the peers; never anything without peers.
@@ -58,9 +59,9 @@ impl Engine {
                 Word::Left => (Kind::Left, HandedOver::Left, "it has left"),
             };
             peers.tell(kind, guest);
-            tracing::info!(uuid, handover = kind.word(), "the VM {uuid}: {words}");
+            tracing::info!(uuid = &*uuid, handover = kind.word(), "the VM {uuid}: {words}");
             self.publisher.handed_over(outcome);
-            self.note(uuid, kind, None);
+            self.note(uuid.to_string(), kind, None);
         }
     }
 
@@ -107,13 +108,13 @@ impl Engine {
     }
 
     /// Announces a guest that does not run here yet, for as long as it does not.
-    pub(super) fn announce_early(&mut self, run: Run, uuid: String, target: Target, at: Instant) {
-        let order = self.order(run.connection, target, Cause::Handover);
+    pub(super) fn announce_early(&mut self, run: Number, uuid: Arc<str>, target: Target, at: Instant) {
+        let order = Arc::new(self.order(run.connection(), target, Cause::Handover));
         // Whether it runs here counts no more; whether it leaves does.
         self.start(Start { run, uuid, order, at, guest: GuestState::Running });
     }
 
-    pub(super) fn end_early(&mut self, run: Run, runs_here: bool) {
+    pub(super) fn end_early(&mut self, run: Number, runs_here: bool) {
         if let Some(running) = self.running.get(&run) {
             let why = if runs_here { Stop::Relieved } else { Stop::Kept };
             running.signals.stop(why);

@@ -1,5 +1,7 @@
 //! Finds the guests whose ports something has happened to: only libvirt knows whose a device is.
 
+use std::sync::Arc;
+
 use super::Engine;
 use crate::guest::Known;
 use crate::guest::domain::Interface;
@@ -8,7 +10,7 @@ use crate::path::attachment::{self, VhostUser};
 use crate::path::port_events::PortEvent;
 
 /// A guest that was read for port events: the connection, its UUID, the events, what was read.
-pub(super) type Found = (usize, String, Vec<PortEvent>, Result<Known, String>);
+pub(super) type Found = (usize, Arc<str>, Vec<PortEvent>, Result<Known, String>);
 
 impl Engine {
     /// Something has happened to these ports.
@@ -29,7 +31,7 @@ impl Engine {
                 if events.is_empty() {
                     continue;
                 }
-                let read = (connection.read)(uuid.clone(), Vec::new());
+                let read = (connection.search)(uuid.clone(), Vec::new());
                 let uuid = uuid.clone();
                 self.searches.spawn(async move { (number, uuid, events, read.await) });
             }

@@ -32,7 +32,8 @@ use crate::report::page::Here;
 use crate::report::snapshot::{Paused, Peer};
 use crate::report::{Report, count};
 use crate::run::host::Host;
-use crate::run::signals::{Signals, Stop};
+use crate::run::settings::SharedSettings;
+use crate::run::signals::{Number, Signals, Stop};
 use crate::run::{self, ports};
 
 mod announcing;
@@ -56,13 +57,6 @@ const SAVING_PAUSE: u32 = 9;
 const NO_METHOD_LEFT: &str = "the helper taps announce0 and announce1 were deleted or set down, no other way into Linux bridges \
     works, and the capabilities to make new ones are given up: restart announced, which then announces what it still owes";
 
-/// An announcement: the connection of its guest, and its number in the connection's ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Run {
-    connection: usize,
-    number: u64,
-}
-
 /// An announcement under way.
 struct Running {
     /// Of the guest.
@@ -70,14 +64,12 @@ struct Running {
     signals: Signals,
     /// What carries it out, unless its port is still to exist.
     task: Option<task::Id>,
-    /// An uplink has changed meanwhile: the NIC of this name is announced again after this.
-    then_uplink: Option<String>,
 }
 
 impl Running {
     /// It is one before the guest runs.
     fn is_early(&self) -> bool {
-        self.signals.order().early
+        self.signals.order().settings.early
     }
 }
 
@@ -106,12 +98,16 @@ pub(super) struct Engine {
     /// The moment from which the ledgers count time.
     epoch: Instant,
     /// The states of the guests that are being read, by connection and UUID.
-    states: HashMap<(usize, String), watch::Sender<GuestState>>,
-    running: BTreeMap<Run, Running>,
-    /// These by guest: connection, UUID, number.
-    by_guest: BTreeSet<(usize, Arc<str>, u64)>,
+    states: HashMap<(usize, Arc<str>), watch::Sender<GuestState>>,
+    running: BTreeMap<Number, Running>,
+    /// These by guest.
+    by_guest: BTreeSet<(Arc<str>, Number)>,
+    /// An uplink has changed during these: the NIC of this name is announced again afterwards.
+    then_uplink: BTreeMap<Number, String>,
     waiters: waiting::Waiters,
-    tasks: JoinSet<(Run, Box<Report>)>,
+    /// Those of the orders.
+    settings: SharedSettings,
+    tasks: JoinSet<(Number, Box<Report>)>,
     reads: JoinSet<announcing::Read>,
     /// Readings that libvirt has not answered in time.
     silences: JoinSet<announcing::Silence>,
@@ -123,21 +119,19 @@ pub(super) struct Engine {
     wanted_uplinks: watch::Sender<Wanted>,
     behind: JoinSet<uplinks::Behind>,
     /// The announcements for that, by connection, guest and MAC.
-    uplink_pace: Pace<(usize, String, MacAddr)>,
+    uplink_pace: Pace<(usize, Arc<str>, MacAddr)>,
     /// Guests that are read again for a new configuration.
     again: JoinSet<reloading::ReadAgain>,
     heard: mpsc::UnboundedReceiver<(usize, Notice)>,
     /// The daemons of other hosts.
     peers: Option<Peers>,
     /// What they are to be told.
-    words: Vec<(String, Word)>,
+    words: Vec<(Arc<str>, Word)>,
     publisher: Publisher,
     /// What operators ask for.
     requests: mpsc::UnboundedReceiver<Asked>,
     /// Nothing is sent until then.
     paused: Option<(Paused, Instant)>,
-    /// The guests for the page, as of this sum of the ledgers' revisions.
-    here: (u64, Arc<Vec<Here>>),
 }
 
 impl Engine {
@@ -210,7 +204,9 @@ impl Engine {
             states: HashMap::new(),
             running: BTreeMap::new(),
             by_guest: BTreeSet::new(),
+            then_uplink: BTreeMap::new(),
             waiters: waiting::Waiters::new(),
+            settings: SharedSettings::default(),
             tasks: JoinSet::new(),
             reads: JoinSet::new(),
             silences: JoinSet::new(),
@@ -227,7 +223,6 @@ impl Engine {
             publisher: Publisher::new(board),
             requests: mpsc::unbounded_channel().1,
             paused: None,
-            here: Default::default(),
         }
     }
 
@@ -304,20 +299,20 @@ impl Engine {
         }
     }
 
-    /// The guests, by name, where a page shows them.
-    fn here(&mut self) -> Arc<Vec<Here>> {
-        let revision = self.connections.iter().map(|connection| connection.ledger.revision()).sum();
-        if self.first.metrics.page && self.here.0 != revision {
-            let guests = self.connections.iter().flat_map(|connection| connection.ledger.here());
-            let mut here: Vec<Here> = guests.map(|(name, runs)| Here { name: name.into(), runs }).collect();
-            here.sort();
-            self.here = (revision, Arc::new(here));
+    /// Shows which guests are here, where a page does: of thousands, those that have changed.
+    fn show_here(&mut self) {
+        for (number, connection) in self.connections.iter_mut().enumerate() {
+            let renewed = connection.ledger.take_renewed();
+            for uuid in renewed.into_iter().filter(|_| self.first.metrics.page) {
+                let here = connection.ledger.here(&uuid);
+                let here = here.map(|(name, runs)| Here { name: name.into(), runs });
+                self.publisher.here((number, uuid), here);
+            }
         }
-        self.here.1.clone()
     }
 
     fn show(&mut self) {
-        let here = self.here();
+        self.show_here();
         let gauges = Gauges {
             in_progress: self.running.len(),
             libvirt: self.connections.iter().all(|connection| connection.connected),
@@ -335,7 +330,6 @@ impl Engine {
                 .cloned()
                 .collect(),
             paused: self.paused.as_ref().map(|(paused, _)| paused.clone()),
-            here,
         });
         if self.connections.iter().all(|connection| connection.heard) {
             self.publisher.ready();

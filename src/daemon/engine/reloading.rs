@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Engine, Run};
+use super::Engine;
 use crate::config::Config;
 use crate::daemon::advise;
 use crate::daemon::reading::patiently;
@@ -11,11 +11,11 @@ use crate::daemon::source::ConfigSource;
 use crate::guest::Known;
 use crate::guest::target::Target;
 use crate::run::order::Order;
-use crate::run::signals::Stop;
+use crate::run::signals::{Number, Stop};
 use crate::run::targets;
 
 /// A guest that was read again for a new configuration: the connection, its UUID, what was read.
-pub(super) type ReadAgain = (usize, String, Result<Known, String>);
+pub(super) type ReadAgain = (usize, Arc<str>, Result<Known, String>);
 
 impl Engine {
     pub(super) fn reload(&mut self) {
@@ -57,14 +57,14 @@ impl Engine {
     /// Applies the configuration to the announcements that wait: at once, with the addresses that are known, and again when
     /// libvirt has been asked for the addresses of other sources.
     fn reorder(&mut self) {
-        let runs: Vec<Run> = self.running.keys().copied().collect();
+        let runs: Vec<Number> = self.running.keys().copied().collect();
         runs.into_iter().for_each(|run| self.reorder_one(run, None));
         // Readings for the previous configuration no longer count.
         self.again.abort_all();
-        let guests = self.by_guest.iter().map(|(number, uuid, _)| (*number, uuid.to_string()));
+        let guests = self.by_guest.iter().map(|(uuid, run)| (run.connection(), uuid.clone()));
         for (number, uuid) in guests.collect::<BTreeSet<_>>() {
             let state = self.state_of(number, &uuid);
-            let read = self.connections[number].read.clone();
+            let read = self.connections[number].search.clone();
             let sources = self.config.addresses.sources.clone();
             self.again.spawn(async move {
                 let known = patiently(|| read(uuid.clone(), sources.clone()), state).await;
@@ -95,7 +95,7 @@ impl Engine {
         let nics = targets::of(known, &self.config, &self.host.ovs.borrow().ovs);
         for target in nics.into_iter().filter_map(|nic| nic.target.ok()) {
             let is_its = |old: &Target| (old.mac, &old.plug.device) == (target.mac, &target.plug.device);
-            let of_nic = |run: &Run| {
+            let of_nic = |run: &Number| {
                 self.running.get(run).is_some_and(|running| is_its(&running.signals.order().target))
             };
             let mut runs = self.runs_of(number, &uuid);
@@ -106,21 +106,20 @@ impl Engine {
     }
 
     /// Orders an announcement anew, for what its NIC has become if that has changed.
-    fn reorder_one(&mut self, run: Run, read: Option<Arc<Target>>) {
-        let Some(running) = self.running.get(&run) else {
+    fn reorder_one(&mut self, run: Number, read: Option<Arc<Target>>) {
+        let Some(signals) = self.running.get(&run).map(|running| running.signals.clone()) else {
             return;
         };
-        let before = running.signals.order();
+        let before = signals.order();
         let target = match read {
             Some(read) if read == before.target => return,
             Some(read) => read,
             None => before.target.clone(),
         };
         if !self.config.announces(&target) {
-            return running.signals.stop(Stop::LeftOut);
+            return signals.stop(Stop::LeftOut);
         }
-        let mut order: Arc<Order> = self.order(run.connection, target, before.cause);
-        Arc::make_mut(&mut order).source_stopped = before.source_stopped;
-        running.signals.reorder(order);
+        let order = self.order(run.connection(), target, before.cause);
+        signals.reorder(Arc::new(Order { source_stopped: before.source_stopped, ..order }));
     }
 }

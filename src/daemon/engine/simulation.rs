@@ -112,8 +112,8 @@ pub(super) fn domain(guest: usize, nics: usize) -> Known {
     };
     let interfaces = (0..nics).map(nic).collect();
     let domain = Domain {
-        name: format!("web{guest}"),
-        uuid: uuid(guest),
+        name: format!("web{guest}").into(),
+        uuid: uuid(guest).into(),
         interfaces,
         nova_ports: Some(Vec::new()),
         ..Domain::default()
@@ -408,7 +408,7 @@ fn start(
                 (random.millis(30), random.one_in(6))
             };
             sleep(time).await;
-            let number = (0..GUESTS).find(|n| uuid(*n) == of).ok_or("no such guest")?;
+            let number = (0..GUESTS).find(|n| *uuid(*n) == *of).ok_or("no such guest")?;
             let guest = guests.lock().unwrap()[number].clone();
             if fails || !guest.here { Err("cannot be read".into()) } else { Ok(domain(number, guest.nics)) }
         })

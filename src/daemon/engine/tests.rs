@@ -3,12 +3,13 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::daemon::connection::ReadGuest;
+use crate::daemon::connection::{MAX_READERS, ReadGuest};
 use crate::daemon::engine::simulation::{domain, uuid};
 use crate::guest::event::{Cause, Change};
 use crate::guest::ledger::Present;
 use crate::report::snapshot::Snapshot;
-use crate::run::testbed::{TAG, Testbed, on_both};
+use crate::run::fake::World;
+use crate::run::testbed::{TAG, TAP, Testbed, on_both};
 
 /// Longer than any settling.
 const WHILE: Duration = Duration::from_millis(250);
@@ -120,4 +121,33 @@ fn what_a_daemon_owed_when_it_was_killed_the_next_one_announces() {
         assert_eq!(next.await_ended(&bed, 1).await, [announced()]);
         assert_left(&bed, 9).await;
     });
+}
+
+/// Of the readings that libvirt answers at a time, those of guests that were here before leave some to guests that arrive.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_arrives_is_read_while_all_others_are_read_for_a_port_that_has_moved() {
+    let bed = Testbed::Fake(World::new(&[]));
+    let config = bed.config("[libvirt]\nevents = [\"migrated\", \"moved\"]");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let to = asked.clone();
+    let read: ReadGuest = Arc::new(move |uuid, _| {
+        to.lock().unwrap().push(uuid);
+        Box::pin(std::future::pending())
+    });
+    let connection = Connection::new("test".into(), read, &mut Ledgers::new());
+    let (_notices, heard) = mpsc::unbounded_channel();
+    let mut engine =
+        Engine::of(config.clone(), bed.host(&config).await, vec![connection], heard, Arc::default());
+    let present =
+        |n| Present { uuid: uuid(n), name: format!("web{n}"), id: Some(1), runs: true, cause: None };
+    engine.notice(0, Notice::Listing);
+    engine.notice(0, Notice::Present((0..10).map(present).collect()));
+    engine.locate(vec![PortEvent { device: TAP.into(), sub_port: None, cause: Cause::Moved }]);
+    tokio::time::sleep(WHILE).await;
+    let searched = asked.lock().unwrap().len();
+    assert!((1..MAX_READERS).contains(&searched), "{searched}");
+    let arrives = Change::Arriving(Cause::Migrated);
+    engine.notice(0, Notice::Changed { uuid: uuid(10), id: Some(2), change: arrives, at: Instant::now() });
+    tokio::time::sleep(WHILE).await;
+    assert_eq!(asked.lock().unwrap()[searched..], [uuid(10).into()]);
 }

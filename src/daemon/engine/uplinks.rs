@@ -1,19 +1,21 @@
 //! Finds the guests whose frames leave by an uplink that has changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pnet_base::MacAddr;
 
-use super::{Engine, Run};
+use super::Engine;
 use crate::announcement::uplink;
 use crate::guest::event::Cause;
 use crate::guest::{GuestState, Known};
 use crate::path::uplink_events::Wanted;
+use crate::run::signals::Number;
 use crate::run::{pacer, targets};
 
 /// A guest that was read for a change of uplinks: the connection, its UUID, the uplinks, what was read.
-pub(super) type Behind = (usize, String, BTreeSet<String>, Result<Known, String>);
+pub(super) type Behind = (usize, Arc<str>, BTreeSet<String>, Result<Known, String>);
 
 impl Engine {
     /// The uplinks that count by the configuration.
@@ -30,7 +32,7 @@ impl Engine {
         tracing::info!("the uplink {} has changed: the VMs behind it are announced", names.join(", "));
         for (number, connection) in self.connections.iter().enumerate() {
             for uuid in connection.ledger.running() {
-                let read = (connection.read)(uuid.clone(), self.config.addresses.sources.clone());
+                let read = (connection.search)(uuid.clone(), self.config.addresses.sources.clone());
                 let (uuid, uplinks) = (uuid.clone(), uplinks.clone());
                 self.behind.spawn(async move { (number, uuid, uplinks, read.await) });
             }
@@ -38,9 +40,9 @@ impl Engine {
     }
 
     /// How long the announcement of a NIC waits after a change of its uplink.
-    pub(super) fn wait_for_uplink(&mut self, connection: usize, uuid: &str, mac: MacAddr) -> Duration {
+    pub(super) fn wait_for_uplink(&mut self, connection: usize, uuid: &Arc<str>, mac: MacAddr) -> Duration {
         let longest = self.config.limits.jitter.saturating_add(uplink::MAX_JITTER);
-        let (nic, now) = ((connection, uuid.to_owned(), mac), self.epoch.elapsed());
+        let (nic, now) = ((connection, uuid.clone(), mac), self.epoch.elapsed());
         self.uplink_pace.wait(nic, now, pacer::jitter(mac, longest))
     }
 
@@ -63,15 +65,15 @@ impl Engine {
             }
             let name = nic.name.unwrap_or_else(|| at.to_string());
             let mac = order.target.mac;
-            let has_more_rounds = |run: &Run| {
+            let has_more_rounds = |run: &Number| {
                 let running = self.running.get(run);
                 let order = running.map(|running| running.signals.order());
                 order.is_some_and(|order| order.target.mac == mac && order.cause != Cause::Uplink)
             };
             let under_way = self.runs_of(number, &uuid).into_iter().find(has_more_rounds);
             // An announcement with more rounds goes on; this one follows it.
-            match under_way.and_then(|run| self.running.get_mut(&run)) {
-                Some(running) => running.then_uplink = Some(name),
+            match under_way {
+                Some(run) => drop(self.then_uplink.insert(run, name)),
                 None => self.touched(number, &uuid, Cause::Uplink, name),
             }
         }

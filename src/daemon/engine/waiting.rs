@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Engine, Run};
+use super::Engine;
 use crate::run::announcer;
 use crate::run::signals::{Number, Signals};
 use crate::run::waiting::Waiting;
@@ -15,9 +15,9 @@ const MAX_LOOKS: usize = 32;
 
 /// The announcements that wait.
 pub(super) struct Waiters {
-    all: HashMap<Run, Box<(Waiting, Instant)>>,
+    all: HashMap<Number, Box<(Waiting, Instant)>>,
     /// When each is looked at without a change.
-    due: BTreeSet<(Instant, Run)>,
+    due: BTreeSet<(Instant, Number)>,
     /// Those that something has changed for.
     woken: mpsc::UnboundedReceiver<Number>,
     to_woken: mpsc::UnboundedSender<Number>,
@@ -31,7 +31,7 @@ impl Waiters {
     }
 
     /// Returns when one is to be looked at.
-    pub(super) async fn next(&mut self) -> Run {
+    pub(super) async fn next(&mut self) -> Number {
         let due = self.due.first().map(|(at, run)| (*at, *run));
         let is_due = async {
             match due {
@@ -43,17 +43,17 @@ impl Waiters {
             }
         };
         tokio::select! {
-            Some((connection, number)) = self.woken.recv() => Run { connection, number },
+            Some(run) = self.woken.recv() => run,
             run = is_due => run,
         }
     }
 
-    fn insert(&mut self, run: Run, waiting: Waiting, until: Instant) {
+    fn insert(&mut self, run: Number, waiting: Waiting, until: Instant) {
         self.due.insert((until, run));
         self.all.insert(run, Box::new((waiting, until)));
     }
 
-    fn remove(&mut self, run: Run) -> Option<Waiting> {
+    fn remove(&mut self, run: Number) -> Option<Waiting> {
         let (waiting, until) = *self.all.remove(&run)?;
         self.due.remove(&(until, run));
         Some(waiting)
@@ -62,27 +62,26 @@ impl Waiters {
 
 impl Engine {
     /// An announcement begins for an event at `began`.
-    pub(super) fn begin(&mut self, run: Run, signals: Signals, began: Instant) {
-        signals.queue(self.waiters.to_woken.clone(), (run.connection, run.number));
+    pub(super) fn begin(&mut self, run: Number, signals: Signals, began: Instant) {
+        signals.queue(self.waiters.to_woken.clone(), run);
         let waiting = Waiting::new(&self.host, signals, began);
         self.look(run, waiting);
     }
 
     /// Looks at the host for this announcement, and for others that are woken.
-    pub(super) fn look_again(&mut self, run: Run) {
+    pub(super) fn look_again(&mut self, run: Number) {
         let mut next = Some(run);
         for looks in 1.. {
             let Some(run) = next else { return };
             if let Some(waiting) = self.waiters.remove(run) {
                 self.look(run, waiting);
             }
-            let woken = (looks < MAX_LOOKS).then(|| self.waiters.woken.try_recv().ok()).flatten();
-            next = woken.map(|(connection, number)| Run { connection, number });
+            next = (looks < MAX_LOOKS).then(|| self.waiters.woken.try_recv().ok()).flatten();
         }
     }
 
     /// It waits on, or there is more to do for it, which is a task.
-    fn look(&mut self, run: Run, mut waiting: Waiting) {
+    fn look(&mut self, run: Number, mut waiting: Waiting) {
         if let Some(until) = waiting.look(&self.host) {
             return self.waiters.insert(run, waiting, until);
         }

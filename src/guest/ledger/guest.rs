@@ -1,6 +1,7 @@
 //! A guest of the ledger: its pending announcements, and those under way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -20,13 +21,13 @@ pub(super) struct Guest {
     pub id: Option<u32>,
     /// Its name, once libvirt has told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Why all of its NICs must still be announced.
     #[serde(default, deserialize_with = "lenient")]
     pub pending: Option<Cause>,
-    /// The aliases of plugged-in NICs that must still be announced.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub plugged: BTreeSet<String>,
+    /// The plugged-in NICs that must still be announced.
+    #[serde(default, skip_serializing_if = "Plugged::is_empty")]
+    pub plugged: Plugged,
     /// It has stopped here for its migration: if it runs on here, its traffic is called back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handed_over: bool,
@@ -40,10 +41,8 @@ pub(super) struct Life {
     pub state: GuestState,
     /// When the guest began to run, while an announcement of all its NICs is pending.
     pub runs_since: Option<Duration>,
-    /// By alias: what happened to the NIC and when, while its own announcement is pending.
-    pub plugged_at: BTreeMap<String, (Cause, Duration)>,
     /// Its NICs, read while it was arriving.
-    pub known: Option<Vec<Nic>>,
+    pub known: Option<Box<[Nic]>>,
     /// The number of the reading under way.
     pub reading: Option<u64>,
     /// The last reading failed, and no event has followed.
@@ -55,13 +54,52 @@ pub(super) struct Life {
     /// By NIC.
     pub runs: Runs,
     /// Its NICs as they were read last, if they are kept in mind.
-    pub nics: Option<Vec<Nic>>,
-    /// When its source was heard to have stopped it.
+    pub nics: Option<Box<[Nic]>>,
+    /// It arrives, and its source was heard to have stopped it.
+    pub early: Option<Box<Early>>,
+}
+
+/// What is announced before the guest runs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Early {
+    /// When its source was heard to have stopped it, unless it runs on there.
     pub source_stopped: Option<Duration>,
-    /// Announcements before it runs were begun.
-    pub was_early: bool,
+    /// The announcements were begun.
+    pub has_begun: bool,
     /// The numbers of those under way.
-    pub early: Vec<u64>,
+    pub runs: Vec<u64>,
+}
+
+/// NICs by alias, and what happened to each and when, until it is announced: one map, kept as the list of the aliases.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "BTreeSet<String>", into = "BTreeSet<String>")]
+pub(super) struct Plugged(BTreeMap<String, Option<(Cause, Duration)>>);
+
+impl From<BTreeSet<String>> for Plugged {
+    fn from(aliases: BTreeSet<String>) -> Plugged {
+        Plugged(aliases.into_iter().map(|alias| (alias, None)).collect())
+    }
+}
+
+impl From<Plugged> for BTreeSet<String> {
+    fn from(plugged: Plugged) -> BTreeSet<String> {
+        plugged.0.into_keys().collect()
+    }
+}
+
+impl Plugged {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// This happened to the NIC.
+    pub(super) fn insert(&mut self, alias: &str, cause: Cause, at: Duration) {
+        self.0.insert(alias.into(), Some((cause, at)));
+    }
+
+    pub(super) fn remove(&mut self, alias: &str) {
+        self.0.remove(alias);
+    }
 }
 
 /// An announcement under way.
@@ -124,6 +162,11 @@ impl Life {
     pub(super) fn wants_reading(&self) -> bool {
         self.known.is_none() && self.reading.is_none() && !self.is_unreadable
     }
+
+    /// When its source was heard to have stopped it.
+    pub(super) fn source_stopped(&self) -> Option<Duration> {
+        self.early.as_ref().and_then(|early| early.source_stopped)
+    }
 }
 
 impl Guest {
@@ -139,15 +182,15 @@ impl Guest {
 
     /// The NIC was plugged in, and no announcement of it is under way.
     fn is_owed(&self, alias: &str) -> bool {
-        self.plugged.contains(alias) && !self.life.runs.contains(alias)
+        self.plugged.0.contains_key(alias) && !self.life.runs.contains(alias)
     }
 
     pub(super) fn is_anything_owed(&self) -> bool {
-        self.owed().is_some() || self.plugged.iter().any(|alias| self.is_owed(alias))
+        self.owed().is_some() || self.plugged.0.keys().any(|alias| self.is_owed(alias))
     }
 
     /// Begins the pending announcement of each NIC.
-    pub(super) fn announce(&mut self, nics: Vec<Nic>, now: Duration, begin: &mut Begin<'_>) {
+    pub(super) fn announce(&mut self, nics: Box<[Nic]>, now: Duration, begin: &mut Begin<'_>) {
         let all = self.owed();
         let since = self.life.runs_since.take().unwrap_or(now);
         self.life.runs.retain(|run| {
@@ -159,7 +202,7 @@ impl Guest {
             let (cause, at) = match all {
                 Some(cause) => (cause, since),
                 None if self.is_owed(&name) => {
-                    self.life.plugged_at.get(&name).copied().unwrap_or((Cause::Plugged, now))
+                    self.plugged.0.get(&name).copied().flatten().unwrap_or((Cause::Plugged, now))
                 }
                 None => continue,
             };
@@ -169,7 +212,7 @@ impl Guest {
                     let run = Run { number, of_all: all.is_some(), is_provisional: false };
                     let superseded = self.life.runs.insert(&name, run);
                     begin.actions.extend(superseded.map(|run| Action::Supersede(run.number)));
-                    begin.announce(number, target, (cause, at), self.life.source_stopped);
+                    begin.announce(number, target, (cause, at), self.life.source_stopped());
                 }
                 Err(nic) => begin.actions.push(Action::CannotSpeakFor(nic)),
             }
@@ -177,13 +220,15 @@ impl Guest {
         self.life.has_begun |= all.is_some();
         // A plugged NIC that is gone, or that the host cannot announce, is no longer pending.
         let runs = &self.life.runs;
-        self.plugged.retain(|alias| runs.contains(alias));
-        self.life.plugged_at.clear();
+        self.plugged.0.retain(|alias, happened| {
+            *happened = None;
+            runs.contains(alias)
+        });
         self.settle();
     }
 
     /// Begins announcements by what is known without the guest's XML; it is owed as before.
-    pub(super) fn announce_provisionally(&mut self, nics: Vec<Nic>, now: Duration, begin: &mut Begin<'_>) {
+    pub(super) fn announce_provisionally(&mut self, nics: Box<[Nic]>, now: Duration, begin: &mut Begin<'_>) {
         let (Some(cause), at) = (self.owed(), self.life.runs_since.unwrap_or(now)) else {
             return;
         };
@@ -207,7 +252,7 @@ impl Guest {
 
 /// Where announcements of a guest begin.
 pub(super) struct Begin<'a> {
-    pub uuid: &'a str,
+    pub uuid: &'a Arc<str>,
     /// The number of the ledger's last announcement or reading.
     pub last: &'a mut u64,
     pub actions: &'a mut Vec<Action>,
@@ -226,7 +271,7 @@ impl Begin<'_> {
         (cause, at): (Cause, Duration),
         stopped: Option<Duration>,
     ) {
-        let (uuid, target) = (self.uuid.into(), Box::new(target));
+        let (uuid, target) = (self.uuid.clone(), Box::new(target));
         self.actions.push(Action::Announce { uuid, run, target, cause, at, source_stopped: stopped });
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::guest::Begin;
-use super::{Action, Ledger};
+use super::{Action, Ledger, entry};
 use crate::guest::GuestState;
 use crate::guest::event::Cause;
 
@@ -43,23 +43,24 @@ impl Ledger {
             return (Heed::Elsewhere, actions);
         };
         let is_paused = matches!(guest.life.state, GuestState::Paused(_));
-        if !is_paused || guest.owed() != Some(Cause::Migrated) || guest.handed_over || guest.life.was_early {
+        let was_early = guest.life.early.as_ref().is_some_and(|early| early.has_begun);
+        if !is_paused || guest.owed() != Some(Cause::Migrated) || guest.handed_over || was_early {
             return (Heed::NotArriving, actions);
         }
-        guest.life.source_stopped = Some(at);
+        guest.life.early.get_or_insert_default().source_stopped = Some(at);
         self.go_on(uuid, at, &mut actions);
         (Heed::Early, actions)
     }
 
     /// The guest runs on at the source of its migration: it is not to be announced here.
     pub fn source_kept(&mut self, uuid: &str) -> Vec<Action> {
-        let life = self.guests.get_mut(uuid).map(|guest| &mut guest.life);
-        let early = life.map(|life| {
-            life.source_stopped = None;
-            std::mem::take(&mut life.early)
+        let early = self.guests.get_mut(uuid).and_then(|guest| guest.life.early.as_mut());
+        let runs = early.map(|early| {
+            early.source_stopped = None;
+            std::mem::take(&mut early.runs)
         });
-        let early = early.unwrap_or_default().into_iter();
-        early.map(|run| Action::EndEarly { run, runs_here: false }).collect()
+        let runs = runs.unwrap_or_default().into_iter();
+        runs.map(|run| Action::EndEarly { run, runs_here: false }).collect()
     }
 
     /// The guest stops here for the switch-over of its migration.
@@ -77,7 +78,7 @@ impl Ledger {
         let Some(guest) = self.guests.get_mut(uuid) else {
             return;
         };
-        let early = guest.life.early.drain(..);
+        let early = guest.life.early.iter_mut().flat_map(|early| early.runs.drain(..));
         actions.extend(early.map(|run| Action::EndEarly { run, runs_here: true }));
         if !std::mem::take(&mut guest.handed_over) {
             return;
@@ -95,21 +96,22 @@ impl Ledger {
 
     /// Announces an arriving guest before it runs, once, if its source has stopped it; one that was kept, by what its NICs were.
     pub(super) fn go_on_early(&mut self, uuid: &str, now: Duration, actions: &mut Vec<Action>) {
-        let Some(guest) = self.guests.get_mut(uuid) else {
+        let Some((uuid, guest)) = entry(&mut self.guests, uuid) else {
             return;
         };
         let runs = guest.life.state == GuestState::Running;
         let mut begin = Begin { uuid, last: &mut self.last, actions };
-        if let (false, Some(at)) = (runs || guest.life.was_early, guest.life.source_stopped) {
+        let early = guest.life.early.as_mut().filter(|early| !runs && !early.has_begun);
+        if let Some((early, at)) = early.and_then(|early| early.source_stopped.map(|at| (early, at))) {
             let targets = guest.life.known.iter().flatten().filter_map(|nic| nic.target.clone().ok());
             let mut targets = targets.peekable();
             begin.actions.extend(targets.peek().map(|_| Action::Event(Cause::Handover)));
             for target in targets {
                 let run = begin.next_number();
-                guest.life.early.push(run);
-                begin.actions.push(Action::Early { uuid: uuid.into(), run, target: Box::new(target), at });
+                early.runs.push(run);
+                begin.actions.push(Action::Early { uuid: uuid.clone(), run, target: Box::new(target), at });
             }
-            guest.life.was_early = guest.life.known.is_some();
+            early.has_begun = guest.life.known.is_some();
         }
         let is_unread = guest.life.known.is_none() && !guest.life.is_provisional;
         let is_kept = runs && is_unread && guest.owed() == Some(Cause::Kept);

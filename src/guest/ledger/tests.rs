@@ -36,10 +36,13 @@ pub(super) struct Desk {
     reading: u64,
     /// The numbers of the announcements begun, by alias.
     runs: BTreeMap<String, u64>,
+    /// The guests, as they were shown guest by guest.
+    shown: BTreeMap<Arc<str>, (String, bool)>,
 }
 
 impl Desk {
     fn told(&mut self, actions: Vec<Action>) -> Vec<String> {
+        self.show();
         let words = actions.into_iter().filter_map(|action| match action {
             Action::State { state: LEFT, .. } => Some("left".into()),
             Action::State { .. } => None,
@@ -64,6 +67,20 @@ impl Desk {
             Action::CannotSpeakFor(nic) => Some(nic.reason),
         });
         words.collect()
+    }
+
+    fn show(&mut self) {
+        for uuid in self.ledger.take_renewed() {
+            match self.ledger.here(&uuid).map(|(name, runs)| (name.to_owned(), runs)) {
+                Some(here) => drop(self.shown.insert(uuid, here)),
+                None => drop(self.shown.remove(&uuid)),
+            }
+        }
+        let is_shown = |uuid: &Arc<str>| {
+            let shown = self.shown.get(uuid).map(|(name, runs)| (name.as_str(), *runs));
+            shown == self.ledger.here(uuid)
+        };
+        assert!(self.ledger.guests.keys().all(is_shown) && self.shown.len() == self.ledger.len());
     }
 
     pub(super) fn change(&mut self, change: &Change) -> Vec<String> {
@@ -129,7 +146,10 @@ impl Desk {
     /// The same guests, as the next daemon finds them.
     pub(super) fn restarted(self) -> Desk {
         let kept = serde_json::to_string(&self.ledger).unwrap();
-        Desk { ledger: serde_json::from_str(&kept).unwrap(), ..Desk::default() }
+        let ledger: Ledger = serde_json::from_str(&kept).unwrap();
+        let here = |uuid: &Arc<str>| ledger.here(uuid).map(|(name, runs)| (name.to_owned(), runs)).unwrap();
+        let shown = ledger.guests.keys().map(|uuid| (uuid.clone(), here(uuid))).collect();
+        Desk { ledger, shown, ..Desk::default() }
     }
 
     /// A guest with a NIC "net0" that was here before the daemon.
@@ -401,6 +421,14 @@ fn a_guest_that_left_while_the_connection_was_down_is_forgotten() {
 }
 
 #[test]
+fn the_guests_that_the_last_daemon_knew_are_shown_when_libvirt_lists_them() {
+    let kept = serde_json::to_string(&Desk::settled().ledger).unwrap();
+    let mut desk = Desk { ledger: serde_json::from_str(&kept).unwrap(), ..Desk::default() };
+    desk.list(&[(1, true, None)], true);
+    assert_eq!(desk.shown["u"], ("web1".to_owned(), true));
+}
+
+#[test]
 fn state_of_other_versions_is_read() {
     let old = r#"{"guests":{"u":{"id":1,"pending":"migrated"},"v":{"id":null,"pending":null}}}"#;
     let mut desk = Desk { ledger: serde_json::from_str(old).unwrap(), ..Desk::default() };
@@ -416,6 +444,11 @@ fn the_version_before_can_read_the_state() {
     let desk = Desk::announcing();
     let kept = serde_json::to_value(&desk.ledger).unwrap();
     assert_eq!(kept, serde_json::json!({"guests": {"u": {"id": 1, "pending": "migrated"}}}));
+    let mut desk = Desk::settled();
+    desk.plug("net1");
+    let kept = serde_json::to_value(&desk.ledger).unwrap();
+    let guest = serde_json::json!({"id": 1, "name": "web1", "pending": null, "plugged": ["net1"]});
+    assert_eq!(kept["guests"]["u"], guest);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn nova() {
 fn ovirt() {
     let xml = include_str!("../../../tests/data/domains/ovirt.xml");
     assert_eq!(told(xml), ["vnet12", "vnet13 down"]);
-    assert_eq!(Domain::parse(xml).unwrap().name, "db 01");
+    assert_eq!(*Domain::parse(xml).unwrap().name, *"db 01");
 }
 
 #[test]

@@ -20,6 +20,9 @@ use tokio::io::unix::AsyncFd;
 
 /// The polling interval for the end of a process on kernels without pidfd_open(2).
 const ENDED_POLL: Duration = Duration::from_millis(10);
+/// glibc's own, in bytes; what is set does not grow.
+#[cfg(target_env = "gnu")]
+const TRIM_THRESHOLD: libc::c_int = 128 * 1024;
 
 mod ioctl {
     // include/uapi/linux/if_tun.h
@@ -52,12 +55,14 @@ pub fn name_process(name: &std::ffi::CStr) {
 }
 
 /// All threads take memory from one place: by default glibc has one for each, where what a thread has freed stays, and what it has kept is
-/// spread over pages (mallopt(3)). To be called before there are threads.
+/// spread over pages (mallopt(3)). What is free at its end goes back to the system: by default glibc keeps as much of it as twice the
+/// largest text that was ever freed, and the status of thousands of announcements is megabytes. To be called before there are threads.
 pub fn share_memory() {
-    // SAFETY: a call without memory of ours.
+    // SAFETY: calls without memory of ours.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD);
     }
 }
 

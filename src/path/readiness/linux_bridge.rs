@@ -47,13 +47,13 @@ pub(super) fn filtered_vlan(
     links: &Links,
     unmet: &mut Vec<Condition>,
 ) -> Option<u16> {
-    let wanted = target.vlan.as_ref().and_then(Vlan::native);
+    let wanted = target.vlan.as_deref().and_then(Vlan::native);
     let Some(entry) = filtering_port(attachment, links) else {
         let (device, bridge) = (attachment.port.clone(), attachment.bridge.clone());
         unmet.extend(wanted.map(|wanted| Condition::NoVlanFiltering { device, bridge, wanted }));
         return None;
     };
-    if let Some(vlans) = target.vlan.as_ref().and_then(Vlan::tagged_only) {
+    if let Some(vlans) = target.vlan.as_deref().and_then(Vlan::tagged_only) {
         let missing = vlans.iter().copied().filter(|vlan| entry.in_vlan(*vlan).is_none());
         let missing: Vec<u16> = missing.collect();
         if !missing.is_empty() {

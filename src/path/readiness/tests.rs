@@ -100,7 +100,7 @@ impl World {
     }
 
     fn asks_for(&mut self, vlan: Vlan) {
-        self.target.vlan = Some(vlan);
+        self.target.vlan = Some(Box::new(vlan));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::report::round_time::RoundTime;
 
 fn report(name: &str) -> Report {
     let nic = Unannounceable {
-        domain: Some(DomainId { name: name.into(), uuid: String::new() }),
+        domain: Some(DomainId { name: name.into(), uuid: "".into() }),
         device: Some("tap6f7d3c1a-11".into()),
         mac: Some("fa:16:3e:00:00:11".parse().unwrap()),
         reason: "the NIC is passed through".into(),

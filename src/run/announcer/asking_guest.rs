@@ -11,10 +11,14 @@ impl Run {
     /// Asks once, when the first round has left: what the guest says before is lost like that. Nothing waits for the answer.
     pub(super) fn ask_guest(&mut self, host: &Host) {
         let has_begun = self.machine.is_ready() && self.machine.progress().rounds > 0;
-        if !has_begun || self.machine.has_ended() || self.guest_announcement.is_some() || self.order.dry_run {
+        if !has_begun
+            || self.machine.has_ended()
+            || self.guest_announcement.is_some()
+            || self.order.settings.dry_run
+        {
             return;
         }
-        let asked = self.order.ask_guest.as_ref().and_then(|asker| asker.ask(&self.order.target));
+        let asked = self.order.settings.ask_guest.as_ref().and_then(|asker| asker.ask(&self.order.target));
         let Some(asked) = asked else { return };
         self.guest_announcement = Some(GuestAnnouncement::asked(millis(self.now())));
         self.observer.iter_mut().for_each(|observer| observer.listen_to_guest());

@@ -72,8 +72,12 @@ impl Run {
         match (is_down, &self.link) {
             (true, None) => {
                 let waited = self.now();
-                self.link =
-                    self.order.link_query.as_ref().map(|query| query.ask(self.order.target.clone(), waited));
+                self.link = self
+                    .order
+                    .settings
+                    .link_query
+                    .as_ref()
+                    .map(|query| query.ask(self.order.target.clone(), waited));
             }
             (true, Some(_)) => {}
             (false, _) => self.link = None,
@@ -119,7 +123,7 @@ impl Run {
                     Some(observer) => observer.evidence(host, seen, &self.order).await,
                     None => return,
                 };
-                let wait = self.order.wait;
+                let wait = self.order.settings.wait;
                 let why = match evidence.stuck.join("; ") {
                     stuck if stuck.is_empty() => String::new(),
                     stuck => format!(": {stuck}"),
@@ -136,11 +140,13 @@ impl Run {
     /// Applies a new order. Once frames have left, they and their schedule stay.
     pub(super) fn follow(&mut self, order: Arc<Order>) {
         let now = self.now();
-        self.machine.change(now, order.schedule.clone(), order.wait, order.proof.more_rounds);
+        let settings = &order.settings;
+        self.machine.change(now, settings.schedule.clone(), settings.wait, settings.proof.more_rounds);
         if self.machine.progress().rounds > 0 {
-            let (in_charge, untagged, wait) = (order.in_charge, order.untagged, order.wait);
-            let uplinks = order.uplinks.clone();
-            self.order = Arc::new(Order { in_charge, untagged, wait, uplinks, ..(*self.order).clone() });
+            let (in_charge, untagged, wait) = (order.in_charge, order.untagged, settings.wait);
+            let uplinks = settings.uplinks.clone();
+            let order = Order { in_charge, untagged, ..(*self.order).clone() };
+            self.order = Arc::new(order.with(|settings| (settings.wait, settings.uplinks) = (wait, uplinks)));
             return;
         }
         self.frames = order.round().into();
@@ -154,7 +160,7 @@ impl Run {
     pub(super) fn must_have_frames(&mut self) {
         if self.frames.is_empty() {
             let has_announcements =
-                self.order.style.send.iter().any(|kind| Kind::ANNOUNCEMENTS.contains(kind));
+                self.order.settings.style.send.iter().any(|kind| Kind::ANNOUNCEMENTS.contains(kind));
             let why = match has_announcements {
                 true => "there is nothing to send: the NIC has no address for the kinds of --send",
                 false => "there is nothing to send: questions go with announcements; add rarp to --send",

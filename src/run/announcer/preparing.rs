@@ -19,15 +19,15 @@ impl Run {
     /// Prepares a method as soon as the path is known, so that no work is left when the port is ready. Does not wait for a
     /// bridge.
     pub(super) async fn prepare(&mut self, host: &Host, seen: &Assessment) {
-        let ways = injection::ways(seen, self.order.inject);
-        if let (Some(method), true, true) = (self.order.inject, seen.is_ready(), ways.is_empty()) {
+        let ways = injection::ways(seen, self.order.settings.inject);
+        if let (Some(method), true, true) = (self.order.settings.inject, seen.is_ready(), ways.is_empty()) {
             let others = injection::ways(seen, None);
             let others: Vec<&str> = others.iter().map(|way| way.method().word()).collect();
             let why = InjectorError::NoSuchWay(method);
             let why = format!("{why}; it takes {}", others.join(", "));
             return self.machine.give_up(Failure::Injector, why);
         }
-        if self.order.dry_run || self.frames.is_empty() {
+        if self.order.settings.dry_run || self.frames.is_empty() {
             return;
         }
         let is_ready = self.machine.is_ready();
@@ -60,7 +60,8 @@ impl Run {
     }
 
     pub(super) fn start_preparing(&mut self, host: &Host) {
-        let (injectors, ways, inject) = (host.injectors.clone(), self.offered.clone(), self.order.inject);
+        let (injectors, ways, inject) =
+            (host.injectors.clone(), self.offered.clone(), self.order.settings.inject);
         self.preparing = Some(Box::pin(async move { injectors.prepare(&ways, inject).await }));
     }
 
@@ -98,8 +99,8 @@ impl Run {
             tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);
             lacking.why.clone_from(&why);
         }
-        let is_late = now.saturating_sub(lacking.since) >= self.order.wait;
-        if !error.is_transient() || (is_late && !self.order.endless) {
+        let is_late = now.saturating_sub(lacking.since) >= self.order.settings.wait;
+        if !error.is_transient() || (is_late && !self.order.settings.endless) {
             self.machine.give_up(Failure::Injector, why);
         } else if is_late && !std::mem::replace(&mut lacking.is_warned_of, true) {
             self.warn_of(&format!("{why}; still trying"));
@@ -107,7 +108,7 @@ impl Run {
     }
 
     pub(super) fn lacks_a_way(&self) -> bool {
-        self.way.is_none() && !self.order.dry_run
+        self.way.is_none() && !self.order.settings.dry_run
     }
 
     /// When the methods are tried next, unless the one in preparation reports earlier.

@@ -32,7 +32,7 @@ impl Run {
             Err(why) => return self.cannot_query(why.to_string()),
         };
         let frames = query::queries(target.mac, &self.order.tags());
-        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
+        if let (Some(pace), false) = (&host.pace, self.order.settings.dry_run) {
             tokio::select! {
                 _ = pace.turn(Part::questions(self.multicast.queries), frames.len()) => {}
                 () = signals.must_stop() => return,
@@ -41,7 +41,7 @@ impl Run {
         let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
         self.observer.iter_mut().for_each(|observer| observer.listen_for_reports(device));
         let at = self.now();
-        if !self.order.dry_run {
+        if !self.order.settings.dry_run {
             let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
             let sent = tokio::select! {
                 sent = host.injectors.send_inward(&to, &frames) => sent,

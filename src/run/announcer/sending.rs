@@ -25,12 +25,13 @@ impl Run {
             }
             return;
         }
-        let Some(pace) = host.pace.as_ref().filter(|_| !self.order.dry_run) else {
+        let Some(pace) = host.pace.as_ref().filter(|_| !self.order.settings.dry_run) else {
             self.has_turn = true;
             return;
         };
         let attempt = self.machine.progress().attempts();
-        let part = if self.order.early { Part::early(attempt) } else { Part::announcements(attempt) };
+        let part =
+            if self.order.settings.early { Part::early(attempt) } else { Part::announcements(attempt) };
         let was_held = tokio::select! {
             was_held = pace.turn(part, self.frames.len()) => was_held,
             () = signals.directed() => return,
@@ -124,7 +125,7 @@ impl Run {
         seen: &Assessment,
     ) -> Result<(), InjectorError> {
         self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
-        if self.order.dry_run {
+        if self.order.settings.dry_run {
             return Ok(());
         }
         let Some(mut way) = self.way.clone() else {
@@ -138,7 +139,7 @@ impl Run {
             };
             let current = self.offered.iter().position(|offered| *offered == way);
             let others = current.map_or(&[][..], |at| &self.offered[at + 1..]);
-            match host.injectors.prepare(others, self.order.inject).await {
+            match host.injectors.prepare(others, self.order.settings.inject).await {
                 Ok(next) => way = next,
                 Err(_) => return Err(error),
             }
@@ -158,7 +159,7 @@ impl Run {
         if frames.is_empty() {
             return;
         }
-        if let (Some(pace), false) = (&host.pace, self.order.dry_run) {
+        if let (Some(pace), false) = (&host.pace, self.order.settings.dry_run) {
             let attempt = self.machine.progress().attempts().saturating_sub(1);
             tokio::select! {
                 _ = pace.turn(Part::questions(attempt), frames.len()) => {}
@@ -170,7 +171,7 @@ impl Run {
         let at = self.now();
         let send = async {
             match &self.way {
-                Some(way) if !self.order.dry_run => host.injectors.send(way, &frames, false).await,
+                Some(way) if !self.order.settings.dry_run => host.injectors.send(way, &frames, false).await,
                 _ => Ok(()),
             }
         };

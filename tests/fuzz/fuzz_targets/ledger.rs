@@ -1,6 +1,7 @@
 //! roster.json of any daemon, and any order of events on it: what is kept, in whole or by lines, is read again as it was.
 #![no_main]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use announced::for_tests::event::{Cause, Change};
@@ -19,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
     is_kept(&ledger);
     let mut kept: Ledger = serde_json::from_str(&json(&ledger)).expect("it is read again");
     let mut bytes = Bytes(input.get(end + 1..).unwrap_or_default());
-    let (mut now, mut open) = (Duration::ZERO, Vec::<(String, u64, bool)>::new());
+    let (mut now, mut open) = (Duration::ZERO, Vec::<(Arc<str>, u64, bool)>::new());
     while !bytes.is_empty() {
         now += Duration::from_millis(bytes.u8().into());
         let actions = happen(&mut ledger, &mut bytes, now, &mut open);
@@ -46,7 +47,7 @@ fn happen(
     ledger: &mut Ledger,
     bytes: &mut Bytes<'_>,
     now: Duration,
-    open: &mut Vec<(String, u64, bool)>,
+    open: &mut Vec<(Arc<str>, u64, bool)>,
 ) -> Vec<Action> {
     let uuid = bytes.one_of(&UUIDS);
     let cause = bytes.one_of(&CAUSES);
@@ -88,7 +89,6 @@ fn is_kept(ledger: &Ledger) {
     let written = json(ledger);
     let read: Ledger = serde_json::from_str(&written).expect("it is read again");
     assert_eq!(json(&read), written);
-    assert_eq!(read.here().count(), ledger.here().count());
 }
 
 fn json(ledger: &Ledger) -> String {

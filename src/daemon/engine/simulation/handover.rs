@@ -84,7 +84,7 @@ impl Host {
                 let time = random.lock().unwrap().millis(30);
                 sleep(time).await;
                 let size = guests.lock().unwrap().len();
-                let number = (0..size).find(|n| uuid(*n) == of).ok_or("no such guest")?;
+                let number = (0..size).find(|n| *uuid(*n) == *of).ok_or("no such guest")?;
                 let is_here = guests.lock().unwrap()[number].here;
                 if is_here { Ok(domain(number, 1)) } else { Err("no such guest".into()) }
             })

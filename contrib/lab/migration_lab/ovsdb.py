@@ -50,6 +50,16 @@ class Ovsdb:
             raise RuntimeError(f"ovsdb-server refuses to {what}: {str(answer)[:1000]}")
         return Commit(sent, known)
 
+    def carried_out(self):
+        """Yields the time and the number up to which ovs-vswitchd has carried out changes (`cur_cfg`), and again at each change."""
+        params = ["Open_vSwitch", None, {"Open_vSwitch": {"columns": ["cur_cfg"]}}]
+        self.socket.sendall(json.dumps({"id": "monitor", "method": "monitor", "params": params}).encode())
+        tables = self._answer()["result"]
+        while True:
+            for row in tables["Open_vSwitch"].values():
+                yield time.time(), row["new"]["cur_cfg"]
+            tables = self._answer()["params"][1]
+
     def _answer(self):
         while True:
             message = self._message()

@@ -157,11 +157,6 @@ impl Announcement {
         self.lost.is_some() && self.progress.outcome.is_none()
     }
 
-    /// The same, also after its end.
-    pub(crate) fn was_lost(&self) -> bool {
-        self.lost.is_some()
-    }
-
     /// The host changed at `now`: lost frames may now leave.
     pub(crate) fn changed(&mut self, now: Duration) {
         if let (Some(lost), Some(due)) = (&mut self.lost, self.due.front_mut()) {
@@ -283,26 +278,6 @@ impl Announcement {
             let next = round.at.saturating_add(self.schedule.interval);
             let late = self.due.front().filter(|due| **due < round.at).map(|due| next.saturating_sub(*due));
             self.due.iter_mut().for_each(|due| *due = due.saturating_add(late.unwrap_or_default()));
-        }
-    }
-
-    /// The last round, which was lost, has left after all: it is not sent again.
-    pub(crate) fn last_left_late(&mut self, answered: bool) {
-        let is_open = self.progress.outcome.is_none() || self.progress.failure == Some(Failure::Departure);
-        if let Some(lost) = self.lost.filter(|_| is_open && self.progress.error.is_none()) {
-            self.progress.lost = self.progress.lost.saturating_sub(1);
-            spell::retract(&mut self.progress.spells);
-            self.sent(Round { at: lost.last, left: true, only_rarp: false, answered });
-        }
-    }
-
-    /// A lost round before the last one has left after all.
-    pub(crate) fn left_late(&mut self) {
-        self.progress.lost = self.progress.lost.saturating_sub(1);
-        self.progress.rounds = self.progress.rounds.saturating_add(1);
-        spell::left_late(&mut self.progress.spells);
-        if self.progress.failure == Some(Failure::Departure) {
-            self.end();
         }
     }
 

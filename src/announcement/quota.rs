@@ -30,7 +30,7 @@ pub(crate) struct Quota<T> {
     arrivals: u64,
     /// No turn is given before this moment.
     held_until: Duration,
-    /// Nor to first rounds, and to later ones, before these: the next group's.
+    /// The earliest moments of the next turn of a first round and of a later one, since the rate was exceeded.
     next_groups: [Duration; 2],
 }
 

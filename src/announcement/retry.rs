@@ -26,7 +26,7 @@ pub(super) struct Lost {
     /// When the first one was sent.
     pub since: Duration,
     /// When the last one was.
-    pub last: Duration,
+    last: Duration,
     tries: u32,
     after_change: Option<AfterChange>,
 }

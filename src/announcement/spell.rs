@@ -28,29 +28,6 @@ pub(super) fn add(spells: &mut Vec<Spell>, at: Duration, left: bool) {
     }
 }
 
-/// Takes the last lost round away; returns its place, and when it was sent.
-pub(super) fn retract(spells: &mut Vec<Spell>) -> Option<(usize, Duration)> {
-    let at = spells.iter().rposition(|spell| !spell.left)?;
-    let to = spells[at].to;
-    match spells[at].rounds.checked_sub(1) {
-        Some(rounds @ 1..) => {
-            spells[at].rounds = rounds;
-            Some((at + 1, to))
-        }
-        _ => {
-            spells.remove(at);
-            Some((at, to))
-        }
-    }
-}
-
-/// The last lost round has left after all.
-pub(super) fn left_late(spells: &mut Vec<Spell>) {
-    if let Some((place, at)) = retract(spells).filter(|_| spells.len() < MAX_SPELLS) {
-        spells.insert(place, Spell { left: true, rounds: 1, from: at, to: at });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,20 +40,6 @@ mod tests {
         }
         let told = spells.iter().map(|s| (s.left, s.rounds, s.from.as_millis(), s.to.as_millis()));
         assert_eq!(told.collect::<Vec<_>>(), [(false, 3, 0, 3), (true, 1, 10, 10), (true, 1, 60, 60)]);
-    }
-
-    #[test]
-    fn lost_rounds_that_left_after_all_are_no_part_of_a_lost_spell() {
-        let mut spells = Vec::new();
-        for (ms, left) in [(0, false), (1, false), (3, true)] {
-            add(&mut spells, Duration::from_millis(ms), left);
-        }
-        let told = |spells: &[Spell]| spells.iter().map(|s| (s.left, s.rounds)).collect::<Vec<_>>();
-        left_late(&mut spells);
-        assert_eq!(told(&spells), [(false, 1), (true, 1), (true, 1)]);
-        left_late(&mut spells);
-        left_late(&mut spells);
-        assert_eq!(told(&spells), [(true, 1), (true, 1), (true, 1)]);
     }
 
     #[test]

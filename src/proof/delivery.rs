@@ -17,12 +17,10 @@ use crate::proof::ofproto_trace::Verdict;
 use crate::proof::returned::Returned;
 use crate::proof::sighting::Sighting;
 
-mod late;
 mod missed;
 pub(crate) mod stuck;
 mod unseen;
 
-use late::Late;
 use missed::Missed;
 
 /// The fate of a round.
@@ -64,9 +62,6 @@ pub struct Delivery {
     is_current: Vec<bool>,
     returned: Returned,
     missed: Missed,
-    /// By frame: it was sent in the last round.
-    in_last: Vec<bool>,
-    late: Late,
     /// A round was sent, and the port is as it was then. Other frames with the same bytes are QEMU's or the guest's own.
     is_under_way: bool,
 }
@@ -89,8 +84,6 @@ impl Delivery {
             is_current: vec![false; frames.len()],
             returned: Returned::default(),
             missed: Missed::none(hops),
-            in_last: vec![false; frames.len()],
-            late: Late::default(),
             is_under_way: false,
             path,
         }
@@ -108,7 +101,6 @@ impl Delivery {
             self.vlans = vec![None; path.hops().len()];
             self.next = vec![0; path.hops().len()];
             self.missed = Missed::none(path.hops().len());
-            self.late = Late::default();
             // A verdict holds until another one: few are asked for in a second, and without one a lost frame counts as unseen.
             self.is_current.fill(false);
         }
@@ -131,35 +123,27 @@ impl Delivery {
         self.verdicts.resize(self.frames.len(), None);
         self.is_current.resize(self.frames.len(), false);
         self.left.resize(self.frames.len(), 0);
-        self.in_last.resize(self.frames.len(), false);
         self.seen.iter_mut().for_each(|seen| seen.resize(self.frames.len(), None));
     }
 
     /// Begins a round of all frames.
     pub fn begin(&mut self) {
-        self.begin_those(|_| true);
+        self.is_under_way = true;
+        self.missed.begin();
+        self.seen.iter_mut().flatten().for_each(|at| *at = None);
     }
 
     /// Begins a round of some of the frames; the others keep the sightings of their last round.
     pub fn begin_some(&mut self, round: &[Frame]) {
-        self.begin_those(|frame| round.contains(frame));
-    }
-
-    fn begin_those(&mut self, is_one: impl Fn(&Frame) -> bool) {
-        self.last_may_be_late();
         self.is_under_way = true;
         self.missed.begin();
-        for (number, frame) in self.frames.iter().enumerate() {
-            self.in_last[number] = is_one(frame);
-            if self.in_last[number] {
-                self.seen.iter_mut().for_each(|seen| seen[number] = None);
-            }
+        for (number, _) in self.frames.iter().enumerate().filter(|(_, frame)| round.contains(frame)) {
+            self.seen.iter_mut().for_each(|seen| seen[number] = None);
         }
     }
 
     /// Until the next round begins, no frame that passes is ours.
     pub fn suspend(&mut self) {
-        self.forget_late();
         self.is_under_way = false;
     }
 
@@ -194,7 +178,6 @@ impl Delivery {
         if is_dead || !self.is_under_way {
             return;
         }
-        let last = self.next[at].checked_sub(1);
         let Some(which) = self.which(at, sighting) else {
             return;
         };
@@ -213,15 +196,13 @@ impl Delivery {
         let had_left = self.has_left(which);
         let is_tunnel = hop.role == Role::Tunnel || hop.role == Role::Edge(Edge::Tunnel);
         let departure = departure(hop, sighting);
-        let first = *self.seen[at][which].get_or_insert(sighting.at);
+        self.seen[at][which].get_or_insert(sighting.at);
         if is_tunnel {
             self.wrapped.get_or_insert(sighting.at);
         }
         if is_departure && !had_left {
             self.left[which] += 1;
             note(&mut self.departures, departure, sighting.at);
-        } else if is_departure && first < sighting.at && last != Some(which) {
-            self.passed_again(at, which, departure, sighting.at);
         }
     }
 

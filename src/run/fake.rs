@@ -52,8 +52,6 @@ struct State {
     /// By tap: when its tag was last cleared.
     cleared: BTreeMap<String, Instant>,
     lose: u32,
-    /// How long frames take to the uplink.
-    delay: Duration,
     refuse: u32,
     watches: Vec<(MacAddr, Instant, mpsc::Sender<Sighting>)>,
     sent: Vec<Sent>,
@@ -184,11 +182,6 @@ impl World {
         self.lock().lose = rounds;
     }
 
-    /// Frames take this long to the uplink from now on.
-    pub(crate) fn delay(&self, by: Duration) {
-        self.lock().delay = by;
-    }
-
     /// Refuses the next rounds.
     pub(crate) fn refuse(&self, rounds: u32) {
         self.lock().refuse = rounds;
@@ -218,7 +211,7 @@ impl World {
         self.lock().violations.clone()
     }
 
-    pub(super) async fn send(self: &Arc<World>, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
+    pub(super) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
         let Way::PacketOut { in_port, .. } = way else {
             return Err(InjectorError::NoSuchWay(way.method()));
         };
@@ -232,7 +225,7 @@ impl World {
             state.refuse = left;
             return Err(refused);
         }
-        state.let_in(self, &self.taps[*in_port as usize - 1], frames, began);
+        state.let_in(&self.taps[*in_port as usize - 1], frames, began);
         Ok(())
     }
 
@@ -253,7 +246,7 @@ impl World {
 }
 
 impl State {
-    fn let_in(&mut self, world: &Arc<World>, tap: &str, frames: &[Frame], began: Instant) {
+    fn let_in(&mut self, tap: &str, frames: &[Frame], began: Instant) {
         let at = Instant::now();
         if let Some((why, since)) = self.forbidden.get(tap).filter(|(_, since)| *since < at) {
             self.violations.push(format!("{tap}: sent {:?} after {why}", at - *since));
@@ -271,24 +264,11 @@ impl State {
         if left.is_none() {
             return;
         }
-        match self.delay {
-            Duration::ZERO => self.leave(frames, left),
-            delay => {
-                let (world, frames) = (world.clone(), frames.to_vec());
-                tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    world.lock().leave(&frames, left);
-                });
-            }
-        }
-    }
-
-    fn leave(&self, frames: &[Frame], vlan: Option<u16>) {
         for frame in frames {
             let sender = frame.bytes.get(6..12);
             for (_, began, to) in self.watches.iter().filter(|(mac, ..)| sender == Some(&mac.octets())) {
-                let _ =
-                    to.try_send(Sighting::new(UPLINK, Direction::Out, began.elapsed(), vlan, &frame.bytes));
+                let since = at.saturating_duration_since(*began);
+                let _ = to.try_send(Sighting::new(UPLINK, Direction::Out, since, left, &frame.bytes));
             }
         }
     }

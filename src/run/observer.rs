@@ -27,8 +27,8 @@ const DEPARTURE_TIMEOUT: Duration = Duration::from_millis(5);
 /// The same after Open vSwitch has confirmed the packet-out.
 const PACKET_OUT_DEPARTURE_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// A frame of a round that counted as lost may leave for so long.
-const LATE_TIME: Duration = Duration::from_millis(100);
+/// The same for the last questions of an announcement, behind which nothing waits.
+const LAST_QUESTIONS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// While many frames enter, captures are re-armed at this interval: within [`MOMENT`] of the event, and later.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -52,8 +52,6 @@ pub(crate) struct Observer {
     guests_device: Option<Watch>,
     /// Until when frames that leave are captured for the guest's membership reports.
     listens_until: Option<Instant>,
-    /// When a round was last lost.
-    lost_at: Option<Instant>,
     /// When incoming frames are captured again.
     rearm_at: Instant,
 }
@@ -82,7 +80,6 @@ impl Observer {
             found: Findings::new(proof),
             guests_device: None,
             listens_until: None,
-            lost_at: None,
             rearm_at: began,
         };
         let is_blind = observer.path.blind().next().is_some();
@@ -191,32 +188,16 @@ impl Observer {
 
     /// Called before a round is sent.
     pub(crate) fn begin(&mut self) {
-        self.end_round();
+        self.catch_up();
         self.found.proof.begin();
         self.look_on();
     }
 
     /// Called before a round of some of the frames is sent.
     pub(crate) fn begin_some(&mut self, round: &[Frame]) {
-        self.end_round();
+        self.catch_up();
         self.found.proof.begin_some(round);
         self.look_on();
-    }
-
-    fn end_round(&mut self) {
-        let was_lost = self.found.proof.fate() == RoundFate::Lost;
-        self.catch_up();
-        if was_lost && self.found.proof.last_left() {
-            self.found.proof.note_late();
-        }
-        if self.late_until().is_none_or(|until| until <= Instant::now()) {
-            self.found.proof.forget_late();
-        }
-    }
-
-    /// Until when frames of lost rounds may leave.
-    fn late_until(&self) -> Option<Instant> {
-        self.lost_at.map(|at| at + LATE_TIME)
     }
 
     /// Records what was captured until now: it belongs to an earlier round, or to none.
@@ -296,7 +277,7 @@ impl Observer {
     /// Called after the questions were sent; returns when they have left or would have. The `last` ones are waited for longer, since the
     /// announcement ends.
     pub(crate) async fn asked(&mut self, last: bool) {
-        let deadline = Instant::now() + if last { LATE_TIME } else { DEPARTURE_TIMEOUT };
+        let deadline = Instant::now() + if last { LAST_QUESTIONS_TIMEOUT } else { DEPARTURE_TIMEOUT };
         let Some(watch) = &mut self.watch else {
             return;
         };
@@ -360,30 +341,12 @@ impl Observer {
             // For the next round, capture where it ends.
             self.look_everywhere();
         }
-        if fate == RoundFate::Lost {
-            self.lost_at = Some(Instant::now());
-        }
         // On a busy host, frames of a round counted as lost may still be on their way.
-        match self.found.proof.may_leave_late() {
-            true => self.look_on(),
-            false => self.look_away(),
+        match fate {
+            RoundFate::Lost => self.look_on(),
+            _ => self.look_away(),
         }
         fate
-    }
-
-    /// Records what was captured until now, and, if it `waits`, the frames of rounds that counted as lost a moment ago.
-    pub(crate) async fn await_late(&mut self, waits: bool) {
-        self.catch_up();
-        let (Some(until), Some(watch)) = (self.late_until(), &mut self.watch) else {
-            return;
-        };
-        while waits && self.found.proof.may_leave_late() && Instant::now() < until {
-            tokio::select! {
-                sighting = watch.next() => self.found.saw(&sighting),
-                () = tokio::time::sleep_until(until) => {}
-            }
-        }
-        self.catch_up();
     }
 
     /// The same, with Open vSwitch's verdicts on frames that were not seen to leave. It is asked after the frames were sent: its

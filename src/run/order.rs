@@ -44,7 +44,7 @@ pub(crate) struct Order {
     pub untagged: bool,
     /// How long before the event the source was heard to have stopped the guest, if it was.
     pub source_stopped: Option<Duration>,
-    /// How.
+    /// How it is announced.
     pub settings: Arc<Settings>,
     /// A capture file that gets every sent frame.
     pub pcap: Option<Arc<Mutex<Pcap>>>,

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use crate::announcement::quota::{Part, Quota};
 
-/// A round may be late by so much of the pause before it…
+/// A later round may be late by one part in so many of the pause before it.
 const DELAY: u32 = 8;
-/// … and by so much at most.
+/// The longest delay of a later round, however long the pause is.
 const LONGEST_DELAY: Duration = Duration::from_millis(16);
 
 /// The host's quota, shared by all announcements.
@@ -96,8 +96,8 @@ impl Shared {
     }
 }
 
-/// When `left` before its time, a later round is woken up for: at a moment of many, if that delays it by little. All times are since the same
-/// moment.
+/// When a later round is sent that is due then, after a pause of `left`: at the next moment of a grid that all announcements share, if that
+/// is soon. The grid begins where `due` is zero.
 fn with_others(due: Duration, left: Duration) -> Duration {
     // A power of two, so that the moments of short pauses are also some of long ones.
     let grid = match (left / DELAY).min(LONGEST_DELAY).as_millis().checked_ilog2() {
@@ -116,7 +116,12 @@ async fn give_turns(shared: Arc<Shared>) {
             quota.pause(shared.began.elapsed())
         };
         match pause {
-            Some(pause) => drop(tokio::time::timeout(pause, shared.changed.notified()).await),
+            Some(pause) => tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shared.changed.notified() => {}
+                // It may have a turn before those that wait.
+                () = shared.asked.notified() => {}
+            },
             None => shared.asked.notified().await,
         }
     }
@@ -188,6 +193,22 @@ mod tests {
         assert!(waiting.await.unwrap());
         assert!(again.elapsed() < Duration::from_secs(2), "{:?}", again.elapsed());
         assert!(!pace.turn(Part::announcements(0), 1).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_round_does_not_wait_for_the_pause_of_a_later_one() {
+        let pace = Pacer::start(10);
+        pace.turn(Part::announcements(0), 1).await;
+        let later = tokio::spawn({
+            let pace = pace.clone();
+            async move { pace.turn(Part::announcements(1), 60).await }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let began = Instant::now();
+        pace.turn(Part::announcements(0), 1).await;
+        assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+        assert!(!later.is_finished());
+        later.abort();
     }
 
     #[tokio::test(start_paused = true)]

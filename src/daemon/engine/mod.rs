@@ -100,12 +100,12 @@ pub(super) struct Engine {
     /// The states of the guests that are being read, by connection and UUID.
     states: HashMap<(usize, Arc<str>), watch::Sender<GuestState>>,
     running: BTreeMap<Number, Running>,
-    /// These by guest.
+    /// The running announcements of each guest.
     by_guest: BTreeSet<(Arc<str>, Number)>,
     /// An uplink has changed during these: the NIC of this name is announced again afterwards.
     then_uplink: BTreeMap<Number, String>,
     waiters: waiting::Waiters,
-    /// Those of the orders.
+    /// The settings that orders share.
     settings: SharedSettings,
     tasks: JoinSet<(Number, Box<Report>)>,
     reads: JoinSet<announcing::Read>,

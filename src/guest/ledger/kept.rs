@@ -22,7 +22,7 @@ impl Ledger {
         !self.changed.is_empty()
     }
 
-    /// The guests of which it has.
+    /// The guests of which that part has changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.changed)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::{WayError, lock};
@@ -56,8 +56,10 @@ impl Bridges {
         is_first: bool,
     ) -> Result<(), WayError> {
         let bridge = self.bridge(name)?;
-        let in_time = timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames, is_first)).await;
-        in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
+        let no_answer = |_| WayError::NoAnswer(name.into());
+        // A round that waits for longer needs another turn in the host's quota.
+        let _place = timeout(ANSWER_TIMEOUT, bridge.place(is_first)).await.map_err(no_answer)?;
+        timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames)).await.map_err(no_answer)?
     }
 
     fn bridge(&self, name: &str) -> Result<Arc<Bridge>, WayError> {
@@ -81,13 +83,17 @@ impl Bridges {
 }
 
 impl Bridge {
-    async fn packet_out(&self, aim: Aim, frames: &[&[u8]], is_first: bool) -> Result<(), WayError> {
+    /// Waits until another round may be sent.
+    async fn place(&self, is_first: bool) -> [Option<SemaphorePermit<'_>>; 2] {
         // The semaphores are never closed.
-        let _place_for_later = match is_first {
+        let for_later = match is_first {
             true => None,
             false => self.places_for_later.acquire().await.ok(),
         };
-        let _place = self.places.acquire().await;
+        [for_later, self.places.acquire().await.ok()]
+    }
+
+    async fn packet_out(&self, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
         let mut is_tried = false;
         loop {
             self.connect().await?;

@@ -99,7 +99,14 @@ impl InjectorError {
 
 impl WayError {
     fn is_transient(&self) -> bool {
-        matches!(self, WayError::Connect { .. } | WayError::NoAnswer(_) | WayError::PacketOut(_))
+        match self {
+            WayError::Connect { .. } | WayError::NoAnswer(_) | WayError::PacketOut(_) => true,
+            // Devices have not transmitted earlier frames yet.
+            WayError::Write(error) => {
+                error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+            }
+            _ => false,
+        }
     }
 
     /// Whether the kernel wants a capability for it.

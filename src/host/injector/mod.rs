@@ -1,7 +1,7 @@
 //! Injects frames into the host as if the guest had sent them.
 //!
 //! The helper devices, programs and sockets of a method are made once, and shared by all announcements. Making them may need
-//! capabilities; using them needs none. A broken one is dropped, and made again if the capabilities allow.
+//! capabilities; using them needs none. A broken helper tap or connection is dropped, and made again if the capabilities allow.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,12 +126,12 @@ impl Injectors {
         }
     }
 
-    /// Sends the frames of a round, in order, by a prepared method; a bridge that is busy takes first rounds first. Cancel safe; after a cancellation or an error, some
-    /// frames may have been sent.
+    /// Sends the frames of a round, in order, by a prepared method; a bridge that is busy takes first rounds first. Cancel safe;
+    /// after a cancellation or an error, some frames may have been sent.
     ///
     /// # Errors
     ///
-    /// The method has failed. It is dropped, and [`Injectors::prepare`] tries to make it anew.
+    /// The method has failed. A helper tap or a connection that is broken is dropped, and [`Injectors::prepare`] makes another.
     pub async fn send(&self, way: &Way, frames: &[Frame], is_first: bool) -> Result<(), InjectorError> {
         let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.bytes.as_slice()).collect();
         self.inject(way, &frames, is_first).await.map_err(|error| InjectorError::Send(way.method(), error))

@@ -140,15 +140,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The first time: the bridge has granted the monitor. Then: the flow table has changed.
     pub async fn flow_change(&mut self) -> io::Result<()> {
         loop {
+            self.flush().await?;
             let (_, message) = self.receive().await?;
             match message.kind {
                 // A monitor that was paused may have missed changes.
                 STATS_REPLY | VENDOR => return Ok(()),
                 ERROR => return Err(refusal(&message.body)),
-                ECHO_REQUEST => {
-                    self.echo(&message);
-                    self.flush().await?;
-                }
+                ECHO_REQUEST => self.echo(&message),
                 _ => {}
             }
         }

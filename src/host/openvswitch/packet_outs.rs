@@ -1,7 +1,7 @@
 //! Packet-outs into one bridge, of all announcements, by one connection.
 //!
-//! What is asked for at the same time is sent together, and nothing waits for an answer to what was sent before: each turn of
-//! ovs-vswitchd's main loop takes the longer the more ports it has, and takes up to fifty messages of a connection.
+//! What is asked for at the same time is sent together, and nothing waits for an answer to what was sent before. A turn of ovs-vswitchd's
+//! main loop takes a time that grows with its ports, and up to fifty messages of a connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,7 +52,7 @@ struct Told {
 }
 
 impl PacketOuts {
-    /// By this connection.
+    /// Sends packet-outs by this connection.
     pub fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(connection: Connection<S>) -> PacketOuts {
         let (rounds, to_send) = mpsc::unbounded_channel();
         let mut task = JoinSet::new();
@@ -65,8 +65,8 @@ impl PacketOuts {
         !self.rounds.is_closed()
     }
 
-    /// Sends frames into the bridge, in order. They are sent whole or not at all; if the answer is no longer awaited when their
-    /// turn comes, not at all.
+    /// Sends frames into the bridge, in order: none of them if the answer is no longer awaited when their turn comes, and otherwise
+    /// all, unless the connection breaks.
     pub fn send(&self, aim: Aim, frames: &[&[u8]]) -> impl Future<Output = Answer> + use<> {
         let frames = frames.iter().map(|frame| frame.to_vec()).collect();
         let (answer, answered) = oneshot::channel();
@@ -91,7 +91,6 @@ async fn keep<S: AsyncRead + AsyncWrite + Unpin>(
         };
         tokio::select! {
             biased;
-            () = overdue => break io::ErrorKind::TimedOut.into(),
             round = rounds.recv() => {
                 let Some(round) = round else { return };
                 let more = std::iter::from_fn(|| rounds.try_recv().ok());
@@ -101,6 +100,8 @@ async fn keep<S: AsyncRead + AsyncWrite + Unpin>(
                 Ok(reply) => heed(reply, &mut told),
                 Err(error) => break error,
             },
+            // After the answers: this process may have been stopped for a while.
+            () = overdue => break io::ErrorKind::TimedOut.into(),
         }
         match timeout_at(Instant::now() + ANSWER_TIMEOUT, connection.flush()).await {
             Ok(Ok(())) => {}

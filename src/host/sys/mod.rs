@@ -20,7 +20,7 @@ use tokio::io::unix::AsyncFd;
 
 /// The polling interval for the end of a process on kernels without pidfd_open(2).
 const ENDED_POLL: Duration = Duration::from_millis(10);
-/// glibc's own, in bytes; what is set does not grow.
+/// In bytes. It is glibc's default, which glibc raises unless it is set.
 #[cfg(target_env = "gnu")]
 const TRIM_THRESHOLD: libc::c_int = 128 * 1024;
 

@@ -53,7 +53,7 @@ impl Run {
         }
     }
 
-    /// Nothing has changed since, and nothing better is tried.
+    /// A method was prepared for this look, its path is watched, and no better one is being prepared.
     pub(super) fn is_prepared_for(&self, seen: &Arc<Assessment>) -> bool {
         let is_same = self.prepared_for.as_ref().is_some_and(|last| Arc::ptr_eq(last, seen));
         is_same && self.way.is_some() && self.preparing.is_none() && self.lacking.is_none()
@@ -77,6 +77,8 @@ impl Run {
                 }
             }
             (Ok(way), current) => {
+                // Its path is another one.
+                self.prepared_for = None;
                 let was_held_up = current.is_none() && self.lacking.is_some();
                 (self.way, self.lacking) = (Some(way), None);
                 if was_held_up {

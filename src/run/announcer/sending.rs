@@ -18,13 +18,6 @@ use crate::run::lacking::Lacking;
 impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
     pub(super) async fn take_turn(&mut self, host: &Host, signals: &Signals) {
-        if self.heed_late().await {
-            let seen = self.last_look.as_ref().map(|look| look.seen.clone());
-            if let Some(seen) = seen {
-                self.ask_routers(host, &seen, signals).await;
-            }
-            return;
-        }
         let Some(pace) = host.pace.as_ref().filter(|_| !self.order.settings.dry_run) else {
             self.has_turn = true;
             return;
@@ -60,9 +53,6 @@ impl Run {
                 let round = self.judge(at, host, seen).await;
                 self.log_round(&frames, round);
                 self.machine.sent(round);
-                if self.machine.has_ended() {
-                    self.heed_late().await;
-                }
                 self.monitor_flows(host);
                 self.explain_loss(host, seen).await;
                 round.left && !self.machine.is_lost()
@@ -82,20 +72,6 @@ impl Run {
                 false
             }
         }
-    }
-
-    /// Heeds that rounds which counted as lost were seen to leave since; returns whether the last one was. Once the announcement has
-    /// ended, frames that are still on their way are waited for.
-    async fn heed_late(&mut self) -> bool {
-        let Some(observer) = &mut self.observer else { return false };
-        observer.await_late(self.machine.has_ended()).await;
-        let has_left = self.machine.was_lost() && observer.found.proof.last_left();
-        if has_left {
-            self.machine.last_left_late(observer.is_answered());
-            observer.await_late(self.machine.has_ended()).await;
-        }
-        (0..observer.found.proof.left_late()).for_each(|_| self.machine.left_late());
-        has_left
     }
 
     fn tally_up(&mut self, frames: &[Frame], host: &Host) {

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::guest::target::{DomainId, Manager, Plug, Target};
-use crate::run::fake::World;
 use crate::run::testbed::{MAC, TAG, TAP, Testbed, on_both};
 
 /// A quarter of a second is longer than any settling.
@@ -119,30 +118,6 @@ fn a_lost_round_is_sent_again_until_one_leaves() {
         assert!(report.evidence.lost_rounds > 1, "{report:?}");
         assert_in_vlan(&bed.await_left(9).await);
     });
-}
-
-/// As where ovs-vswitchd does not get the CPU for a while: the frames leave after the next try was sent, or before.
-#[test]
-fn a_round_that_leaves_late_was_not_lost() {
-    let world = |delay: u64| async move {
-        let world = World::new(&[TAP.into()]);
-        let bed = Testbed::Fake(world.clone());
-        bed.bind(TAG).await;
-        world.delay(Duration::from_millis(delay));
-        let report = start(&bed, "").await.end().await;
-        (report, world.sent().len())
-    };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    for delay in [1, 2, 3, 4, 6, 8, 12, 20, 45] {
-        let (report, sent) = runtime.block_on(world(delay));
-        assert_eq!(report.outcome, Outcome::Announced, "{delay}: {report:?}");
-        assert_eq!((report.rounds as usize, report.evidence.lost_rounds), (sent, 0), "{delay}: {report:?}");
-        let left = report.evidence.frames_left.as_ref().unwrap();
-        assert_eq!(left.by_kind().next().map(|(_, left)| left), Some(sent as u64), "{delay}: {report:?}");
-        let times: u32 = report.round_times.iter().map(|time| if time.left { time.rounds } else { 0 }).sum();
-        assert_eq!(times, report.rounds, "{delay}: {report:?}");
-    }
 }
 
 #[test]

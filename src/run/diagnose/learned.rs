@@ -73,7 +73,7 @@ async fn entry(
                     Port::Local => None,
                     Port::Number(ofport) => {
                         let is_it = |port: &Plugged<'_>| port.interface.plugged_ofport() == Some(ofport);
-                        // Usually; the others are thousands, perhaps.
+                        // Usually it is this port; there may be thousands of others.
                         let own = ovs.port_of(bridge, &attachment.port).filter(is_it);
                         own.or_else(|| port_by_number(ovs, bridge, ofport))
                     }

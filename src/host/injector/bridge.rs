@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{MappedMutexGuard, MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::{WayError, lock};
@@ -28,8 +28,8 @@ pub(super) struct Bridges {
 #[derive(Debug)]
 struct Bridge {
     socket: PathBuf,
-    connection: Mutex<Option<PacketOuts>>,
-    connecting: tokio::sync::Mutex<()>,
+    /// Locked while it is made.
+    connection: tokio::sync::Mutex<Option<PacketOuts>>,
     places: Semaphore,
     places_for_later: Semaphore,
 }
@@ -43,8 +43,8 @@ impl Bridges {
     /// Connects to a bridge, if there is no connection yet.
     pub(super) async fn connect(&self, name: &str) -> Result<(), WayError> {
         let bridge = self.bridge(name)?;
-        let in_time = timeout(ANSWER_TIMEOUT, bridge.connect()).await;
-        in_time.unwrap_or_else(|_| Err(WayError::NoAnswer(name.into())))
+        let in_time = timeout(ANSWER_TIMEOUT, bridge.connected()).await;
+        in_time.map_err(|_| WayError::NoAnswer(name.into()))?.map(drop)
     }
 
     /// Sends frames into the bridge, of a first round or of a later one.
@@ -73,8 +73,7 @@ impl Bridges {
         }
         let new = || Bridge {
             socket: self.directory.join(format!("{name}.mgmt")),
-            connection: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
+            connection: tokio::sync::Mutex::default(),
             places: Semaphore::new(MAX_UNANSWERED),
             places_for_later: Semaphore::new(MAX_LATER_UNANSWERED),
         };
@@ -96,9 +95,7 @@ impl Bridge {
     async fn packet_out(&self, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
         let mut is_tried = false;
         loop {
-            self.connect().await?;
-            let answer = lock(&self.connection).as_ref().map(|connection| connection.send(aim, frames));
-            let Some(answer) = answer else { continue };
+            let answer = self.connected().await?.send(aim, frames);
             match answer.await {
                 Answer::Taken => return Ok(()),
                 Answer::Refused(error) => return Err(WayError::PacketOut(error)),
@@ -109,14 +106,17 @@ impl Bridge {
         }
     }
 
-    async fn connect(&self) -> Result<(), WayError> {
-        let _one = self.connecting.lock().await;
-        if lock(&self.connection).as_ref().is_some_and(PacketOuts::is_open) {
-            return Ok(());
-        }
-        let opened = Connection::open(&self.socket).await;
-        let opened = opened.map_err(|error| WayError::Connect { socket: self.socket.clone(), error })?;
-        *lock(&self.connection) = Some(PacketOuts::over(opened));
-        Ok(())
+    /// The connection, made anew if there is none or it has broken.
+    async fn connected(&self) -> Result<MappedMutexGuard<'_, PacketOuts>, WayError> {
+        let mut connection = self.connection.lock().await;
+        let open = match connection.take().filter(PacketOuts::is_open) {
+            Some(open) => open,
+            None => {
+                let opened = Connection::open(&self.socket).await;
+                let failed = |error| WayError::Connect { socket: self.socket.clone(), error };
+                PacketOuts::over(opened.map_err(failed)?)
+            }
+        };
+        Ok(MutexGuard::map(connection, |connection| connection.insert(open)))
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::openflow::{Aim, Batch, Connection, Reply};
 
@@ -103,7 +103,7 @@ async fn keep<S: AsyncRead + AsyncWrite + Unpin>(
             // After the answers: this process may have been stopped for a while.
             () = overdue => break io::ErrorKind::TimedOut.into(),
         }
-        match timeout_at(Instant::now() + ANSWER_TIMEOUT, connection.flush()).await {
+        match timeout(ANSWER_TIMEOUT, connection.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => break error,
             Err(_) => break io::ErrorKind::TimedOut.into(),

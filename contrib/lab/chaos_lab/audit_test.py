@@ -44,6 +44,15 @@ class AuditTest(unittest.TestCase):
         self.passes(rarp(LEAVES + 0.05, "h1", 101))
         self.complains("0.300 s after it stopped there", rarp(LEAVES + 0.3, "h1", 101))
 
+    def test_two_rounds_may_be_in_an_open_vswitch_that_stands_still(self):
+        late = [rarp(LEAVES + 0.5 + number / 1000, "h1", 101) for number in range(3)]
+        stands_still = Fault(1, "stop-ovs-vswitchd", "h1", LEAVES - 0.5, LEAVES + 0.4)
+        self.passes(*late[:2], faults=[stands_still])
+        self.complains("0.502 s after it stopped there", *late, faults=[stands_still])
+        self.complains("0.500 s", late[0], faults=[Fault(1, "stop-ovs-vswitchd", "h2", LEAVES - 0.5, LEAVES + 0.4)])
+        self.complains("0.500 s", late[0], faults=[Fault(1, "stop-announced", "h1", LEAVES - 0.5, LEAVES + 0.4)])
+        self.complains("11.000 s", rarp(LEAVES + 11, "h1", 101), faults=[stands_still])
+
     def test_a_frame_from_a_host_where_the_guest_has_never_run(self):
         self.complains("g1 sends rarp on h3, where it has never run", rarp(112.5, "h3"))
 

@@ -22,6 +22,7 @@ def tell(order, audit, faults, hosts, guests, journal, output):
         ],
         "frames": len(audit.frames),
         "latest_after_stop_ms": 1e3 * audit.latest,
+        "kept_by_open_vswitch": audit.kept.total(),
         "migrations_failed": sum(guest.failed for guest in guests),
         "guests_lost": sum(guest.lost for guest in guests),
         "faults": dict(collections.Counter(fault.kind for fault in faults.had)),
@@ -56,8 +57,9 @@ def text(told):
     lines = [
         f"seed {told['seed']}: {told['arrivals']} arrivals, {told['announced']} announced; {len(told['left_before'])} left before, of "
         f"which none was ready for more than {max((left['ready_ms'] for left in told['left_before']), default=0):.0f} ms",
-        f"{told['frames']} frames, none later than {told['latest_after_stop_ms']:.1f} ms after its guest had stopped; "
-        f"{told['migrations_failed']} migrations failed, {told['guests_lost']} guests were lost and made anew",
+        f"{told['frames']} frames, none later than {told['latest_after_stop_ms']:.1f} ms after its guest had stopped, but for "
+        f"{told['kept_by_open_vswitch']} that Open vSwitch had kept while it stood still; {told['migrations_failed']} migrations failed, "
+        f"{told['guests_lost']} guests were lost and made anew",
         "",
         f"{'first frame, ms, by fault':28}{'faults':>8}{'arrivals':>10}{'median':>10}{'p99':>10}{'max':>10}",
     ]

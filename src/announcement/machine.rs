@@ -165,6 +165,14 @@ impl Announcement {
         }
     }
 
+    /// A bridge on the way does not answer: what is sent meanwhile waits in its queues. The lost round is due when the host changes, or
+    /// after the longest pause.
+    pub(crate) fn stands_still(&mut self) {
+        if let (Some(lost), Some(due)) = (&self.lost, self.due.front_mut()) {
+            *due = (*due).max(lost.latest());
+        }
+    }
+
     /// Another host used the guest's MAC at `now`: one more round is sent at once, and the schedule stays.
     pub(crate) fn hurry(&mut self, now: Duration) {
         let is_early = self.hurried.is_some_and(|last| now < last.saturating_add(MIN_EXTRA_INTERVAL));

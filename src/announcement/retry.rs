@@ -103,6 +103,11 @@ impl Lost {
         after_change.map_or(without_change, |due| due.min(without_change))
     }
 
+    /// When it is due at the latest.
+    pub(super) fn latest(&self) -> Duration {
+        self.last.saturating_add(MAX_PAUSE)
+    }
+
     fn gap(&self) -> Duration {
         MIN_GAP.max(self.pause() / MAX_SHARE)
     }

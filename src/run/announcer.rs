@@ -207,6 +207,9 @@ impl Run {
         }
         self.query_guest(host, &seen, signals).await;
         self.ask_guest(host);
+        if self.flows.as_ref().is_some_and(Monitored::is_silent) {
+            self.machine.stands_still();
+        }
         match self.machine.step(self.now()) {
             Step::Send if self.lacks_a_way() => return Next::Wait(self.next_attempt()),
             // Much may change before its turn: observe again then.
@@ -290,9 +293,10 @@ impl Run {
         Round { at, left: true, only_rarp, answered }
     }
 
-    /// Hears of changes to the flows on the way for as long as something is lost there.
+    /// Hears of changes to the flows on the way for as long as something is lost there, or its best method does not work.
     fn monitor_flows(&mut self, host: &Host) {
-        let observer = self.observer.as_ref().filter(|_| self.machine.is_lost());
+        let is_doubtful = self.machine.is_lost() || self.lacking.is_some();
+        let observer = self.observer.as_ref().filter(|_| is_doubtful);
         let bridges: Vec<String> =
             observer.map(|observer| observer.found.proof.path().ovs_bridges()).unwrap_or_default();
         if self.flows.as_ref().map_or(&[][..], Monitored::bridges) != bridges {

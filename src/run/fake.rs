@@ -53,6 +53,8 @@ struct State {
     cleared: BTreeMap<String, Instant>,
     lose: u32,
     refuse: u32,
+    /// What has come while the bridge hangs, which cannot be withdrawn.
+    queued: Vec<(String, Vec<Frame>, Instant)>,
     watches: Vec<(MacAddr, Instant, mpsc::Sender<Sighting>)>,
     sent: Vec<Sent>,
     violations: Vec<String>,
@@ -103,7 +105,7 @@ impl World {
             injectors: Injector::Fake(self.clone()),
             witness: Capture::Fake(self.clone()),
             traces: crate::run::traces::Traces::default(),
-            flows: crate::host::openvswitch::flow_monitor::FlowMonitors::new("/nonexistent".into()),
+            flows: crate::host::openvswitch::flow_monitor::FlowMonitors::fed(self.hangs.subscribe()),
             pace: Some(Pacer::start(frames_per_second)),
             solicitor: Solicitor::new(),
             sent: SentFrames::default(),
@@ -187,8 +189,14 @@ impl World {
         self.lock().refuse = rounds;
     }
 
-    /// Makes the bridge hang, or answer again.
+    /// Makes the bridge hang, or answer again, and carry out what it was told meanwhile.
     pub(crate) fn hang(&self, hangs: bool) {
+        if !hangs {
+            let mut state = self.lock();
+            for (tap, frames, began) in std::mem::take(&mut state.queued) {
+                state.let_in(&tap, &frames, began);
+            }
+        }
         self.hangs.send_replace(hangs);
     }
 
@@ -211,22 +219,47 @@ impl World {
         self.lock().violations.clone()
     }
 
+    /// Prepares the first of these methods that works.
+    pub(super) async fn prepare(&self, ways: &[Way]) -> Result<Way, InjectorError> {
+        let mut reasons = Vec::new();
+        for way in ways {
+            match way {
+                Way::PacketOut { .. } if self.is_silent().await => {
+                    reasons.push((Method::PacketOut, WayError::NoAnswer("br-int".into())));
+                }
+                Way::PacketOut { .. } | Way::Redirect(_) => return Ok(way.clone()),
+                _ => reasons.push((way.method(), WayError::NotReady)),
+            }
+        }
+        Err(InjectorError::Unavailable(reasons))
+    }
+
     pub(super) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
-        let Way::PacketOut { in_port, .. } = way else {
-            return Err(InjectorError::NoSuchWay(way.method()));
+        let number = match way {
+            Way::PacketOut { in_port, .. } => *in_port as usize - 1,
+            Way::Redirect(device) => device.ifindex as usize - 2,
+            _ => return Err(InjectorError::NoSuchWay(way.method())),
         };
-        let refused = InjectorError::Send(Method::PacketOut, WayError::NoAnswer("br-int".into()));
-        let (began, mut hangs) = (Instant::now(), self.hangs.subscribe());
-        if tokio::time::timeout(ANSWER_TIMEOUT, hangs.wait_for(|hangs| !hangs)).await.is_err() {
-            return Err(refused);
+        let (tap, began) = (&self.taps[number], Instant::now());
+        let refused = InjectorError::Send(way.method(), WayError::NoAnswer("br-int".into()));
+        let is_told = way.method() == Method::PacketOut;
+        if *self.hangs.borrow() {
+            self.lock().queued.push((tap.clone(), frames.to_vec(), began));
+            return if is_told && self.is_silent().await { Err(refused) } else { Ok(()) };
         }
         let mut state = self.lock();
-        if let Some(left) = state.refuse.checked_sub(1) {
+        if let Some(left) = state.refuse.checked_sub(1).filter(|_| is_told) {
             state.refuse = left;
             return Err(refused);
         }
-        state.let_in(&self.taps[*in_port as usize - 1], frames, began);
+        state.let_in(tap, frames, began);
         Ok(())
+    }
+
+    /// Waits until the bridge answers; whether that takes too long.
+    async fn is_silent(&self) -> bool {
+        let mut hangs = self.hangs.subscribe();
+        tokio::time::timeout(ANSWER_TIMEOUT, hangs.wait_for(|hangs| !hangs)).await.is_err()
     }
 
     pub(super) fn watch(&self, points: Vec<CapturePoint>, mac: MacAddr, began: Instant) -> Watch {
@@ -248,11 +281,10 @@ impl World {
 impl State {
     fn let_in(&mut self, tap: &str, frames: &[Frame], began: Instant) {
         let at = Instant::now();
-        if let Some((why, since)) = self.forbidden.get(tap).filter(|(_, since)| *since < at) {
-            self.violations.push(format!("{tap}: sent {:?} after {why}", at - *since));
+        if let Some((why, since)) = self.forbidden.get(tap).filter(|(_, since)| *since < began) {
+            self.violations.push(format!("{tap}: sent {:?} after {why}", began - *since));
         }
         let vlan = self.datapath[tap];
-        // A round that is in ovs-vswitchd's socket when the tag is cleared cannot be withdrawn.
         if vlan.is_none() && self.cleared.get(tap).is_none_or(|cleared| *cleared < began) {
             self.violations.push(format!("{tap}: left without a VLAN"));
         }

@@ -113,7 +113,7 @@ impl Injector {
         match self {
             Injector::Host(injectors) => injectors.prepare(ways, forced).await,
             #[cfg(test)]
-            Injector::Fake(_) => ways.first().cloned().ok_or(InjectorError::Unavailable(Vec::new())),
+            Injector::Fake(world) => world.prepare(ways).await,
         }
     }
 

@@ -187,7 +187,20 @@ impl Signals {
 
     /// Returns when the guest does not run or the announcement must end.
     pub(super) async fn must_stop(&self) {
-        self.until(|state| state.guest != GuestState::Running || state.stop.is_some()).await;
+        self.until(State::must_stop).await;
+    }
+
+    /// How often the host has changed.
+    pub(super) fn host_changes(&self) -> u64 {
+        self.lock().host_changes
+    }
+
+    /// Returns when the guest does not run or the announcement must end, which is true, or the host has changed more often than that.
+    pub(super) async fn must_stop_or_changed(&self, host_changes: &mut u64) -> bool {
+        self.until(|state| state.must_stop() || state.host_changes != *host_changes).await;
+        let state = self.lock();
+        *host_changes = state.host_changes;
+        state.must_stop()
     }
 
     /// Only the announcement waits for anything, and for one thing at a time.
@@ -254,6 +267,12 @@ impl Signals {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock()
+    }
+}
+
+impl State {
+    fn must_stop(&self) -> bool {
+        self.guest != GuestState::Running || self.stop.is_some()
     }
 }
 

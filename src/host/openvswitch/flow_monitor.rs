@@ -4,12 +4,16 @@
 //! after its first message it is closed, and another one follows [`GAP`] later.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::openflow::Connection;
 use crate::host::backoff::Backoff;
@@ -18,6 +22,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// Without a monitor, so that a controller that writes all its flows costs little more than without monitors.
 const GAP: Duration = Duration::from_millis(25);
+/// A bridge that grants no monitor for so long is silent.
+const PROMPT: Duration = Duration::from_millis(20);
 
 /// The flow monitors of this host's bridges.
 #[derive(Debug, Clone)]
@@ -27,11 +33,15 @@ pub(crate) struct FlowMonitors {
     /// Counts the notifications of all bridges.
     changes: Arc<watch::Sender<u64>>,
     running: Arc<Mutex<HashMap<String, Weak<Monitor>>>>,
+    /// Instead of bridges: whether they hang.
+    #[cfg(test)]
+    fed: Option<watch::Receiver<bool>>,
 }
 
 /// A task that ends when this is dropped.
 #[derive(Debug)]
 struct Monitor {
+    is_silent: Arc<AtomicBool>,
     _task: JoinSet<()>,
 }
 
@@ -46,7 +56,19 @@ pub(crate) struct Monitored {
 impl FlowMonitors {
     /// None is running; the bridges' management sockets are looked for in `directory`.
     pub(crate) fn new(directory: PathBuf) -> Self {
-        FlowMonitors { directory, changes: Arc::default(), running: Arc::default() }
+        FlowMonitors {
+            directory,
+            changes: Arc::default(),
+            running: Arc::default(),
+            #[cfg(test)]
+            fed: None,
+        }
+    }
+
+    /// Of bridges that hang while this is true.
+    #[cfg(test)]
+    pub(crate) fn fed(hangs: watch::Receiver<bool>) -> Self {
+        FlowMonitors { fed: Some(hangs), ..FlowMonitors::new("/nonexistent".into()) }
     }
 
     /// Monitors these bridges for as long as the result is kept. Must be called within a runtime.
@@ -66,9 +88,15 @@ impl FlowMonitors {
 
     fn start(&self, bridge: &str) -> Monitor {
         let (socket, changes) = (self.directory.join(format!("{bridge}.mgmt")), self.changes.clone());
-        let mut task = JoinSet::new();
-        task.spawn(async move { keep(&socket, &changes).await });
-        Monitor { _task: task }
+        let (is_silent, mut task) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        let silence = is_silent.clone();
+        #[cfg(test)]
+        if let Some(hangs) = self.fed.clone() {
+            task.spawn(async move { follow(hangs, &changes, &silence).await });
+            return Monitor { is_silent, _task: task };
+        }
+        task.spawn(async move { keep(&socket, &changes, &silence).await });
+        Monitor { is_silent, _task: task }
     }
 }
 
@@ -76,6 +104,11 @@ impl Monitored {
     /// The bridges, as they were asked for.
     pub(crate) fn bridges(&self) -> &[String] {
         &self.bridges
+    }
+
+    /// Some bridge does not answer: ovs-vswitchd is busy, or stands still. When it goes on, that counts as a change.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.monitors.iter().any(|monitor| monitor.is_silent.load(Ordering::Relaxed))
     }
 
     /// Returns when the flow table of some monitored bridge has changed since this was last called, or may have.
@@ -86,10 +119,21 @@ impl Monitored {
     }
 }
 
-async fn keep(socket: &Path, changes: &watch::Sender<u64>) {
+async fn keep(socket: &Path, changes: &watch::Sender<u64>, is_silent: &AtomicBool) {
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        match Connection::open_for_monitor(socket).await {
+        let mut opening = pin!(Connection::open_for_monitor(socket));
+        let opened = match timeout(PROMPT, &mut opening).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                is_silent.store(true, Ordering::Relaxed);
+                opening.await
+            }
+        };
+        // The queue of its socket is full.
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        is_silent.store(opened.as_ref().is_err_and(is_full), Ordering::Relaxed);
+        match opened {
             Ok(mut connection) => {
                 backoff.reset();
                 // A change may have come before the monitor.
@@ -104,6 +148,19 @@ async fn keep(socket: &Path, changes: &watch::Sender<u64>) {
                 tracing::debug!("{}: cannot monitor flows: {error}", socket.display());
                 tokio::time::sleep(backoff.pause()).await;
             }
+        }
+    }
+}
+
+/// The same for bridges that are fed.
+#[cfg(test)]
+async fn follow(mut hangs: watch::Receiver<bool>, changes: &watch::Sender<u64>, is_silent: &AtomicBool) {
+    loop {
+        let hang = *hangs.borrow_and_update();
+        is_silent.store(hang, Ordering::Relaxed);
+        changes.send_modify(|count| *count = count.wrapping_add(u64::from(!hang)));
+        if hangs.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }
@@ -148,5 +205,21 @@ mod tests {
         first.changed().await;
         drop(first);
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "its last user has gone");
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_does_not_answer_is_silent_until_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let monitors = FlowMonitors::new(directory.path().into());
+        let absent = monitors.monitor(vec!["br-ex".into()]);
+        let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
+        let mut monitored = monitors.monitor(vec!["br-int".into()]);
+        while !monitored.is_silent() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let _stream = granted(&bridge).await;
+        monitored.changed().await;
+        assert!(!monitored.is_silent());
+        assert!(!absent.is_silent(), "there is no ovs-vswitchd that could go on");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Run;
 use crate::announcement::failure::Failure;
-use crate::announcement::injection::{self, Way};
+use crate::announcement::injection::{self, Method, Way};
 use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
 use crate::run::host::Host;
@@ -80,7 +80,12 @@ impl Run {
                 // Its path is another one.
                 self.prepared_for = None;
                 let was_held_up = current.is_none() && self.lacking.is_some();
-                (self.way, self.lacking) = (Some(way), None);
+                // Another one is best as soon as ovs-vswitchd answers.
+                let better = self.offered.iter().take_while(|offered| **offered != way);
+                let may_answer = better.map(Way::method).any(|method| method == Method::PacketOut);
+                self.lacking = may_answer.then(|| Lacking::new(now));
+                self.lacking.iter_mut().for_each(|lacking| lacking.pause(now));
+                self.way = Some(way);
                 if was_held_up {
                     self.machine.has_a_way_again(now);
                 }

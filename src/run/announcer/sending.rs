@@ -8,12 +8,14 @@ use crate::announcement::failure::Failure;
 use crate::announcement::frame::{Frame, Kind};
 use crate::announcement::machine::Round;
 use crate::announcement::quota::Part;
+use crate::guest::GuestState;
 use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
 use crate::report::count;
 use crate::report::evidence::millis;
 use crate::run::host::Host;
 use crate::run::lacking::Lacking;
+use crate::run::order::Order;
 
 impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
@@ -40,10 +42,11 @@ impl Run {
     pub(super) async fn send(&mut self, host: &Host, seen: &Assessment, signals: &Signals) -> bool {
         self.has_turn = false;
         let frames = self.round();
+        let order = self.order.clone();
         let sent = tokio::select! {
             sent = self.send_by_any_way(&frames, host, seen) => sent,
-            // The loop checks the guest's state and the stop signal next.
-            () = signals.must_stop() => return false,
+            // The loop looks at all of that next.
+            () = must_not_be_sent(&order, host, signals) => return false,
         };
         match sent {
             Ok(()) => {
@@ -107,6 +110,7 @@ impl Run {
         let Some(mut way) = self.way.clone() else {
             return Err(InjectorError::Unavailable(Vec::new()));
         };
+        self.monitor_flows(host);
         let is_first = self.machine.progress().rounds == 0;
         loop {
             let Err(error) = host.injectors.send(&way, frames, is_first).await else {
@@ -123,6 +127,7 @@ impl Run {
             let now = self.now();
             self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
             self.watch_path(Some(way.method()), host, seen);
+            self.monitor_flows(host);
             self.observer.iter_mut().for_each(|observer| observer.look_on());
         }
     }
@@ -189,6 +194,16 @@ impl Run {
                 tracing::error!("cannot write the capture file: {error}");
                 return;
             }
+        }
+    }
+}
+
+/// Returns when the guest does not run, the port is no longer ready, or the announcement must end.
+async fn must_not_be_sent(order: &Order, host: &Host, signals: &Signals) {
+    let mut host_changes = signals.host_changes();
+    while !signals.must_stop_or_changed(&mut host_changes).await {
+        if !order.look(host, GuestState::Running).is_ready() {
+            return;
         }
     }
 }

@@ -136,6 +136,46 @@ fn a_bridge_that_hangs_delays_and_loses_nothing() {
 }
 
 #[test]
+fn a_bridge_that_hangs_for_long_is_not_sent_the_same_again_and_again() {
+    on_both(async |bed| {
+        bed.bind(TAG).await;
+        bed.hang(true).await;
+        let announcement = start(&bed, "").await;
+        let is_lost = || Some(()).filter(|()| announcement.signals.standing().lost > 0);
+        bed.eventually("a round that is lost in the bridge's queue", is_lost).await;
+        tokio::time::sleep(4 * WHILE).await;
+        assert!(announcement.signals.standing().lost < 5, "{:?}", announcement.signals.standing());
+        bed.hang(false).await;
+        let report = announcement.end().await;
+        assert_eq!((report.outcome, report.rounds), (Outcome::Announced, 3), "{report:?}");
+        assert_in_vlan(&bed.await_left(9).await);
+    });
+}
+
+#[test]
+fn a_port_that_loses_its_tag_while_the_bridge_hangs_gets_no_round_by_another_way() {
+    on_both(async |bed| {
+        bed.bind(TAG).await;
+        let announcement = start(&bed, "").await;
+        bed.await_left(3).await;
+        bed.hang(true).await;
+        tokio::time::sleep(WHILE).await;
+        bed.commit(None, false).await;
+        announcement.await_waiting(&bed).await;
+        // For longer than a bridge may take to answer.
+        tokio::time::sleep(6 * WHILE).await;
+        bed.carry_out().await;
+        bed.hang(false).await;
+        bed.bind(TAG).await;
+        let report = announcement.end().await;
+        assert_eq!((report.outcome, report.rounds), (Outcome::Announced, 3), "{report:?}");
+        // With what the bridge had been told before.
+        let left = bed.await_left(9).await;
+        assert!(left.len() <= 12, "{left:?}");
+    });
+}
+
+#[test]
 fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_more() {
     on_both(async |bed| {
         let announcement = start(&bed, "").await;

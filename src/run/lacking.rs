@@ -7,6 +7,9 @@ use crate::host::backoff::Backoff;
 /// The pauses between attempts to prepare an injection method while none works.
 const MIN_RETRY: Duration = Duration::from_millis(1);
 const MAX_RETRY: Duration = Duration::from_millis(100);
+/// The same while another one works.
+const MIN_RETRY_OF_BETTER: Duration = Duration::from_millis(100);
+const MAX_RETRY_OF_BETTER: Duration = Duration::from_secs(1);
 
 /// The best method, or every one, does not work now but may work later: ovs-vswitchd may be starting.
 pub(super) struct Lacking {
@@ -24,7 +27,17 @@ pub(super) struct Lacking {
 impl Lacking {
     /// From `now` on; the next attempt is due at once.
     pub(super) fn new(now: Duration) -> Lacking {
-        let backoff = Backoff::new(MIN_RETRY, MAX_RETRY);
+        Lacking::with(Backoff::new(MIN_RETRY, MAX_RETRY), now)
+    }
+
+    /// From `now` on, only the best method does not work; the next attempt is due after a pause.
+    pub(super) fn of_better(now: Duration) -> Lacking {
+        let mut lacking = Lacking::with(Backoff::new(MIN_RETRY_OF_BETTER, MAX_RETRY_OF_BETTER), now);
+        lacking.pause(now);
+        lacking
+    }
+
+    fn with(backoff: Backoff, now: Duration) -> Lacking {
         Lacking { why: String::new(), since: now, retry_at: now, backoff, is_warned_of: false }
     }
 

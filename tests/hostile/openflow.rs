@@ -1,6 +1,6 @@
 //! A bridge that speaks broken OpenFlow: a frame is taken, or refused in bounded time.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -199,6 +199,26 @@ fn announcements_do_not_queue_up_before_a_bridge_that_hangs() {
         }
     };
     assert_eq!(ended(sends), Some(true));
+}
+
+#[test]
+fn connections_do_not_queue_up_before_a_bridge_that_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("br0.mgmt")).unwrap();
+    let way = Way::PacketOut { bridge: "br0".into(), in_port: 5 };
+    let injectors = Injectors::new(directory.path().to_owned());
+    let again = ended(async {
+        for _ in 0..3 {
+            injectors.prepare(std::slice::from_ref(&way), None).await.unwrap_err();
+        }
+        let bridge = std::thread::spawn(move || {
+            let stream = welcome(&listener);
+            listener.set_nonblocking(true).unwrap();
+            (stream, listener.accept().map(drop).map_err(|error| error.kind()))
+        });
+        (injectors.prepare(std::slice::from_ref(&way), None).await.is_ok(), bridge.join().unwrap().1)
+    });
+    assert_eq!(again, Some((true, Err(ErrorKind::WouldBlock))), "one is enough");
 }
 
 #[test]

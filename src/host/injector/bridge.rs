@@ -1,7 +1,10 @@
 //! Packet-outs through the management sockets of Open vSwitch's bridges.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{MappedMutexGuard, MutexGuard, Semaphore, SemaphorePermit};
@@ -29,9 +32,39 @@ pub(super) struct Bridges {
 struct Bridge {
     socket: PathBuf,
     /// Locked while it is made.
-    connection: tokio::sync::Mutex<Option<PacketOuts>>,
+    connection: tokio::sync::Mutex<Link>,
     places: Semaphore,
     places_for_later: Semaphore,
+}
+
+/// The connection to a bridge.
+#[derive(Default)]
+enum Link {
+    #[default]
+    Closed,
+    /// It is kept when nothing waits for it any more: ovs-vswitchd takes one connection in a turn of its main loop, and others would queue
+    /// up before it.
+    Opening(Pin<Box<dyn Future<Output = io::Result<Connection>> + Send>>),
+    Open(PacketOuts),
+}
+
+impl Link {
+    fn as_open(&mut self) -> Option<&mut PacketOuts> {
+        match self {
+            Link::Open(open) => Some(open),
+            Link::Closed | Link::Opening(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Link::Closed => "Closed",
+            Link::Opening(_) => "Opening",
+            Link::Open(_) => "Open",
+        })
+    }
 }
 
 impl Bridges {
@@ -108,15 +141,27 @@ impl Bridge {
 
     /// The connection, made anew if there is none or it has broken.
     async fn connected(&self) -> Result<MappedMutexGuard<'_, PacketOuts>, WayError> {
-        let mut connection = self.connection.lock().await;
-        let open = match connection.take().filter(PacketOuts::is_open) {
-            Some(open) => open,
-            None => {
-                let opened = Connection::open(&self.socket).await;
-                let failed = |error| WayError::Connect { socket: self.socket.clone(), error };
-                PacketOuts::over(opened.map_err(failed)?)
+        let mut link = self.connection.lock().await;
+        let mut is_old = true;
+        loop {
+            match &mut *link {
+                Link::Open(open) if open.is_open() => break,
+                Link::Opening(opening) => match opening.await {
+                    Ok(connection) => *link = Link::Open(PacketOuts::over(connection)),
+                    Err(error) => {
+                        *link = Link::Closed;
+                        if !is_old {
+                            return Err(WayError::Connect { socket: self.socket.clone(), error });
+                        }
+                    }
+                },
+                Link::Closed | Link::Open(_) => {
+                    let socket = self.socket.clone();
+                    *link = Link::Opening(Box::pin(async move { Connection::open(&socket).await }));
+                    is_old = false;
+                }
             }
-        };
-        Ok(MutexGuard::map(connection, |connection| connection.insert(open)))
+        }
+        MutexGuard::try_map(link, Link::as_open).map_err(|_| WayError::NotReady)
     }
 }

@@ -83,8 +83,7 @@ impl Run {
                 // Another one is best as soon as ovs-vswitchd answers.
                 let better = self.offered.iter().take_while(|offered| **offered != way);
                 let may_answer = better.map(Way::method).any(|method| method == Method::PacketOut);
-                self.lacking = may_answer.then(|| Lacking::new(now));
-                self.lacking.iter_mut().for_each(|lacking| lacking.pause(now));
+                self.lacking = may_answer.then(|| Lacking::of_better(now));
                 self.way = Some(way);
                 if was_held_up {
                     self.machine.has_a_way_again(now);

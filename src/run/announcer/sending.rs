@@ -125,7 +125,7 @@ impl Run {
             }
             tracing::debug!("{}: {error}; trying {}", self.order.target.mac, way.method());
             let now = self.now();
-            self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
+            self.lacking.get_or_insert_with(|| Lacking::of_better(now));
             self.watch_path(Some(way.method()), host, seen);
             self.monitor_flows(host);
             self.observer.iter_mut().for_each(|observer| observer.look_on());

@@ -45,6 +45,11 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
+/// A round that is overdue for so long when its time is noticed: this process, or the host, stood still.
+const STANDSTILL: Duration = Duration::from_millis(100);
+/// What has happened meanwhile, the guest's departure perhaps, is heard before a round is sent.
+const HEARING_TIME: Duration = Duration::from_millis(20);
+
 /// Carries out an order for an event at `began`, until it is announced or cannot be.
 pub(crate) async fn announce(host: Arc<Host>, signals: Signals, began: Instant) -> Box<Report> {
     let mut waiting = Waiting::new(&host, signals, began);
@@ -295,12 +300,12 @@ impl Run {
 
     /// Hears of changes to the flows on the way for as long as something is lost there, or its best method does not work.
     fn monitor_flows(&mut self, host: &Host) {
-        let is_doubtful = self.machine.is_lost() || self.lacking.is_some();
-        let observer = self.observer.as_ref().filter(|_| is_doubtful);
+        let is_lacking = self.lacking.is_some();
+        let observer = self.observer.as_ref().filter(|_| is_lacking || self.machine.is_lost());
         let bridges: Vec<String> =
             observer.map(|observer| observer.found.proof.path().ovs_bridges()).unwrap_or_default();
         if self.flows.as_ref().map_or(&[][..], Monitored::bridges) != bridges {
-            self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges));
+            self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges, is_lacking));
         }
     }
 
@@ -366,7 +371,9 @@ impl Run {
             }
             is_up = told(&mut self.link) => self.link_is(is_up),
             answer = asking_guest::answered(&mut self.guest_answer) => self.guest_answered(answer),
-            () = tokio::time::sleep_until(deadline) => {}
+            () = tokio::time::sleep_until(deadline) => if deadline.elapsed() >= STANDSTILL {
+                tokio::time::sleep(HEARING_TIME).await;
+            },
         }
         if signals.take_host_change() || has_changed {
             let now = self.now();

@@ -28,7 +28,8 @@ RETRY_S = 0.2
 
 
 class Binder(threading.Thread):
-    """Gives a guest's next port on a host its VLAN, after so many seconds in the dead one; goes on until it has it."""
+    """Gives a guest's next port on a host its VLAN, after so many seconds in the dead one, and each later one, as neutron's agent does:
+    libvirt may remove the port of a migration that has failed when the next one has begun."""
 
     def __init__(self, guest, host, seconds, counted):
         super().__init__(daemon=True)
@@ -38,19 +39,23 @@ class Binder(threading.Thread):
 
     def run(self):
         if self.seconds:
-            self._until_done(None, DEAD)
+            self._until_done(lambda ovsdb: self._set(ovsdb, None, DEAD))
             self.given_up.wait(self.seconds)
         vlan = self.guest.vlan(self.host)
-        self._until_done(vlan, {"tag": vlan, "vlan_mode": NOTHING, "trunks": NOTHING})
+        while not self.given_up.is_set():
+            self._until_done(lambda ovsdb: self._set(ovsdb, vlan, {"tag": vlan, "vlan_mode": NOTHING, "trunks": NOTHING}))
+            self._until_done(lambda ovsdb: ovsdb.await_loss(self.guest.tap, vlan))
 
-    def _until_done(self, vlan, columns):
+    def _set(self, ovsdb, vlan, columns):
+        commit = ovsdb.set_port(self.guest.tap, self.counted, **columns)
+        self.guest.lives.bound(self.guest.name, self.host.name, (*commit, vlan))
+
+    def _until_done(self, request):
         while not self.given_up.is_set():
             # ovsdb-server may be away, or go away.
             with contextlib.suppress(OSError, RuntimeError):
                 self.ovsdb = Ovsdb(self.host.path("/run/openvswitch/db.sock"))
-                commit = self.ovsdb.set_port(self.guest.tap, self.counted, **columns)
-                self.guest.lives.bound(self.guest.name, self.host.name, (*commit, vlan))
-                return
+                return request(self.ovsdb)
             self.given_up.wait(RETRY_S)
 
     def give_up(self):

@@ -39,6 +39,12 @@ class Ovsdb:
         count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
         return self.transact(f"set port {name}", until_it_is_there, update, *[count] * counted)
 
+    def await_loss(self, name, tag):
+        """Returns when the port has another tag, or is gone."""
+        here = [["name", "==", name]]
+        lost = {"op": "wait", "table": "Port", "where": here, "columns": ["tag"], "until": "!=", "rows": [{"tag": tag}]}
+        self.transact(f"await the loss of {name}'s tag", lost)
+
     def transact(self, what, *operations):
         """One transaction (RFC 7047 section 5.2), named in the error; returns the `Commit`."""
         request = {"id": what, "method": "transact", "params": ["Open_vSwitch", *operations]}

@@ -71,14 +71,15 @@ impl FlowMonitors {
         FlowMonitors { fed: Some(hangs), ..FlowMonitors::new("/nonexistent".into()) }
     }
 
-    /// Monitors these bridges for as long as the result is kept. Must be called within a runtime.
-    pub(crate) fn monitor(&self, bridges: Vec<String>) -> Monitored {
+    /// Monitors these bridges for as long as the result is kept; they count as silent until they answer where `doubtful`. Must be called
+    /// within a runtime.
+    pub(crate) fn monitor(&self, bridges: Vec<String>, doubtful: bool) -> Monitored {
         let changes = self.changes.subscribe();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, monitor| monitor.strong_count() > 0);
         let monitors = bridges.iter().map(|bridge| {
             running.get(bridge).and_then(Weak::upgrade).unwrap_or_else(|| {
-                let monitor = Arc::new(self.start(bridge));
+                let monitor = Arc::new(self.start(bridge, doubtful));
                 running.insert(bridge.clone(), Arc::downgrade(&monitor));
                 monitor
             })
@@ -86,9 +87,9 @@ impl FlowMonitors {
         Monitored { monitors: monitors.collect(), bridges, changes }
     }
 
-    fn start(&self, bridge: &str) -> Monitor {
+    fn start(&self, bridge: &str, doubtful: bool) -> Monitor {
         let (socket, changes) = (self.directory.join(format!("{bridge}.mgmt")), self.changes.clone());
-        let (is_silent, mut task) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        let (is_silent, mut task) = (Arc::new(AtomicBool::new(doubtful)), JoinSet::new());
         let silence = is_silent.clone();
         #[cfg(test)]
         if let Some(hangs) = self.fed.clone() {
@@ -193,7 +194,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
         let monitors = FlowMonitors::new(directory.path().into());
-        let [mut first, second] = [(); 2].map(|()| monitors.monitor(vec!["br-int".into()]));
+        let [mut first, second] = [(); 2].map(|()| monitors.monitor(vec!["br-int".into()], false));
         let mut stream = granted(&bridge).await;
         first.changed().await;
         stream.write_all(&EMPTY_REPLY).await.unwrap();
@@ -211,9 +212,10 @@ mod tests {
     async fn a_bridge_that_does_not_answer_is_silent_until_it_does() {
         let directory = tempfile::tempdir().unwrap();
         let monitors = FlowMonitors::new(directory.path().into());
-        let absent = monitors.monitor(vec!["br-ex".into()]);
+        let absent = monitors.monitor(vec!["br-ex".into()], true);
         let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
-        let mut monitored = monitors.monitor(vec!["br-int".into()]);
+        assert!(monitors.monitor(vec!["br-int".into()], true).is_silent(), "it has not answered yet");
+        let mut monitored = monitors.monitor(vec!["br-int".into()], false);
         while !monitored.is_silent() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

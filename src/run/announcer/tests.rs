@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::guest::target::{DomainId, Manager, Plug, Target};
+use crate::run::fake::World;
 use crate::run::testbed::{MAC, TAG, TAP, Testbed, on_both};
 
 /// A quarter of a second is longer than any settling.
@@ -193,6 +194,19 @@ fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_mo
         tokio::time::sleep(WHILE).await;
         assert_eq!(bed.left().len(), left, "nothing after it has ended");
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_happened_while_this_process_stood_still_is_heard_before_a_round_is_sent() {
+    let bed = Testbed::Fake(World::new(&[TAP.into()]));
+    bed.bind(TAG).await;
+    let announcement = start(&bed, "").await;
+    bed.await_left(3).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    announcement.signals.guest_is(GuestState::Left("migrated"));
+    assert_eq!(announcement.end().await.outcome, Outcome::Cancelled);
+    assert_eq!(bed.left().len(), 3, "the second round was due long ago");
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) struct Lacking {
     /// When the methods are tried next.
     pub retry_at: Duration,
     backoff: Backoff,
+    another_works: bool,
     /// The operator was warned.
     pub is_warned_of: bool,
 }
@@ -33,12 +34,28 @@ impl Lacking {
     /// From `now` on, only the best method does not work; the next attempt is due after a pause.
     pub(super) fn of_better(now: Duration) -> Lacking {
         let mut lacking = Lacking::with(Backoff::new(MIN_RETRY_OF_BETTER, MAX_RETRY_OF_BETTER), now);
+        lacking.another_works = true;
         lacking.pause(now);
         lacking
     }
 
+    /// The attempt at `now` failed, and no other method works.
+    pub(super) fn pause_without_any(&mut self, now: Duration) {
+        if std::mem::take(&mut self.another_works) {
+            (self.since, self.backoff) = (now, Backoff::new(MIN_RETRY, MAX_RETRY));
+        }
+        self.pause(now);
+    }
+
     fn with(backoff: Backoff, now: Duration) -> Lacking {
-        Lacking { why: String::new(), since: now, retry_at: now, backoff, is_warned_of: false }
+        Lacking {
+            why: String::new(),
+            since: now,
+            retry_at: now,
+            backoff,
+            another_works: false,
+            is_warned_of: false,
+        }
     }
 
     /// An attempt failed at `now`.

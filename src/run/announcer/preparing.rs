@@ -99,7 +99,10 @@ impl Run {
     pub(super) fn lack(&mut self, error: &InjectorError) {
         let now = self.now();
         let lacking = self.lacking.get_or_insert_with(|| Lacking::new(now));
-        lacking.pause(now);
+        match self.way {
+            Some(_) => lacking.pause(now),
+            None => lacking.pause_without_any(now),
+        }
         let why = error.to_string();
         if lacking.why != why {
             tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);

@@ -78,7 +78,7 @@ class Wanderer(threading.Thread):
         self.chance = random.Random(f"{seed} guest {number}")
         # What its next migration has to suffer: the fault and its seconds, by kind; and what the one under way has suffered.
         self.wishes, self.suffered = {}, []
-        self.over, self.binders = threading.Event(), {}
+        self.over, self.binders, self.qemus = threading.Event(), {}, {}
         self.lost = self.failed = 0
 
     def vlan(self, host):
@@ -151,8 +151,10 @@ class Wanderer(threading.Thread):
         """A QEMU and a port of this guest are about to appear there."""
         if host.name in self.binders:
             self.binders[host.name].give_up()
+            self.qemus[host.name].given_up.set()
         self.lives.expects(self.name, host.name)
-        self.qemu = Qemu(self.name, host, self.lives)
+        # Also one whose libvirtd is killed while it starts may run.
+        self.qemus[host.name] = Qemu(self.name, host, self.lives)
         self.binders[host.name] = Binder(self, host, self._take("late-tag") or 0, self.chance.random() >= UNCOUNTED)
 
     def _migrate(self, source, destination):
@@ -171,7 +173,6 @@ class Wanderer(threading.Thread):
 
     def _come_to_nothing(self, words):
         self.journal.note(words)
-        self.qemu.given_up.set()
         self.over.wait(RETRY_S)
 
     def _rescue(self):

@@ -165,11 +165,13 @@ impl Announcement {
         }
     }
 
-    /// A bridge on the way does not answer: what is sent meanwhile waits in its queues. The lost round is due when the host changes, or
-    /// after the longest pause.
+    /// A bridge on the way does not answer: what is sent meanwhile waits in its queues. The lost round is due when the bridge does, which
+    /// counts as a change of the host, or after the longest pause.
     pub(crate) fn stands_still(&mut self) {
+        let persistence = self.persistence();
         if let (Some(lost), Some(due)) = (&self.lost, self.due.front_mut()) {
-            *due = (*due).max(lost.latest());
+            let end = if self.endless { Duration::MAX } else { lost.since.saturating_add(persistence) };
+            *due = (*due).max(lost.latest().min(end));
         }
     }
 
@@ -217,7 +219,7 @@ impl Announcement {
 
     /// A port that becomes ready again is treated as a new one.
     fn become_ready(&mut self, now: Duration) {
-        self.lost = None;
+        self.forget_loss(now);
         if self.progress.ready_at.is_none() {
             self.progress.ready_at = Some(now);
             self.due = self.schedule.offsets().map(|offset| now.saturating_add(offset)).collect();
@@ -248,10 +250,15 @@ impl Announcement {
 
     /// An injection method works again after rounds could not be sent.
     pub(crate) fn has_a_way_again(&mut self, now: Duration) {
+        self.forget_loss(now);
+        self.resume(now);
+    }
+
+    /// The round that was lost is due at once.
+    fn forget_loss(&mut self, now: Duration) {
         if self.lost.take().is_some() {
             self.due.iter_mut().take(1).for_each(|due| *due = (*due).min(now));
         }
-        self.resume(now);
     }
 
     /// Nothing could be sent for a while, until `now`.

@@ -109,7 +109,7 @@ struct Run {
     /// The request to have the guest announce itself, and the answer that is to come.
     guest_announcement: Option<GuestAnnouncement>,
     guest_answer: Option<guest_asker::Answer>,
-    /// Tells of changes to the flows on the way, while something is lost.
+    /// Tells of changes to the flows on the way, while something is lost or the best method does not work.
     flows: Option<Monitored>,
     /// The next round may be sent.
     has_turn: bool,
@@ -300,12 +300,12 @@ impl Run {
 
     /// Hears of changes to the flows on the way for as long as something is lost there, or its best method does not work.
     fn monitor_flows(&mut self, host: &Host) {
-        let is_lacking = self.lacking.is_some();
-        let observer = self.observer.as_ref().filter(|_| is_lacking || self.machine.is_lost());
+        let is_doubtful = self.machine.is_lost() || self.lacking.is_some();
+        let observer = self.observer.as_ref().filter(|_| is_doubtful);
         let bridges: Vec<String> =
             observer.map(|observer| observer.found.proof.path().ovs_bridges()).unwrap_or_default();
         if self.flows.as_ref().map_or(&[][..], Monitored::bridges) != bridges {
-            self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges, is_lacking));
+            self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges));
         }
     }
 
@@ -371,9 +371,10 @@ impl Run {
             }
             is_up = told(&mut self.link) => self.link_is(is_up),
             answer = asking_guest::answered(&mut self.guest_answer) => self.guest_answered(answer),
-            () = tokio::time::sleep_until(deadline) => if deadline.elapsed() >= STANDSTILL {
-                tokio::time::sleep(HEARING_TIME).await;
-            },
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        if deadline.elapsed() >= STANDSTILL {
+            tokio::time::sleep(HEARING_TIME).await;
         }
         if signals.take_host_change() || has_changed {
             let now = self.now();

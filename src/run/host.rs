@@ -48,7 +48,7 @@ pub(crate) struct Host {
     pub solicitor: Solicitor,
     /// Open vSwitch's verdicts on frames, at a limited rate.
     pub traces: Traces,
-    /// Notifications of changes to bridges' flows, while something is lost there.
+    /// Notifications of changes to bridges' flows, while something is lost there or they do not answer.
     pub flows: FlowMonitors,
     /// Counts the frames.
     pub sent: SentFrames,

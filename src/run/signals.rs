@@ -190,12 +190,8 @@ impl Signals {
         self.until(State::must_stop).await;
     }
 
-    /// How often the host has changed.
-    pub(super) fn host_changes(&self) -> u64 {
-        self.lock().host_changes
-    }
-
-    /// Returns when the guest does not run or the announcement must end, which is true, or the host has changed more often than that.
+    /// Returns true when the guest does not run or the announcement must end, and false when the host has changed since this count of its
+    /// changes, which is brought up to date.
     pub(super) async fn must_stop_or_changed(&self, host_changes: &mut u64) -> bool {
         self.until(|state| state.must_stop() || state.host_changes != *host_changes).await;
         let state = self.lock();

@@ -17,7 +17,7 @@ ONE_PER_ROUND = "rarp"
 RESENT_AT_FIRST, RESENT_PER_S = 45, 10
 # What is in the queues of an ovs-vswitchd that stands still leaves when it goes on, within this time. No program can withdraw it. It is
 # at most a packet-out, and one try by another way.
-KEPT_ROUNDS, KEPT_S = 2, 10
+KEPT_ROUNDS, KEPT_S = 2, 4
 # A handover's rounds before the guest runs.
 EARLY_ROUNDS = 2
 
@@ -75,7 +75,7 @@ class Violation:
 
 
 class Audit:
-    """`kinds` has for each kind of fault whether it `halts` what an announcement needs, and whether one may begin `anew` after it;
+    """`kinds` has for each kind of fault whether it `halts` what an announcement needs, `keeps` rounds for later, and so on;
     `rounds` is how many a schedule has, `now` when the audit is."""
 
     def __init__(self, stays, frames, faults, kinds, rounds, peers, now):
@@ -114,12 +114,12 @@ class Audit:
             self._in_vlan(stay, frame)
 
     def _is_kept(self, stay, frame):
-        """Whether Open vSwitch stood still when the guest left, and may have kept that frame; counts those that it may."""
-        end = stay.stopped or self.now
-        stood_still = any(self.kinds[fault.kind].loses and (fault.end or self.now) + KEPT_S >= frame.at
-                          for fault in self._faults_of(stay, stay.began, end))
-        self.kept[id(stay), frame.kind] += stood_still
-        return stood_still and self.kept[id(stay), frame.kind] <= KEPT_ROUNDS
+        """Whether Open vSwitch stood still when the guest left, or until shortly before, and may have kept that frame; counts it then."""
+        stood_still = any(self.kinds[fault.kind].keeps and frame.at <= (fault.end or self.now) + KEPT_S
+                          for fault in self._faults_of(stay, stay.began, stay.stopped or self.now))
+        is_kept = stood_still and self.kept[id(stay), frame.kind] < KEPT_ROUNDS
+        self.kept[id(stay), frame.kind] += is_kept
+        return is_kept
 
     def _in_vlan(self, stay, frame):
         """The VLAN is that of its port, from when it was asked for until its successor was committed."""

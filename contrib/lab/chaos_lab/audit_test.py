@@ -51,7 +51,9 @@ class AuditTest(unittest.TestCase):
         self.complains("0.502 s after it stopped there", *late, faults=[stands_still])
         self.complains("0.500 s", late[0], faults=[Fault(1, "stop-ovs-vswitchd", "h2", LEAVES - 0.5, LEAVES + 0.4)])
         self.complains("0.500 s", late[0], faults=[Fault(1, "stop-announced", "h1", LEAVES - 0.5, LEAVES + 0.4)])
-        self.complains("11.000 s", rarp(LEAVES + 11, "h1", 101), faults=[stands_still])
+        self.complains("5.000 s", rarp(LEAVES + 5, "h1", 101), faults=[stands_still])
+        self.complains("0.500 s", late[0], faults=[Fault(1, "kill-ovs-vswitchd", "h1", LEAVES - 0.5, LEAVES + 0.4)])
+        self.complains("0.500 s", late[0], faults=[Fault(1, "stop-ovs-vswitchd", "h1", LEAVES - 8, LEAVES - 5)])
 
     def test_a_frame_from_a_host_where_the_guest_has_never_run(self):
         self.complains("g1 sends rarp on h3, where it has never run", rarp(112.5, "h3"))

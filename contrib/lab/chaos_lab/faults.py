@@ -9,8 +9,9 @@ import time
 from .audit import Fault
 
 # `hits` is a service of a host, or None: the next migration of a guest. `halts`: no announcement is to be expected while it lasts;
-# `anew`: one may begin anew after it; `loses`: rounds do not leave the host, or much later, and are sent again.
-Kind = collections.namedtuple("Kind", ["hits", "method", "words", "halts", "anew", "loses"], defaults=[False])
+# `anew`: one may begin anew after it; `loses`: rounds do not leave the host, or much later, and are sent again; `keeps`: ovs-vswitchd carries
+# nothing out, but keeps what it is told. Where ovsdb-server has been away, it waits for its lock.
+Kind = collections.namedtuple("Kind", ["hits", "method", "words", "halts", "anew", "loses", "keeps"], defaults=[False, False])
 # One that is drawn: how long it lasts, the seconds by which a clock jumps, and those until it begins.
 Draw = collections.namedtuple("Draw", ["number", "kind", "host", "guest", "seconds", "jump", "gap"])
 
@@ -24,10 +25,10 @@ KINDS = {
     "clock": Kind("announced", "shift_clock", "its wall clock jumps, and jumps back", False, False),
     "kill-libvirtd": Kind("libvirtd", "kill", "libvirtd is killed, and started again", True, True),
     "stop-libvirtd": Kind("libvirtd", "stop", "libvirtd stands still", True, True),
-    "kill-ovsdb-server": Kind("ovsdb-server", "kill", "ovsdb-server is killed, and started again", True, True, True),
+    "kill-ovsdb-server": Kind("ovsdb-server", "kill", "ovsdb-server is killed, and started again", True, True, True, True),
     "stop-ovsdb-server": Kind("ovsdb-server", "stop", "ovsdb-server stands still", True, True, True),
     "kill-ovs-vswitchd": Kind("ovs-vswitchd", "kill", "ovs-vswitchd is killed, and started again", True, True, True),
-    "stop-ovs-vswitchd": Kind("ovs-vswitchd", "stop", "ovs-vswitchd stands still", True, True, True),
+    "stop-ovs-vswitchd": Kind("ovs-vswitchd", "stop", "ovs-vswitchd stands still", True, True, True, True),
     "abort": Kind(None, None, "its next migration is aborted", False, False),
     "bounce": Kind(None, None, "it goes back as soon as it has come", False, False),
     "late-tag": Kind(None, None, "its next port gets its VLAN late", False, False),

@@ -343,6 +343,32 @@ fn a_long_lost_round_leaves_when_the_host_changes() {
 }
 
 #[test]
+fn a_lost_round_is_not_sent_again_while_a_bridge_on_the_way_does_not_answer() {
+    let settling = Assessment { settles_in: Some(ms(20)), ..ready() };
+    let mut it = two_rounds().endless(true);
+    it.observe(ms(0), &ready());
+    it.sent(lost(0));
+    it.stands_still();
+    assert_eq!(it.step(ms(0)), Step::WaitUntil(ms(10_000)));
+    // It answers.
+    it.changed(ms(500));
+    assert_eq!(it.step(ms(500)), Step::Send);
+    it.sent(lost(500));
+    it.stands_still();
+    it.observe(ms(600), &settling);
+    it.stands_still();
+    assert_eq!(it.step(ms(600)), Step::WaitUntil(ms(620)));
+    it.observe(ms(620), &ready());
+    assert_eq!(it.step(ms(620)), Step::Send, "as to a port that is new");
+
+    let mut patient = two_rounds();
+    patient.observe(ms(0), &ready());
+    patient.sent(lost(0));
+    patient.stands_still();
+    assert_eq!(patient.step(ms(0)), Step::WaitUntil(ms(1000)), "not for longer than it is patient");
+}
+
+#[test]
 fn another_host_that_uses_the_mac_brings_one_round_more_in_ten_seconds() {
     let mut it = Announcement::new(Schedule { count: 3, ..Schedule::default() }, ms(1000));
     it.hurry(ms(0));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -41,8 +41,23 @@ pub(crate) struct FlowMonitors {
 /// A task that ends when this is dropped.
 #[derive(Debug)]
 struct Monitor {
-    is_silent: Arc<AtomicBool>,
+    answering: Arc<Answering>,
     _task: JoinSet<()>,
+}
+
+/// Whether a bridge answers.
+#[derive(Debug, Default)]
+struct Answering {
+    is_silent: AtomicBool,
+    /// It did not answer something else: a monitor that it has granted says nothing.
+    doubted: Notify,
+}
+
+impl Answering {
+    fn doubt(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
+        self.doubted.notify_one();
+    }
 }
 
 /// Keeps the monitors of some bridges running.
@@ -71,15 +86,14 @@ impl FlowMonitors {
         FlowMonitors { fed: Some(hangs), ..FlowMonitors::new("/nonexistent".into()) }
     }
 
-    /// Monitors these bridges for as long as the result is kept; they count as silent until they answer where `doubtful`. Must be called
-    /// within a runtime.
-    pub(crate) fn monitor(&self, bridges: Vec<String>, doubtful: bool) -> Monitored {
+    /// Monitors these bridges for as long as the result is kept. Must be called within a runtime.
+    pub(crate) fn monitor(&self, bridges: Vec<String>) -> Monitored {
         let changes = self.changes.subscribe();
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, monitor| monitor.strong_count() > 0);
         let monitors = bridges.iter().map(|bridge| {
             running.get(bridge).and_then(Weak::upgrade).unwrap_or_else(|| {
-                let monitor = Arc::new(self.start(bridge, doubtful));
+                let monitor = Arc::new(self.start(bridge));
                 running.insert(bridge.clone(), Arc::downgrade(&monitor));
                 monitor
             })
@@ -87,17 +101,17 @@ impl FlowMonitors {
         Monitored { monitors: monitors.collect(), bridges, changes }
     }
 
-    fn start(&self, bridge: &str, doubtful: bool) -> Monitor {
+    fn start(&self, bridge: &str) -> Monitor {
         let (socket, changes) = (self.directory.join(format!("{bridge}.mgmt")), self.changes.clone());
-        let (is_silent, mut task) = (Arc::new(AtomicBool::new(doubtful)), JoinSet::new());
-        let silence = is_silent.clone();
+        let (answering, mut task) = (Arc::<Answering>::default(), JoinSet::new());
+        let told = answering.clone();
         #[cfg(test)]
         if let Some(hangs) = self.fed.clone() {
-            task.spawn(async move { follow(hangs, &changes, &silence).await });
-            return Monitor { is_silent, _task: task };
+            task.spawn(async move { follow(hangs, &changes, &told).await });
+            return Monitor { answering, _task: task };
         }
-        task.spawn(async move { keep(&socket, &changes, &silence).await });
-        Monitor { is_silent, _task: task }
+        task.spawn(async move { keep(&socket, &changes, &told).await });
+        Monitor { answering, _task: task }
     }
 }
 
@@ -107,9 +121,14 @@ impl Monitored {
         &self.bridges
     }
 
-    /// Some bridge does not answer: ovs-vswitchd is busy, or stands still. When it goes on, that counts as a change.
+    /// Some bridge does not answer: ovs-vswitchd is busy, or stands still. When it goes on, or has ended, that counts as a change.
     pub(crate) fn is_silent(&self) -> bool {
-        self.monitors.iter().any(|monitor| monitor.is_silent.load(Ordering::Relaxed))
+        self.monitors.iter().any(|monitor| monitor.answering.is_silent.load(Ordering::Relaxed))
+    }
+
+    /// The bridges count as silent until they answer.
+    pub(crate) fn doubt(&self) {
+        self.monitors.iter().for_each(|monitor| monitor.answering.doubt());
     }
 
     /// Returns when the flow table of some monitored bridge has changed since this was last called, or may have.
@@ -120,34 +139,39 @@ impl Monitored {
     }
 }
 
-async fn keep(socket: &Path, changes: &watch::Sender<u64>, is_silent: &AtomicBool) {
+async fn keep(socket: &Path, changes: &watch::Sender<u64>, answering: &Answering) {
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+    let tell = || changes.send_modify(|count| *count = count.wrapping_add(1));
     loop {
         let mut opening = pin!(Connection::open_for_monitor(socket));
         let opened = match timeout(PROMPT, &mut opening).await {
             Ok(opened) => opened,
             Err(_) => {
-                is_silent.store(true, Ordering::Relaxed);
+                answering.is_silent.store(true, Ordering::Relaxed);
                 opening.await
             }
         };
         // The queue of its socket is full.
-        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        is_silent.store(opened.as_ref().is_err_and(is_full), Ordering::Relaxed);
+        let is_full = opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let was_silent = answering.is_silent.swap(is_full, Ordering::Relaxed);
         match opened {
             Ok(mut connection) => {
                 backoff.reset();
                 // A change may have come before the monitor.
-                changes.send_modify(|count| *count = count.wrapping_add(1));
-                if connection.flow_change().await.is_ok() {
-                    changes.send_modify(|count| *count = count.wrapping_add(1));
+                tell();
+                tokio::select! {
+                    changed = connection.flow_change() => if changed.is_ok() { tell() },
+                    () = answering.doubted.notified() => continue,
                 }
                 drop(connection);
                 tokio::time::sleep(GAP).await;
             }
             Err(error) => {
                 tracing::debug!("{}: cannot monitor flows: {error}", socket.display());
-                tokio::time::sleep(backoff.pause()).await;
+                if was_silent && !is_full {
+                    tell();
+                }
+                tokio::time::sleep(if is_full { FIRST_RETRY } else { backoff.pause() }).await;
             }
         }
     }
@@ -155,10 +179,10 @@ async fn keep(socket: &Path, changes: &watch::Sender<u64>, is_silent: &AtomicBoo
 
 /// The same for bridges that are fed.
 #[cfg(test)]
-async fn follow(mut hangs: watch::Receiver<bool>, changes: &watch::Sender<u64>, is_silent: &AtomicBool) {
+async fn follow(mut hangs: watch::Receiver<bool>, changes: &watch::Sender<u64>, answering: &Answering) {
     loop {
         let hang = *hangs.borrow_and_update();
-        is_silent.store(hang, Ordering::Relaxed);
+        answering.is_silent.store(hang, Ordering::Relaxed);
         changes.send_modify(|count| *count = count.wrapping_add(u64::from(!hang)));
         if hangs.changed().await.is_err() {
             return std::future::pending().await;
@@ -194,7 +218,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
         let monitors = FlowMonitors::new(directory.path().into());
-        let [mut first, second] = [(); 2].map(|()| monitors.monitor(vec!["br-int".into()], false));
+        let [mut first, second] = [(); 2].map(|()| monitors.monitor(vec!["br-int".into()]));
         let mut stream = granted(&bridge).await;
         first.changed().await;
         stream.write_all(&EMPTY_REPLY).await.unwrap();
@@ -208,20 +232,46 @@ mod tests {
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "its last user has gone");
     }
 
+    async fn until_silent(monitored: &Monitored) {
+        while !monitored.is_silent() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     #[tokio::test]
     async fn a_bridge_that_does_not_answer_is_silent_until_it_does() {
         let directory = tempfile::tempdir().unwrap();
         let monitors = FlowMonitors::new(directory.path().into());
-        let absent = monitors.monitor(vec!["br-ex".into()], true);
         let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
-        assert!(monitors.monitor(vec!["br-int".into()], true).is_silent(), "it has not answered yet");
-        let mut monitored = monitors.monitor(vec!["br-int".into()], false);
-        while !monitored.is_silent() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let mut monitored = monitors.monitor(vec!["br-int".into()]);
+        until_silent(&monitored).await;
+        let mut stream = granted(&bridge).await;
+        monitored.changed().await;
+        assert!(!monitored.is_silent());
+
+        monitored.doubt();
+        assert!(monitored.is_silent(), "a monitor that was granted before proves nothing");
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "another one is asked for");
         let _stream = granted(&bridge).await;
         monitored.changed().await;
         assert!(!monitored.is_silent());
+
+        let mut absent = FlowMonitors::new(directory.path().into()).monitor(vec!["br-ex".into()]);
+        absent.doubt();
+        absent.changed().await;
         assert!(!absent.is_silent(), "there is no ovs-vswitchd that could go on");
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_answers_with_a_refusal_is_not_silent_and_that_wakes() {
+        let directory = tempfile::tempdir().unwrap();
+        let bridge = UnixListener::bind(directory.path().join("br-int.mgmt")).unwrap();
+        let mut monitored = FlowMonitors::new(directory.path().into()).monitor(vec!["br-int".into()]);
+        until_silent(&monitored).await;
+        let mut stream = bridge.accept().await.unwrap().0;
+        // HELLO of OpenFlow 1.3 alone.
+        stream.write_all(&[4, 0, 0, 16, 0, 0, 0, 1, 0, 1, 0, 8, 0, 0, 0, 0x10]).await.unwrap();
+        monitored.changed().await;
+        assert!(!monitored.is_silent());
     }
 }

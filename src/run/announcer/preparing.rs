@@ -70,12 +70,11 @@ impl Run {
         let now = self.now();
         let rank = |way: &Way| self.offered.iter().position(|offered| offered == way);
         match (prepared, &self.way) {
-            // The better method is tried again later.
-            (Ok(way), Some(current)) if rank(&way) >= rank(current) => {
-                if let Some(lacking) = &mut self.lacking {
-                    lacking.pause(now);
-                }
-            }
+            (Ok(way), Some(current)) if rank(&way) >= rank(current) => match &mut self.lacking {
+                // The better method is tried again later.
+                Some(lacking) if rank(current) > Some(0) => lacking.pause(now),
+                lacking => *lacking = None,
+            },
             (Ok(way), current) => {
                 // Its path is another one.
                 self.prepared_for = None;

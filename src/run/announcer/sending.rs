@@ -10,12 +10,12 @@ use crate::announcement::machine::Round;
 use crate::announcement::quota::Part;
 use crate::guest::GuestState;
 use crate::host::injector::InjectorError;
+use crate::host::openvswitch::flow_monitor::Monitored;
 use crate::path::readiness::Assessment;
 use crate::report::count;
 use crate::report::evidence::millis;
 use crate::run::host::Host;
 use crate::run::lacking::Lacking;
-use crate::run::order::Order;
 
 impl Run {
     /// Waits for a turn in the host's quota, unless the announcement must end or the guest changes its state.
@@ -42,11 +42,12 @@ impl Run {
     pub(super) async fn send(&mut self, host: &Host, seen: &Assessment, signals: &Signals) -> bool {
         self.has_turn = false;
         let frames = self.round();
-        let order = self.order.clone();
+        let must_not = self.must_not_be_sent(host, signals);
         let sent = tokio::select! {
-            sent = self.send_by_any_way(&frames, host, seen) => sent,
+            biased;
             // The loop looks at all of that next.
-            () = must_not_be_sent(&order, host, signals) => return false,
+            () = must_not => return false,
+            sent = self.send_by_any_way(&frames, host, seen) => sent,
         };
         match sent {
             Ok(()) => {
@@ -128,6 +129,7 @@ impl Run {
             self.lacking.get_or_insert_with(|| Lacking::of_better(now));
             self.watch_path(Some(way.method()), host, seen);
             self.monitor_flows(host);
+            self.flows.iter().for_each(Monitored::doubt);
             self.observer.iter_mut().for_each(|observer| observer.look_on());
         }
     }
@@ -143,8 +145,8 @@ impl Run {
         if let (Some(pace), false) = (&host.pace, self.order.settings.dry_run) {
             let attempt = self.machine.progress().attempts().saturating_sub(1);
             tokio::select! {
+                () = self.must_not_be_sent(host, signals) => return,
                 _ = pace.turn(Part::questions(attempt), frames.len()) => {}
-                () = signals.must_stop() => return,
             }
         }
         let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
@@ -157,8 +159,9 @@ impl Run {
             }
         };
         let sent = tokio::select! {
+            biased;
+            () = self.must_not_be_sent(host, signals) => return,
             sent = send => sent,
-            () = signals.must_stop() => return,
         };
         match sent {
             Ok(()) => {
@@ -196,14 +199,21 @@ impl Run {
             }
         }
     }
-}
 
-/// Returns when the guest does not run, the port is no longer ready, or the announcement must end.
-async fn must_not_be_sent(order: &Order, host: &Host, signals: &Signals) {
-    let mut host_changes = signals.host_changes();
-    while !signals.must_stop_or_changed(&mut host_changes).await {
-        if !order.look(host, GuestState::Running).is_ready() {
-            return;
+    /// Returns when the guest does not run, the port is no longer as the last look found it, ready, or the announcement must end.
+    fn must_not_be_sent<'a>(
+        &self,
+        host: &'a Host,
+        signals: &'a Signals,
+    ) -> impl Future<Output = ()> + use<'a> {
+        let (order, look) = (self.order.clone(), self.last_look.as_ref());
+        let mut host_changes = look.map_or(0, |look| look.changes);
+        async move {
+            while !signals.must_stop_or_changed(&mut host_changes).await {
+                if !order.look(host, GuestState::Running).is_ready() {
+                    return;
+                }
+            }
         }
     }
 }

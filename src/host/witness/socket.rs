@@ -247,12 +247,14 @@ pub(super) fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
         let those = watched.iter().filter(|watched| is_one(watched));
         those.map(|watched| watched.mac).collect::<Vec<MacAddr>>()
     };
-    let outward = those(|watched| watched.left > 0);
+    let outward = those(|watched| watched.left > 0 && !watched.is_guests);
+    let reports = those(|watched| watched.left > 0 && watched.is_guests);
     let inward = those(|watched| watched.inward > 0);
     let answers = those(|watched| watched.answers);
     let tunnels = tunnels(watched);
     capture_filter::program(Guests {
         outward: &outward,
+        reports: &reports,
         inward: &inward,
         answers: &answers,
         tunnels: &tunnels,

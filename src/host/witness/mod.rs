@@ -21,9 +21,11 @@ use crate::proof::capture_filter::MAX_GUESTS;
 use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::proof::sighting::Sighting;
 
+mod closers;
 mod reception;
 mod socket;
 
+use closers::Closers;
 use reception::Clocks;
 use socket::{MAX_REPLIES, Socket, Watched, announcements, program};
 
@@ -35,8 +37,6 @@ const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
 /// Reading pauses after each batch, so that frames that come one by one wake nothing for each of them, and a guest that floods the
 /// network with announcements of its own delays nothing else. A round that is waited for is read without a pause.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The threads that close sockets, which wait for the kernel at the same time. One closes some sixty a second, and an evacuation leaves more.
-const CLOSERS: usize = 8;
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
 /// Why frames cannot be captured.
@@ -55,8 +55,8 @@ fn remedy(error: &io::Error) -> &'static str {
 #[derive(Debug, Clone)]
 pub(crate) struct Witness {
     sockets: Arc<Mutex<Sockets>>,
-    /// Closes packet sockets on other threads: closing waits some milliseconds until no CPU uses the socket.
-    closing: Arc<OnceLock<std::sync::mpsc::Sender<OwnedFd>>>,
+    /// Started late: a thread keeps the capabilities that the process had at its start.
+    closers: Arc<OnceLock<Closers>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) struct Watch {
 impl Witness {
     /// No capture yet.
     pub(crate) fn new() -> Witness {
-        Witness { sockets: Arc::default(), closing: Arc::default() }
+        Witness { sockets: Arc::default(), closers: Arc::default() }
     }
 
     /// Captures the announcements of `mac` at `points`; sightings have their time since `began`.
@@ -204,24 +204,7 @@ impl Witness {
                 },
             }
         }
-        self.close(waiting.into_inner());
-    }
-
-    fn close(&self, fd: OwnedFd) {
-        // Started late: a thread keeps the capabilities that the process had at its start.
-        let closing = self.closing.get_or_init(|| {
-            let (closing, closed) = std::sync::mpsc::channel::<OwnedFd>();
-            let closed = Arc::new(Mutex::new(closed));
-            for _ in 0..CLOSERS {
-                let closed = closed.clone();
-                let next = move || closed.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
-                let closer = move || std::iter::from_fn(next).for_each(drop::<OwnedFd>);
-                // Without these threads, descriptors are closed here, which only takes longer.
-                let _ = std::thread::Builder::new().name("closing".into()).spawn(closer);
-            }
-            closing
-        });
-        let _ = closing.send(fd);
+        self.closers.get_or_init(Closers::start).close(waiting.into_inner());
     }
 
     fn lock(&self) -> MutexGuard<'_, Sockets> {
@@ -355,12 +338,8 @@ impl Drop for Watch {
             let Some(on) = sockets.on.get_mut(&point.ifindex) else {
                 continue;
             };
-            let (unused, used): (Vec<_>, Vec<_>) =
-                std::mem::take(on).into_iter().partition(|socket| socket.watched.is_empty());
-            *on = used;
-            for unused in unused {
-                self.witness.close(unused.fd);
-            }
+            // Its reader has another descriptor of the socket, and closes that last.
+            on.retain(|socket| !socket.watched.is_empty());
             if on.is_empty() {
                 sockets.on.remove(&point.ifindex);
             }

@@ -10,7 +10,7 @@ use pnet_base::MacAddr;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::reception::{Clocks, Seen, receive};
+use super::reception::{Buffer, Clocks, Seen, receive};
 use crate::host::sys::packet;
 use crate::path::tunnel::Encapsulation;
 use crate::proof::capture_filter::{self, Guests};
@@ -109,9 +109,9 @@ impl Socket {
     pub(super) fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
         let tunnels = tunnels(&self.watched);
         let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
-        let (mut read, mut has_failed) = (0, false);
+        let (mut read, mut has_failed, mut buffer) = (0, false, Buffer::new());
         while read < batch {
-            match receive(&self.fd, clocks, self.emptied) {
+            match receive(&self.fd, clocks, self.emptied, &mut buffer) {
                 Ok(Some(seen)) => self.tell(ifindex, &seen, &tunnels),
                 Ok(None) => {
                     self.emptied = clocks.ours();
@@ -131,12 +131,12 @@ impl Socket {
     }
 
     /// Passes a frame to the announcements that it is for.
-    fn tell(&mut self, ifindex: u32, seen: &Seen, tunnels: &[Encapsulation]) {
+    fn tell(&mut self, ifindex: u32, seen: &Seen<'_>, tunnels: &[Encapsulation]) {
         let mut is_enough = false;
-        let inside = decapsulated(seen.frame(), tunnels);
+        let inside = decapsulated(seen.frame, tunnels);
         for watched in &mut self.watched {
             let (frame, vlan, outside) = match (watched.tunnel, inside) {
-                (None, _) => (seen.frame(), seen.vlan, None),
+                (None, _) => (seen.frame, seen.vlan, None),
                 (Some(tunnel), Some((outside, frame))) if tunnel == outside.encapsulation => {
                     (frame, None, Some(outside))
                 }

@@ -34,8 +34,8 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The same where a frame of a round leaves in as many copies as its network has other hosts, as far as
 /// `net.core.rmem_max` admits.
 const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
-/// Reading pauses after each batch, so that frames that come one by one wake nothing for each of them, and a guest that floods the
-/// network with announcements of its own delays nothing else. A round that is waited for is read without a pause.
+/// The time between two readings: frames that come one by one are read together, and a guest that floods the network with
+/// announcements of its own delays nothing else. A round that is waited for is read without a pause.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
@@ -187,6 +187,7 @@ impl Witness {
         hastened: Arc<Notify>,
         mut stopped: oneshot::Receiver<()>,
     ) {
+        let mut read_at = Instant::now();
         loop {
             let due = self.lock().socket(ifindex, number).and_then(Socket::refilter_if_due);
             tokio::select! {
@@ -194,11 +195,15 @@ impl Witness {
                 () = hastened.notified() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 ready = waiting.readable() => match ready {
-                    Ok(mut ready) => {
+                    Ok(_) => {
+                        sleep_until(read_at).await;
+                        // Of the frames that have come meanwhile, too.
+                        let Ok(mut ready) = waiting.readable().await else { break };
                         ready.clear_ready();
                         while self.lock().collect(ifindex, number) {
                             tokio::time::sleep(PAUSE).await;
                         }
+                        read_at = Instant::now() + PAUSE;
                     }
                     Err(_) => break,
                 },
@@ -219,7 +224,7 @@ impl Default for Witness {
 }
 
 impl Sockets {
-    /// Passes frames that a socket has received to their announcements; returns whether there were any.
+    /// Passes frames that a socket has received to their announcements; returns whether there may be more.
     fn collect(&mut self, ifindex: u32, number: u64) -> bool {
         self.socket(ifindex, number).is_some_and(|socket| socket.collect(ifindex, Clocks::now()))
     }

@@ -105,7 +105,7 @@ impl Watched {
 }
 
 impl Socket {
-    /// Passes the frames received to their announcements; returns whether there were any.
+    /// Passes the frames received to their announcements, up to a batch; returns whether there may be more.
     pub(super) fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
         let tunnels = tunnels(&self.watched);
         let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
@@ -127,7 +127,7 @@ impl Socket {
             read += 1;
         }
         self.is_behind = read == batch;
-        read > 0
+        self.is_behind
     }
 
     /// Passes a frame to the announcements that it is for.

@@ -71,7 +71,8 @@ struct Sockets {
 pub(crate) struct Watch {
     witness: Witness,
     number: u64,
-    points: Vec<CapturePoint>,
+    /// Each with the number of its socket.
+    points: Vec<(CapturePoint, u64)>,
     sightings: mpsc::Receiver<Sighting>,
 }
 
@@ -113,8 +114,8 @@ impl Witness {
         let mut sockets = self.lock();
         sockets.last += 1;
         let number = sockets.last;
-        let watch = Watch { witness: self.clone(), number, points, sightings };
-        for point in &watch.points {
+        let mut watch = Watch { witness: self.clone(), number, points: Vec::new(), sightings };
+        for point in points {
             // Set from the start: changing a filter takes as long as all other work when the port is ready.
             let inward = if point.is_uplink { MAX_REPLIES } else { 0 };
             let answers = is_guests || point.is_uplink;
@@ -133,17 +134,22 @@ impl Witness {
                 began,
                 to,
             };
-            if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
-                // Dropping the watch takes the lock.
-                drop(sockets);
-                return Err(error.into());
+            match self.add(&mut sockets, point.ifindex, watched) {
+                Ok(socket) => watch.points.push((point, socket)),
+                Err(error) => {
+                    sockets.on.retain(|_, on| !on.is_empty());
+                    // Dropping the watch takes the lock.
+                    drop(sockets);
+                    return Err(error.into());
+                }
             }
         }
         drop(sockets);
         Ok(watch)
     }
 
-    fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<()> {
+    /// Returns the number of the socket.
+    fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<u64> {
         let on = sockets.on.entry(ifindex).or_default();
         if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < MAX_GUESTS) {
             let hears = socket.hears_outgoing();
@@ -156,10 +162,11 @@ impl Witness {
                 let _ = packet::ignore_outgoing(&socket.fd, hears);
             }
             if socket.watched.iter().any(|watched| watched.is_guests) {
-                return socket.refilter();
+                socket.refilter().inspect_err(|_| drop(socket.watched.pop()))?;
+            } else {
+                socket.lacks();
             }
-            socket.lacks();
-            return Ok(());
+            return Ok(socket.number);
         }
         let is_guests = watched.is_guests;
         let buffer = if watched.tunnel.is_some() { TUNNEL_RECEIVE_BUFFER } else { RECEIVE_BUFFER };
@@ -177,7 +184,7 @@ impl Witness {
         tokio::spawn(self.clone().read((ifindex, number), waiting, hastened.clone(), stopped));
         let (is_behind, lacks, due) = (false, false, None);
         on.push(Socket { number, fd, watched, emptied, is_behind, lacks, due, hastened, _reader: reader });
-        Ok(())
+        Ok(number)
     }
 
     async fn read(
@@ -232,18 +239,13 @@ impl Sockets {
     fn socket(&mut self, ifindex: u32, number: u64) -> Option<&mut Socket> {
         self.on.get_mut(&ifindex)?.iter_mut().find(|socket| socket.number == number)
     }
-
-    /// Those that this watch uses.
-    fn of(&mut self, ifindex: u32, number: u64) -> impl Iterator<Item = &mut Socket> {
-        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
-        sockets.filter(move |socket| socket.watched.iter().any(|watched| watched.watch == number))
-    }
 }
 
 impl Watch {
     /// A watch fed by `sightings`, without sockets.
     #[cfg(test)]
     pub(crate) fn fed(points: Vec<CapturePoint>, sightings: mpsc::Receiver<Sighting>) -> Watch {
+        let points = points.into_iter().map(|point| (point, 0)).collect();
         Watch { witness: Witness::new(), number: 0, points, sightings }
     }
 
@@ -251,8 +253,8 @@ impl Watch {
     pub(crate) fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
-        for point in &self.points {
-            for socket in sockets.of(point.ifindex, self.number) {
+        for (point, socket) in &self.points {
+            if let Some(socket) = sockets.socket(point.ifindex, *socket) {
                 socket.collect(point.ifindex, clocks);
             }
         }
@@ -265,8 +267,8 @@ impl Watch {
     pub(crate) fn missed(&self) -> Vec<u32> {
         let mut sockets = self.witness.lock();
         let mut missed = Vec::new();
-        for point in self.points.iter().filter(|point| point.is_uplink) {
-            let is_lossy = sockets.of(point.ifindex, self.number).any(|socket| {
+        for (point, socket) in self.points.iter().filter(|(point, _)| point.is_uplink) {
+            let is_lossy = sockets.socket(point.ifindex, *socket).is_some_and(|socket| {
                 socket.count_losses();
                 let mut own = socket.watched.iter().filter(|watched| watched.watch == self.number);
                 socket.is_behind || own.any(|watched| watched.missed)
@@ -310,21 +312,24 @@ impl Watch {
 
     fn change(&mut self, change: impl Fn(&mut Watched, &CapturePoint)) {
         let mut sockets = self.witness.lock();
-        for point in &self.points {
-            for socket in sockets.of(point.ifindex, self.number) {
-                let (hears, awaits) = (socket.hears_outgoing(), socket.awaiting());
-                let is_it =
-                    |watched: &&mut Watched| (watched.watch, watched.tunnel) == (self.number, point.tunnel);
-                let watched = socket.watched.iter_mut().filter(is_it);
-                watched.for_each(|watched| change(watched, point));
-                // A failure here only makes the capture less complete.
-                if socket.hears_outgoing() != hears {
-                    let _ = packet::ignore_outgoing(&socket.fd, hears);
-                }
-                if (socket.lacks || socket.awaiting() != awaits) && socket.refilter().is_err() {
-                    let own = socket.watched.iter_mut().filter(is_it);
-                    own.for_each(|watched| watched.missed = true);
-                }
+        for (point, socket) in &self.points {
+            let Some(socket) = sockets.socket(point.ifindex, *socket) else { continue };
+            let hears = socket.hears_outgoing();
+            let is_it =
+                |watched: &&mut Watched| (watched.watch, watched.tunnel) == (self.number, point.tunnel);
+            let mut is_filter_other = socket.lacks;
+            for watched in socket.watched.iter_mut().filter(is_it) {
+                let passes = watched.passes();
+                change(watched, point);
+                is_filter_other |= watched.passes() != passes;
+            }
+            // A failure here only makes the capture less complete.
+            if socket.hears_outgoing() != hears {
+                let _ = packet::ignore_outgoing(&socket.fd, hears);
+            }
+            if is_filter_other && socket.refilter().is_err() {
+                let own = socket.watched.iter_mut().filter(is_it);
+                own.for_each(|watched| watched.missed = true);
             }
         }
     }
@@ -333,8 +338,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut sockets = self.witness.lock();
-        for point in &self.points {
-            for socket in sockets.of(point.ifindex, self.number) {
+        for (point, socket) in &self.points {
+            if let Some(socket) = sockets.socket(point.ifindex, *socket) {
                 socket.watched.retain(|watched| watched.watch != self.number);
                 if !socket.watched.is_empty() {
                     socket.exceeds();

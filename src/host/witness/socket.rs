@@ -92,6 +92,11 @@ impl Watched {
         }
     }
 
+    /// Whether the filter passes frames for the guest, and announcements of it.
+    pub(super) fn passes(&self) -> (bool, bool) {
+        (self.inward > 0, self.left > 0)
+    }
+
     /// Whether this is the frame that was reported last, on its way to another host.
     fn is_copy(&mut self, sighting: &Sighting) -> bool {
         if sighting.outside.is_none() || sighting.direction == Direction::In {
@@ -184,12 +189,6 @@ impl Socket {
     /// Frames that the device transmits are wanted.
     pub(super) fn hears_outgoing(&self) -> bool {
         self.watched.iter().any(|watched| watched.outward || watched.is_guests)
-    }
-
-    /// The number of guests that wait for their first frame here, and of those whose announcements are reported.
-    pub(super) fn awaiting(&self) -> (usize, usize) {
-        let count = |is_one: fn(&&Watched) -> bool| self.watched.iter().filter(is_one).count();
-        (count(|watched| watched.inward > 0), count(|watched| watched.left > 0))
     }
 
     /// More is wanted, from the next round on at the latest.

@@ -68,10 +68,12 @@ const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
 const ARP_REPLY: u32 = 2;
 
 /// The guests of a program, at most [`MAX_GUESTS`] per list; those beyond are not matched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Guests<'a> {
     /// Guests whose outgoing announcements, questions and membership reports pass the filter.
     pub outward: &'a [MacAddr],
+    /// Guests of whose frames only the membership reports pass.
+    pub reports: &'a [MacAddr],
     /// Guests for which every incoming frame passes.
     pub inward: &'a [MacAddr],
     /// Guests for which ARP replies and advertisements pass, in either direction.
@@ -82,7 +84,7 @@ pub struct Guests<'a> {
 
 /// The program for `guests`. It compares the lower four bytes of a MAC.
 pub fn program(guests: Guests<'_>) -> Vec<Instruction> {
-    let (to_one, from_one) = (to_one(guests), from_one(guests.outward));
+    let (to_one, from_one) = (to_one(guests), from_one(guests));
     let mut program = inner::find_inner(guests.tunnels, BASE);
     program.extend([
         op(LDB_X, 0),        // the first byte of the destination:
@@ -123,11 +125,15 @@ fn to_one(guests: Guests<'_>) -> Vec<Instruction> {
     program
 }
 
-fn from_one(outward: &[MacAddr]) -> Vec<Instruction> {
+fn from_one(guests: Guests<'_>) -> Vec<Instruction> {
+    let sender = [op(LDX_SCRATCH, BASE), op(LD_X, 8)];
+    let reports = [&sender[..], &search(guests.reports)].concat();
+    // Past the search among those of whom only reports pass.
+    let past = reports.len();
     let mut program = ethertype().to_vec();
     program.extend([
-        jump(JEQ, ARP, 16, 0),
-        jump(JEQ, RARP, 15, 0),
+        jump(JEQ, ARP, 16 + past, 0),
+        jump(JEQ, RARP, 15 + past, 0),
         jump(JEQ, IPV4, 0, 2),
         op(LDB_X, 23),
         jump(JEQ, u32::from(IGMP), 12, 11),
@@ -139,14 +145,14 @@ fn from_one(outward: &[MacAddr]) -> Vec<Instruction> {
         jump(JEQ, u32::from(MLDV2_REPORT), 6, 5),
         jump(JEQ, ICMPV6, 0, 4),
         op(LDB_X, 54),
-        jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 3, 0),
-        jump(JEQ, NEIGHBOUR_SOLICITATION, 2, 0),
-        jump(JEQ, ROUTER_SOLICITATION, 1, 0),
+        jump(JEQ, NEIGHBOUR_ADVERTISEMENT, 3 + past, 0),
+        jump(JEQ, NEIGHBOUR_SOLICITATION, 2 + past, 0),
+        jump(JEQ, ROUTER_SOLICITATION, 1 + past, 0),
         op(RET, 0),
-        op(LDX_SCRATCH, BASE),
-        op(LD_X, 8), // its sender hardware address
     ]);
-    program.extend(search(outward));
+    program.extend(reports);
+    program.extend(sender);
+    program.extend(search(guests.outward));
     program.push(op(RET, 0));
     program
 }

@@ -69,18 +69,15 @@ pub(crate) async fn carry_out(host: Arc<Host>, waiting: Waiting) -> Box<Report> 
     loop {
         // Boxed, so that announcements that wait, perhaps thousands, reserve no space for all that it may do.
         match Box::pin(run.go_on(&host, &mut interest, &signals)).await {
-            Next::Look => {}
             Next::Wait(until) => run.wait(until, &host, &signals).await,
             Next::End(report) => return report,
         }
     }
 }
 
-/// What follows a look at the host.
+/// What follows when nothing is due any more.
 enum Next {
-    /// Another look.
-    Look,
-    /// Another look at this moment, or when something changes.
+    /// Another look at the host at this moment, or when something changes.
     Wait(Duration),
     End(Box<Report>),
 }
@@ -191,8 +188,22 @@ impl Run {
         guest
     }
 
-    /// Looks at the host, and does what is due.
+    /// Does all that is due.
     async fn go_on(&mut self, host: &Host, interest: &mut Interest, signals: &Signals) -> Next {
+        loop {
+            if let Some(next) = self.look_and_act(host, interest, signals).await {
+                return next;
+            }
+        }
+    }
+
+    /// Looks at the host, and does what is due; returns what follows, if it is not another look.
+    async fn look_and_act(
+        &mut self,
+        host: &Host,
+        interest: &mut Interest,
+        signals: &Signals,
+    ) -> Option<Next> {
         let guest = self.heed(signals);
         let seen = self.look(host, guest, interest);
         self.machine.observe(self.now(), &seen);
@@ -216,7 +227,7 @@ impl Run {
             self.machine.stands_still();
         }
         match self.machine.step(self.now()) {
-            Step::Send if self.lacks_a_way() => return Next::Wait(self.next_attempt()),
+            Step::Send if self.lacks_a_way() => return Some(Next::Wait(self.next_attempt())),
             // Much may change before its turn: observe again then.
             Step::Send if !self.has_turn => self.take_turn(host, signals).await,
             Step::Send => {
@@ -225,11 +236,13 @@ impl Run {
                 }
                 self.look_up_learned(host, &seen).await;
             }
-            Step::WaitUntil(at) => return Next::Wait(self.next_query().map_or(at, |due| due.min(at))),
+            Step::WaitUntil(at) => {
+                return Some(Next::Wait(self.next_query().map_or(at, |due| due.min(at))));
+            }
             Step::Warn(overdue) => self.warn(overdue, host, &seen).await,
-            Step::Done => return Next::End(Box::new(self.report(host, &seen).await)),
+            Step::Done => return Some(Next::End(Box::new(self.report(host, &seen).await))),
         }
-        Next::Look
+        None
     }
 
     /// Looks at the host. What a look has found ready stays so until something that concerns it changes.

@@ -45,6 +45,8 @@ impl Tables {
         let answer = match last.take().filter(|answer| answer.asked_at >= since) {
             Some(answer) => answer,
             None => {
+                // Others that are about to ask share the answer.
+                tokio::task::yield_now().await;
                 let asked_at = Instant::now();
                 Answer { asked_at, table: unixctl::fdb(directory, bridge).await? }
             }
@@ -99,7 +101,9 @@ mod tests {
             let ask = |n| tables.learned(directory.path(), "br-int", MacAddr(2, 0, 0, 0, 0, n), None);
             let first = tokio::join!(ask(1), ask(2), ask(3));
             let ports = [first.0, first.1, first.2].map(|found| found.unwrap().map(|entry| entry.port));
-            assert_eq!(ports, [1, 2, 2].map(|number| Some(fdb_show::Port::Number(number))));
+            assert_eq!(ports, [1; 3].map(|number| Some(fdb_show::Port::Number(number))));
+            let later = ask(1).await.unwrap().map(|entry| entry.port);
+            assert_eq!(later, Some(fdb_show::Port::Number(2)), "it asks anew");
             assert!(tables.lock().is_empty(), "an answer that nothing waits for is dropped");
         };
         let answered = async {

@@ -21,9 +21,11 @@ use crate::proof::capture_filter::MAX_GUESTS;
 use crate::proof::capture_point::{CapturePoint, Direction};
 use crate::proof::sighting::Sighting;
 
+mod closers;
 mod reception;
 mod socket;
 
+use closers::Closers;
 use reception::Clocks;
 use socket::{MAX_REPLIES, Socket, Watched, announcements, program};
 
@@ -32,11 +34,9 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The same where a frame of a round leaves in as many copies as its network has other hosts, as far as
 /// `net.core.rmem_max` admits.
 const TUNNEL_RECEIVE_BUFFER: usize = 1024 * 1024;
-/// Reading pauses after each batch, so that frames that come one by one wake nothing for each of them, and a guest that floods the
-/// network with announcements of its own delays nothing else. A round that is waited for is read without a pause.
+/// The time between two readings: frames that come one by one are read together, and a guest that floods the network with
+/// announcements of its own delays nothing else. A round that is waited for is read without a pause.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The threads that close sockets, which wait for the kernel at the same time. One closes some sixty a second, and an evacuation leaves more.
-const CLOSERS: usize = 8;
 /// The number of sightings that may be queued; later ones are dropped.
 const MAX_SIGHTINGS: usize = 1024;
 /// Why frames cannot be captured.
@@ -55,8 +55,8 @@ fn remedy(error: &io::Error) -> &'static str {
 #[derive(Debug, Clone)]
 pub(crate) struct Witness {
     sockets: Arc<Mutex<Sockets>>,
-    /// Closes packet sockets on other threads: closing waits some milliseconds until no CPU uses the socket.
-    closing: Arc<OnceLock<std::sync::mpsc::Sender<OwnedFd>>>,
+    /// Started late: a thread keeps the capabilities that the process had at its start.
+    closers: Arc<OnceLock<Closers>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,14 +71,15 @@ struct Sockets {
 pub(crate) struct Watch {
     witness: Witness,
     number: u64,
-    points: Vec<CapturePoint>,
+    /// Each with the number of its socket.
+    points: Vec<(CapturePoint, u64)>,
     sightings: mpsc::Receiver<Sighting>,
 }
 
 impl Witness {
     /// No capture yet.
     pub(crate) fn new() -> Witness {
-        Witness { sockets: Arc::default(), closing: Arc::default() }
+        Witness { sockets: Arc::default(), closers: Arc::default() }
     }
 
     /// Captures the announcements of `mac` at `points`; sightings have their time since `began`.
@@ -113,8 +114,8 @@ impl Witness {
         let mut sockets = self.lock();
         sockets.last += 1;
         let number = sockets.last;
-        let watch = Watch { witness: self.clone(), number, points, sightings };
-        for point in &watch.points {
+        let mut watch = Watch { witness: self.clone(), number, points: Vec::new(), sightings };
+        for point in points {
             // Set from the start: changing a filter takes as long as all other work when the port is ready.
             let inward = if point.is_uplink { MAX_REPLIES } else { 0 };
             let answers = is_guests || point.is_uplink;
@@ -133,17 +134,22 @@ impl Witness {
                 began,
                 to,
             };
-            if let Err(error) = self.add(&mut sockets, point.ifindex, watched) {
-                // Dropping the watch takes the lock.
-                drop(sockets);
-                return Err(error.into());
+            match self.add(&mut sockets, point.ifindex, watched) {
+                Ok(socket) => watch.points.push((point, socket)),
+                Err(error) => {
+                    sockets.on.retain(|_, on| !on.is_empty());
+                    // Dropping the watch takes the lock.
+                    drop(sockets);
+                    return Err(error.into());
+                }
             }
         }
         drop(sockets);
         Ok(watch)
     }
 
-    fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<()> {
+    /// Returns the number of the socket.
+    fn add(&self, sockets: &mut Sockets, ifindex: u32, watched: Watched) -> io::Result<u64> {
         let on = sockets.on.entry(ifindex).or_default();
         if let Some(socket) = on.iter_mut().find(|socket| socket.watched.len() < MAX_GUESTS) {
             let hears = socket.hears_outgoing();
@@ -156,10 +162,11 @@ impl Witness {
                 let _ = packet::ignore_outgoing(&socket.fd, hears);
             }
             if socket.watched.iter().any(|watched| watched.is_guests) {
-                return socket.refilter();
+                socket.refilter().inspect_err(|_| drop(socket.watched.pop()))?;
+            } else {
+                socket.lacks();
             }
-            socket.lacks();
-            return Ok(());
+            return Ok(socket.number);
         }
         let is_guests = watched.is_guests;
         let buffer = if watched.tunnel.is_some() { TUNNEL_RECEIVE_BUFFER } else { RECEIVE_BUFFER };
@@ -177,7 +184,7 @@ impl Witness {
         tokio::spawn(self.clone().read((ifindex, number), waiting, hastened.clone(), stopped));
         let (is_behind, lacks, due) = (false, false, None);
         on.push(Socket { number, fd, watched, emptied, is_behind, lacks, due, hastened, _reader: reader });
-        Ok(())
+        Ok(number)
     }
 
     async fn read(
@@ -187,6 +194,7 @@ impl Witness {
         hastened: Arc<Notify>,
         mut stopped: oneshot::Receiver<()>,
     ) {
+        let mut read_at = Instant::now();
         loop {
             let due = self.lock().socket(ifindex, number).and_then(Socket::refilter_if_due);
             tokio::select! {
@@ -194,34 +202,21 @@ impl Witness {
                 () = hastened.notified() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 ready = waiting.readable() => match ready {
-                    Ok(mut ready) => {
+                    Ok(_) => {
+                        sleep_until(read_at).await;
+                        // Of the frames that have come meanwhile, too.
+                        let Ok(mut ready) = waiting.readable().await else { break };
                         ready.clear_ready();
                         while self.lock().collect(ifindex, number) {
                             tokio::time::sleep(PAUSE).await;
                         }
+                        read_at = Instant::now() + PAUSE;
                     }
                     Err(_) => break,
                 },
             }
         }
-        self.close(waiting.into_inner());
-    }
-
-    fn close(&self, fd: OwnedFd) {
-        // Started late: a thread keeps the capabilities that the process had at its start.
-        let closing = self.closing.get_or_init(|| {
-            let (closing, closed) = std::sync::mpsc::channel::<OwnedFd>();
-            let closed = Arc::new(Mutex::new(closed));
-            for _ in 0..CLOSERS {
-                let closed = closed.clone();
-                let next = move || closed.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
-                let closer = move || std::iter::from_fn(next).for_each(drop::<OwnedFd>);
-                // Without these threads, descriptors are closed here, which only takes longer.
-                let _ = std::thread::Builder::new().name("closing".into()).spawn(closer);
-            }
-            closing
-        });
-        let _ = closing.send(fd);
+        self.closers.get_or_init(Closers::start).close(waiting.into_inner());
     }
 
     fn lock(&self) -> MutexGuard<'_, Sockets> {
@@ -236,7 +231,7 @@ impl Default for Witness {
 }
 
 impl Sockets {
-    /// Passes frames that a socket has received to their announcements; returns whether there were any.
+    /// Passes frames that a socket has received to their announcements; returns whether there may be more.
     fn collect(&mut self, ifindex: u32, number: u64) -> bool {
         self.socket(ifindex, number).is_some_and(|socket| socket.collect(ifindex, Clocks::now()))
     }
@@ -244,18 +239,13 @@ impl Sockets {
     fn socket(&mut self, ifindex: u32, number: u64) -> Option<&mut Socket> {
         self.on.get_mut(&ifindex)?.iter_mut().find(|socket| socket.number == number)
     }
-
-    /// Those that this watch uses.
-    fn of(&mut self, ifindex: u32, number: u64) -> impl Iterator<Item = &mut Socket> {
-        let sockets = self.on.get_mut(&ifindex).into_iter().flatten();
-        sockets.filter(move |socket| socket.watched.iter().any(|watched| watched.watch == number))
-    }
 }
 
 impl Watch {
     /// A watch fed by `sightings`, without sockets.
     #[cfg(test)]
     pub(crate) fn fed(points: Vec<CapturePoint>, sightings: mpsc::Receiver<Sighting>) -> Watch {
+        let points = points.into_iter().map(|point| (point, 0)).collect();
         Watch { witness: Witness::new(), number: 0, points, sightings }
     }
 
@@ -263,8 +253,8 @@ impl Watch {
     pub(crate) fn so_far(&mut self) -> Vec<Sighting> {
         let mut sockets = self.witness.lock();
         let clocks = Clocks::now();
-        for point in &self.points {
-            for socket in sockets.of(point.ifindex, self.number) {
+        for (point, socket) in &self.points {
+            if let Some(socket) = sockets.socket(point.ifindex, *socket) {
                 socket.collect(point.ifindex, clocks);
             }
         }
@@ -277,8 +267,8 @@ impl Watch {
     pub(crate) fn missed(&self) -> Vec<u32> {
         let mut sockets = self.witness.lock();
         let mut missed = Vec::new();
-        for point in self.points.iter().filter(|point| point.is_uplink) {
-            let is_lossy = sockets.of(point.ifindex, self.number).any(|socket| {
+        for (point, socket) in self.points.iter().filter(|(point, _)| point.is_uplink) {
+            let is_lossy = sockets.socket(point.ifindex, *socket).is_some_and(|socket| {
                 socket.count_losses();
                 let mut own = socket.watched.iter().filter(|watched| watched.watch == self.number);
                 socket.is_behind || own.any(|watched| watched.missed)
@@ -322,21 +312,24 @@ impl Watch {
 
     fn change(&mut self, change: impl Fn(&mut Watched, &CapturePoint)) {
         let mut sockets = self.witness.lock();
-        for point in &self.points {
-            for socket in sockets.of(point.ifindex, self.number) {
-                let (hears, awaits) = (socket.hears_outgoing(), socket.awaiting());
-                let is_it =
-                    |watched: &&mut Watched| (watched.watch, watched.tunnel) == (self.number, point.tunnel);
-                let watched = socket.watched.iter_mut().filter(is_it);
-                watched.for_each(|watched| change(watched, point));
-                // A failure here only makes the capture less complete.
-                if socket.hears_outgoing() != hears {
-                    let _ = packet::ignore_outgoing(&socket.fd, hears);
-                }
-                if (socket.lacks || socket.awaiting() != awaits) && socket.refilter().is_err() {
-                    let own = socket.watched.iter_mut().filter(is_it);
-                    own.for_each(|watched| watched.missed = true);
-                }
+        for (point, socket) in &self.points {
+            let Some(socket) = sockets.socket(point.ifindex, *socket) else { continue };
+            let hears = socket.hears_outgoing();
+            let is_it =
+                |watched: &&mut Watched| (watched.watch, watched.tunnel) == (self.number, point.tunnel);
+            let mut is_filter_other = socket.lacks;
+            for watched in socket.watched.iter_mut().filter(is_it) {
+                let passes = watched.passes();
+                change(watched, point);
+                is_filter_other |= watched.passes() != passes;
+            }
+            // A failure here only makes the capture less complete.
+            if socket.hears_outgoing() != hears {
+                let _ = packet::ignore_outgoing(&socket.fd, hears);
+            }
+            if is_filter_other && socket.refilter().is_err() {
+                let own = socket.watched.iter_mut().filter(is_it);
+                own.for_each(|watched| watched.missed = true);
             }
         }
     }
@@ -345,8 +338,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut sockets = self.witness.lock();
-        for point in &self.points {
-            for socket in sockets.of(point.ifindex, self.number) {
+        for (point, socket) in &self.points {
+            if let Some(socket) = sockets.socket(point.ifindex, *socket) {
                 socket.watched.retain(|watched| watched.watch != self.number);
                 if !socket.watched.is_empty() {
                     socket.exceeds();
@@ -355,12 +348,8 @@ impl Drop for Watch {
             let Some(on) = sockets.on.get_mut(&point.ifindex) else {
                 continue;
             };
-            let (unused, used): (Vec<_>, Vec<_>) =
-                std::mem::take(on).into_iter().partition(|socket| socket.watched.is_empty());
-            *on = used;
-            for unused in unused {
-                self.witness.close(unused.fd);
-            }
+            // Its reader has another descriptor of the socket, and closes that last.
+            on.retain(|socket| !socket.watched.is_empty());
             if on.is_empty() {
                 sockets.on.remove(&point.ifindex);
             }

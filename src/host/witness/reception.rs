@@ -15,23 +15,29 @@ const AT_ONCE: Duration = Duration::from_micros(50);
 // include/uapi/linux/if_packet.h
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 
+/// The memory into which frames are received, one after the other.
+pub(super) struct Buffer {
+    frame: [u8; SNAPLEN],
+    control: Vec<u8>,
+}
+
+impl Buffer {
+    /// For a frame and what the kernel tells of it.
+    pub(super) fn new() -> Buffer {
+        Buffer { frame: [0; SNAPLEN], control: nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec) }
+    }
+}
+
 /// A frame as a socket received it.
-pub(super) struct Seen {
-    buffer: [u8; SNAPLEN],
-    length: usize,
+pub(super) struct Seen<'a> {
+    /// Its bytes, perhaps truncated.
+    pub frame: &'a [u8],
     /// The direction in which it passed.
     pub direction: Direction,
     /// The VLAN tag that the kernel has removed from it.
     pub vlan: Option<u16>,
     /// When.
     pub at: Instant,
-}
-
-impl Seen {
-    /// Its bytes, perhaps truncated.
-    pub(super) fn frame(&self) -> &[u8] {
-        &self.buffer[..self.length]
-    }
 }
 
 /// One moment on two clocks: that of sightings, and that of the kernel's timestamps.
@@ -67,11 +73,14 @@ impl Clocks {
 }
 
 /// The next frame that a socket has received, if any; it was empty at `emptied`.
-pub(super) fn receive(fd: &OwnedFd, clocks: Clocks, emptied: Instant) -> io::Result<Option<Seen>> {
-    let mut buffer = [0; SNAPLEN];
-    let mut control = nix::cmsg_space!([u8; 64], nix::sys::time::TimeSpec);
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let message = recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
+pub(super) fn receive<'a>(
+    fd: &OwnedFd,
+    clocks: Clocks,
+    emptied: Instant,
+    Buffer { frame, control }: &'a mut Buffer,
+) -> io::Result<Option<Seen<'a>>> {
+    let mut parts = [IoSliceMut::new(frame)];
+    let message = recvmsg::<LinkAddr>(fd.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty());
     let message = match message {
         Err(nix::errno::Errno::EAGAIN) => return Ok(None),
         message => message?,
@@ -89,7 +98,7 @@ pub(super) fn receive(fd: &OwnedFd, clocks: Clocks, emptied: Instant) -> io::Res
     }
     let direction = if outgoing { Direction::Out } else { Direction::In };
     let length = message.bytes;
-    Ok(Some(Seen { buffer, length, direction, vlan, at }))
+    Ok(Some(Seen { frame: &frame[..length], direction, vlan, at }))
 }
 
 /// The VLAN in `struct tpacket_auxdata`.

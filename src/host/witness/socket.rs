@@ -10,7 +10,7 @@ use pnet_base::MacAddr;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::reception::{Clocks, Seen, receive};
+use super::reception::{Buffer, Clocks, Seen, receive};
 use crate::host::sys::packet;
 use crate::path::tunnel::Encapsulation;
 use crate::proof::capture_filter::{self, Guests};
@@ -92,6 +92,11 @@ impl Watched {
         }
     }
 
+    /// Whether the filter passes frames for the guest, and announcements of it.
+    pub(super) fn passes(&self) -> (bool, bool) {
+        (self.inward > 0, self.left > 0)
+    }
+
     /// Whether this is the frame that was reported last, on its way to another host.
     fn is_copy(&mut self, sighting: &Sighting) -> bool {
         if sighting.outside.is_none() || sighting.direction == Direction::In {
@@ -105,13 +110,13 @@ impl Watched {
 }
 
 impl Socket {
-    /// Passes the frames received to their announcements; returns whether there were any.
+    /// Passes the frames received to their announcements, up to a batch; returns whether there may be more.
     pub(super) fn collect(&mut self, ifindex: u32, clocks: Clocks) -> bool {
         let tunnels = tunnels(&self.watched);
         let batch = if tunnels.is_empty() { MAX_BATCH } else { MAX_TUNNEL_BATCH };
-        let (mut read, mut has_failed) = (0, false);
+        let (mut read, mut has_failed, mut buffer) = (0, false, Buffer::new());
         while read < batch {
-            match receive(&self.fd, clocks, self.emptied) {
+            match receive(&self.fd, clocks, self.emptied, &mut buffer) {
                 Ok(Some(seen)) => self.tell(ifindex, &seen, &tunnels),
                 Ok(None) => {
                     self.emptied = clocks.ours();
@@ -127,16 +132,16 @@ impl Socket {
             read += 1;
         }
         self.is_behind = read == batch;
-        read > 0
+        self.is_behind
     }
 
     /// Passes a frame to the announcements that it is for.
-    fn tell(&mut self, ifindex: u32, seen: &Seen, tunnels: &[Encapsulation]) {
+    fn tell(&mut self, ifindex: u32, seen: &Seen<'_>, tunnels: &[Encapsulation]) {
         let mut is_enough = false;
-        let inside = decapsulated(seen.frame(), tunnels);
+        let inside = decapsulated(seen.frame, tunnels);
         for watched in &mut self.watched {
             let (frame, vlan, outside) = match (watched.tunnel, inside) {
-                (None, _) => (seen.frame(), seen.vlan, None),
+                (None, _) => (seen.frame, seen.vlan, None),
                 (Some(tunnel), Some((outside, frame))) if tunnel == outside.encapsulation => {
                     (frame, None, Some(outside))
                 }
@@ -184,12 +189,6 @@ impl Socket {
     /// Frames that the device transmits are wanted.
     pub(super) fn hears_outgoing(&self) -> bool {
         self.watched.iter().any(|watched| watched.outward || watched.is_guests)
-    }
-
-    /// The number of guests that wait for their first frame here, and of those whose announcements are reported.
-    pub(super) fn awaiting(&self) -> (usize, usize) {
-        let count = |is_one: fn(&&Watched) -> bool| self.watched.iter().filter(is_one).count();
-        (count(|watched| watched.inward > 0), count(|watched| watched.left > 0))
     }
 
     /// More is wanted, from the next round on at the latest.
@@ -247,12 +246,14 @@ pub(super) fn program(watched: &[Watched]) -> Vec<capture_filter::Instruction> {
         let those = watched.iter().filter(|watched| is_one(watched));
         those.map(|watched| watched.mac).collect::<Vec<MacAddr>>()
     };
-    let outward = those(|watched| watched.left > 0);
+    let outward = those(|watched| watched.left > 0 && !watched.is_guests);
+    let reports = those(|watched| watched.left > 0 && watched.is_guests);
     let inward = those(|watched| watched.inward > 0);
     let answers = those(|watched| watched.answers);
     let tunnels = tunnels(watched);
     capture_filter::program(Guests {
         outward: &outward,
+        reports: &reports,
         inward: &inward,
         answers: &answers,
         tunnels: &tunnels,

@@ -153,8 +153,8 @@ impl<'a> Walk<'a> {
         self.bridges.push(at);
         let internals = self.ovs.internals().filter_map(|name| self.links.named(name));
         let internals = internals.filter(|link| link.is_guests() && link.master == Some(bridge.index));
-        let named = self.links.taps_of(bridge.index);
-        let named = named.filter(|tap| self.uplinks.are_named() && self.uplinks.has(&tap.name));
+        let taps = self.uplinks.are_named().then(|| self.links.taps_of(bridge.index));
+        let named = taps.into_iter().flatten().filter(|tap| self.uplinks.has(&tap.name));
         let ports = self.links.leading_on(bridge.index).chain(internals).chain(named);
         let ports: Vec<&Link> = ports.filter(|out| port.is_none_or(|port| port.index != out.index)).collect();
         // A frame that the bridge passes up to the host in its VLAN may enter a port of another bridge.

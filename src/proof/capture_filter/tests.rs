@@ -88,7 +88,7 @@ fn unicast(to: MacAddr) -> Vec<u8> {
 }
 
 fn of(outward: &[MacAddr], inward: &[MacAddr]) -> Vec<Instruction> {
-    program(Guests { outward, inward, answers: &[], tunnels: &[] })
+    program(Guests { outward, inward, ..Guests::default() })
 }
 
 /// Every frame that is sent for a guest with two addresses.
@@ -149,7 +149,7 @@ fn of_the_frames_for_a_guest_only_answers_pass_in_either_direction() {
     };
     for count in [1, 3, MAX_GUESTS as u8] {
         let answers: Vec<MacAddr> = (2..2 + count).map(mac).collect();
-        let program = program(Guests { outward: &[], inward: &[], answers: &answers, tunnels: &[] });
+        let program = program(Guests { answers: &answers, ..Guests::default() });
         for outgoing in [false, true] {
             for (frame, answer) in [
                 (arp(2), true),
@@ -172,7 +172,9 @@ fn of_the_frames_for_a_guest_only_answers_pass_in_either_direction() {
 
 #[test]
 fn membership_reports_of_the_given_guests_pass() {
-    let program = of(&[mac(1)], &[]);
+    let (all, reports) = (of(&[mac(1)], &[]), Guests { reports: &[mac(1)], ..Guests::default() });
+    let only_these = program(reports);
+    assert!(sent(mac(1)).iter().all(|frame| !passes(&only_these, &frame.bytes, false)));
     let frame = |ethertype: u16, at: &[(usize, u8)]| {
         let mut frame = unicast(MacAddr(0x33, 0x33, 0, 0, 0, 0x16));
         frame.resize(90, 0);
@@ -185,22 +187,29 @@ fn membership_reports_of_the_given_guests_pass() {
     let mld = [131, 143].map(|kind| frame(0x86dd, &[(20, 0), (62, kind)]));
     for frame in [&igmp, &mld[0], &mld[1]] {
         for tags in [&[][..], &[[0x81, 0, 0, 100]]] {
-            assert!(passes(&program, &tagged(frame, tags), true), "{frame:x?}");
+            let frame = tagged(frame, tags);
+            assert!(passes(&all, &frame, true) && passes(&only_these, &frame, false), "{frame:x?}");
         }
         let mut other = frame.clone();
         other[6..12].copy_from_slice(&mac(200).octets());
-        assert!(!passes(&program, &other, true));
+        assert!(!passes(&all, &other, true) && !passes(&only_these, &other, false));
     }
     for other in [frame(0x0800, &[(23, 17)]), frame(0x86dd, &[(62, 130)]), frame(0x86dd, &[(20, 17)])] {
-        assert!(!passes(&program, &other, true), "{other:x?}");
+        assert!(!passes(&all, &other, true), "{other:x?}");
     }
 }
 
 #[test]
 fn frames_inside_tunnels_pass_as_they_would_outside() {
     let (macs, tunnels) = ([mac(1)], TUNNELS);
-    let within = program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels: &tunnels });
-    let blind = program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels: &[] });
+    let within = program(Guests {
+        outward: &macs,
+        inward: &macs,
+        answers: &macs,
+        tunnels: &tunnels,
+        ..Guests::default()
+    });
+    let blind = program(Guests { outward: &macs, inward: &macs, answers: &macs, ..Guests::default() });
     let arrives = unicast(mac(1));
     let inner = sent(mac(1)).into_iter().map(|frame| (frame.bytes, true, true));
     let inner = inner.chain(sent(mac(200)).into_iter().map(|frame| (frame.bytes, true, false)));
@@ -214,7 +223,13 @@ fn frames_inside_tunnels_pass_as_they_would_outside() {
                     assert_eq!(passes(&within, &frame, outgoing), meant, "{by:?} {is_ipv6} {tags:?}");
                     assert!(!passes(&blind, &frame, outgoing));
                     let other = [Encapsulation::Vxlan(4790), Encapsulation::Geneve(6082)];
-                    let guests = Guests { outward: &macs, inward: &macs, answers: &macs, tunnels: &other };
+                    let guests = Guests {
+                        outward: &macs,
+                        inward: &macs,
+                        answers: &macs,
+                        tunnels: &other,
+                        ..Guests::default()
+                    };
                     assert!(!passes(&program(guests), &frame, outgoing), "another port");
                 }
             }
@@ -227,7 +242,8 @@ fn frames_inside_tunnels_pass_as_they_would_outside() {
 fn a_program_of_all_that_it_can_hold_is_small_enough() {
     let macs: Vec<MacAddr> = (0..MAX_GUESTS as u8).map(mac).collect();
     let tunnels: Vec<Encapsulation> = (0..64).map(Encapsulation::Vxlan).collect();
-    let program = program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels: &tunnels });
+    let guests = Guests { outward: &macs, inward: &macs, reports: &macs, answers: &macs, tunnels: &tunnels };
+    let program = program(guests);
     assert!(program.len() < 4096, "{}", program.len());
     for port in [0, 31] {
         let inner = &sent(mac(1))[0].bytes;
@@ -254,7 +270,7 @@ proptest! {
     fn the_program_ends_for_any_frame(frame in prop::collection::vec(any::<u8>(), 0..100), outgoing: bool, count in 0..70u8) {
         let macs: Vec<MacAddr> = (0..count).map(mac).collect();
         for tunnels in [&[][..], &TUNNELS] {
-            run(&program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels }), &frame, outgoing);
+            run(&program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels, ..Guests::default() }), &frame, outgoing);
         }
     }
 
@@ -271,6 +287,6 @@ proptest! {
             *changed = byte;
         }
         let macs = [mac(1)];
-        run(&program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels: &TUNNELS }), &frame, true);
+        run(&program(Guests { outward: &macs, inward: &macs, answers: &macs, tunnels: &TUNNELS, ..Guests::default() }), &frame, true);
     }
 }

@@ -11,11 +11,12 @@ use pnet_base::MacAddr;
 
 fuzz_target!(|input: &[u8]| {
     let mut bytes = Bytes(input);
-    let counts = bytes.take::<3>().map(|count| usize::from(count) % (MAX_GUESTS + 8));
+    let counts = bytes.take::<4>().map(|count| usize::from(count) % (MAX_GUESTS + 8));
     let outgoing = bytes.bit();
-    let [outward, inward, answers] = counts.map(|count| macs(count, &mut bytes));
+    let [outward, inward, reports, answers] = counts.map(|count| macs(count, &mut bytes));
     let tunnels = &TUNNELS[..bytes.below(TUNNELS.len() + 1)];
-    let guests = Guests { outward: &outward, inward: &inward, answers: &answers, tunnels };
+    let guests =
+        Guests { outward: &outward, inward: &inward, reports: &reports, answers: &answers, tunnels };
     let program = program(guests);
     assert!(program.len() <= 4096, "the kernel's limit (BPF_MAXINSNS)");
     let frame = framed(&mut bytes, &guests);
@@ -43,7 +44,8 @@ fn macs(count: usize, bytes: &mut Bytes<'_>) -> Vec<MacAddr> {
 fn framed(bytes: &mut Bytes<'_>, guests: &Guests<'_>) -> Vec<u8> {
     let (list, which, place) = (bytes.u8(), usize::from(bytes.u8()), bytes.u8());
     let mut frame = bytes.0.to_vec();
-    let list = [guests.outward, guests.inward, guests.answers][usize::from(list % 3)];
+    let list =
+        [guests.outward, guests.inward, guests.answers, guests.reports][usize::from(list % 4)];
     // As a destination or a source, outside or in some tunnel.
     let start = [0, 50, 54, 42, 70][usize::from(place / 2) % 5];
     let at = if place & 1 != 0 { start..start + 6 } else { start + 6..start + 12 };
@@ -82,14 +84,11 @@ fn is_described(guests: &Guests<'_>, frame: &[u8], outgoing: bool) -> bool {
             byte(8) == Some(58) && matches!(byte(42), Some(134 | 136)) && is_of(guests.answers, 0)
         }
         (Some(0x0806 | 0x8035), true) => is_of(guests.outward, 6),
-        (Some(0x0800), true) => byte(11) == Some(2) && is_of(guests.outward, 6),
+        (Some(0x0800), true) => byte(11) == Some(2) && (is_of(guests.outward, 6) || is_of(guests.reports, 6)),
         (Some(0x86dd), true) => {
-            let is_one = match byte(8) {
-                Some(0) => matches!(byte(50), Some(131 | 143)),
-                Some(58) => matches!(byte(42), Some(133 | 135 | 136)),
-                _ => false,
-            };
-            is_one && is_of(guests.outward, 6)
+            let is_report = byte(8) == Some(0) && matches!(byte(50), Some(131 | 143));
+            let is_other = byte(8) == Some(58) && matches!(byte(42), Some(133 | 135 | 136));
+            (is_report && is_of(guests.reports, 6)) || ((is_report || is_other) && is_of(guests.outward, 6))
         }
         _ => false,
     }

@@ -8,23 +8,20 @@ use tokio::time::Instant;
 
 use crate::announcement::failure::Failure;
 use crate::announcement::frame::Frame;
-use crate::announcement::injection::{Method, Way};
-use crate::announcement::machine::{Announcement, Round, Step};
+use crate::announcement::injection::Way;
+use crate::announcement::machine::{Announcement, Step};
 use crate::announcement::progress::Outcome;
 use crate::announcement::query::Queries;
 use crate::guest::GuestState;
 use crate::host::injector::InjectorError;
 use crate::host::openvswitch::flow_monitor::Monitored;
 use crate::path::readiness::Assessment;
-use crate::proof::capture_point::CapturePath;
-use crate::proof::delivery::RoundFate;
 use crate::report::Report;
 use crate::report::evidence::{Evidence, Learned, Tally, millis};
 use crate::report::guest_announcement::GuestAnnouncement;
 use crate::report::multicast::Multicast;
 use crate::report::names::error_code;
 use crate::run::asking::Asking;
-use crate::run::diagnose;
 use crate::run::guest_asker;
 use crate::run::host::Host;
 use crate::run::interests::Interest;
@@ -40,6 +37,7 @@ use crate::run::wall_clock;
 mod asking_guest;
 mod patience;
 mod preparing;
+mod proving;
 mod querying;
 mod sending;
 #[cfg(test)]
@@ -216,16 +214,10 @@ impl Run {
         self.show(&seen, signals);
         self.ask_for_the_link(&seen);
         self.look_for_routes(host, &seen).await;
-        if !self.is_prepared_for(&seen) {
-            self.prepare(host, &seen).await;
-            self.watch_path(self.way.as_ref().map(Way::method), host, &seen);
-            self.prepared_for = Some(seen.clone());
-        }
+        self.prepare(host, &seen).await;
         self.query_guest(host, &seen, signals).await;
         self.ask_guest(host);
-        if self.flows.as_ref().is_some_and(Monitored::is_silent) {
-            self.machine.stands_still();
-        }
+        self.heed_silence();
         match self.machine.step(self.now()) {
             Step::Send if self.lacks_a_way() => return Some(Next::Wait(self.next_attempt())),
             // Much may change before its turn: observe again then.
@@ -273,94 +265,6 @@ impl Run {
     fn suppose_now(&mut self) {
         if self.order.settings.dry_run && self.supposed.is_none() {
             self.supposed = self.machine.progress().ready_at;
-        }
-    }
-
-    /// Starts watching the path of frames injected by `method`.
-    fn watch_path(&mut self, method: Option<Method>, host: &Host, seen: &Assessment) {
-        let (true, Some(method), Some(attachment)) =
-            (self.order.settings.proof.watch, method, &seen.attachment)
-        else {
-            return;
-        };
-        let path = CapturePath::of(attachment, method);
-        match &mut self.observer {
-            Some(observer) => observer.follow(path),
-            None => {
-                let (witness, mac) = (host.witness.clone(), self.order.target.mac);
-                let observer = Observer::new(witness, self.began, mac, &self.frames, path);
-                self.observer = Some(Box::new(observer));
-            }
-        }
-    }
-
-    async fn judge(&mut self, at: Duration, host: &Host, seen: &Assessment) -> Round {
-        let Some(observer) = &mut self.observer else {
-            return Round { at, left: true, only_rarp: false, answered: true };
-        };
-        let had_left = observer.found.proof.departure().is_some();
-        let fate = observer.judge_by_verdicts(host, seen).await;
-        if fate == RoundFate::Lost {
-            return Round { at, left: false, only_rarp: false, answered: false };
-        }
-        let answered = fate == RoundFate::Unseen || observer.is_answered();
-        // The first frame to leave may have done so before the injector returned. An earlier round's has another time.
-        let first = observer.found.proof.departure().filter(|_| !had_left);
-        let at = first.map_or(at, |left| at.min(left.at));
-        let only_rarp = fate == RoundFate::Partly && observer.found.proof.lacks_every_address();
-        Round { at, left: true, only_rarp, answered }
-    }
-
-    /// Hears of changes to the flows on the way for as long as something is lost there, or its best method does not work.
-    fn monitor_flows(&mut self, host: &Host) {
-        let is_doubtful = self.machine.is_lost() || self.lacking.is_some();
-        let observer = self.observer.as_ref().filter(|_| is_doubtful);
-        let bridges: Vec<String> =
-            observer.map(|observer| observer.found.proof.path().ovs_bridges()).unwrap_or_default();
-        if self.flows.as_ref().map_or(&[][..], Monitored::bridges) != bridges {
-            self.flows = (!bridges.is_empty()).then(|| host.flows.monitor(bridges));
-        }
-    }
-
-    /// Considers frames from the guest's MAC that another host has sent. Where a guest is, libvirt decides; a device without
-    /// libvirt has moved if its bridge has moved the MAC, too. Open vSwitch may do that half a second later, so that it is asked
-    /// before each round.
-    async fn heed_foreign(&mut self, host: &Host, seen: &Assessment) {
-        let now = self.now();
-        let Some(observer) = self.observer.as_mut().filter(|_| !self.machine.has_ended()) else { return };
-        let is_new = observer.settle_foreign();
-        if self.order.target.domain.is_some() {
-            if is_new {
-                self.machine.hurry(now);
-            }
-            return;
-        }
-        let by =
-            observer.found.foreign.moved().filter(|_| is_new || self.has_turn).map(|by| by.device.clone());
-        let was_here = matches!(self.learned, Some((Learned::Here(_), _)));
-        let (Some(device), true) = (by, was_here) else { return };
-        if diagnose::has_moved(host, seen, self.order.target.mac).await {
-            let why = format!("{} has been seen on {device}", self.order.target.mac);
-            self.machine.cancel(Some(Failure::Moved), &why);
-        }
-    }
-
-    /// Looks up the guest's FDB entry. Open vSwitch may learn half a second later from a frame that hits a cached flow, and
-    /// may lose an entry made by the first frame, so the look-up at the end decides.
-    async fn look_up_learned(&mut self, host: &Host, seen: &Assessment) {
-        let progress = self.machine.progress();
-        let is_settled = |known: &Learned| matches!(known, Learned::Here(_));
-        let was_settled = self.learned.as_ref().is_some_and(|(known, _)| is_settled(known));
-        let is_due = match progress.outcome {
-            None => !was_settled && progress.rounds > 0,
-            Some(outcome) => outcome == Outcome::Announced,
-        };
-        if let (Some(_), true, Some(frame)) = (&self.observer, is_due, self.frames.first()) {
-            let learned = diagnose::learned(host, seen, self.order.target.mac, frame).await;
-            // Record the time of the first correct entry.
-            if !(was_settled && learned.as_ref().is_none_or(is_settled)) {
-                self.learned = learned.map(|learned| (learned, self.now()));
-            }
         }
     }
 

@@ -204,7 +204,7 @@ impl Witness {
                 ready = waiting.readable() => match ready {
                     Ok(_) => {
                         sleep_until(read_at).await;
-                        // Of the frames that have come meanwhile, too.
+                        // This one is of the frames that have come meanwhile, too.
                         let Ok(mut ready) = waiting.readable().await else { break };
                         ready.clear_ready();
                         while self.lock().collect(ifindex, number) {
@@ -317,17 +317,17 @@ impl Watch {
             let hears = socket.hears_outgoing();
             let is_it =
                 |watched: &&mut Watched| (watched.watch, watched.tunnel) == (self.number, point.tunnel);
-            let mut is_filter_other = socket.lacks;
+            let mut must_refilter = socket.lacks;
             for watched in socket.watched.iter_mut().filter(is_it) {
                 let passes = watched.passes();
                 change(watched, point);
-                is_filter_other |= watched.passes() != passes;
+                must_refilter |= watched.passes() != passes;
             }
             // A failure here only makes the capture less complete.
             if socket.hears_outgoing() != hears {
                 let _ = packet::ignore_outgoing(&socket.fd, hears);
             }
-            if is_filter_other && socket.refilter().is_err() {
+            if must_refilter && socket.refilter().is_err() {
                 let own = socket.watched.iter_mut().filter(is_it);
                 own.for_each(|watched| watched.missed = true);
             }

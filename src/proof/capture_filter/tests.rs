@@ -194,6 +194,14 @@ fn membership_reports_of_the_given_guests_pass() {
         other[6..12].copy_from_slice(&mac(200).octets());
         assert!(!passes(&all, &other, true) && !passes(&only_these, &other, false));
     }
+    let outward: Vec<MacAddr> = (2..60).map(mac).collect();
+    let both = program(Guests { outward: &outward, reports: &[mac(1)], ..Guests::default() });
+    for (from, all_pass) in [(1, false), (2, true), (59, true)] {
+        let mut report = igmp.clone();
+        report[6..12].copy_from_slice(&mac(from).octets());
+        assert!(passes(&both, &report, true), "{from}");
+        assert!(sent(mac(from)).iter().all(|frame| passes(&both, &frame.bytes, true) == all_pass), "{from}");
+    }
     for other in [frame(0x0800, &[(23, 17)]), frame(0x86dd, &[(62, 130)]), frame(0x86dd, &[(20, 17)])] {
         assert!(!passes(&all, &other, true), "{other:x?}");
     }

@@ -16,9 +16,18 @@ use crate::run::lacking::Lacking;
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Run {
+    /// Prepares a method for this look, and watches its path.
+    pub(super) async fn prepare(&mut self, host: &Host, seen: &Arc<Assessment>) {
+        if !self.is_prepared_for(seen) {
+            self.prepare_way(host, seen).await;
+            self.watch_path(self.way.as_ref().map(Way::method), host, seen);
+            self.prepared_for = Some(seen.clone());
+        }
+    }
+
     /// Prepares a method as soon as the path is known, so that no work is left when the port is ready. Does not wait for a
     /// bridge.
-    pub(super) async fn prepare(&mut self, host: &Host, seen: &Assessment) {
+    async fn prepare_way(&mut self, host: &Host, seen: &Assessment) {
         let ways = injection::ways(seen, self.order.settings.inject);
         if let (Some(method), true, true) = (self.order.settings.inject, seen.is_ready(), ways.is_empty()) {
             let others = injection::ways(seen, None);
@@ -54,7 +63,7 @@ impl Run {
     }
 
     /// A method was prepared for this look, its path is watched, and no better one is being prepared.
-    pub(super) fn is_prepared_for(&self, seen: &Arc<Assessment>) -> bool {
+    fn is_prepared_for(&self, seen: &Arc<Assessment>) -> bool {
         let is_same = self.prepared_for.as_ref().is_some_and(|last| Arc::ptr_eq(last, seen));
         is_same && self.way.is_some() && self.preparing.is_none() && self.lacking.is_none()
     }

@@ -25,7 +25,7 @@ use crate::run::asking::Asking;
 use crate::run::guest_asker;
 use crate::run::host::Host;
 use crate::run::interests::Interest;
-use crate::run::lacking::Lacking;
+use crate::run::lacking::{Lacking, Unsent};
 use crate::run::link_query;
 use crate::run::observer::Observer;
 use crate::run::order::Order;
@@ -93,6 +93,7 @@ struct Run {
     prepared_for: Option<Arc<Assessment>>,
     /// The best method, or every one, could not be prepared, or has failed.
     lacking: Option<Lacking>,
+    unsent: Option<Unsent>,
     /// Captures the frames.
     observer: Option<Box<Observer>>,
     /// The FDB entry of the guest, and when it was looked up.
@@ -147,6 +148,7 @@ impl Run {
             preparing: None,
             prepared_for: None,
             lacking: None,
+            unsent: None,
             observer: None,
             learned: None,
             tally: Tally::default(),
@@ -208,6 +210,7 @@ impl Run {
         self.leave_out(&seen);
         if !self.machine.is_ready() {
             self.observer.iter_mut().for_each(|observer| observer.found.proof.suspend());
+            self.unsent = None;
         }
         self.suppose_now();
         self.heed_foreign(host, &seen).await;

@@ -15,51 +15,41 @@ const MAX_RETRY_OF_BETTER: Duration = Duration::from_secs(1);
 pub(super) struct Lacking {
     /// The last error.
     pub why: String,
-    /// When it began.
-    pub since: Duration,
     /// When the methods are tried next.
     pub retry_at: Duration,
     backoff: Backoff,
-    another_works: bool,
-    /// The operator was warned.
-    pub is_warned_of: bool,
 }
 
 impl Lacking {
-    /// From `now` on; the next attempt is due at once.
+    /// At `now`; the next attempt is due at once.
     pub(super) fn new(now: Duration) -> Lacking {
-        Lacking::with(Backoff::new(MIN_RETRY, MAX_RETRY), now)
+        let backoff = Backoff::new(MIN_RETRY_OF_BETTER, MAX_RETRY_OF_BETTER);
+        Lacking { why: String::new(), retry_at: now, backoff }
     }
 
-    /// From `now` on, only the best method does not work; the next attempt is due after a pause.
-    pub(super) fn of_better(now: Duration) -> Lacking {
-        let mut lacking = Lacking::with(Backoff::new(MIN_RETRY_OF_BETTER, MAX_RETRY_OF_BETTER), now);
-        lacking.another_works = true;
-        lacking.pause(now);
-        lacking
-    }
-
-    /// The attempt at `now` failed, and no other method works.
-    pub(super) fn pause_without_any(&mut self, now: Duration) {
-        if std::mem::take(&mut self.another_works) {
-            (self.since, self.backoff) = (now, Backoff::new(MIN_RETRY, MAX_RETRY));
-        }
-        self.pause(now);
-    }
-
-    fn with(backoff: Backoff, now: Duration) -> Lacking {
-        Lacking {
-            why: String::new(),
-            since: now,
-            retry_at: now,
-            backoff,
-            another_works: false,
-            is_warned_of: false,
-        }
-    }
-
-    /// An attempt failed at `now`.
+    /// The attempt at `now` to use a better method failed, and another one works.
     pub(super) fn pause(&mut self, now: Duration) {
         self.retry_at = now.saturating_add(self.backoff.pause());
+    }
+
+    /// The same where no method works.
+    pub(super) fn pause_without_any(&mut self, now: Duration, unsent: &mut Unsent) {
+        self.retry_at = now.saturating_add(unsent.backoff.pause());
+    }
+}
+
+/// No round can be sent, also where a method could be prepared again.
+pub(super) struct Unsent {
+    /// Since when.
+    pub since: Duration,
+    /// The operator was warned.
+    pub is_warned_of: bool,
+    backoff: Backoff,
+}
+
+impl Unsent {
+    /// From `now` on.
+    pub(super) fn new(now: Duration) -> Unsent {
+        Unsent { since: now, is_warned_of: false, backoff: Backoff::new(MIN_RETRY, MAX_RETRY) }
     }
 }

@@ -10,7 +10,7 @@ use crate::announcement::injection::{self, Method, Way};
 use crate::host::injector::InjectorError;
 use crate::path::readiness::Assessment;
 use crate::run::host::Host;
-use crate::run::lacking::Lacking;
+use crate::run::lacking::{Lacking, Unsent};
 
 /// Longer than any preparation, which has a time-out of its own.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,7 +91,8 @@ impl Run {
                 // Another one is best as soon as ovs-vswitchd answers.
                 let better = self.offered.iter().take_while(|offered| **offered != way);
                 let may_answer = better.map(Way::method).any(|method| method == Method::PacketOut);
-                self.lacking = may_answer.then(|| Lacking::of_better(now));
+                self.lacking = may_answer.then(|| Lacking::new(now));
+                self.lacking.iter_mut().for_each(|lacking| lacking.pause(now));
                 self.way = Some(way);
                 if was_held_up {
                     self.machine.has_a_way_again(now);
@@ -107,19 +108,20 @@ impl Run {
     pub(super) fn lack(&mut self, error: &InjectorError) {
         let now = self.now();
         let lacking = self.lacking.get_or_insert_with(|| Lacking::new(now));
+        let unsent = self.unsent.get_or_insert_with(|| Unsent::new(now));
         match self.way {
             Some(_) => lacking.pause(now),
-            None => lacking.pause_without_any(now),
+            None => lacking.pause_without_any(now, unsent),
         }
         let why = error.to_string();
         if lacking.why != why {
             tracing::debug!(target: crate::log::WAITING, "{}: waiting: {why}", self.order.target.mac);
             lacking.why.clone_from(&why);
         }
-        let is_late = now.saturating_sub(lacking.since) >= self.order.settings.wait;
+        let is_late = now.saturating_sub(unsent.since) >= self.order.settings.wait;
         if !error.is_transient() || (is_late && !self.order.settings.endless) {
             self.machine.give_up(Failure::Injector, why);
-        } else if is_late && !std::mem::replace(&mut lacking.is_warned_of, true) {
+        } else if is_late && !std::mem::replace(&mut unsent.is_warned_of, true) {
             self.warn_of(&format!("{why}; still trying"));
         }
     }

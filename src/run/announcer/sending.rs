@@ -52,6 +52,7 @@ impl Run {
         match sent {
             Ok(()) => {
                 let at = self.now();
+                self.unsent = None;
                 self.tally_up(&frames, host);
                 self.record(at, &frames);
                 let round = self.judge(at, host, seen).await;
@@ -126,7 +127,7 @@ impl Run {
             }
             tracing::debug!("{}: {error}; trying {}", self.order.target.mac, way.method());
             let now = self.now();
-            self.lacking.get_or_insert_with(|| Lacking::of_better(now));
+            self.lacking.get_or_insert_with(|| Lacking::new(now)).pause(now);
             self.watch_path(Some(way.method()), host, seen);
             self.monitor_flows(host);
             self.flows.iter().for_each(Monitored::doubt);

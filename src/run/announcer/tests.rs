@@ -209,6 +209,18 @@ async fn what_has_happened_while_this_process_stood_still_is_heard_before_a_roun
     assert_eq!(bed.left().len(), 3, "the second round was due long ago");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_method_that_can_be_prepared_and_never_works_is_given_up_in_time() {
+    let world = World::new(&[TAP.into()]);
+    world.refuse(u32::MAX);
+    let bed = Testbed::Fake(world);
+    bed.bind(TAG).await;
+    let began = Instant::now();
+    let report = start(&bed, "[ports]\ninject = \"packet-out\"\nwait = \"2s\"\n").await.end().await;
+    assert_eq!((report.outcome, report.rounds), (Outcome::Failed, 0), "{report:?}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
 #[test]
 fn an_interrupted_announcement_says_so() {
     on_both(async |bed| {

@@ -48,6 +48,7 @@ class AuditTest(unittest.TestCase):
         late = [rarp(LEAVES + 0.5 + number / 1000, "h1", 101) for number in range(3)]
         stands_still = Fault(1, "stop-ovs-vswitchd", "h1", LEAVES - 0.5, LEAVES + 0.4)
         self.passes(*late[:2], faults=[stands_still])
+        self.passes(*late[:2], faults=[Fault(1, "kill-ovsdb-server", "h1", LEAVES - 0.5, LEAVES - 0.1)])
         self.complains("0.502 s after it stopped there", *late, faults=[stands_still])
         self.complains("0.500 s", late[0], faults=[Fault(1, "stop-ovs-vswitchd", "h2", LEAVES - 0.5, LEAVES + 0.4)])
         self.complains("0.500 s", late[0], faults=[Fault(1, "stop-announced", "h1", LEAVES - 0.5, LEAVES + 0.4)])

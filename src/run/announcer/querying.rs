@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Run, Signals};
+use crate::announcement::progress::Outcome;
 use crate::announcement::query;
 use crate::announcement::quota::Part;
 use crate::path::readiness::Assessment;
@@ -11,11 +12,15 @@ use crate::run::host::Host;
 use crate::run::inward;
 
 impl Run {
-    /// When the next query is due; none before a round has left.
+    /// When the next query is due; none before a round has left. The first is sent also where that was the only round.
     pub(super) fn next_query(&self) -> Option<Duration> {
         let is_reachable = self.multicast.unavailable.is_none();
-        let due = self.queries.due(self.order.queries);
-        due.filter(|_| self.machine.is_ready() && !self.machine.has_ended() && is_reachable)
+        let count = match self.machine.progress().outcome {
+            None => self.order.queries,
+            Some(Outcome::Announced) => self.order.queries.min(1),
+            Some(_) => 0,
+        };
+        self.queries.due(count).filter(|_| self.machine.is_ready() && is_reachable)
     }
 
     /// Sends the query that is due. Its result does not affect the announcement.

@@ -1,6 +1,7 @@
 //! One announcement, on the fake host and on Open vSwitch.
 
 use super::*;
+use crate::config::Config;
 use crate::guest::target::{DomainId, Manager, Plug, Target};
 use crate::run::fake::World;
 use crate::run::testbed::{MAC, TAG, TAP, Testbed, on_both};
@@ -15,12 +16,15 @@ struct Running {
 }
 
 async fn start(bed: &Testbed, more: &str) -> Running {
-    let config = bed.config(more);
+    start_with(bed, &bed.config(more)).await
+}
+
+async fn start_with(bed: &Testbed, config: &Config) -> Running {
     let domain = Some(DomainId { name: "web1".into(), uuid: "u".into() });
     let device = Plug { device: Some(TAP.into()), ..Plug::default() };
     let target = Target { domain, manager: Some(Manager::Nova), ..Target::of_device(device, MAC) };
-    let order = Order::new(target, &config, &["192.0.2.10".parse().unwrap()], None);
-    let (host, began) = (bed.host(&config).await, Instant::now());
+    let order = Order::new(target, config, &["192.0.2.10".parse().unwrap()], None);
+    let (host, began) = (bed.host(config).await, Instant::now());
     let signals = Signals::new(Arc::new(order), GuestState::Running, began);
     let task = tokio::spawn(announce(Arc::new(host), signals.clone(), began));
     Running { signals, task }
@@ -51,6 +55,20 @@ fn a_ready_port_gets_every_round() {
         assert_eq!(report.outcome, Outcome::Announced, "{report:?}");
         assert_eq!((report.rounds, report.evidence.lost_rounds), (3, 0));
         assert_in_vlan(&bed.await_left(9).await);
+    });
+}
+
+#[test]
+fn a_guest_is_queried_for_its_groups_also_where_there_is_only_one_round() {
+    on_both(async |bed| {
+        bed.bind(TAG).await;
+        let mut config = bed.config("");
+        config.schedule.count = 1;
+        let report = start_with(&bed, &config).await.end().await;
+        assert_eq!((report.outcome, report.rounds), (Outcome::Announced, 1), "{report:?}");
+        let multicast =
+            report.evidence.multicast.as_ref().map(|multicast| (multicast.queries, &multicast.unavailable));
+        assert_eq!(multicast, Some((1, &None)));
     });
 }
 

@@ -152,6 +152,7 @@ class _Lab:
             "dead_tag": self.agent.dead_at,
             "tag": self.agent.bound_at,
             "port": [] if self.case.fails else self.port.frames(self.window_end),
+            "mute": None if self.case.fails else self.port.is_mute(self.window_end),
             "frames": frames,
             "switch": switch,
             "probes": {name: witness.probes(log, self.window_end) for name, log in self.logs.items()},
@@ -189,6 +190,8 @@ def record(case, moments, seen, of_vlan):
         "resumed_at": zero,
         # Of the whole machine: what else it had to do.
         "load": os.getloadavg()[0],
+        # Under TCG, a guest may not go on after a migration: it is given pings and answers none.
+        "guest_is_mute": seen["mute"],
         "streams": seen["streams"],
         "moments_ms": {
             "migrate_called": ms(moments["called"]),

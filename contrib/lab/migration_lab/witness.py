@@ -10,6 +10,7 @@ from .guest import ADDRESS, MAC, device
 UPLINK = "p3"
 # PACKET_OUTGOING of packet(7).
 OUTGOING = 4
+IPV4, RARP = 0x0800, 0x8035
 # The type of ICMPv6, RFC 4443 section 4.2.
 ECHO_REPLY = 129
 # The kinds of frames that tell of groups, and those that the switch notices.
@@ -36,22 +37,29 @@ class Uplink:
 
 
 class Port:
-    """The RARPs that come out of VM1's tap on host 3, wherever they end."""
+    """The RARPs that come out of VM1's tap on host 3, wherever they end, and the pings there."""
 
     def __init__(self, host, file):
         self.host, self.file = host, file
         # On all devices: the tap does not exist yet.
-        self.tcpdump = listening(host.start(*tcpdump(file, "-i", "any", "-y", "LINUX_SLL2", "rarp")))
+        self.tcpdump = listening(host.start(*tcpdump(file, "-i", "any", "-y", "LINUX_SLL2", "rarp or icmp")))
 
     def frames(self, end):
-        """The frames until then: when, and of what kind."""
+        """The RARPs until then: when, and of what kind."""
+        return [(at, "rarp") for at, ethertype, by_guest in self._packets(end) if by_guest and ethertype == RARP]
+
+    def is_mute(self, end):
+        """Whether VM1 was pinged there, and answered none of the pings until then."""
+        by_guest = [by_guest for _, ethertype, by_guest in self._packets(end) if ethertype == IPV4]
+        return bool(by_guest) and not any(by_guest)
+
+    def _packets(self, end):
+        """Those at the tap until then: when, the ethertype, and whether it came from the guest."""
         tap = int(self.host.sh(f"cat /sys/class/net/{device('tap')}/ifindex"))
-        seen = []
-        for at, frame in packets(self.file):
-            ifindex, packet_type = struct.unpack_from(">I2xB", frame, 4)
-            if ifindex == tap and packet_type != OUTGOING and at < end:
-                seen.append((at, "rarp"))
-        return seen
+        for at, packet in packets(self.file):
+            ethertype, ifindex, packet_type = struct.unpack_from(">H2xI2xB", packet)
+            if ifindex == tap and at < end:
+                yield at, ethertype, packet_type != OUTGOING
 
 
 def tcpdump(file, *arguments):
@@ -93,7 +101,7 @@ def dissect(frame):
         vlan, offset = struct.unpack_from(">H", frame, 14)[0] & 0xFFF, 16
     ethertype, = struct.unpack_from(">H", frame, offset)
     payload = frame[offset + 2:]
-    if ethertype == 0x8035:
+    if ethertype == RARP:
         return vlan, "rarp"
     if ethertype == 0x0806 and payload[14:18] == payload[24:28]: # an announcement names the sender as the target
         return vlan, "arp-request" if payload[7] == 1 else "arp-reply"
@@ -103,7 +111,7 @@ def dissect(frame):
         return vlan, "ask"
     if ethertype == 0x86DD and payload[6] == 58 and payload[40] in (133, 135):
         return vlan, "solicit"
-    if ethertype == 0x0800 and payload[9] == 2:
+    if ethertype == IPV4 and payload[9] == 2:
         return vlan, "igmp"
     # Behind the options for each hop.
     if ethertype == 0x86DD and payload[6] == 0 and payload[40] == 58 and payload[48] in MLD_REPORTS:

@@ -15,6 +15,7 @@ use crate::cli::output::{json, print};
 use crate::cli::select::Start;
 use crate::guest::GuestState;
 use crate::guest::target::{DomainId, subject};
+use crate::host::openvswitch::packet_outs::Submission;
 use crate::path::condition::Condition;
 use crate::path::readiness::Assessment;
 use crate::proof::capture_point::CapturePath;
@@ -170,7 +171,10 @@ impl Trace {
         let mut observer = Observer::new(host.witness.clone(), sent, mac, &frames, path);
         observer.look_everywhere();
         observer.begin();
-        host.injectors.send(&way, &frames, true).await.map_err(|error| error.to_string())?;
+        host.injectors
+            .send(&way, &frames, &Submission::new(true))
+            .await
+            .map_err(|error| error.to_string())?;
         if !matches!(observer.judge_by_verdicts(host, seen).await, RoundFate::Left | RoundFate::Lost) {
             // A trace sends no second round, but late frames are shown.
             observer.look_on();
@@ -179,7 +183,10 @@ impl Trace {
         let asked: Vec<Frame> = questions.iter().filter_map(|question| question.frame(mac)).collect();
         if !asked.is_empty() {
             observer.ask(&questions, attachment.entry.ifindex);
-            host.injectors.send(&way, &asked, false).await.map_err(|error| error.to_string())?;
+            host.injectors
+                .send(&way, &asked, &Submission::new(false))
+                .await
+                .map_err(|error| error.to_string())?;
             self.frames.extend(asked.iter().map(frame_names::name));
             self.round.extend(asked.iter().map(frame_names::Named::of));
         }

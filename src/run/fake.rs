@@ -21,6 +21,7 @@ use crate::announcement::injection::{Method, Way};
 use crate::host::injector::{InjectorError, WayError};
 use crate::host::netlink::fdb;
 use crate::host::openvswitch::ovsdb;
+use crate::host::openvswitch::packet_outs::Submission;
 use crate::host::witness::Watch;
 use crate::path::attachment::tests::{link, ovs};
 use crate::path::link::Links;
@@ -234,7 +235,12 @@ impl World {
         Err(InjectorError::Unavailable(reasons))
     }
 
-    pub(super) async fn send(&self, way: &Way, frames: &[Frame]) -> Result<(), InjectorError> {
+    pub(super) async fn send(
+        &self,
+        way: &Way,
+        frames: &[Frame],
+        submission: &Submission,
+    ) -> Result<(), InjectorError> {
         let number = match way {
             Way::PacketOut { in_port, .. } => *in_port as usize - 1,
             Way::Redirect(device) => device.ifindex as usize - 2,
@@ -243,6 +249,7 @@ impl World {
         let (tap, began) = (&self.taps[number], Instant::now());
         let refused = InjectorError::Send(way.method(), WayError::NoAnswer("br-int".into()));
         let is_told = way.method() == Method::PacketOut;
+        submission.hand_over();
         if *self.hangs.borrow() {
             self.lock().queued.push((tap.clone(), frames.to_vec(), began));
             return if is_told && self.is_silent().await { Err(refused) } else { Ok(()) };

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::host::injector::{InjectorError, Injectors, WayError};
 use crate::host::netlink::fdb;
 use crate::host::netlink::links::{self, LinksError};
+use crate::host::openvswitch::packet_outs::Submission;
 use crate::host::openvswitch::{fdb::Tables, flow_monitor::FlowMonitors, ovsdb};
 use crate::host::witness::{Watch, Witness, WitnessError};
 use crate::path::link::Links;
@@ -117,17 +118,17 @@ impl Injector {
         }
     }
 
-    /// Sends the frames of a round, the first or a later one, in order, by a prepared method.
+    /// Sends the frames of a round in order by a prepared method.
     pub(crate) async fn send(
         &self,
         way: &Way,
         frames: &[Frame],
-        is_first: bool,
+        submission: &Submission,
     ) -> Result<(), InjectorError> {
         match self {
-            Injector::Host(injectors) => injectors.send(way, frames, is_first).await,
+            Injector::Host(injectors) => injectors.send(way, frames, submission).await,
             #[cfg(test)]
-            Injector::Fake(world) => world.send(way, frames).await,
+            Injector::Fake(world) => world.send(way, frames, submission).await,
         }
     }
 

@@ -9,7 +9,7 @@ use announced::for_tests::frame::{self, Frame, Style};
 use announced::for_tests::injection::Way;
 use announced::for_tests::injector::Injectors;
 use announced::for_tests::openflow::{Aim, Connection};
-use announced::for_tests::packet_outs::{Answer, PacketOuts};
+use announced::for_tests::packet_outs::{Answer, PacketOuts, Submission};
 use pnet_base::MacAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,7 +41,10 @@ fn frame_to(says: &[u8]) -> Option<Result<(), String>> {
     let stream = tokio::io::join(std::io::Cursor::new(says.to_owned()), tokio::io::sink());
     ended(async {
         let connection = Connection::over(stream).await.map_err(|error| error.to_string())?;
-        match PacketOuts::over(connection).send(Aim::Table { in_port: 5 }, &[&[0; 60]]).await {
+        match PacketOuts::over(connection)
+            .send(Aim::Table { in_port: 5 }, &[&[0; 60]], &Submission::new(true))
+            .await
+        {
             Answer::Taken => Ok(()),
             Answer::Refused(why) | Answer::Broken(why) => Err(why.to_string()),
         }
@@ -100,7 +103,10 @@ fn a_bridge_that_never_answers_delays_no_announcement() {
                         .prepare(std::slice::from_ref(&way), None)
                         .await
                         .map_err(|error| error.to_string())?;
-                    injectors.send(&way, &frames, true).await.map_err(|error| error.to_string())
+                    injectors
+                        .send(&way, &frames, &Submission::new(true))
+                        .await
+                        .map_err(|error| error.to_string())
                 });
                 let why = sent.unwrap_or_else(|| panic!("{bridge}: it hangs")).expect_err(bridge);
                 assert!(is_one_line(&why), "{bridge}: {why}");
@@ -157,10 +163,14 @@ fn a_cancelled_round_leaves_no_half_message_before_the_next_one() {
     let second = ended(async {
         injectors.prepare(std::slice::from_ref(&way), None).await.unwrap();
         let first = many(4_000);
-        let sent = tokio::time::timeout(Duration::from_millis(200), injectors.send(&way, &first, true)).await;
+        let sent = tokio::time::timeout(
+            Duration::from_millis(200),
+            injectors.send(&way, &first, &Submission::new(true)),
+        )
+        .await;
         assert!(sent.is_err(), "{sent:?}");
         cancelled.send(()).unwrap();
-        injectors.send(&way, &many(1), true).await
+        injectors.send(&way, &many(1), &Submission::new(true)).await
     });
     bridge.join().unwrap();
     assert!(matches!(second, Some(Ok(()))), "{second:?}");
@@ -183,7 +193,8 @@ fn announcements_do_not_queue_up_before_a_bridge_that_hangs() {
     });
     let (frames, all) = (many(1), std::cell::Cell::new(0));
     let sends = async {
-        let send = || injectors.send(&way, &frames, true);
+        let submission = Submission::new(true);
+        let send = || injectors.send(&way, &frames, &submission);
         // All of them are asked at the same time, before the first of them is given up.
         let heard = async {
             while all.get() < 3 {
@@ -237,8 +248,9 @@ fn later_rounds_leave_room_for_first_ones_before_a_busy_bridge() {
     let (later, first) = (way(7), way(8));
     ended(async {
         injectors.prepare(std::slice::from_ref(&first), None).await.unwrap();
-        let later = || injectors.send(&later, &frames, false);
-        let first = injectors.send(&first, &frames, true);
+        let [first_of_all, not_first] = [true, false].map(Submission::new);
+        let later = || injectors.send(&later, &frames, &not_first);
+        let first = injectors.send(&first, &frames, &first_of_all);
         tokio::join!(later(), later(), later(), later(), later(), later(), first)
     });
     let ports: Vec<u32> = bridge.join().unwrap();

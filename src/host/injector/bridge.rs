@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{WayError, lock};
 use crate::host::openvswitch::openflow::{Aim, Connection};
-use crate::host::openvswitch::packet_outs::{ANSWER_TIMEOUT, Answer, PacketOuts};
+use crate::host::openvswitch::packet_outs::{ANSWER_TIMEOUT, Answer, PacketOuts, Submission};
 
 /// The number of rounds that a bridge is sent before it has answered; others wait. If it hangs, so many leave at once afterwards.
 const MAX_UNANSWERED: usize = 16;
@@ -80,19 +80,19 @@ impl Bridges {
         in_time.map_err(|_| WayError::NoAnswer(name.into()))?.map(drop)
     }
 
-    /// Sends frames into the bridge, of a first round or of a later one.
+    /// Sends frames into the bridge.
     pub(super) async fn packet_out(
         &self,
         name: &str,
         aim: Aim,
         frames: &[&[u8]],
-        is_first: bool,
+        submission: &Submission,
     ) -> Result<(), WayError> {
         let bridge = self.bridge(name)?;
         let no_answer = |_| WayError::NoAnswer(name.into());
         // A round that waits for longer needs another turn in the host's quota.
-        let _place = timeout(ANSWER_TIMEOUT, bridge.place(is_first)).await.map_err(no_answer)?;
-        timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames)).await.map_err(no_answer)?
+        let _place = timeout(ANSWER_TIMEOUT, bridge.place(submission.is_first())).await.map_err(no_answer)?;
+        timeout(ANSWER_TIMEOUT, bridge.packet_out(aim, frames, submission)).await.map_err(no_answer)?
     }
 
     fn bridge(&self, name: &str) -> Result<Arc<Bridge>, WayError> {
@@ -125,10 +125,10 @@ impl Bridge {
         [for_later, self.places.acquire().await.ok()]
     }
 
-    async fn packet_out(&self, aim: Aim, frames: &[&[u8]]) -> Result<(), WayError> {
+    async fn packet_out(&self, aim: Aim, frames: &[&[u8]], submission: &Submission) -> Result<(), WayError> {
         let mut is_tried = false;
         loop {
-            let answer = self.connected().await?.send(aim, frames);
+            let answer = self.connected().await?.send(aim, frames, submission);
             match answer.await {
                 Answer::Taken => return Ok(()),
                 Answer::Refused(error) => return Err(WayError::PacketOut(error)),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::announcement::frame::Frame;
 use crate::announcement::injection::{Inward, Method, Way};
 use crate::host::openvswitch::openflow::Aim;
+use crate::host::openvswitch::packet_outs::Submission;
 
 mod bridge;
 mod error;
@@ -127,14 +128,19 @@ impl Injectors {
     }
 
     /// Sends the frames of a round, in order, by a prepared method; a bridge that is busy takes first rounds first. Cancel safe;
-    /// after a cancellation or an error, some frames may have been sent.
+    /// after an error, some frames may have been sent, and after a cancellation where the submission was handed over.
     ///
     /// # Errors
     ///
     /// The method has failed. A helper tap or a connection that is broken is dropped, and [`Injectors::prepare`] makes another.
-    pub async fn send(&self, way: &Way, frames: &[Frame], is_first: bool) -> Result<(), InjectorError> {
+    pub async fn send(
+        &self,
+        way: &Way,
+        frames: &[Frame],
+        submission: &Submission,
+    ) -> Result<(), InjectorError> {
         let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.bytes.as_slice()).collect();
-        self.inject(way, &frames, is_first).await.map_err(|error| InjectorError::Send(way.method(), error))
+        self.inject(way, &frames, submission).await.map_err(|error| InjectorError::Send(way.method(), error))
     }
 
     /// Sends frames to the guest, in order. Cancel safe.
@@ -142,12 +148,12 @@ impl Injectors {
         match to {
             Inward::Packet(device) => self.transmit(device.ifindex, frames),
             Inward::PacketOut { bridge, port } => {
-                self.bridges.packet_out(bridge, Aim::Port(*port), frames, false).await
+                self.bridges.packet_out(bridge, Aim::Port(*port), frames, &Submission::new(false)).await
             }
             Inward::Ingress(ways) => {
                 let mut failed = WayError::NotReady;
                 for way in ways {
-                    match self.inject(way, frames, false).await {
+                    match self.inject(way, frames, &Submission::new(false)).await {
                         Ok(()) => return Ok(()),
                         Err(error) => failed = error,
                     }
@@ -157,7 +163,7 @@ impl Injectors {
         }
     }
 
-    async fn inject(&self, way: &Way, frames: &[&[u8]], is_first: bool) -> Result<(), WayError> {
+    async fn inject(&self, way: &Way, frames: &[&[u8]], submission: &Submission) -> Result<(), WayError> {
         match way {
             Way::Redirect(device) => self.redirect(device.ifindex, frames).await,
             Way::Xdp(device) => self.live_frames().and_then(|xdp| xdp.send(device.ifindex, frames)),
@@ -167,7 +173,7 @@ impl Injectors {
                 Err(error) => Err(error),
             },
             Way::PacketOut { bridge, in_port } => {
-                self.bridges.packet_out(bridge, Aim::Table { in_port: *in_port }, frames, is_first).await
+                self.bridges.packet_out(bridge, Aim::Table { in_port: *in_port }, frames, submission).await
             }
         }
     }

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,11 +26,41 @@ pub struct PacketOuts {
     _task: JoinSet<()>,
 }
 
+/// The frames that a guest's round, or its questions, are, on their way to a bridge.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    is_first: bool,
+    is_handed_over: Arc<AtomicBool>,
+}
+
+impl Submission {
+    /// Of a guest's first round, or of a later one.
+    pub fn new(is_first: bool) -> Submission {
+        Submission { is_first, is_handed_over: Arc::default() }
+    }
+
+    /// Whether they are of a guest's first round.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// A bridge is sent them: from now on they may leave, also where the answer is no longer awaited.
+    pub(crate) fn hand_over(&self) {
+        self.is_handed_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a bridge was sent them.
+    pub fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Relaxed)
+    }
+}
+
 /// Frames for the bridge.
 #[derive(Debug)]
 struct Round {
     aim: Aim,
     frames: Vec<Vec<u8>>,
+    submission: Submission,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -67,10 +99,15 @@ impl PacketOuts {
 
     /// Sends frames into the bridge, in order: none of them if the answer is no longer awaited when their turn comes, and otherwise
     /// all, unless the connection breaks.
-    pub fn send(&self, aim: Aim, frames: &[&[u8]]) -> impl Future<Output = Answer> + use<> {
+    pub fn send(
+        &self,
+        aim: Aim,
+        frames: &[&[u8]],
+        submission: &Submission,
+    ) -> impl Future<Output = Answer> + use<> {
         let frames = frames.iter().map(|frame| frame.to_vec()).collect();
         let (answer, answered) = oneshot::channel();
-        let _ = self.rounds.send(Round { aim, frames, answer });
+        let _ = self.rounds.send(Round { aim, frames, submission: submission.clone(), answer });
         async { answered.await.unwrap_or_else(|_| Answer::Broken(io::ErrorKind::ConnectionAborted.into())) }
     }
 }
@@ -127,6 +164,7 @@ fn tell<S: AsyncRead + AsyncWrite + Unpin>(
     }
     match connection.queue_frames(round.aim, &round.frames) {
         Ok(batch) => {
+            round.submission.hand_over();
             let (answer_due, refused) = (Instant::now() + ANSWER_TIMEOUT, None);
             told.push_back(Told { batch, answer_due, refused, answer: round.answer });
         }
@@ -190,7 +228,8 @@ mod tests {
     #[tokio::test]
     async fn rounds_are_sent_before_earlier_ones_are_answered_and_each_gets_its_own_answer() {
         let (packet_outs, mut bridge) = connected().await;
-        let [first, second] = [1, 2].map(|frames| packet_outs.send(AIM, &vec![&[0; 60][..]; frames]));
+        let [first, second] =
+            [1, 2].map(|frames| packet_outs.send(AIM, &vec![&[0; 60][..]; frames], &Submission::new(true)));
         let mut heard = Vec::new();
         for _ in 0..5 {
             heard.push(received(&mut bridge).await);
@@ -209,8 +248,8 @@ mod tests {
     #[tokio::test]
     async fn a_round_that_is_cancelled_before_its_turn_is_not_sent() {
         let (packet_outs, mut bridge) = connected().await;
-        drop(packet_outs.send(AIM, &[&[0; 60]]));
-        let answer = packet_outs.send(AIM, &[]);
+        drop(packet_outs.send(AIM, &[&[0; 60]], &Submission::new(true)));
+        let answer = packet_outs.send(AIM, &[], &Submission::new(true));
         let (kind, xid) = received(&mut bridge).await;
         assert_eq!(kind, BARRIER_REQUEST);
         say(&mut bridge, BARRIER_REQUEST + 1, xid, &[]).await;
@@ -221,9 +260,9 @@ mod tests {
     async fn a_bridge_that_does_not_answer_is_given_up_for_all_rounds() {
         let (packet_outs, _bridge) = connected().await;
         let began = Instant::now();
-        let first = packet_outs.send(AIM, &[&[0; 60]]);
+        let first = packet_outs.send(AIM, &[&[0; 60]], &Submission::new(true));
         tokio::time::sleep(ANSWER_TIMEOUT / 2).await;
-        let second = packet_outs.send(AIM, &[&[0; 60]]);
+        let second = packet_outs.send(AIM, &[&[0; 60]], &Submission::new(true));
         for answer in [first.await, second.await] {
             assert!(matches!(answer, Answer::Broken(why) if why.kind() == io::ErrorKind::TimedOut));
         }
@@ -234,11 +273,11 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_the_bridge_closes_is_not_open_and_its_rounds_are_told() {
         let (packet_outs, mut bridge) = connected().await;
-        let answer = packet_outs.send(AIM, &[&[0; 60]]);
+        let answer = packet_outs.send(AIM, &[&[0; 60]], &Submission::new(true));
         received(&mut bridge).await;
         drop(bridge);
         assert!(matches!(answer.await, Answer::Broken(_)));
         assert!(!packet_outs.is_open());
-        assert!(matches!(packet_outs.send(AIM, &[]).await, Answer::Broken(_)));
+        assert!(matches!(packet_outs.send(AIM, &[], &Submission::new(true)).await, Answer::Broken(_)));
     }
 }

@@ -11,6 +11,7 @@ use crate::announcement::quota::Part;
 use crate::guest::GuestState;
 use crate::host::injector::InjectorError;
 use crate::host::openvswitch::flow_monitor::Monitored;
+use crate::host::openvswitch::packet_outs::Submission;
 use crate::path::readiness::Assessment;
 use crate::report::count;
 use crate::report::evidence::millis;
@@ -42,12 +43,17 @@ impl Run {
     pub(super) async fn send(&mut self, host: &Host, seen: &Assessment, signals: &Signals) -> bool {
         self.has_turn = false;
         let frames = self.round();
+        let submission = Submission::new(self.machine.progress().rounds == 0);
         let must_not = self.must_not_be_sent(host, signals);
         let sent = tokio::select! {
             biased;
-            // The loop looks at all of that next.
-            () = must_not => return false,
-            sent = self.send_by_any_way(&frames, host, seen) => sent,
+            () = must_not => match submission.is_handed_over() {
+                // It may leave all the same, and counts.
+                true => Ok(()),
+                // The loop looks at all of that next.
+                false => return false,
+            },
+            sent = self.send_by_any_way(&frames, host, seen, &submission) => sent,
         };
         match sent {
             Ok(()) => {
@@ -104,6 +110,7 @@ impl Run {
         frames: &[Frame],
         host: &Host,
         seen: &Assessment,
+        submission: &Submission,
     ) -> Result<(), InjectorError> {
         self.observer.iter_mut().for_each(|observer| observer.begin_some(frames));
         if self.order.settings.dry_run {
@@ -113,9 +120,8 @@ impl Run {
             return Err(InjectorError::Unavailable(Vec::new()));
         };
         self.monitor_flows(host);
-        let is_first = self.machine.progress().rounds == 0;
         loop {
-            let Err(error) = host.injectors.send(&way, frames, is_first).await else {
+            let Err(error) = host.injectors.send(&way, frames, submission).await else {
                 self.way = Some(way);
                 return Ok(());
             };
@@ -152,16 +158,21 @@ impl Run {
         }
         let device = seen.attachment.as_ref().and_then(|attachment| attachment.entry.ifindex);
         self.observer.iter_mut().for_each(|observer| observer.ask(&questions, device));
-        let at = self.now();
+        let (at, submission) = (self.now(), Submission::new(false));
         let send = async {
             match &self.way {
-                Some(way) if !self.order.settings.dry_run => host.injectors.send(way, &frames, false).await,
+                Some(way) if !self.order.settings.dry_run => {
+                    host.injectors.send(way, &frames, &submission).await
+                }
                 _ => Ok(()),
             }
         };
         let sent = tokio::select! {
             biased;
-            () = self.must_not_be_sent(host, signals) => return,
+            () = self.must_not_be_sent(host, signals) => match submission.is_handed_over() {
+                true => Ok(()),
+                false => return,
+            },
             sent = send => sent,
         };
         match sent {

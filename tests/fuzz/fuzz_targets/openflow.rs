@@ -3,7 +3,7 @@
 #![no_main]
 
 use announced::for_tests::openflow::{Aim, Connection};
-use announced::for_tests::packet_outs::{Answer, PacketOuts};
+use announced::for_tests::packet_outs::{Answer, PacketOuts, Submission};
 use announced_fuzz::{Bytes, Stream, ended, is_one_line};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     let accepted = ended(async {
         let connection = Connection::over(stream).await?;
         let frame = &[0x5a; 60][..];
-        match PacketOuts::over(connection).send(Aim::Table { in_port }, &vec![frame; frames]).await {
+        match PacketOuts::over(connection).send(Aim::Table { in_port }, &vec![frame; frames], &Submission::new(true)).await {
             Answer::Taken => Ok(()),
             Answer::Refused(error) | Answer::Broken(error) => Err(error),
         }

@@ -64,17 +64,22 @@ fn announce(stand: &Stand, more: &[&str]) -> Value {
 /// The groups come to the guest, and no query goes to the network.
 fn groups_follow(stand: &Stand, before: &str, version: &str, answers: &str) {
     let _snooping = Snooping::beyond(stand);
-    let (_guest, member) = moved(stand, before);
+    let (_guest, _member) = moved(stand, before);
     let known = groups_at(stand, "wire0");
     assert!(!known.contains(GROUP) && !known.contains(GROUP6), "{known}");
+    let given = [GROUP, GROUP6].map(|group| {
+        Capture::start(&stand.host, &stand.nic.tap(), Direction::Out, &format!("udp and dst {group}"))
+    });
     let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, QUERIES);
     let [all, answers] =
         [ANY, answers].map(|reports| Capture::start(&stand.host.wire(), "wire0", Direction::In, reports));
 
+    assert_eq!(given.each_ref().map(Capture::count), [0, 0], "datagrams that the switch sends to the guest");
+
     let report = announce(stand, &[]);
 
-    for group in [GROUP, GROUP6] {
-        member.stdout.line_with(&format!("heard {group}"));
+    for (group, given) in [GROUP, GROUP6].iter().zip(&given) {
+        assert!(given.sees(1, DEADLINE), "{group}");
         assert!(groups_at(stand, "wire0").contains(group));
     }
     assert_eq!(wire.count(), 0, "queries on the wire");

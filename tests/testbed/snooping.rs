@@ -65,14 +65,19 @@ impl Snooping {
         stand.host.wire().sh(
             "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
              ip link add sw type bridge forward_delay 0 mcast_snooping 1 mcast_startup_query_count 1 \
-                 mcast_startup_query_interval 6000 mcast_query_response_interval 100 mcast_querier 1 \
+                 mcast_startup_query_interval 6000 mcast_query_response_interval 100 \
                  mcast_igmp_version 3 mcast_mld_version 2
+             sysctl -qw net.ipv6.conf.sw.accept_dad=0
              ip link set wire0 master sw
              for end in old source; do
                  ip link add ${end}0 type veth peer name eth0 netns $end
                  ip link set ${end}0 up master sw
              done
-             ip link set sw up",
+             ip link set sw up
+             # A querier without an address floods all groups of IPv6. A new one floods all for as long as an answer may take: a
+             # second, and not the default's ten.
+             until ip -6 address show dev sw scope link -tentative | grep -q inet6; do :; done
+             ip link set sw type bridge mcast_querier 1",
         );
         for (end, address) in [("old", "192.0.2.11/24"), ("source", "192.0.2.12/24")] {
             stand.host.namespace(end).sh(&format!(

@@ -1,7 +1,7 @@
 //! The real OVN while something of it restarts, ends or goes, in the midst of an announcement.
 
 use crate::testbed::ovn::{is_installed, plug, rounds_without_rarp, start_controller};
-use crate::testbed::{DEADLINE, Ovn, Place, has_all, kinds, ovs, report, require, rounds_sent};
+use crate::testbed::{DEADLINE, Ovn, Place, eventually, has_all, kinds, ovs, report, require, rounds_sent};
 
 /// So long that whatever happens happens within it.
 const LONG: [&str; 6] = ["--count", "8", "--interval", "500ms", "--backoff", "1"];
@@ -36,7 +36,13 @@ fn a_logical_port_that_is_deleted() {
     let wire = ovn.wire("up2");
     let announce = ovn.start_announce(&ovn.second, &[&LONG[..], &["-v", "--wait", "3s"]].concat());
     assert!(wire.sees(3, DEADLINE));
-    ovn.outer.sh(&format!("ovn-nbctl lsp-del {}", ovn.nic.port));
+    announce.held(|| {
+        ovn.outer.sh(&format!("ovn-nbctl lsp-del {}", ovn.nic.port));
+        eventually("the end of ovn-installed", || {
+            let ids = ovn.second.sh(&format!("ovs-vsctl get Interface {} external_ids", ovn.nic.tap()));
+            (!ids.contains("ovn-installed=")).then_some(())
+        });
+    });
     announce.stderr.line_with("ovn-installed is not set");
 
     let run = announce.finish();

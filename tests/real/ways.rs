@@ -12,7 +12,7 @@ fn a_helper_tap_that_is_deleted_in_mid_burst_costs_no_round() {
     let site = Site::build(Attachment::LinuxBridge);
     let (daemon, wire) = daemon::restored(&site, STEADY, "");
     assert!(wire.sees(8, DEADLINE));
-    site.host.sh("ip link delete announce0");
+    daemon.program.held(|| site.host.sh("ip link delete announce0"));
     let report = &daemon.reports(1)[0];
     assert_eq!((&report["outcome"], &report["injector"]), (&"announced".into(), &"redirect".into()));
     assert_eq!((&report["rounds"], &report["lost_rounds"]), (&10.into(), &0.into()), "{report:#}");
@@ -25,7 +25,7 @@ fn without_helper_taps_the_next_way_is_taken() {
     let site = Site::build(Attachment::LinuxBridge);
     let (daemon, wire) = daemon::restored(&site, STEADY, "");
     assert!(wire.sees(8, DEADLINE));
-    site.host.sh("ip link delete announce0; ip link delete announce1");
+    daemon.program.held(|| site.host.sh("ip link delete announce0; ip link delete announce1"));
     let report = &daemon.reports(1)[0];
     assert_eq!((&report["outcome"], &report["injector"]), (&"announced".into(), &"xdp".into()));
     assert_eq!(rounds(&wire.stop(), None).len(), 10, "{report:#}");
@@ -63,7 +63,7 @@ fn a_helper_tap_is_made_again() {
         ["--count", "6", "--interval", "200ms", "--backoff", "1", "--inject", "redirect", "--json"];
     let announce = site.host.start_announce(&[&["--vm", "web1"], &schedule[..]].concat());
     assert!(wire.sees(4, DEADLINE));
-    site.host.sh("ip link delete announce0");
+    announce.held(|| site.host.sh("ip link delete announce0"));
     assert_eq!(report(&announce.finish())["rounds"], 6);
     assert_eq!(rounds(&wire.stop(), None).len(), 6);
 }
@@ -97,8 +97,11 @@ fn a_management_socket_that_is_gone_and_back_is_used_again() {
     drop(before);
     ovs::stop(&site.host, "ovs-vswitchd");
     announce.stderr.line_with("cannot send by packet-out: ");
-    let wire = site.wire();
-    ovs::start_vswitchd(&site.host);
+    let wire = announce.held(|| {
+        let wire = site.wire();
+        ovs::start_vswitchd(&site.host);
+        wire
+    });
     assert!(wire.sees(8, DEADLINE));
     let report = report(&announce.finish());
     assert_eq!((&report["outcome"], &report["injector"]), (&"announced".into(), &"packet-out".into()));

@@ -3,7 +3,7 @@
 use crate::testbed::rounds::on_schedule;
 use crate::testbed::{
     Attachment, Capture, DEADLINE, Direction, Guest, Nic, Place, Plug, Run, Running, Site, VLAN, guest, now,
-    ovs, report, require, rounds, sent,
+    ovs, report, require, rounds, rounds_sent, sent,
 };
 use nix::sys::signal::Signal;
 
@@ -108,7 +108,7 @@ fn a_restarted_ovsdb_is_looked_at_again() {
     let site = Site::build(Attachment::Ovs);
     ovs::dead(&site.host, &site.port());
     let wire = site.wire();
-    let announce = site.waiting("neutron's dead VLAN", &[]);
+    let announce = site.waiting("neutron's dead VLAN", &["--json"]);
 
     ovs::stop(&site.host, "ovsdb-server");
     announce.stderr.line_with("lost the connection to /run/openvswitch/db.sock");
@@ -118,10 +118,10 @@ fn a_restarted_ovsdb_is_looked_at_again() {
 
     let run = announce.finish();
     assert_eq!(run.code, Some(0), "{run:#?}");
-    assert!(wire.sees(12, DEADLINE));
-    let frames = wire.stop();
-    assert!(frames.iter().all(|frame| frame.vlan == Some(VLAN)), "{frames:#?}");
-    assert_eq!(rounds(&frames, Some(VLAN)).len(), 3);
+    let report = report(&run);
+    assert!(wire.sees(sent(&report), DEADLINE));
+    let came = rounds(&wire.stop(), Some(VLAN)).len();
+    assert_eq!((came, &report["rounds"]), (rounds_sent(&report), &3.into()), "{report:#}");
 }
 
 #[test]

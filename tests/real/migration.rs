@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::testbed::daemon::{LONG, QUICK, has_announced_nothing, is_announced, is_announced_at};
-use crate::testbed::{Attachment, DEADLINE, Daemon, Place, Rack, Run, VLAN, guest, kinds, ovs, require};
+use crate::testbed::{
+    Attachment, DEADLINE, Daemon, Place, Rack, Run, VLAN, guest, kinds, ovs, require, sent, timed,
+};
 
 fn succeeds(migration: &Run) {
     assert_eq!(migration.code, Some(0), "{migration:#?}");
@@ -68,12 +70,12 @@ fn a_guest_that_arrives_paused_is_announced_when_it_goes_on() {
     let arrives = rack.wire(&rack.second);
     succeeds(&rack.migrate(&rack.second, &["--suspend"]));
     has_announced_nothing(&destination.knows(1));
-    assert_eq!(arrives.count(), 0);
-
-    rack.second.sh("virsh resume web1");
+    let resumed = timed(&rack.second, "virsh --quiet resume web1");
 
     let report = &destination.reports(1)[0];
-    is_announced(&rack.nic, None, &arrives.stop(), report, "migrated");
+    let frames = arrives.stop();
+    assert!(frames[0].at > resumed, "{:?} too early", resumed - frames[0].at);
+    is_announced(&rack.nic, None, &frames, report, "migrated");
 }
 
 #[test]
@@ -146,6 +148,7 @@ fn a_port_that_neutron_binds_late_is_waited_for_through_a_restart_of_libvirtd() 
     ovs::bind(&rack.second, &rack.nic.tap(), VLAN);
 
     let report = &destination.reports(1)[0];
+    assert!(arrives.sees(5 + sent(report), DEADLINE), "{report:#}");
     let (qemu, ours): (Vec<_>, Vec<_>) = arrives.stop().into_iter().partition(|frame| frame.vlan.is_none());
     assert_eq!(kinds(&qemu), ["rarp"; 5]);
     is_announced(&rack.nic, Some(VLAN), &ours, report, "migrated");

@@ -74,7 +74,9 @@ fn tried(script: &str, expected: Result<&str, &str>) {
         script.starts_with(TWO).then(|| Capture::start(&stand.host.wire(), "wire1", Direction::In, "arp"));
     let wire = Capture::start(&stand.host.wire(), "wire0", Direction::In, "arp");
 
-    let run = stand.announce(&["--count", "1", "--wait", "0"]);
+    // Where Open vSwitch takes frames from a device, on a busy machine a round may be taken for lost: it is sent again then.
+    let patience: &[&str] = if expected.is_ok() { &[] } else { &["--wait", "0"] };
+    let run = stand.announce(&[&["--count", "1"], patience].concat());
 
     let heard = wire.stop().len() + up1.map_or(0, |wire| wire.stop().len());
     match expected {

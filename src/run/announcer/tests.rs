@@ -175,7 +175,10 @@ fn a_bridge_that_hangs_for_long_is_not_sent_the_same_again_and_again() {
 fn a_port_that_loses_its_tag_while_the_bridge_hangs_gets_no_round_by_another_way() {
     on_both(async |bed| {
         bed.bind(TAG).await;
-        let announcement = start(&bed, "").await;
+        // So many that they are not over when the bridge hangs.
+        let mut config = bed.config("");
+        config.schedule.count = 40;
+        let announcement = start_with(&bed, &config).await;
         bed.await_left(3).await;
         bed.hang(true).await;
         tokio::time::sleep(WHILE).await;
@@ -187,19 +190,22 @@ fn a_port_that_loses_its_tag_while_the_bridge_hangs_gets_no_round_by_another_way
         bed.hang(false).await;
         bed.bind(TAG).await;
         let report = announcement.end().await;
-        assert_eq!((report.outcome, report.rounds), (Outcome::Announced, 3), "{report:?}");
-        let left = bed.await_left(9).await;
+        assert_eq!((report.outcome, report.rounds), (Outcome::Announced, 40), "{report:?}");
+        let left = bed.await_left(120).await;
         assert!(report.evidence.lost_rounds > 0, "what the bridge had been told counts: {report:?}");
         // With that. On a busy machine, clearing the tag of the real one may take longer than a bridge may to
         // answer: then redirect was right.
-        assert!(left.len() <= 12 || matches!(*bed, Testbed::Real(_)), "{left:?}");
+        assert!(left.len() <= 123 || matches!(*bed, Testbed::Real(_)), "{left:?}");
     });
 }
 
 #[test]
 fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_more() {
     on_both(async |bed| {
-        let announcement = start(&bed, "").await;
+        // So many rounds that what goes on after the end is seen.
+        let mut config = bed.config("");
+        config.schedule.count = 40;
+        let announcement = start_with(&bed, &config).await;
         announcement.signals.guest_is(GuestState::Paused("paused"));
         bed.bind(TAG).await;
         tokio::time::sleep(WHILE).await;
@@ -208,9 +214,12 @@ fn a_guest_that_pauses_gets_nothing_until_it_runs_and_one_that_leaves_nothing_mo
         bed.await_left(3).await;
         announcement.signals.guest_is(GuestState::Left("migrated"));
         let report = announcement.end().await;
-        // All its rounds may have been sent by then.
-        assert!(matches!(report.outcome, Outcome::Cancelled | Outcome::Announced), "{report:?}");
+        assert_eq!(report.outcome, Outcome::Cancelled, "{report:?}");
+        let at_the_end = bed.left().len();
+        tokio::time::sleep(WHILE).await;
         let left = bed.left().len();
+        // tcpdump may be late to tell.
+        assert!(left == at_the_end || matches!(*bed, Testbed::Real(_)), "{at_the_end}, then {left}");
         tokio::time::sleep(WHILE).await;
         assert_eq!(bed.left().len(), left, "nothing after it has ended");
     });

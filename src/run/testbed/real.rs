@@ -128,6 +128,9 @@ impl Node {
         // It waits for ovs-vswitchd after the commit.
         let waiting = self.enter("sh").args(["-euc", &format!("ovs-vsctl {set}")]).spawn().unwrap();
         assert!(self.counted.lock().unwrap().replace(waiting).is_none(), "one transaction at a time");
+        let tag = tag.map_or("[]".to_owned(), |tag| tag.to_string());
+        let committed = format!(r#"[ "$(ovs-vsctl --no-wait get Port {TAP} tag)" = "{tag}" ]"#);
+        self.sh_beside(format!("until {committed}; do sleep 0.01; done")).await;
     }
 
     pub(super) async fn carry_out(&self) {

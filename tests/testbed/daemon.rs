@@ -155,10 +155,14 @@ impl<'a> Daemon<'a> {
         self.comes_to(&format!("{guests} guests"), |status| status["guests"] == guests)
     }
 
-    /// Waits until so many announcements are under way.
+    /// Waits until so many announcements are under way, and none of them by what OVSDB alone knows of a guest.
     pub fn is_at(&self, announcements: u64) -> Value {
         let what = format!("{announcements} announcements under way");
-        self.comes_to(&what, |status| status["gauges"]["in_progress"] == announcements)
+        let is_provisional = |it: &Value| it["vm"].is_string() && it["vm"] == it["uuid"];
+        self.comes_to(&what, |status| {
+            let all = status["announcements"].as_array().unwrap();
+            status["gauges"]["in_progress"] == announcements && !all.iter().any(is_provisional)
+        })
     }
 
     /// Gives it another configuration, and returns the line that it has to say about it.

@@ -78,10 +78,7 @@ fn a_guest_that_is_restored_paused_is_announced_when_it_goes_on() {
     let site = Site::build(Attachment::LinuxBridge);
     let (daemon, wire) = daemon::restored(&site, QUICK, "--paused");
     daemon.knows(1);
-    assert_eq!(wire.count(), 0);
-    site.host.sh("virsh resume web1");
-    let report = &daemon.reports(1)[0];
-    is_announced(&site.nic, None, &wire.stop(), report, "restored");
+    is_announced_when_resumed(&site, &daemon, wire, "restored");
 }
 
 #[test]
@@ -339,9 +336,17 @@ fn a_guest_that_came_paused_while_no_daemon_ran_is_announced_when_it_goes_on() {
     let wire = site.wire();
     let daemon = Daemon::start(&site.host, QUICK);
     has_announced_nothing(&daemon.knows(1));
+    is_announced_when_resumed(&site, &daemon, wire, "migrated");
+}
+
+/// The paused guest goes on, and is announced then and not before.
+fn is_announced_when_resumed(site: &Site, daemon: &Daemon<'_>, wire: Capture, cause: &str) {
+    let resumed = now();
     site.host.sh("virsh resume web1");
     let report = &daemon.reports(1)[0];
-    is_announced(&site.nic, None, &wire.stop(), report, "migrated");
+    let frames = wire.stop();
+    assert!(frames[0].at > resumed, "{:?} before it was resumed", resumed - frames[0].at);
+    is_announced(&site.nic, None, &frames, report, cause);
 }
 
 #[test]

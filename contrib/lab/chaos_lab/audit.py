@@ -18,6 +18,8 @@ RESENT_AT_FIRST, RESENT_PER_S = 45, 10
 # What is in the queues of an ovs-vswitchd that stands still leaves when it goes on, within this time. No program can withdraw it. It is
 # at most a packet-out, and one try by another way.
 KEPT_ROUNDS, KEPT_S = 2, 4
+# So long after a fault, Open vSwitch may be late for that: it tries to reach an ovsdb-server that was away ever more rarely.
+LOSES_S = 4
 # A handover's rounds before the guest runs.
 EARLY_ROUNDS = 2
 
@@ -164,7 +166,7 @@ class Audit:
         sent = sum(frame.kind == ONE_PER_ROUND for frame in self.by_stay[id(stay)])
         kinds = [self.kinds[fault.kind] for fault in self._faults_of(stay, stay.began - 1, end)]
         most = self.rounds * (len(stay.runs) + sum(kind.anew for kind in kinds)) + EARLY_ROUNDS * self.peers
-        if any(kind.loses for kind in kinds):
+        if any(self.kinds[fault.kind].loses for fault in self._faults_of(stay, stay.began - LOSES_S, end)):
             most += RESENT_AT_FIRST + int(RESENT_PER_S * (end - stay.began))
         if sent > most:
             self._complain(self.by_stay[id(stay)][-1].at,

@@ -78,6 +78,8 @@ class AuditTest(unittest.TestCase):
         self.complains("in 4 rounds on h2, 2 at most", *rounds)
         self.passes(*rounds, faults=[Fault(1, "kill-announced", "h2", 112.15, 112.2)])
         self.complains("in 4 rounds", *rounds, faults=[Fault(1, "kill-announced", "h1", 112.15, 112.2)])
+        self.passes(*rounds, faults=[Fault(1, "kill-ovsdb-server", "h2", COMES - 3, COMES - 2)])
+        self.complains("in 4 rounds", *rounds, faults=[Fault(1, "kill-ovsdb-server", "h2", COMES - 6, COMES - 5)])
 
     def test_a_guest_that_is_not_announced(self):
         now = 112 + DEADLINE_S

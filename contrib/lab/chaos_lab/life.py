@@ -115,11 +115,10 @@ class Qemu(threading.Thread):
         self.lives.ends(self.guest, self.host.name, time.time())
 
     def _listen(self, monitor):
-        file = monitor.makefile("rw")
         for command in ("qmp_capabilities", "query-status"):
-            file.write(json.dumps({"execute": command}) + "\n")
-            file.flush()
-        for line in file:
+            # Where QEMU has gone, that is an error and not SIGPIPE, which ends the lab's programs.
+            monitor.sendall(json.dumps({"execute": command}).encode() + b"\n", socket.MSG_NOSIGNAL)
+        for line in monitor.makefile():
             message = json.loads(line)
             if event := message.get("event"):
                 at = message["timestamp"]["seconds"] + message["timestamp"]["microseconds"] / 1e6

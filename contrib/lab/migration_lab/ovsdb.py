@@ -49,7 +49,7 @@ class Ovsdb:
         """One transaction (RFC 7047 section 5.2), named in the error; returns the `Commit`."""
         request = {"id": what, "method": "transact", "params": ["Open_vSwitch", *operations]}
         sent = time.time()
-        self.socket.sendall(json.dumps(request).encode())
+        self._send(request)
         answer = self._answer()
         known = time.time()
         if answer.get("error") or any(result.get("error") for result in answer["result"]):
@@ -59,19 +59,22 @@ class Ovsdb:
     def carried_out(self):
         """Yields the time and the number up to which ovs-vswitchd has carried out changes (`cur_cfg`), and again at each change."""
         params = ["Open_vSwitch", None, {"Open_vSwitch": {"columns": ["cur_cfg"]}}]
-        self.socket.sendall(json.dumps({"id": "monitor", "method": "monitor", "params": params}).encode())
+        self._send({"id": "monitor", "method": "monitor", "params": params})
         tables = self._answer()["result"]
         while True:
             for row in tables["Open_vSwitch"].values():
                 yield time.time(), row["new"]["cur_cfg"]
             tables = self._answer()["params"][1]
 
+    def _send(self, message):
+        # Where ovsdb-server has gone, that is an error and not SIGPIPE, which ends the lab's programs.
+        self.socket.sendall(json.dumps(message).encode(), socket.MSG_NOSIGNAL)
+
     def _answer(self):
         while True:
             message = self._message()
             if message.get("method") == "echo":
-                reply = {"id": message["id"], "result": message["params"], "error": None}
-                self.socket.sendall(json.dumps(reply).encode())
+                self._send({"id": message["id"], "result": message["params"], "error": None})
             else:
                 return message
 

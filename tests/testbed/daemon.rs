@@ -133,15 +133,10 @@ impl<'a> Daemon<'a> {
     /// Waits until so many announcements have ended since the start; returns their reports. Where libvirtd was slow to describe a
     /// guest, what OVSDB knows of it was announced until then: that does not count.
     pub fn reports(&self, count: usize) -> Vec<Value> {
-        let is_provisional = |report: &&Value| {
-            let domain = &report["domain"];
-            report["outcome"] == "superseded"
-                && domain["name"].is_string()
-                && domain["name"] == domain["uuid"]
-        };
+        let counts = |report: &&Value| report["outcome"] != "superseded" || !is_provisional(report);
         let of = |status: &Value| {
             let all = status["recent"].as_array().unwrap();
-            all.iter().filter(|report| !is_provisional(report)).cloned().collect::<Vec<_>>()
+            all.iter().filter(counts).cloned().collect::<Vec<_>>()
         };
         let status = self.comes_to(&format!("{count} reports"), |status| of(status).len() >= count);
         let reports = of(&status);
@@ -158,7 +153,6 @@ impl<'a> Daemon<'a> {
     /// Waits until so many announcements are under way, and none of them by what OVSDB alone knows of a guest.
     pub fn is_at(&self, announcements: u64) -> Value {
         let what = format!("{announcements} announcements under way");
-        let is_provisional = |it: &Value| it["vm"].is_string() && it["vm"] == it["uuid"];
         self.comes_to(&what, |status| {
             let all = status["announcements"].as_array().unwrap();
             status["gauges"]["in_progress"] == announcements && !all.iter().any(is_provisional)
@@ -217,6 +211,11 @@ pub fn is_announced_at(
         "{cause}: ready after {} ms, first frame after {} ms by {}",
         report["ready_after_ms"], report["first_frame_after_ms"], report["injector"]
     );
+}
+
+/// Whether it announces what OVSDB alone knows of a guest, which has no name there.
+fn is_provisional(announcement: &Value) -> bool {
+    announcement["vm"].is_string() && announcement["vm"] == announcement["uuid"]
 }
 
 /// Nothing was announced since the daemon's start, nor is being.

@@ -26,7 +26,7 @@ pub struct PacketOuts {
     _task: JoinSet<()>,
 }
 
-/// The frames that a guest's round, or its questions, are, on their way to a bridge.
+/// The frames of a round, of questions or of queries, while they are being sent.
 #[derive(Debug, Clone)]
 pub struct Submission {
     is_first: bool,
@@ -248,10 +248,12 @@ mod tests {
     #[tokio::test]
     async fn a_round_that_is_cancelled_before_its_turn_is_not_sent() {
         let (packet_outs, mut bridge) = connected().await;
-        drop(packet_outs.send(AIM, &[&[0; 60]], &Submission::new(true)));
-        let answer = packet_outs.send(AIM, &[], &Submission::new(true));
+        let [cancelled, awaited] = [true; 2].map(Submission::new);
+        drop(packet_outs.send(AIM, &[&[0; 60]], &cancelled));
+        let answer = packet_outs.send(AIM, &[], &awaited);
         let (kind, xid) = received(&mut bridge).await;
         assert_eq!(kind, BARRIER_REQUEST);
+        assert_eq!([cancelled, awaited].map(|submission| submission.is_handed_over()), [false, true]);
         say(&mut bridge, BARRIER_REQUEST + 1, xid, &[]).await;
         assert!(matches!(answer.await, Answer::Taken));
     }

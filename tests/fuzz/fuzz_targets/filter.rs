@@ -15,8 +15,7 @@ fuzz_target!(|input: &[u8]| {
     let outgoing = bytes.bit();
     let [outward, inward, reports, answers] = counts.map(|count| macs(count, &mut bytes));
     let tunnels = &TUNNELS[..bytes.below(TUNNELS.len() + 1)];
-    let guests =
-        Guests { outward: &outward, inward: &inward, reports: &reports, answers: &answers, tunnels };
+    let guests = Guests { outward: &outward, inward: &inward, reports: &reports, answers: &answers, tunnels };
     let program = program(guests);
     assert!(program.len() <= 4096, "the kernel's limit (BPF_MAXINSNS)");
     let frame = framed(&mut bytes, &guests);
@@ -44,8 +43,7 @@ fn macs(count: usize, bytes: &mut Bytes<'_>) -> Vec<MacAddr> {
 fn framed(bytes: &mut Bytes<'_>, guests: &Guests<'_>) -> Vec<u8> {
     let (list, which, place) = (bytes.u8(), usize::from(bytes.u8()), bytes.u8());
     let mut frame = bytes.0.to_vec();
-    let list =
-        [guests.outward, guests.inward, guests.answers, guests.reports][usize::from(list % 4)];
+    let list = [guests.outward, guests.inward, guests.answers, guests.reports][usize::from(list % 4)];
     // As a destination or a source, outside or in some tunnel.
     let start = [0, 50, 54, 42, 70][usize::from(place / 2) % 5];
     let at = if place & 1 != 0 { start..start + 6 } else { start + 6..start + 12 };

@@ -18,7 +18,10 @@ fuzz_target!(|input: &[u8]| {
     let accepted = ended(async {
         let connection = Connection::over(stream).await?;
         let frame = &[0x5a; 60][..];
-        match PacketOuts::over(connection).send(Aim::Table { in_port }, &vec![frame; frames], &Submission::new(true)).await {
+        match PacketOuts::over(connection)
+            .send(Aim::Table { in_port }, &vec![frame; frames], &Submission::new(true))
+            .await
+        {
             Answer::Taken => Ok(()),
             Answer::Refused(error) | Answer::Broken(error) => Err(error),
         }
